@@ -1,0 +1,7 @@
+"""The demo app."""
+
+from django.apps import AppConfig
+
+
+class DemoappConfig(AppConfig):
+    name = "demoapp"

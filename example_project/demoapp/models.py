@@ -1,0 +1,27 @@
+"""What the tasks work on."""
+
+from django.db import models
+
+
+class Widget(models.Model):
+    """A thing with a name."""
+
+    name = models.CharField(max_length=140)
+    archived = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AuditEntry(models.Model):
+    """One end of a task whose base class is ``AuditedTask``."""
+
+    task = models.CharField(max_length=255)
+    task_id = models.CharField(max_length=255)
+    state = models.CharField(max_length=50)
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"{self.task}[{self.task_id}] {self.state}"

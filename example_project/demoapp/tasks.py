@@ -1,0 +1,92 @@
+"""The tasks of the demo app."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+from celery.contrib.django.task import DjangoTask
+from django.contrib.auth import get_user_model
+from django.core.mail import send_mail
+
+from demoapp.models import AuditEntry, Widget
+
+
+@shared_task
+def add(x, y):
+    return x + y
+
+
+@shared_task
+def mul(x, y):
+    return x * y
+
+
+@shared_task
+def xsum(numbers):
+    return sum(numbers)
+
+
+@shared_task
+def count_widgets():
+    return Widget.objects.count()
+
+
+@shared_task
+def rename_widget(widget_id, name):
+    widget = Widget.objects.get(id=widget_id)
+    widget.name = name
+    widget.save()
+
+
+@shared_task
+def send_email(user_pk):
+    """Welcome a user; without an address of their own, in their mailbox here."""
+    user = get_user_model().objects.get(pk=user_pk)
+    send_mail(
+        subject=f"Welcome, {user.username}",
+        message=f"Hello {user.username},\n\nyour account is ready.",
+        from_email=None,  # DEFAULT_FROM_EMAIL
+        recipient_list=[user.email or f"{user.username}@example.com"],
+    )
+
+
+@shared_task(
+    bind=True,
+    autoretry_for=(ConnectionError,),
+    max_retries=5,
+    retry_backoff=True,  # after 1, 2, 4, … seconds
+    retry_jitter=False,
+)
+def flaky(self, failures=3):
+    """Stand in for a service that is down for the first ``failures`` attempts."""
+    if self.request.retries < failures:
+        raise ConnectionError("the service does not answer")
+    return "ok"
+
+
+@shared_task(bind=True)
+def import_widgets(self, names):
+    """Create widgets, and say after each how far it has come."""
+    for done, name in enumerate(names, start=1):
+        Widget.objects.create(name=name)
+        self.update_state(state="PROGRESS", meta={"done": done, "total": len(names)})
+    return len(names)
+
+
+class AuditedTask(DjangoTask):
+    """Writes down how each of its tasks ended.
+
+    A base class of one's own inherits from ``DjangoTask``, not from ``celery.Task``: only
+    then do its tasks have ``delay_on_commit`` and ``apply_async_on_commit``.
+    """
+
+    def after_return(
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
+        AuditEntry.objects.create(task=self.name, task_id=task_id, state=status)
+
+
+@shared_task(base=AuditedTask)
+def archive_widget(widget_id):
+    Widget.objects.filter(id=widget_id, archived=False).update(archived=True)

@@ -1,0 +1,24 @@
+"""The project's Celery app."""
+
+import os
+from typing import Any
+
+from celery import Celery, Task
+
+# For the ``celery`` command, which knows nothing of manage.py.
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")
+
+app = Celery("proj")
+
+# Every setting of Celery stands in Django's settings, with ``CELERY_`` in front. A string,
+# so that worker processes load the settings themselves.
+app.config_from_object("django.conf:settings", namespace="CELERY")
+
+# Finds ``tasks.py`` in each of INSTALLED_APPS.
+app.autodiscover_tasks()
+
+
+@app.task(bind=True, ignore_result=True)
+def debug_task(self: "Task[Any, Any]") -> None:
+    """Print its own request, to see that a worker is there."""
+    print(f"Request: {self.request!r}")
