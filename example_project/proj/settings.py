@@ -2,14 +2,12 @@
 
 Everything runs with no server by default. The environment chooses others:
 
-=====================  =============================================================
-``DATABASE``           ``sqlite`` (default), ``postgresql``, ``mariadb``
-``DATABASE_NAME``, ``DATABASE_USER``, ``DATABASE_PASSWORD``, ``DATABASE_HOST``,
-``DATABASE_PORT``      where that server is
-``DATABASE_POOL``      ``1``: Django's connection pool (PostgreSQL, Django 5.1 and later)
-``BROKER_URL``         ``filesystem://`` (default), ``redis://…``, ``amqp://…``
-``RESULT_BACKEND``     ``django-db`` (default), ``django-cache``, or a URL
-=====================  =============================================================
+- ``DATABASE``: ``sqlite`` (default), ``postgresql`` or ``mariadb``; where that server is:
+  ``DATABASE_HOST``, ``DATABASE_PORT``, ``DATABASE_USER``, ``DATABASE_PASSWORD``,
+  ``DATABASE_NAME``
+- ``DATABASE_POOL=1``: Django's connection pool (PostgreSQL, Django 5.1 and later)
+- ``BROKER_URL``: ``filesystem://`` (default), ``redis://...`` or ``amqp://...``
+- ``RESULT_BACKEND``: ``django-db`` (default), ``django-cache`` or a URL
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import django
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -77,7 +76,11 @@ USE_TZ = True
 STATIC_URL = "static/"
 
 # The worker prints the mails it sends.
-EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+_CONSOLE = "django.core.mail.backends.console.EmailBackend"
+if django.VERSION >= (6, 1):
+    MAILERS = {"default": {"BACKEND": _CONSOLE}}
+else:
+    EMAIL_BACKEND = _CONSOLE
 
 
 # Database ---------------------------------------------------------------------------------
