@@ -1,0 +1,348 @@
+#!/usr/bin/env python3
+"""Run the jobs of the matrix: `python3 .ci/matrix.py [--list] [NAME …]`, all when none is named.
+
+Two jobs run at a time (DJCELERY_CI_JOBS changes that). What a job printed is in
+`.ci/work/NAME.log`, and is shown here when the job fails. Jobs share no database and no Redis
+database. A job whose Python is missing is skipped, and failed where CI=true.
+
+Needs Python 3.10 and pip; what else is missing (uv, MariaDB's headers) it installs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, ClassVar
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / ".ci" / "work"
+UV = WORK / "tools" / "bin" / "uv"
+NEWEST = "3.13"
+JOB_TIMEOUT = 900  # seconds, after which a job that hangs is ended
+IN_CI = os.environ.get("CI") == "true"
+SUMMARY = re.compile(r"^=+ .*\b(?:passed|failed|skipped|error)\b.* in .*=+$", re.MULTILINE)
+
+
+class JobError(Exception):
+    """A job failed for a reason that is not a command's exit code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Something to run in an environment of its own."""
+
+    name: str
+    python: str = NEWEST
+
+    @property
+    def env(self) -> Path:
+        """The folder of the job's environment."""
+        return WORK / self.name
+
+    def command(self, program: str) -> str:
+        """Return the path of a program of the job's environment."""
+        return str(self.env / "bin" / program)
+
+    def install(self, shell: Shell, *arguments: str) -> None:
+        """Make the environment anew and install into it."""
+        shell.run(
+            str(UV), "venv", "-q", "--clear", "--python", find_python(self.python), str(self.env)
+        )
+        shell.run(str(UV), "pip", "install", "-q", "--python", str(self.env), *arguments)
+
+    def perform(self, shell: Shell) -> None:
+        """Do the job; an exception is its failure."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lint(Job):
+    """Ruff's rules, ruff's formatting, mypy's strict types."""
+
+    def perform(self, shell: Shell) -> None:
+        self.install(shell, "--group", "dev", "-e", ".")
+        shell.run(self.command("ruff"), "check", ".")
+        shell.run(self.command("ruff"), "format", "--check", ".")
+        shell.run(self.command("mypy"), "--strict")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build(Job):
+    """The wheel, built from the sdist, away from the source: the example as a user runs it."""
+
+    def perform(self, shell: Shell) -> None:
+        dist = WORK / "dist"
+        shutil.rmtree(dist, ignore_errors=True)
+        shell.run(
+            str(UV), "build", "-q", "--python", find_python(self.python), "--out-dir", str(dist)
+        )
+        [wheel] = dist.glob("*.whl")
+        self.install(shell, "--group", f"{ROOT / 'pyproject.toml'}:test", str(wheel))
+        with tempfile.TemporaryDirectory() as elsewhere:
+            project = Path(elsewhere) / "example_project"
+            shutil.copytree(ROOT / "example_project", project)
+            shell.run(self.command("python"), "-c", self.CHECK, cwd=project)
+            shell.run(self.command("pytest"), cwd=project)
+
+    CHECK: ClassVar[str] = (
+        "import pathlib, pytest_djcelery as it\n"
+        "folder = pathlib.Path(it.__file__).parent\n"
+        "assert folder.parent.name == 'site-packages', folder\n"
+        "assert (folder / 'py.typed').is_file(), 'py.typed is not in the wheel'\n"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Job):
+    """The suite and the example's tests, under one set of versions."""
+
+    django: str
+    celery: str
+    pytest: str
+    database: str = "sqlite"
+    runs: int = 1  # of the suite, each in an order of its own
+    beside_pytest_celery: bool = True
+    lowest: bool = False  # every direct dependency at its bound in pyproject.toml
+    xdist: bool = False
+    coverage: bool = False  # measured, against the floor in pyproject.toml
+
+    def perform(self, shell: Shell) -> None:
+        self.install_versions(shell)
+        shell.env |= {
+            "DATABASE": self.database,
+            "DATABASE_NAME": f"djcelery_{self.name.replace('-', '_')}",
+            "DJCELERY_REQUIRE_SERVICES": "1",
+            # Redis has 16 databases, and a developer uses the first.
+            "REDIS_URL": f"redis://{REDIS}/{1 + JOBS.index(self)}",
+        }
+        for _ in range(self.runs):
+            self.run_suite(shell)
+        shell.run(self.command("python"), "-m", "pytest", "example_project")
+
+    def install_versions(self, shell: Shell) -> None:
+        versions = self.env.with_suffix(".versions")
+        versions.write_text(
+            f"django=={self.django}.*\n"
+            f"celery{'[pytest]' if self.beside_pytest_celery else ''}=={self.celery}.*\n"
+            f"pytest=={self.pytest}.*\n"
+        )
+        # django-celery-beat forbids a Django that it has not seen, for about a year.
+        overrides = self.env.with_suffix(".overrides")
+        overrides.write_text(f"django=={self.django}.*\n")
+        arguments = [
+            "--override",
+            str(overrides),
+            "-r",
+            str(versions),
+            "--group",
+            "test",
+            "-e",
+            ".",
+        ]
+        if self.lowest:
+            arguments += ["--resolution", "lowest-direct"]
+        if self.database == "mariadb":
+            install_mariadb_headers(shell)
+            arguments += ["--group", "mariadb"]
+        self.install(shell, *arguments)
+        installed = shell.output(str(UV), "pip", "list", "-q", "--python", str(self.env))
+        shell.say(
+            "\n".join(re.findall(r"(?mi)^(?:celery|django|kombu|pytest(?:-\S+)?) .*", installed))
+        )
+        if ("pytest-celery" in installed) != self.beside_pytest_celery:
+            message = "pytest-celery is installed where it should not be, or is missing."
+            raise JobError(message)
+
+    def run_suite(self, shell: Shell) -> None:
+        arguments = ["-m", "pytest", f"--randomly-seed={random.randrange(2**32)}"]  # noqa: S311
+        if self.xdist:
+            arguments += ["-n", "2"]
+        if not self.coverage:
+            shell.run(self.command("python"), *arguments)
+            return
+        shell.env["COVERAGE_FILE"] = str(self.env / ".coverage")
+        shell.run(self.command("coverage"), "run", *arguments)
+        shell.run(self.command("coverage"), "combine", "-q")
+        shell.run(self.command("coverage"), "report")
+
+
+SQLITE, POSTGRESQL, MARIADB = "sqlite", "postgresql", "mariadb"
+REDIS = os.environ.get("REDIS_ADDRESS", "127.0.0.1:6379")
+JOBS: list[Job] = [
+    # The longest first. Ten and more runs of the suite in random order, over all the cells.
+    Cell(name="py313-dj60-xdist", python="3.13", django="6.0", celery="5.7", pytest="9",
+         xdist=True, runs=3),
+    Cell(name="py313-dj61-pg", python="3.13", django="6.1", celery="5.7", pytest="9",
+         database=POSTGRESQL, coverage=True),
+    Cell(name="py312-dj61-maria", python="3.12", django="6.1", celery="5.7", pytest="9",
+         database=MARIADB),
+    Cell(name="py312-dj60-pg", python="3.12", django="6.0", celery="5.6", pytest="8",
+         database=POSTGRESQL),
+    Cell(name="py311-dj42-maria", python="3.11", django="4.2", celery="5.5", pytest="8",
+         database=MARIADB),
+    Cell(name="py311-dj52-alone", python="3.11", django="5.2", celery="5.6", pytest="9",
+         beside_pytest_celery=False),
+    Cell(name="py310-dj52-pg", python="3.10", django="5.2", celery="5.5", pytest="9",
+         database=POSTGRESQL),
+    Cell(name="py310-dj42-lowest", python="3.10", django="4.2", celery="5.4", pytest="8",
+         lowest=True),
+    Build(name="build"),
+    Lint(name="lint"),
+]  # fmt: skip
+
+
+class Shell:
+    """Runs a job's commands; what they print goes to the job's log."""
+
+    def __init__(self, log: IO[str]) -> None:
+        self.log = log
+        self.env = dict(os.environ)
+        self._deadline = time.monotonic() + JOB_TIMEOUT
+
+    def say(self, text: str) -> None:
+        """Write a line of the driver's own."""
+        print(text, file=self.log, flush=True)
+
+    def run(self, *command: str, cwd: Path = ROOT) -> None:
+        """Run a command, and fail where it does."""
+        self.say("$ " + " ".join(command))
+        with subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that its workers can be ended with it
+        ) as process:
+            try:
+                code = process.wait(self._deadline - time.monotonic())
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        if code:
+            message = f"exit code {code} of: {' '.join(command)}"
+            raise JobError(message)
+
+    def output(self, *command: str) -> str:
+        """Return what a command prints."""
+        return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+def find_python(version: str) -> str:
+    """Return a Python of this minor version: on PATH, else one that pyenv keeps."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates = [f"python{version}", *map(str, pyenv.glob(f"versions/{version}.*/bin/python"))]
+    for candidate in candidates:
+        path = shutil.which(candidate)
+        # A shim of pyenv's can stand on PATH and refuse to run.
+        if (
+            path
+            and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
+        ):
+            return path
+    message = f"Python {version} is neither on PATH nor in pyenv."
+    raise LookupError(message)
+
+
+def install_uv() -> None:
+    """Install uv by pip, in an environment of its own; it then installs from where pip would."""
+    if not UV.exists():
+        subprocess.run([sys.executable, "-m", "venv", UV.parent.parent], check=True)
+        subprocess.run([UV.parent / "pip", "install", "-q", "uv"], check=True)
+    os.environ["UV_PYTHON_DOWNLOADS"] = "never"  # a missing Python is reported, not replaced
+    os.environ.pop("VIRTUAL_ENV", None)
+    index = subprocess.run(
+        [UV.parent / "pip", "config", "get", "global.index-url"],
+        check=False,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    if index:
+        os.environ.setdefault("UV_DEFAULT_INDEX", index)
+
+
+def install_mariadb_headers(shell: Shell) -> None:
+    """Install what mysqlclient, which has no wheels for Linux, is compiled against."""
+    found = shutil.which("gcc") and shutil.which("pkg-config")
+    if (
+        found
+        and subprocess.run(["pkg-config", "--exists", "libmariadb"], check=False).returncode == 0
+    ):
+        return
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        message = "MariaDB's cells need libmariadb-dev, pkg-config and gcc: install them."
+        raise JobError(message)
+    lock = "-oDPkg::Lock::Timeout=120"  # two jobs may install at once
+    shell.run("apt-get", lock, "-qq", "update")
+    packages = ["libmariadb-dev", "pkg-config", "gcc", "libc6-dev"]
+    shell.run("apt-get", lock, "-qq", "-y", "--no-install-recommends", "install", *packages)
+
+
+def perform(job: Job) -> tuple[str, float]:
+    """Run a job; return `passed`, `failed` or `skipped`, and the seconds it took."""
+    started = time.monotonic()
+    with job.env.with_suffix(".log").open("w", encoding="utf-8") as log:
+        shell = Shell(log)
+        try:
+            find_python(job.python)
+            job.perform(shell)
+        except LookupError as error:
+            shell.say(str(error))
+            outcome = "failed" if IN_CI else "skipped"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on
+            shell.say(f"{type(error).__name__}: {error}")
+            outcome = "failed"
+        else:
+            outcome = "passed"
+    return outcome, time.monotonic() - started
+
+
+def report(job: Job, outcome: str, seconds: float) -> None:
+    """Print how a job ended: all it printed when it failed, else the summaries."""
+    text = job.env.with_suffix(".log").read_text(encoding="utf-8")
+    print(f"\n=== {job.name}: {outcome} in {seconds:.0f} s", flush=True)
+    print("\n".join(SUMMARY.findall(text)) if outcome == "passed" else text, flush=True)
+
+
+def main() -> int:
+    """Run the jobs that are named on the command line."""
+    parser = argparse.ArgumentParser(description="Run the jobs of the matrix.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a job; all when none is named")
+    parser.add_argument("--list", action="store_true", help="print the names of the jobs")
+    options = parser.parse_args()
+    jobs = {job.name: job for job in JOBS}
+    if options.list:
+        print(*jobs, sep="\n")
+        return 0
+    if unknown := set(options.names) - set(jobs):
+        parser.error(f"no such job: {', '.join(sorted(unknown))}; there are: {', '.join(jobs)}")
+    chosen = [jobs[name] for name in options.names] or JOBS
+
+    WORK.mkdir(exist_ok=True)
+    install_uv()
+    outcomes: list[str] = []
+    with ThreadPoolExecutor(int(os.environ.get("DJCELERY_CI_JOBS", "2"))) as pool:
+        running = {pool.submit(perform, job): job for job in chosen}
+        for done in as_completed(running):
+            outcome, seconds = done.result()
+            report(running[done], outcome, seconds)
+            outcomes.append(outcome)
+    counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in ("passed", "failed", "skipped")]
+    print(f"\njobs: {', '.join(counts)}", flush=True)
+    return 1 if "failed" in outcomes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
