@@ -1,0 +1,249 @@
+"""The public context managers. Behind each fixture stands one, named without ``celery_``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery import scope as scopes
+from pytest_djcelery.errors import FixtureConflictError
+from pytest_djcelery.project import app_parameters
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.hooks import OnCommit
+    from pytest_djcelery.views.outbox import Outbox
+    from pytest_djcelery.views.results import Results
+    from pytest_djcelery.views.worker import SessionWorker, Worker
+    from pytest_djcelery.workers.embedded import WorkerSettings
+
+
+@contextmanager
+def app(**conf: Any) -> Iterator[Celery]:
+    """The project's own app, with settings of Celery changed for the time of the block.
+
+    Args:
+        **conf: any of Celery's settings, in lower case (``task_acks_late=True``).
+
+    Raises:
+        AppNotFoundError: when the project has none.
+        BadOptionError: for a setting that Celery doesn't have.
+    """
+    with scopes.entered() as scope, scope.project.configuration.override(**conf):
+        yield scope.app
+
+
+@contextmanager
+def outbox(*, whole_test: bool = False) -> Iterator[Outbox]:
+    """Every message published in the block, in the order in which they were sent.
+
+    Args:
+        whole_test: show those that the test published before the block, too.
+    """
+    from pytest_djcelery.views.outbox import Outbox
+
+    with scopes.entered() as scope:
+        yield Outbox(
+            scope.journal,
+            since=0 if whole_test else len(scope.journal),
+            timeout=scope.options.timeout,
+            situation=scope.situation,
+        )
+
+
+@contextmanager
+def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
+    """The on_commit hooks registered in the block; they run when production would run them.
+
+    Args:
+        whole_test: show those that the test registered before the block, too.
+    """
+    from pytest_djcelery.hooks import OnCommit
+
+    with scopes.entered() as scope:
+        yield OnCommit(scope.journal, scope.watch, since=0 if whole_test else len(scope.journal))
+
+
+@contextmanager
+def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
+    """Celery's eager mode for the time of the block, with results that can be read back.
+
+    Args:
+        propagates: whether a failing task raises at the call (``task_eager_propagates``);
+            ``None`` leaves that to the project's settings. Handlers and errbacks come first
+            either way.
+
+    Raises:
+        FixtureConflictError: while a worker runs.
+    """
+    from pytest_djcelery.workers.eager import EagerRunner
+
+    values = {"task_always_eager": True, "task_store_eager_result": True}
+    if propagates is not None:
+        values["task_eager_propagates"] = propagates
+    with (
+        scopes.entered() as scope,
+        _runs(scope, EagerRunner()),
+        scope.project.configuration.override(**values),
+    ):
+        yield scope.app
+
+
+@contextmanager
+def worker(
+    *,
+    pool: Any = "solo",
+    concurrency: int = 1,
+    parameters: Mapping[str, Any] | None = None,
+    includes: Sequence[str] = (),
+    class_tasks: Sequence[Any] = (),
+    logging: bool = False,
+) -> Iterator[Worker]:
+    """An embedded worker for the time of the block: a thread of this process.
+
+    Args:
+        pool: ``"solo"`` or ``"threads"``.
+        concurrency: threads of a ``"threads"`` pool.
+        parameters: keyword arguments for Celery's `WorkController`, such as ``queues``.
+        includes: modules to import first.
+        class_tasks: class-based tasks to register first.
+        logging: set up Celery's logging, which replaces the root handlers.
+
+    Raises:
+        FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
+            no worker can see.
+        WorkerError: when it doesn't start, or a task still runs when its time is over.
+    """
+    settings = _worker_settings(pool, concurrency, parameters, logging)
+    with scopes.entered() as scope:
+        _prepare(scope.app, includes, class_tasks)
+        with running_worker(scope, settings) as running:
+            yield running
+
+
+@contextmanager
+def running_worker(scope: scopes.Scope, settings: WorkerSettings) -> Iterator[Worker]:
+    """Let an embedded worker run the messages of ``scope``."""
+    from pytest_djcelery.views.worker import Worker
+    from pytest_djcelery.workers import lease
+
+    runner = Worker(scope)
+    with ExitStack() as stack:
+        stack.enter_context(_runs(scope, runner))
+        _check_visible_to_workers()
+        if scope.app.conf.task_always_eager:
+            # A suite's settings are often eager; who asks for a worker means the worker.
+            override = scope.project.configuration.override(task_always_eager=False)
+            stack.enter_context(override)
+        runner.embedded = stack.enter_context(lease.lent(scope, settings))
+        yield runner
+
+
+@contextmanager
+def session_app(
+    *, config: Mapping[str, Any] | None = None, parameters: Mapping[str, Any] | None = None
+) -> Iterator[Celery]:
+    """The project's own app for the time of a session, with settings changed.
+
+    Args:
+        config: any of Celery's settings.
+        parameters: arguments of `Celery` to apply to the app that exists.
+
+    Raises:
+        AppNotFoundError: when the project has none.
+        BadOptionError: for a setting or parameter that the app doesn't have.
+    """
+    project = scopes.use_project(find=True)
+    assert project is not None  # noqa: S101 - find=True finds or raises
+    with app_parameters(project.app, dict(parameters or {})) as settings:
+        with project.configuration.override(**{**settings, **(config or {})}):
+            yield project.app
+
+
+@contextmanager
+def session_worker(
+    *,
+    pool: Any = "solo",
+    concurrency: int = 1,
+    parameters: Mapping[str, Any] | None = None,
+    includes: Sequence[str] = (),
+    class_tasks: Sequence[Any] = (),
+    logging: bool = False,
+) -> Iterator[SessionWorker]:
+    """One embedded worker for a whole session; arguments as for `worker`.
+
+    Raises:
+        WorkerError: when it doesn't start or stop.
+    """
+    from pytest_djcelery.views.worker import SessionWorker
+    from pytest_djcelery.workers import lease
+
+    settings = _worker_settings(pool, concurrency, parameters, logging)
+    project = scopes.use_project(find=True)
+    assert project is not None  # noqa: S101
+    _prepare(project.app, includes, class_tasks)
+    lease.started(project, settings, wake=lambda: None)
+    try:
+        yield SessionWorker(settings)
+    finally:
+        lease.stop()
+
+
+def _worker_settings(
+    pool: Any, concurrency: int, parameters: Mapping[str, Any] | None, logging: bool  # noqa: FBT001
+) -> WorkerSettings:
+    from pytest_djcelery.workers.embedded import WorkerSettings
+
+    return WorkerSettings(
+        pool=pool, concurrency=concurrency, parameters=dict(parameters or {}), logging=logging
+    )
+
+
+def _prepare(app: Celery, includes: Sequence[str], class_tasks: Sequence[Any]) -> None:
+    for module in includes:
+        app.loader.import_task_module(module)
+    for task in class_tasks:
+        app.register_task(task)
+
+
+@contextmanager
+def results() -> Iterator[Results]:
+    """Outcomes of tasks, from whatever result backend is configured."""
+    from pytest_djcelery.views.results import Results
+
+    with scopes.entered() as scope:
+        yield Results(scope)
+
+
+@contextmanager
+def _runs(scope: scopes.Scope, runner: scopes.Runner) -> Iterator[None]:
+    """Let ``runner`` run this test's messages; there can be one only."""
+    if scope.runner is not None:
+        msg = (
+            f"{runner.name} was asked for while {scope.runner.name} is in use.\n"
+            "A test has one way to run its tasks: keep the one you mean and drop the other."
+        )
+        raise FixtureConflictError(msg)
+    scope.runner = runner
+    try:
+        yield
+    finally:
+        scope.runner = None
+
+
+def _check_visible_to_workers() -> None:
+    """Refuse a test whose rows stand in a transaction that is never committed."""
+    from django.db import connections
+
+    for connection in connections.all(initialized_only=True):
+        if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
+            msg = (
+                "celery_worker in a test that is wrapped in a transaction (TestCase, or django_db "
+                f"without transaction=True; database {connection.alias!r}): its rows are never "
+                "committed, so the worker's own connection can't see them.\n"
+                "Use TransactionTestCase, or ask for celery_worker itself in a pytest test: then "
+                "the plugin makes the test transactional."
+            )
+            raise FixtureConflictError(msg)

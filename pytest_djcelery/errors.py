@@ -1,0 +1,59 @@
+"""Everything this plugin raises or warns with.
+
+One base class. Every text says what was expected, what happened and what to do, so the
+subclasses below only name the kind; the facts stand in attributes where code may want them.
+"""
+
+from __future__ import annotations
+
+
+class DjceleryError(Exception):
+    """Base of every error of pytest-djcelery."""
+
+
+class DjceleryWarning(UserWarning):
+    """Base of every warning of pytest-djcelery."""
+
+
+class AppNotFoundError(DjceleryError):
+    """No Celery app was found for the Django project."""
+
+
+class BadOptionError(DjceleryError, ValueError):
+    """An ini value, command line option, marker or argument is not of the valid set."""
+
+
+class FixtureConflictError(DjceleryError):
+    """Two fixtures that exclude each other, or one that the test's database can't serve."""
+
+
+class NotASignatureError(DjceleryError, TypeError):
+    """A message was compared with something that is no Celery signature."""
+
+
+class SentInTransactionError(DjceleryError):
+    """A message was published inside an open transaction."""
+
+
+class SentInTransactionWarning(DjceleryWarning):
+    """A message was published inside an open transaction."""
+
+
+class UnhandledTaskFailureError(DjceleryError):
+    """A task failed and the test never looked at it."""
+
+
+class UnhandledTaskFailureWarning(DjceleryWarning):
+    """A task failed and the test never looked at it."""
+
+
+class UnknownResultError(DjceleryError, LookupError):
+    """An id that no message of this test has."""
+
+
+class UnknownSettingWarning(DjceleryWarning):
+    """A ``CELERY_…`` setting that Celery does not know was changed in a test."""
+
+
+class WorkerError(DjceleryError):
+    """The worker could not start, could not stop or died."""

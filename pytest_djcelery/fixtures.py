@@ -1,0 +1,176 @@
+"""The fixtures. Each enters a context manager of `contexts` and yields what that yields.
+
+Names that `celery.contrib.pytest` documents mean the same here, for the project's own app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_djcelery import contexts, markers, scope
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.hooks import OnCommit
+    from pytest_djcelery.views.outbox import Outbox
+    from pytest_djcelery.views.results import Results
+    from pytest_djcelery.views.worker import SessionWorker, Worker
+
+
+@pytest.fixture(scope="session")
+def celery_config() -> Mapping[str, Any]:
+    """Override it to change the configuration of the app for the whole run."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def celery_parameters() -> Mapping[str, Any]:
+    """Override it to give the app what `Celery` takes as arguments, as far as that can change."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def celery_enable_logging() -> bool:
+    """Override it to let the worker set up Celery's logging."""
+    return False
+
+
+@pytest.fixture(scope="session")
+def celery_includes() -> Sequence[str]:
+    """Override it to name modules that a worker imports when it starts."""
+    return ()
+
+
+@pytest.fixture(scope="session")
+def celery_class_tasks() -> Sequence[Any]:
+    """Override it to register class-based tasks with the app."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def celery_worker_pool() -> Any:
+    """Override it to choose the worker's pool: ``"solo"`` or ``"threads"``."""
+    return "solo"
+
+
+@pytest.fixture(scope="session")
+def celery_worker_parameters() -> Mapping[str, Any]:
+    """Override it to give a worker what `WorkController` takes, such as ``queues``."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def celery_session_app(
+    celery_config: Mapping[str, Any], celery_parameters: Mapping[str, Any]
+) -> Iterator[Celery]:
+    """The Django project's own app, for session fixtures."""
+    with contexts.session_app(config=celery_config, parameters=celery_parameters) as app:
+        yield app
+
+
+@pytest.fixture
+def _celery_scope(request: pytest.FixtureRequest) -> Iterator[scope.Scope]:
+    with scope.entered(checks=False, **markers.options(request.node)) as entered:
+        yield entered
+
+
+@pytest.fixture
+def celery_app(
+    request: pytest.FixtureRequest,
+    celery_session_app: Celery,  # noqa: ARG001 - applies celery_config
+    _celery_scope: scope.Scope,
+) -> Iterator[Celery]:
+    """The Django project's own app, with this test's ``@pytest.mark.celery(…)`` applied."""
+    with contexts.app(**markers.configuration(request.node)) as app:
+        yield app
+
+
+@pytest.fixture
+def celery_outbox(celery_app: Celery) -> Iterator[Outbox]:  # noqa: ARG001 - opens the test
+    """Every message that this test published."""
+    with contexts.outbox(whole_test=True) as outbox:
+        yield outbox
+
+
+@pytest.fixture
+def celery_on_commit(celery_app: Celery) -> Iterator[OnCommit]:  # noqa: ARG001
+    """The on_commit hooks of this test: pending, ran, discarded."""
+    with contexts.on_commit(whole_test=True) as on_commit:
+        yield on_commit
+
+
+@pytest.fixture
+def celery_eager(celery_app: Celery) -> Iterator[Celery]:  # noqa: ARG001
+    """Celery's eager mode, with results that can be read back."""
+    with contexts.eager() as app:
+        yield app
+
+
+@pytest.fixture
+def celery_results(celery_app: Celery) -> Iterator[Results]:  # noqa: ARG001
+    """Outcomes of tasks, in whatever result backend is configured."""
+    with contexts.results() as results:
+        yield results
+
+
+@pytest.fixture(scope="session")
+def _celery_worker_arguments(
+    celery_includes: Sequence[str],
+    celery_class_tasks: Sequence[Any],
+    celery_worker_pool: Any,
+    celery_worker_parameters: Mapping[str, Any],
+    celery_enable_logging: bool,  # noqa: FBT001 - a fixture
+) -> Mapping[str, Any]:
+    return {
+        "includes": tuple(celery_includes),
+        "class_tasks": tuple(celery_class_tasks),
+        "pool": celery_worker_pool,
+        "parameters": celery_worker_parameters,
+        "logging": celery_enable_logging,
+    }
+
+
+@pytest.fixture
+def celery_worker(
+    request: pytest.FixtureRequest,
+    celery_app: Celery,  # noqa: ARG001
+    _celery_worker_arguments: Mapping[str, Any],
+) -> Iterator[Worker]:
+    """An embedded worker: a thread of this process that runs the project's own app."""
+    with contexts.worker(**_celery_worker_arguments) as worker:
+        markers.before_database_cleanup(request, worker.settle)
+        yield worker
+
+
+@pytest.fixture(scope="session")
+def celery_session_worker(
+    celery_session_app: Celery,  # noqa: ARG001
+    _celery_worker_arguments: Mapping[str, Any],
+) -> Iterator[SessionWorker]:
+    """One embedded worker for the whole run."""
+    with contexts.session_worker(**_celery_worker_arguments) as worker:
+        yield worker
+
+
+@pytest.fixture
+def _celery_session_worker_here(
+    request: pytest.FixtureRequest,
+    celery_app: Celery,  # noqa: ARG001
+    celery_session_worker: SessionWorker,
+) -> Iterator[None]:
+    """Lets the session's worker run the messages of a test that asks for it."""
+    with celery_session_worker.in_test() as worker:
+        markers.before_database_cleanup(request, worker.settle)
+        yield
+
+
+NAMES = frozenset(
+    {
+        "celery_app", "celery_eager", "celery_on_commit", "celery_outbox", "celery_results",
+        "celery_session_worker", "celery_worker",
+    }
+)  # fmt: skip

@@ -1,0 +1,249 @@
+"""What opened an atomic block, and what to tell whoever sends a message inside it."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import os
+from contextlib import ContextDecorator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from reprlib import Repr
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_djcelery import locations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_djcelery.locations import Location
+    from pytest_djcelery.messages import SentTask
+
+# The frame that stands between a decorated function and the block around it.
+_DECORATED = next(
+    const for const in ContextDecorator.__call__.__code__.co_consts if isinstance(const, CodeType)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opener:
+    """What opened an atomic block; a person reads it as text.
+
+    Kept for every outermost block but seldom read, so the text is made when it is asked for.
+    """
+
+    kind: Literal["with", "decorator", "request", "django"]
+    location: Location | None = None  # the project's line that opened it or made Django open it
+    function: Callable[..., Any] | None = None  # the decorated function, or the view
+    call: str | None = None  # the Django method that opened it
+
+    def __str__(self) -> str:
+        if self.function is not None:
+            name, place = function_text(self.function), _definition(self.function)
+            at = f" ({place})" if place else ""
+            if self.kind == "request":
+                return f"ATOMIC_REQUESTS, around the view {name}{at}"
+            return f"the decorator transaction.atomic of {name}{at}"
+        at = f" at {self.location}" if self.location else ""
+        if self.call:
+            return f"{self.call}(){at and f', called{at}'}"
+        return f"`with transaction.atomic()`{at}"
+
+
+def opener_of(frame: FrameType | None, *, atomic_requests: bool) -> Opener:
+    """Tell what opened a block from the frame that entered it.
+
+    Args:
+        frame: The frame that called ``Atomic.__enter__``.
+        atomic_requests: The database's ``ATOMIC_REQUESTS``.
+    """
+    function: Callable[..., Any] | None = None
+    while frame is not None and frame.f_code is _DECORATED:
+        function = frame.f_locals["func"]
+        frame = frame.f_back
+    if function is not None:
+        # Note [The frame that calls a view]
+        # ``BaseHandler._get_response`` calls it, by way of asgiref's threads under ASGI.
+        request = atomic_requests and frame is not None and _calls_views(frame)
+        return Opener(kind="request" if request else "decorator", function=function)
+    call = _django_call(frame) if frame is not None and _in_django(frame) else None
+    while frame is not None and locations.in_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return Opener(
+        kind="django" if call else "with",
+        call=call,
+        location=locations.of_frame(frame) if frame is not None else None,
+    )
+
+
+def function_text(function: Any) -> str:
+    """A callable as a person would name it: ``demoapp.tasks.send_email.delay``."""
+    from celery.app.task import Task
+    from celery.canvas import Signature
+
+    while True:
+        if isinstance(function, partial):
+            function = function.func
+        elif (inner := getattr(function, "__wrapped__", None)) is not None:
+            function = inner
+        else:
+            break
+    function = getattr(function, "view_class", function)  # what ``View.as_view()`` is made for
+    if inspect.ismethod(function):
+        owner = function.__self__
+        if isinstance(owner, Task):
+            return f"{owner.name}.{function.__name__}"
+        if isinstance(owner, Signature):
+            return f"{owner.task}.{function.__name__}"
+    if not hasattr(function, "__qualname__"):
+        function = type(function)
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def sent_in_transaction(
+    message: SentTask, *, using: str, opener: Opener, wrote_at: Location | None, late: bool
+) -> str:
+    """The text of ``SentInTransactionWarning`` and ``SentInTransactionError``.
+
+    Args:
+        message: What was sent.
+        using: The alias of the database whose transaction is open.
+        opener: What opened the transaction.
+        wrote_at: The project's line that wrote, where the write came ``late``.
+        late: Whether the transaction wrote after the message was sent, not before.
+    """
+    when = "before it had committed what it wrote"
+    lines = [
+        f"{message.task}({_arguments(message)}) was sent inside an open transaction of the "
+        f"database {using!r}, {when}.",
+        f"  sent at:   {message.location or 'no line of the project'}",
+        f"  opened by: {opener}",
+        "  written:   "
+        + (f"after it was sent, at {wrote_at or 'no line of the project'}" if late
+           else "before it was sent"),
+        "A worker may run the task before the commit, and will run it even if there is none: "
+        "it would not see what the transaction wrote.",
+        _remedy(message, using),
+    ]
+    return "\n".join(lines)
+
+
+def _remedy(message: SentTask, using: str) -> str:
+    from celery import current_app
+    from django.db import DEFAULT_DB_ALIAS
+
+    name, arguments = message.task.rpartition(".")[2], _arguments(message)
+    task = current_app.tasks.get(message.task)
+    options = _sent_with_options(message)
+    if options:
+        call = f"{name}.apply_async(({arguments}), …)" if not message.kwargs else (
+            f"{name}.apply_async(…)"
+        )
+    else:
+        call = f"{name}.delay({arguments})"
+    if message.chain or message.group_id or message.chord is not None:
+        call = "<the chain, group or chord>.delay()"
+    elif task is None:
+        call = f"app.send_task({message.task!r}, …)"
+    if message.transaction == "on_commit" or using != DEFAULT_DB_ALIAS:
+        why = (
+            "The on_commit hook that sent it waited for another database."
+            if message.transaction == "on_commit"
+            else f"delay_on_commit waits for the database {DEFAULT_DB_ALIAS!r} only."
+        )
+        return (
+            f"{why} Send it after the commit: "
+            f"transaction.on_commit(lambda: {call}, using={using!r})"
+        )
+    if call.startswith(("<", "app.")):
+        return f"Send it after the commit: transaction.on_commit(lambda: {call})"
+    if not hasattr(task, "delay_on_commit"):
+        return (
+            f"Send it after the commit: transaction.on_commit(lambda: {call}). "
+            f"{name} has no delay_on_commit, because its class {_base_of(task)} does not inherit "
+            "from celery.contrib.django.task.DjangoTask."
+        )
+    method = "apply_async" if options else "delay"
+    return f"Send it after the commit: {call.replace(method, f'{method}_on_commit', 1)}"
+
+
+def _base_of(task: Any) -> str:
+    # Celery makes a class for each task, named as the function; its base is the one chosen.
+    cls = type(task)
+    base = cls.__mro__[1] if cls.__name__ == task.name.rpartition(".")[2] else cls
+    return f"{base.__module__}.{base.__qualname__}"
+
+
+def _sent_with_options(message: SentTask) -> bool:
+    place = message.location
+    if place and "apply_async" in linecache.getline(place.path, place.line):
+        return True
+    options = (message.eta, message.expires, message.priority, message.links, message.link_errors)
+    return any(option not in (None, ()) for option in options)
+
+
+def _arguments(message: SentTask) -> str:
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return ", ".join(
+        [
+            *(short.repr(value) for value in message.args),
+            *(f"{name}={short.repr(value)}" for name, value in message.kwargs.items()),
+        ]
+    )
+
+
+def _definition(function: Callable[..., Any]) -> str | None:
+    """Where a function, or the class of a view, is written."""
+    while isinstance(function, partial) and not hasattr(function, "__wrapped__"):
+        function = function.func
+    written: Any = inspect.unwrap(function)
+    written = getattr(written, "view_class", written)
+    try:
+        path, (_, line) = inspect.getsourcefile(written), inspect.getsourcelines(written)
+    except (OSError, TypeError):  # made at run time, or in C
+        return None
+    return f"{locations.relative(path)}:{line}" if path else None
+
+
+@lru_cache(maxsize=1)
+def _django_folder() -> str:
+    import django
+
+    return os.path.join(os.path.dirname(django.__file__), "")
+
+
+def _in_django(frame: FrameType, *part: str) -> bool:
+    return frame.f_code.co_filename.startswith(os.path.join(_django_folder(), *part))
+
+
+def _calls_views(frame: FrameType) -> bool:
+    # See Note [The frame that calls a view].
+    return _in_django(frame, "core", "handlers") or "asgiref" in frame.f_code.co_filename
+
+
+def _django_call(frame: FrameType) -> str:
+    """The method of Django that a project would know: ``Model.delete``, ``QuerySet.get_or_create``.
+
+    The ORM calls itself, so the outermost of its frames is named, less the one that hands a
+    manager's calls on to its query set.
+    """
+    named = frame
+    outer = frame.f_back
+    while outer is not None and _in_django(outer, "db", ""):
+        if outer.f_code.co_name != "manager_method" and not outer.f_code.co_name.startswith("_"):
+            named = outer
+        outer = outer.f_back
+    return _qualified(named)
+
+
+def _qualified(frame: FrameType) -> str:
+    name: str = getattr(frame.f_code, "co_qualname", "")
+    if not name:  # before Python 3.11
+        name = frame.f_code.co_name
+        for cls in type(frame.f_locals.get("self")).__mro__:
+            if getattr(vars(cls).get(name), "__code__", None) is frame.f_code:
+                name = f"{cls.__qualname__}.{name}"
+                break
+    return name.rpartition("<locals>.")[2]

@@ -1,0 +1,174 @@
+"""What became of a task: values to compare with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A state that the result backend was told, and what came with it."""
+
+    state: str
+    meta: Any = None
+
+
+class Outcome:
+    """Base of all outcomes."""
+
+    __slots__ = ()
+
+
+class _WithRetries(Outcome):
+    """Final outcomes: how often the task was retried counts only where a test names it."""
+
+    __slots__ = ()
+    retries: int | None
+
+    def _same_retries(self, other: _WithRetries) -> bool:
+        return None in (self.retries, other.retries) or self.retries == other.retries
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Success(_WithRetries):
+    """The task returned ``value``.
+
+    Args:
+        value: what it returned, as the caller of ``get()`` would see it.
+        retries: how often it was retried; not compared where it isn't given.
+    """
+
+    value: Any
+    retries: int | None = field(default=None, kw_only=True)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Success):
+            return False if isinstance(other, Outcome) else NotImplemented
+        return bool(self.value == other.value) and self._same_retries(other)
+
+    __hash__ = None  # type: ignore[assignment]  # values need not be hashable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failure(_WithRetries):
+    """The task raised.
+
+    Args:
+        exception: the type expected (or a tuple of them, or an instance to be equal to); in an
+            outcome that really happened, the exception itself.
+        match: a regular expression that ``str(exception)`` must contain, as in `pytest.raises`.
+        retries: how often it was retried; not compared where it isn't given.
+    """
+
+    exception: Any
+    match: str | None = field(default=None, kw_only=True)
+    retries: int | None = field(default=None, kw_only=True)
+    traceback: str | None = field(default=None, kw_only=True, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Failure):
+            return False if isinstance(other, Outcome) else NotImplemented
+        return (
+            _same_exception(self.exception, other.exception)
+            and _matches(self.match, other.exception)
+            and _matches(other.match, self.exception)
+            and self._same_retries(other)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Revoked(_WithRetries):
+    """The task was revoked, or had expired when a worker came to it."""
+
+    retries: int | None = field(default=None, kw_only=True)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Revoked):
+            return False if isinstance(other, Outcome) else NotImplemented
+        return self._same_retries(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Outcomes(list[Outcome]):
+    """The outcomes of a group, in its order.
+
+    Compare it with a list of outcomes, or with one for the whole as ``get()`` would see it:
+    `Success` of the list of values, or the first `Failure`.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Outcome):
+            return bool(self.as_one == other)
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def as_one(self) -> Outcome:
+        """One outcome for the whole group."""
+        for outcome in self:
+            if not isinstance(outcome, Success | Outcomes):
+                return outcome
+        return Success([each.value if isinstance(each, Success) else each for each in self])
+
+
+@dataclass(frozen=True, slots=True)
+class Pending(Outcome):
+    """Nothing is known of the task yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Outcome):
+    """A worker has begun (only with ``task_track_started``)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Retrying(Outcome):
+    """The task waits for its next attempt; ``exception`` is why."""
+
+    exception: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Retrying):
+            return False if isinstance(other, Outcome) else NotImplemented
+        return None in (self.exception, other.exception) or _same_exception(
+            self.exception, other.exception
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Outcome):
+    """A custom state that the task set with ``update_state``, and its meta."""
+
+    meta: Any = None
+    state: str = "PROGRESS"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _same_exception(one: Any, other: Any) -> bool:
+    if _is_type(one):
+        one, other = other, one
+    if _is_type(other):
+        if _is_type(one):
+            return bool(one == other)
+        return isinstance(one, other)
+    return type(one) is type(other) and one.args == other.args
+
+
+def _is_type(value: Any) -> bool:
+    return isinstance(value, type | tuple)
+
+
+def _matches(pattern: str | None, exception: Any) -> bool:
+    return pattern is None or _is_type(exception) or re.search(pattern, str(exception)) is not None

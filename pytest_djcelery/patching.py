@@ -1,0 +1,25 @@
+"""Replace attributes of a class or module for the time of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+_INHERITED: Final = object()
+
+
+@contextmanager
+def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
+    """Set ``attributes`` on ``owner`` and put back exactly what stood there, also after an error."""
+    before = {name: vars(owner).get(name, _INHERITED) for name in attributes}
+    for name, value in attributes.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is _INHERITED:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)

@@ -1,0 +1,144 @@
+"""The hooks of pytest, and nothing else.
+
+Neither Django nor Celery is imported here before a test asks for a fixture.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_djcelery import options
+from pytest_djcelery.errors import DjceleryError
+
+if TYPE_CHECKING:
+    from pytest_djcelery.scope import Scope
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare ini values and command line options."""
+    group = parser.getgroup("djcelery", "Celery in Django projects")
+    for declared in options.DECLARED:
+        parser.addini(declared.ini, declared.help, default="")
+        group.addoption(declared.flag, dest=declared.ini, default=None, help=declared.help)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options; register the fixtures after those of every other plugin.
+
+    Of two plugins' fixtures with one name, pytest takes those of the later: pytest-celery and
+    `celery.contrib.pytest` claim some of these names too.
+    """
+    from pytest_djcelery import fixtures, markers, scope
+
+    try:
+        chosen = options.parse(
+            {
+                declared.name: config.getoption(declared.ini) or config.getini(declared.ini)
+                for declared in options.DECLARED
+            }
+        )
+    except DjceleryError as error:
+        raise pytest.UsageError(str(error)) from None
+    scope.configure(chosen)
+    for marker in markers.DECLARED:
+        config.addinivalue_line("markers", marker)
+    config.pluginmanager.register(fixtures, "djcelery-fixtures")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart() -> None:
+    """Isolate the app from its broker as soon as the project has imported it."""
+    _isolate_imported_app()
+
+
+def pytest_report_header() -> str | None:
+    """Say which app is tested, over which broker and result backend."""
+    from pytest_djcelery import scope
+
+    project = scope.use_project(find=False)
+    return project and f"celery: {project.describe()}"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give a test the fixtures that those it asks for need."""
+    if isinstance(item, pytest.Function):
+        from pytest_djcelery import markers
+
+        markers.complete_fixtures(item)
+
+
+def pytest_collection_finish() -> None:
+    """A test module may have imported the app."""
+    _isolate_imported_app()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A test before this one may have imported the app."""
+    _isolate_imported_app()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test whose tasks failed unseen."""
+    try:
+        outcome = yield
+    except BaseException:
+        scope = _open_scope()
+        if scope is not None:
+            from pytest_djcelery import reporting
+
+            reporting.add_failures(item, scope)
+        raise
+    scope = _open_scope()
+    if scope is not None:
+        from pytest_djcelery import reporting
+
+        reporting.judge_failures(scope)
+    return outcome
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    """Drop what a test that uses no fixture of ours has published."""
+    outcome = yield
+    if "pytest_djcelery.transport" in sys.modules:
+        from pytest_djcelery import scope
+
+        scope.tidy()
+    return outcome
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain a comparison that failed."""
+    if "pytest_djcelery.contexts" not in sys.modules:
+        return None
+    from pytest_djcelery import reporting
+
+    return reporting.compare(op, left, right)
+
+
+def pytest_unconfigure() -> None:
+    """Put the app back as it was."""
+    if "pytest_djcelery.scope" in sys.modules:
+        from pytest_djcelery import scope
+
+        scope.release_project()
+
+
+def _isolate_imported_app() -> None:
+    if "celery.app.base" in sys.modules:
+        from pytest_djcelery import scope
+
+        scope.use_project(find=False)
+
+
+def _open_scope() -> Scope | None:
+    from pytest_djcelery import scope
+
+    return scope.current()

@@ -1,0 +1,287 @@
+"""Find the project's Celery app, and keep it away from every real broker and backend."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.configuration import Configuration, Layer, canonical
+from pytest_djcelery.errors import AppNotFoundError, BadOptionError, UnknownSettingWarning
+from pytest_djcelery.options import MEMORY, PROJECT, Options
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.transport import Broker
+
+_ENVIRONMENT = (
+    # Celery reads these before any setting.
+    "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND",
+)  # fmt: skip
+_DJANGO_BACKENDS = ("django-db", "django-cache", "django_celery_results")
+_numbers = count(1)
+
+
+class Project:
+    """The project's app for the time of a test run."""
+
+    def __init__(self, app: Celery, options: Options) -> None:
+        self.app = app
+        self.options = options
+        self.configuration = Configuration(app)
+        self.virtual_host = f"{app.main or 'app'}-{os.getpid()}-{next(_numbers)}"
+        self._settings_layers: dict[str, list[Layer]] = {}
+
+    @property
+    def broker(self) -> Broker | None:
+        """The in-memory broker, while the app really uses it."""
+        from pytest_djcelery import transport
+
+        url = str(self.app.conf.broker_url or "")
+        return transport.broker(self.virtual_host) if url == transport.url(self.virtual_host) else None
+
+    def empty(self) -> None:
+        """Drop all messages and results in memory; a waiting worker's queues stay declared."""
+        from pytest_djcelery import backend
+        from pytest_djcelery.workers import lease
+
+        if self.broker is not None:
+            self.broker.reset(lease.topology())
+        backend.clear(self.app)
+
+    def describe(self) -> str:
+        """App, broker and backend in force, for the report header."""
+        from celery.app.utils import appstr
+        from kombu.utils.url import maybe_sanitize_url
+
+        broker = "memory" if self.broker else maybe_sanitize_url(str(self.app.conf.broker_url))
+        backend = self.app.conf.result_backend
+        backend = "memory" if _is_memory(backend) else maybe_sanitize_url(str(backend or "disabled"))
+        name = appstr(self.app).split(" at ", maxsplit=1)[0]
+        return f"app: {name}, broker: {broker}, result backend: {backend}"
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Publish to memory and store results in memory, as far as the options say so."""
+        from django.test.signals import setting_changed
+
+        from pytest_djcelery import backend, transport
+
+        with ExitStack() as stack:
+            stack.enter_context(transport.registered())
+            stack.callback(transport.forget, self.virtual_host)
+            stack.callback(backend.clear, self.app)
+            stack.enter_context(_without_environment(self.options))
+            self._push_base(stack)
+            setting_changed.connect(self._on_setting_changed)
+            stack.callback(setting_changed.disconnect, self._on_setting_changed)
+            yield
+
+    def _push_base(self, stack: ExitStack) -> None:
+        """Lay the run's broker and backend over the settings, whenever Celery reads them."""
+        app, configuration = self.app, self.configuration
+        layers: list[Layer] = []
+
+        def lay(**_: Any) -> None:
+            if layers:
+                configuration.reapply()
+            else:
+                layers.append(configuration.push(self._base_values()))
+
+        if app.configured:
+            lay()
+        app.on_after_configure.connect(lay, weak=False, dispatch_uid=self.virtual_host)
+
+        def undo() -> None:
+            app.on_after_configure.disconnect(lay, dispatch_uid=self.virtual_host)
+            for layer in layers:
+                configuration.remove(layer)
+
+        stack.callback(undo)
+
+    def _base_values(self) -> dict[str, Any]:
+        from pytest_djcelery import backend, transport
+
+        values: dict[str, Any] = {}
+        if self.options.broker != PROJECT:
+            memory = self.options.broker == MEMORY
+            values |= {
+                "broker_url": transport.url(self.virtual_host) if memory else self.options.broker,
+                "broker_read_url": None,
+                "broker_write_url": None,
+                "broker_transport": None,
+                "broker_transport_options": {},
+                "broker_use_ssl": False,
+                "broker_failover_strategy": None,
+            }
+            for part in ("user", "password", "vhost", "port", "login_method"):
+                values[f"broker_{part}"] = None
+        configured = str(self.app.conf.result_backend or "")
+        if self.options.result_backend == MEMORY and not configured.startswith(_DJANGO_BACKENDS):
+            values["result_backend"] = backend.PATH
+        elif self.options.result_backend not in (MEMORY, PROJECT):
+            values["result_backend"] = self.options.result_backend
+        return values
+
+    def _on_setting_changed(self, *, setting: str, enter: bool, **_: Any) -> None:
+        """Follow ``settings.CELERY_X = …`` and ``override_settings(CELERY_X=…)`` at once."""
+        namespace = self.app.namespace
+        if not namespace or not setting.startswith(f"{namespace}_".upper()):
+            return
+        try:
+            key = canonical(setting, namespace=namespace)
+        except BadOptionError as error:
+            if enter:
+                import warnings
+
+                warnings.warn(f"{setting}: {error}", UnknownSettingWarning, stacklevel=2)
+            return
+        layers = self._settings_layers.setdefault(setting, [])
+        if enter:
+            layers.append(self.configuration.follow(key, setting))
+        elif layers:
+            self.configuration.remove(layers.pop())
+
+
+def _is_memory(backend: Any) -> bool:
+    from pytest_djcelery.backend import PATH
+
+    return backend == PATH
+
+
+@contextmanager
+def _without_environment(options: Options) -> Iterator[None]:
+    hidden = {
+        name: os.environ[name]
+        for name in _ENVIRONMENT
+        if name in os.environ
+        and (options.result_backend if "RESULT" in name else options.broker) != PROJECT
+    }
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def imported_app(options: Options) -> Celery | None:
+    """The project's app if the project has imported it by itself. Imports nothing."""
+    if "celery.app.base" not in sys.modules:
+        return None
+    if options.app:
+        module, _, _ = options.app.partition(":")
+        return find_app(options) if module in sys.modules else None
+    return _current_app()
+
+
+def find_app(options: Options) -> Celery:
+    """The project's Celery app.
+
+    Raises `AppNotFoundError`, which names the places looked in.
+    """
+    if options.app:
+        return _app_at(options.app)
+    settings_module = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    tried = []
+    found = _current_app()
+    package = settings_module
+    while found is None and "." in package:
+        package = package.rpartition(".")[0]
+        tried.append(package)
+        found = _app_beside(package)
+    if found is None:
+        beside = " and ".join(repr(name) for name in tried) or "no package: DJANGO_SETTINGS_MODULE is not set"
+        msg = (
+            "No Celery app was found for this Django project. Looked in:\n"
+            "  1. djcelery_app (ini) and --djcelery-app: not given;\n"
+            "  2. the current Celery app: none that was made after DJANGO_SETTINGS_MODULE was set;\n"
+            f"  3. where 'celery -A' would look next to the settings module: {beside}.\n"
+            "Set djcelery_app = proj.celery:app, or import the app in proj/__init__.py as "
+            "Celery's Django tutorial does."
+        )
+        raise AppNotFoundError(msg)
+    return found
+
+
+def _current_app() -> Celery | None:
+    """The app that ``shared_task`` uses, if Celery's Django fixup is installed on it.
+
+    Private API (``celery._state``, ``Celery._fixups``), checked on Celery 5.4 to 5.7; the
+    public ``current_app`` would make a default app where there is none.
+    """
+    from celery import _state
+    from celery.fixups.django import DjangoFixup
+
+    for app in (_state._tls.current_app, _state.default_app):
+        if app is not None and any(isinstance(fixup, DjangoFixup) for fixup in app._fixups):
+            return app
+    return None
+
+
+def _app_beside(package: str) -> Celery | None:
+    from celery import Celery
+    from celery.app.utils import find_app as celery_find_app
+
+    try:
+        found = celery_find_app(package, imp=importlib.import_module)
+    except (AttributeError, ImportError):
+        return None
+    return found if isinstance(found, Celery) else None
+
+
+def _app_at(path: str) -> Celery:
+    from celery import Celery
+    from celery.app.utils import find_app as celery_find_app
+
+    try:
+        found = celery_find_app(path, imp=importlib.import_module)
+    except (AttributeError, ImportError, ValueError) as error:
+        msg = (
+            f"djcelery_app = {path!r} could not be imported: {type(error).__name__}: {error}\n"
+            "Expected a module and the name of the app in it, such as 'proj.celery:app', "
+            "importable from where pytest runs."
+        )
+        raise AppNotFoundError(msg) from error
+    if not isinstance(found, Celery):
+        msg = (
+            f"djcelery_app = {path!r} is {found!r}, which is no Celery app.\n"
+            "Expected a module and the name of the app in it, such as 'proj.celery:app'."
+        )
+        raise AppNotFoundError(msg)
+    return found
+
+
+_PARAMETERS_AS_SETTINGS = {"broker": "broker_url", "backend": "result_backend", "include": "include"}
+
+
+@contextmanager
+def app_parameters(app: Celery, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give an existing app what ``celery_parameters`` would have given to a new one.
+
+    Yields those that are settings; the others are attributes, changed for the block.
+    """
+    settings = {
+        setting: parameters.pop(name)
+        for name, setting in _PARAMETERS_AS_SETTINGS.items()
+        if name in parameters
+    }
+    for name in parameters:
+        if not hasattr(app, name):
+            msg = f"celery_parameters has {name!r}, which an app that exists can't be given."
+            raise BadOptionError(msg)
+    before = {name: vars(app).get(name, app) for name in parameters}
+    vars(app).update(parameters)
+    try:
+        yield settings
+    finally:
+        for name, value in before.items():
+            if value is app:
+                vars(app).pop(name, None)
+            else:
+                vars(app)[name] = value

@@ -1,0 +1,272 @@
+"""See every message that leaves, whichever way: through a broker or run at once by eager mode.
+
+Private API, in the two functions that patch it. Celery's publish signals would be the public
+way, but they tell neither the serializer nor the eager calls, and an error raised in a
+receiver is logged and swallowed. Checked on Celery 5.4 to 5.7.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery import locations
+from pytest_djcelery.hooks import WatchedHook
+from pytest_djcelery.messages import SentTask
+from pytest_djcelery.patching import replaced
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.transactions import Publishing, TransactionWatch
+
+#: Called with a message about to leave; returns what to do once it has left.
+Observer = Callable[[SentTask, bool], None]
+
+
+class Tap:
+    """Builds a `SentTask` for each publish, lets the watch judge it, then reports it."""
+
+    def __init__(self, watch: TransactionWatch, report: Callable[[SentTask, int | None, bool], None]):
+        self._watch = watch
+        self._report = report
+
+    @contextmanager
+    def publishing(self, app: Celery, name: str, message: Any, options: Mapping[str, Any]) -> Iterator[None]:
+        """Around the sending of a message to the broker."""
+        situation = self._watch.publishing()
+        sent = sent_task(app, name, message, options, situation)
+        self._watch.judge(sent)
+        yield
+        self._report(sent, situation.hook, False)  # noqa: FBT003 - positional in a callback
+
+    @contextmanager
+    def eager(self, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Iterator[None]:
+        """Around an eager run that stands for a publish."""
+        if _called_directly():
+            # ``task.apply()`` by the test itself: nothing would have been published.
+            with self._watch.eager_task():
+                yield
+            return
+        situation = self._watch.publishing()
+        app = task.app
+        message, routed = _as_published(app, task, args, kwargs, options)
+        sent = sent_task(app, task.name, message, routed, situation)
+        self._watch.judge(sent)
+        self._report(sent, situation.hook, True)  # noqa: FBT003
+        with self._watch.eager_task():
+            yield
+
+
+def sent_task(
+    app: Celery, name: str, message: Any, options: Mapping[str, Any], situation: Publishing
+) -> SentTask:
+    """The record of a message as ``AMQP.send_task_message`` got it."""
+    serializer = options.get("serializer") or app.conf.task_serializer
+    headers = {**message.headers, **(options.get("headers") or {})}
+    if len(message.body) == 3 and not isinstance(message.body, Mapping):  # noqa: PLR2004 - protocol 2
+        body = message.body
+    else:  # protocol 1 keeps everything in the body
+        headers = {**message.body, **headers}
+        embed = {key: headers.get(key) for key in ("callbacks", "errbacks", "chord")}
+        body = headers.pop("args"), headers.pop("kwargs"), embed
+    args, kwargs, embed = _round_trip(name, body, serializer)
+    queue, exchange, routing_key = _destination(app, options)
+
+    def signatures(key: str) -> tuple[Any, ...]:
+        return tuple(app.signature(each) for each in embed.get(key) or ())
+
+    return SentTask(
+        task=name,
+        args=args,
+        kwargs=kwargs,
+        id=headers["id"],
+        queue=queue,
+        exchange=exchange,
+        routing_key=routing_key,
+        eta=_moment(app, headers.get("eta")),
+        expires=_moment(app, headers.get("expires")),
+        priority=options.get("priority"),
+        retries=headers.get("retries") or 0,
+        headers=headers,
+        root_id=headers.get("root_id"),
+        parent_id=headers.get("parent_id"),
+        group_id=headers.get("group"),
+        links=signatures("callbacks"),
+        link_errors=signatures("errbacks"),
+        chain=signatures("chain")[::-1],  # Celery pops the next step off its end
+        chord=app.signature(embed["chord"]) if embed.get("chord") else None,
+        sent_at=datetime.now(timezone.utc),
+        location=locations.of_caller(until=WatchedHook.__call__.__code__) or situation.hook_location,
+        transaction=situation.transaction,
+        serializer=serializer,
+    )
+
+
+def _round_trip(name: str, body: Any, serializer: str) -> Any:
+    """What a worker would decode. Arguments that can't be encoded are named."""
+    from kombu import serialization
+    from kombu.exceptions import EncodeError
+
+    try:
+        content_type, encoding, data = serialization.dumps(body, serializer)
+    except EncodeError as error:
+        from pytest_djcelery.arguments import explain_unserializable
+
+        explain_unserializable(error, name, body, serializer)
+        raise
+    return serialization.loads(data, content_type, encoding, accept=[content_type])
+
+
+def _destination(app: Celery, options: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
+    """Queue, exchange and routing key, as ``AMQP.send_task_message`` settles them."""
+    exchange, routing_key = options.get("exchange"), options.get("routing_key")
+    queue = options.get("queue")
+    if queue is None and exchange is None:
+        queue = app.amqp.default_queue
+    if isinstance(queue, str):
+        queue = app.amqp.queues[queue]
+    exchange_name = getattr(exchange, "name", exchange)
+    queue_name = queue.name if queue is not None else None
+    kind = getattr(getattr(queue, "exchange", None), "type", None) or "direct"
+    if (not exchange_name or not routing_key) and kind == "direct":
+        return queue_name, "", queue_name  # straight to the queue, past any exchange
+    if exchange_name is None and queue is not None:
+        exchange_name = queue.exchange.name or app.conf.task_default_exchange
+        routing_key = routing_key or queue.routing_key or app.conf.task_default_routing_key
+    return queue_name, exchange_name, routing_key
+
+
+def _moment(app: Celery, value: Any) -> datetime | None:
+    if not value:
+        return None
+    if isinstance(value, str):
+        from kombu.utils.json import loads
+
+        value = loads(f'{{"__type__": "datetime", "__value__": "{value}"}}')
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=app.timezone)
+    moment: datetime = value.astimezone(timezone.utc)
+    return moment
+
+
+def _as_published(app: Celery, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Any:
+    """The message and the route that ``Celery.send_task`` would have made of an eager call."""
+    options = {key: value for key, value in options.items() if value is not None}
+    task_id = options.pop("task_id")
+    routed = app.amqp.router.route(dict(options), task.name, args, kwargs, task)
+    known = {
+        key: routed.pop(key)
+        for key in ("countdown", "eta", "expires", "group_id", "group_index", "retries", "chord",
+                    "root_id", "parent_id", "shadow", "chain", "time_limit", "soft_time_limit",
+                    "ignore_result", "stamped_headers")
+        if key in routed
+    }  # fmt: skip
+    stamps = {key: routed[key] for key in known.get("stamped_headers") or () if key in routed}
+    message = app.amqp.create_task_message(
+        task_id, task.name, args, kwargs,
+        callbacks=_listed(routed.pop("link", None)), errbacks=_listed(routed.pop("link_error", None)),
+        **known, **stamps,
+    )  # fmt: skip
+    return message, routed
+
+
+def _listed(value: Any) -> Any:
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
+def _called_directly() -> bool:
+    """Whether the project called ``apply()`` itself, rather than a call that publishes."""
+    frame: FrameType | None = sys._getframe(1)
+    entered = ""
+    while frame is not None and locations.in_library(frame.f_code.co_filename):
+        entered = frame.f_code.co_name
+        frame = frame.f_back
+    return entered == "apply"
+
+
+@contextmanager
+def tapped(tap: Tap) -> Iterator[None]:
+    """Route every publish in this process through ``tap``."""
+    with _tapped_senders(tap), _tapped_eager_runs(tap):
+        yield
+
+
+@contextmanager
+def _tapped_senders(tap: Tap) -> Iterator[None]:
+    """Wrap ``AMQP._create_task_sender``: what it returns sees name, message and options.
+
+    Celery builds the sender once for each ``app.amqp`` and keeps it, so those kept are
+    dropped on the way in and out; they are rebuilt on the next publish.
+    """
+    from celery.app.amqp import AMQP
+
+    create = vars(AMQP)["_create_task_sender"]
+
+    def _create_task_sender(amqp: Any) -> Any:
+        send = create(amqp)
+
+        def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
+            with tap.publishing(amqp.app, name, message, options):
+                return send(producer, name, message, **options)
+
+        return send_task_message
+
+    try:
+        with replaced(AMQP, _create_task_sender=_create_task_sender):
+            _drop_senders()
+            yield
+    finally:
+        _drop_senders()
+
+
+def _drop_senders() -> None:
+    from celery import _state
+
+    apps: Any = vars(_state)["_apps"]
+    for app in list(apps):
+        amqp = vars(app).get("amqp")
+        if amqp is not None:
+            vars(amqp).pop("send_task_message", None)
+
+
+@contextmanager
+def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
+    """Wrap ``Task.apply``, which every eager call of tasks and canvas ends in.
+
+    ``apply(throw=True)`` would skip ``on_failure`` and the errbacks; the task is run as a
+    worker would run it, and what it raised is raised afterwards.
+    """
+    from celery.app.task import Task
+    from celery.utils import uuid
+
+    apply = vars(Task)["apply"]
+
+    def tapped_apply(  # noqa: PLR0913 - Celery's signature
+        self: Any, args: Any = None, kwargs: Any = None, link: Any = None, link_error: Any = None,
+        task_id: Any = None, retries: Any = None, throw: Any = None, logfile: Any = None,
+        loglevel: Any = None, headers: Any = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        conf = self.app.conf
+        throw = conf.task_eager_propagates if throw is None else throw
+        task_id = task_id or uuid()
+        published = {
+            **options, "task_id": task_id, "link": link, "link_error": link_error,
+            "retries": retries, "headers": headers,
+        }  # fmt: skip
+        with tap.eager(self, args or (), kwargs or {}, published):
+            result = apply(
+                self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
+                retries=retries, throw=False, logfile=logfile, loglevel=loglevel,
+                headers=headers, **options,
+            )  # fmt: skip
+        if throw and isinstance(result.result, BaseException) and result.state == "FAILURE":
+            raise result.result
+        return result
+
+    with replaced(Task, apply=tapped_apply):
+        yield

@@ -1,0 +1,98 @@
+"""The tasks that a fresh worker process would know."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from pytest_djcelery import scope as scopes
+from pytest_djcelery.errors import DjceleryError
+
+# What ``celery -A proj worker`` does before it consumes: find the app, import its modules.
+_FRESH_WORKER = """
+import importlib, json, sys
+sys.path[:] = json.loads(sys.argv[2])
+module, _, name = sys.argv[1].partition(":")
+app = importlib.import_module(module)
+for part in name.split("."):
+    app = getattr(app, part)
+app.loader.import_default_modules()
+app.finalize()
+print("\\n" + json.dumps(sorted(app.tasks)))
+"""
+
+
+class UnregisteredTaskError(DjceleryError):
+    """A task is known here only because a test imported its module."""
+
+
+def check_registry(*, timeout: float = 60.0) -> None:
+    """Check that a fresh worker process would know each task that this process knows.
+
+    A task module that only tests or views import is never imported by ``celery worker``, which
+    then answers "Received unregistered task". Starts one Python process that imports what a
+    worker imports, and connects to nothing.
+
+    Args:
+        timeout: seconds that the process may take.
+
+    Raises:
+        UnregisteredTaskError: naming the tasks, their modules and the remedy.
+        DjceleryError: when the process fails.
+    """
+    __tracebackhide__ = True
+    project = scopes.use_project(find=True)
+    assert project is not None  # noqa: S101 - find=True finds or raises
+    app = project.app
+    fresh = _fresh_tasks(app, timeout)
+    lost = {name: task for name, task in app.tasks.items() if name not in fresh and not _of_a_test(task)}
+    if not lost:
+        return
+    lines = [f"  {name}  (module {_module(task)})" for name, task in sorted(lost.items())]
+    msg = (
+        "A fresh worker would answer 'Received unregistered task' to:\n"
+        + "\n".join(lines)
+        + "\nTheir modules are imported in this process, but by nothing that a worker imports. Put "
+        "them in a module named tasks of an installed app, or name their modules in "
+        "app.autodiscover_tasks() or in CELERY_IMPORTS."
+    )
+    raise UnregisteredTaskError(msg)
+
+
+def _fresh_tasks(app: Any, timeout: float) -> set[str]:
+    module, name = _place(app)
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter, our own program
+            [sys.executable, "-c", _FRESH_WORKER, f"{module}:{name}", json.dumps(sys.path)],
+            capture_output=True, text=True, timeout=timeout, check=False, env=os.environ.copy(),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        msg = f"A fresh Python process did not import {module} within {timeout:g} s."
+        raise DjceleryError(msg) from None
+    if done.returncode:
+        msg = f"A fresh Python process can't import what a worker imports:\n{done.stderr}"
+        raise DjceleryError(msg)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _place(app: Any) -> tuple[str, str]:
+    """Module and name that the app is reached by."""
+    for module_name, module in list(sys.modules.items()):
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if value is app:
+                return module_name, name
+    msg = f"{app!r} stands in no module, so a fresh worker can't find it."
+    raise DjceleryError(msg)
+
+
+def _module(task: Any) -> str:
+    return str(getattr(task, "__module__", type(task).__module__))
+
+
+def _of_a_test(task: Any) -> bool:
+    """Whether a task is defined in a test itself; no worker is meant to know it."""
+    last = _module(task).rpartition(".")[2]
+    return last.startswith("test_") or last.endswith("_test") or last == "conftest"

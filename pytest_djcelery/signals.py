@@ -1,0 +1,143 @@
+"""Celery's worker signals, written into the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.journal import Ended, Journal, Received, Started, StateStored
+from pytest_djcelery.patching import replaced
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+@contextmanager
+def recorded(journal: Journal, app: Celery) -> Iterator[None]:
+    """Record what tasks of ``app`` go through, in whatever thread or mode they run."""
+    with _signals_connected(journal, app), _stored_states(journal, app):
+        yield
+
+
+@contextmanager
+def _signals_connected(journal: Journal, app: Celery) -> Iterator[None]:
+    from celery import signals
+
+    def ours(task: Any) -> bool:
+        return getattr(task, "_app", None) in (app, None)
+
+    def started(sender: Any, task_id: str, **_: Any) -> None:
+        if ours(sender):
+            journal.append(
+                Started(task_id=task_id, task=sender.name, retries=sender.request.retries or 0)
+            )
+
+    def ended(task: Any, request: Any, state: str, value: Any) -> None:
+        expected = isinstance(value, BaseException) and isinstance(value, tuple(task.throws or ()))
+        journal.append(
+            Ended(
+                task_id=request.id,
+                task=task.name,
+                state=state,
+                value=value,
+                retries=request.retries or 0,
+                args=request.args,
+                kwargs=request.kwargs,
+                expected=expected,
+                eager=bool(request.is_eager),
+            )
+        )
+
+    def succeeded(sender: Any, result: Any, **_: Any) -> None:
+        if ours(sender):
+            ended(sender, sender.request, "SUCCESS", result)
+
+    def failed(sender: Any, task_id: str, exception: Any, args: Any, kwargs: Any, **_: Any) -> None:
+        if not ours(sender):
+            return
+        request = sender.request
+        if request.id == task_id:
+            ended(sender, request, "FAILURE", exception)
+            return
+        # Outside its tracer: a time limit, a lost worker, an argument that can't be decoded.
+        journal.append(
+            Ended(
+                task_id=task_id, task=sender.name, state="FAILURE", value=exception, retries=0,
+                args=args, kwargs=kwargs,
+            )
+        )  # fmt: skip
+
+    def retried(sender: Any, request: Any, reason: Any, **_: Any) -> None:
+        if ours(sender):
+            ended(sender, request, "RETRY", reason)
+
+    def revoked(sender: Any, request: Any, **_: Any) -> None:
+        if not ours(sender):
+            return
+        journal.append(
+            Ended(
+                task_id=request.id, task=sender.name, state="REVOKED", value=None,
+                retries=getattr(request, "retries", 0) or 0,
+            )
+        )  # fmt: skip
+
+    def postrun(sender: Any, task_id: str, state: str, retval: Any, **_: Any) -> None:
+        if ours(sender) and state in ("IGNORED", "REJECTED"):
+            journal.append(
+                Ended(
+                    task_id=task_id, task=sender.name, state=state, value=retval,
+                    retries=sender.request.retries or 0,
+                )
+            )  # fmt: skip
+        journal.wake()
+
+    def received(request: Any, **_: Any) -> None:
+        if ours(request.task):
+            journal.append(Received(task_id=request.id, task=request.name))
+
+    def unknown(sender: Any, name: str, id: str, exc: Any, **_: Any) -> None:  # noqa: A002 - Celery's name
+        if sender.app is app:
+            journal.append(Ended(task_id=id, task=name, state="FAILURE", value=exc, retries=0))
+
+    handlers: dict[Any, Callable[..., None]] = {
+        signals.task_prerun: started,
+        signals.task_postrun: postrun,
+        signals.task_success: succeeded,
+        signals.task_failure: failed,
+        signals.task_retry: retried,
+        signals.task_revoked: revoked,
+        signals.task_received: received,
+        signals.task_unknown: unknown,
+    }
+    for signal, handler in handlers.items():
+        signal.connect(handler, weak=False)
+    try:
+        yield
+    finally:
+        for signal, handler in handlers.items():
+            signal.disconnect(handler)
+
+
+@contextmanager
+def _stored_states(journal: Journal, app: Celery) -> Iterator[None]:
+    """Wrap ``Backend.store_result``: the one call that all states, custom ones too, pass.
+
+    Celery has no signal for ``update_state``. Checked on Celery 5.4 to 5.7 and
+    django-celery-results 2.5 and 2.6, which implement ``_store_result`` beneath it.
+    """
+    from celery.backends.base import Backend
+
+    store = vars(Backend)["store_result"]
+
+    def store_result(self: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        stored = store(self, task_id, result, state, *args, **kwargs)
+        if self.app is app:
+            traceback = kwargs.get("traceback", args[0] if args else None)
+            journal.append(
+                StateStored(task_id=task_id, state=state, meta=result, traceback=traceback)
+            )
+        return stored
+
+    with replaced(Backend, store_result=store_result):
+        yield

@@ -1,0 +1,186 @@
+"""Threads take turns on SQLite.
+
+An in-memory database is shared by threads through SQLite's shared cache, where a table in use
+is answered with "table is locked" at once, whatever the time-out; a file answers "database is
+locked" to a transaction that turns from reading to writing. While a worker runs beside the
+test, a whole transaction (or one statement outside any) has the database for itself, and the
+next one waits its turn. So nothing locks, nothing is read before its commit, and two
+transactions that would deadlock run one after the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from weakref import WeakSet
+
+from django.db import OperationalError, connections, transaction
+from django.db.backends.signals import connection_created
+
+from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.errors import DjceleryError
+from pytest_djcelery.patching import replaced
+
+_UNFINISHED_CURSOR = 0.005  # seconds until a cursor that is still being read is asked again
+
+
+class DatabaseBusyError(DjceleryError, OperationalError):
+    """Another thread kept SQLite to itself for too long."""
+
+
+class Turns:
+    """A re-entrant lock over all SQLite databases of the process, with a deadline.
+
+    Args:
+        timeout: seconds to wait for a turn.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._changed = threading.Condition()
+        self._owner: threading.Thread | None = None
+        self._depth = 0
+
+    def take(self) -> None:
+        """Wait for the calling thread's turn.
+
+        Raises:
+            DatabaseBusyError: when another thread did not end its transaction in time.
+        """
+        me = threading.current_thread()
+        deadline = Deadline(self._timeout)
+        with self._changed:
+            while self._owner not in (None, me):
+                if deadline.passed:
+                    msg = (
+                        f"SQLite was not free for {threading.current_thread().name!r} within "
+                        f"{self._timeout:g} s: {self._owner.name!r} has an open transaction.\n"  # type: ignore[union-attr]
+                        "SQLite has one writer at a time, so a test that waits for a task inside "
+                        "its own atomic() block waits for ever: wait after the block."
+                    )
+                    raise DatabaseBusyError(msg)
+                self._changed.wait(deadline.remaining)
+            self._owner = me
+            self._depth += 1
+
+    def leave(self) -> None:
+        """End the turn begun by the last `take`."""
+        with self._changed:
+            self._depth -= 1
+            if not self._depth:
+                self._owner = None
+                self._changed.notify()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the databases for a block."""
+        self.take()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    @contextmanager
+    def stepped_aside(self) -> Iterator[None]:
+        """Let others go first for a block: a commit hook runs after its transaction."""
+        with self._changed:
+            depth = self._depth if self._owner is threading.current_thread() else 0
+            if depth:
+                self._owner, self._depth = None, 0
+                self._changed.notify()
+        try:
+            yield
+        finally:
+            for _ in range(depth):
+                self.take()
+
+    def execute(self, execute: Callable[..., Any], sql: Any, params: Any, many: Any, context: Any) -> Any:
+        """Run one statement in a turn; Django's ``execute_wrapper``."""
+        deadline = Deadline(self._timeout)
+        while True:
+            try:
+                with self.turn():
+                    return execute(sql, params, many, context)
+            except OperationalError as error:
+                # Rows that another thread has asked for and not yet read hold their table,
+                # outside any turn. They are read to their end without telling anyone.
+                if "locked" not in str(error) or deadline.passed or isinstance(error, DatabaseBusyError):
+                    raise
+            with self._changed:
+                self._changed.wait(_UNFINISHED_CURSOR)
+
+
+@contextmanager
+def taking_turns(timeout: float) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Let all threads of this process take turns on SQLite.
+
+    Yields what to enter around a commit hook.
+    """
+    if not any(settings["ENGINE"].endswith("sqlite3") for settings in connections.settings.values()):
+        from contextlib import nullcontext
+
+        yield nullcontext
+        return
+    turns = Turns(timeout)
+    with _statements_in_turns(turns), _transactions_in_turns(turns):
+        yield turns.stepped_aside
+
+
+@contextmanager
+def _statements_in_turns(turns: Turns) -> Iterator[None]:
+    watched: WeakSet[Any] = WeakSet()
+
+    def watch(connection: Any, **_: Any) -> None:
+        if connection.vendor == "sqlite" and turns.execute not in connection.execute_wrappers:
+            connection.execute_wrappers.append(turns.execute)
+            watched.add(connection)
+
+    for connection in connections.all(initialized_only=True):
+        watch(connection)
+    connection_created.connect(watch, weak=False)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(watch)
+        for connection in watched:
+            if turns.execute in connection.execute_wrappers:
+                connection.execute_wrappers.remove(turns.execute)
+
+
+@contextmanager
+def _transactions_in_turns(turns: Turns) -> Iterator[None]:
+    """Take a turn for each outermost ``atomic()`` block.
+
+    Django has no signal for the begin and end of a transaction, so ``Atomic`` is wrapped;
+    checked on Django 4.2 to 6.1.
+    """
+    enter, leave = transaction.Atomic.__enter__, transaction.Atomic.__exit__
+    held: WeakSet[Any] = WeakSet()
+
+    def __enter__(self: Any) -> None:  # noqa: N807 - what it replaces
+        connection = transaction.get_connection(self.using)
+        outermost = connection.vendor == "sqlite" and not connection.in_atomic_block
+        if not outermost:
+            return enter(self)
+        turns.take()
+        try:
+            enter(self)
+        except BaseException:
+            turns.leave()
+            raise
+        held.add(connection)
+        return None
+
+    def __exit__(self: Any, *exc_info: Any) -> None:  # noqa: N807
+        connection = transaction.get_connection(self.using)
+        try:
+            leave(self, *exc_info)
+        finally:
+            if connection in held and not connection.in_atomic_block:
+                held.discard(connection)
+                turns.leave()
+
+    with replaced(transaction.Atomic, __enter__=__enter__, __exit__=__exit__):
+        yield

@@ -1,0 +1,1 @@
+"""What a test sees: each view reads the one journal."""

@@ -1,0 +1,195 @@
+"""Outcomes of tasks, in whatever result backend is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, overload
+
+from celery import states
+from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
+
+from pytest_djcelery.errors import BadOptionError, UnknownResultError
+from pytest_djcelery.journal import Ended, Looked, Published, StateStored
+from pytest_djcelery.outcomes import (
+    Failure,
+    Outcome,
+    Outcomes,
+    Pending,
+    Progress,
+    Retrying,
+    Revoked,
+    Started,
+    StateChange,
+    Success,
+)
+from pytest_djcelery.waiting import WaitTimeoutError, with_relatives
+
+if TYPE_CHECKING:
+    from pytest_djcelery.scope import Scope
+
+_FINAL_WITHOUT_RESULT = ("IGNORED", "REJECTED")
+
+
+class Results:
+    """What ``celery_results`` is.
+
+    ``results[result]`` waits for the final outcome of an `AsyncResult`, an id, a group or a
+    chord; ``now`` looks without waiting. A group has `Outcomes`.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @overload
+    def __getitem__(self, result: ResultSet) -> Outcomes: ...
+    @overload
+    def __getitem__(self, result: AsyncResult | str) -> Outcome: ...
+    def __getitem__(self, result: ResultBase | str) -> Outcome | Outcomes:
+        """The final outcome.
+
+        Raises:
+            UnknownResultError: when no message of this test has that id.
+            WaitTimeoutError: when it does not come in time, or at once when no worker runs.
+        """
+        __tracebackhide__ = True
+        if isinstance(result, ResultSet):
+            return Outcomes(self[each] for each in result.results)
+        task_id = self._id(result)
+        self._wait(result, task_id)
+        self._looked(result)
+        return self._outcome(task_id)
+
+    @overload
+    def now(self, result: ResultSet) -> Outcomes: ...
+    @overload
+    def now(self, result: AsyncResult | str) -> Outcome: ...
+    def now(self, result: ResultBase | str) -> Outcome | Outcomes:
+        """The present outcome, without waiting or delivering anything.
+
+        Raises:
+            UnknownResultError: when no message of this test has that id.
+        """
+        __tracebackhide__ = True
+        if isinstance(result, ResultSet):
+            return Outcomes(self.now(each) for each in result.results)
+        task_id = self._id(result)
+        if self._final(task_id):
+            self._looked(result)
+        return self._outcome(task_id)
+
+    def of(self, task: Any) -> list[Outcome]:
+        """The outcome of every message of a task (or task name), in publish order. Waits."""
+        __tracebackhide__ = True
+        name = getattr(task, "name", task)
+        sent = dict.fromkeys(
+            event.message.id
+            for event in self._scope.journal.events(Published)
+            if event.message.task == name
+        )
+        return [self[task_id] for task_id in sent]
+
+    def history(self, result: ResultBase | str) -> list[StateChange]:
+        """The states that the task passed through, as the result backend was told them."""
+        __tracebackhide__ = True
+        task_id = self._id(result)
+        return [
+            StateChange(event.state, event.meta)
+            for event in self._scope.journal.events(StateStored)
+            if event.task_id == task_id
+        ]
+
+    def _id(self, result: ResultBase | str) -> str:
+        if isinstance(result, str):
+            if not self._known(result):
+                raise UnknownResultError(self._unknown(result))
+            return result
+        if isinstance(result, AsyncResult):
+            return str(result.id)
+        msg = (
+            f"celery_results[{result!r}]: expected what delay() or apply_async() returned, or a task id. "
+            "For every message of a task: celery_results.of(task)."
+        )
+        raise BadOptionError(msg)
+
+    def _known(self, task_id: str) -> bool:
+        if any(event.message.id == task_id for event in self._scope.journal.events(Published)):
+            return True
+        return bool(self._scope.app.AsyncResult(task_id).state != states.PENDING)
+
+    def _unknown(self, task_id: str) -> str:
+        known = [event.message for event in self._scope.journal.events(Published)]
+        listed = "\n".join(f"  {message.id}  {message.task}" for message in known[-10:]) or "  none"
+        return (
+            f"No message of this test has the id {task_id!r}, and the result backend knows none.\n"
+            f"Sent in this test:\n{listed}"
+        )
+
+    def _final(self, task_id: str) -> bool:
+        return self._ended(task_id) is not None or self._stored_state(task_id) in states.READY_STATES
+
+    def _ended(self, task_id: str) -> Ended | None:
+        """The last attempt if no other follows it."""
+        last = None
+        for event in self._scope.journal.events(Ended):
+            if event.task_id == task_id:
+                last = event
+        return last if last is not None and last.state != states.RETRY else None
+
+    def _stored_state(self, task_id: str) -> str:
+        return str(self._scope.app.AsyncResult(task_id).state)
+
+    def _wait(self, result: ResultBase | str, task_id: str) -> None:
+        __tracebackhide__ = True
+        if isinstance(result, EagerResult) or self._final(task_id):
+            return
+        scope = self._scope
+        if scope.runner is None or not scope.runner.will_run:
+            msg = f"{self._name(task_id)} has no outcome yet.\n{scope.situation()}"
+            raise WaitTimeoutError(msg)
+        if not scope.journal.wait_until(lambda: self._final(task_id), scope.options.timeout):
+            msg = (
+                f"{self._name(task_id)} has no outcome after {scope.options.timeout:g} s.\n"
+                f"{scope.situation()}"
+            )
+            raise WaitTimeoutError(msg)
+
+    def _name(self, task_id: str) -> str:
+        for event in self._scope.journal.events(Published):
+            if event.message.id == task_id:
+                return f"{event.message.task} [{task_id}]"
+        return task_id
+
+    def _looked(self, result: ResultBase | str) -> None:
+        ids: Iterable[str] = [result] if isinstance(result, str) else with_relatives(result)
+        for task_id in ids:
+            self._scope.journal.append(Looked(task_id=task_id))
+
+    def _outcome(self, task_id: str) -> Outcome:
+        ended = self._ended(task_id)
+        stored = self._scope.app.AsyncResult(task_id)
+        state = stored.state
+        if state not in states.READY_STATES and ended is not None:
+            return _of_ended(ended)  # its result is ignored
+        retries = ended.retries if ended else None
+        if state == states.SUCCESS:
+            return Success(stored.result, retries=retries)
+        if state == states.FAILURE:
+            return Failure(stored.result, retries=retries, traceback=stored.traceback)
+        if state == states.REVOKED:
+            return Revoked(retries=retries)
+        if state == states.RETRY:
+            return Retrying(stored.result)
+        if state == states.PENDING:
+            return Pending()
+        if state == states.STARTED:
+            return Started()
+        return Progress(stored.info, state)
+
+
+def _of_ended(ended: Ended) -> Outcome:
+    if ended.state == states.FAILURE or ended.state == "REJECTED":
+        return Failure(ended.value, retries=ended.retries)
+    if ended.state == states.REVOKED:
+        return Revoked(retries=ended.retries)
+    value = None if ended.state in _FINAL_WITHOUT_RESULT else ended.value
+    return Success(value, retries=ended.retries)

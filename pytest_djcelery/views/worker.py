@@ -1,0 +1,96 @@
+"""What ``celery_worker`` is in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery import scope as scopes
+from pytest_djcelery.waiting import WaitTimeoutError
+
+if TYPE_CHECKING:
+    from pytest_djcelery.scope import Scope
+    from pytest_djcelery.workers.embedded import EmbeddedWorker, WorkerSettings
+
+
+class Worker:
+    """A running embedded worker.
+
+    Everything that Celery's `WorkController` has (``hostname``, ``consumer``, ``pool``, …) is
+    there as well.
+    """
+
+    name = "celery_worker"
+    will_run = True
+    embedded: EmbeddedWorker
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def wait_until_idle(self, timeout: float | None = None) -> None:
+        """Wait until every message that is due has been run; ETAs to come are not waited for.
+
+        Args:
+            timeout: seconds; the run's ``djcelery_timeout`` by default.
+
+        Raises:
+            WaitTimeoutError: with the queues, what is running, and where it stands.
+        """
+        __tracebackhide__ = True
+        seconds = self._scope.options.timeout if timeout is None else timeout
+        if not self._scope.journal.wait_until(lambda: self.embedded.idle, seconds):
+            msg = f"celery_worker is not idle after {seconds:g} s.\n{self.situation()}"
+            raise WaitTimeoutError(msg)
+
+    def settle(self) -> None:
+        """Let all that is due run, as far as the time-out goes."""
+        self._scope.journal.wait_until(lambda: self.embedded.idle, self._scope.options.timeout)
+
+    def situation(self) -> str:
+        """Worker, queues and running tasks, in words."""
+        return self.embedded.situation()
+
+    def reload(self, *args: Any, **kwargs: Any) -> None:
+        """Kept from `celery.contrib.pytest`, where a worker must be told of new tasks.
+
+        This one knows a task as soon as it is registered.
+        """
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "embedded":
+            raise AttributeError(name)
+        return getattr(self.embedded.controller, name)
+
+    def __repr__(self) -> str:
+        return f"<celery_worker {self.embedded.controller!r}>"
+
+
+class SessionWorker:
+    """The embedded worker of the whole run.
+
+    In a test that asks for it, it is that test's worker; everything of `Worker` is there.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._here: Worker | None = None
+
+    @contextmanager
+    def in_test(self) -> Iterator[Worker]:
+        """Let the worker run the messages of the test that is open."""
+        from pytest_djcelery import contexts
+
+        with scopes.entered() as scope, contexts.running_worker(scope, self._settings) as worker:
+            self._here = worker
+            try:
+                yield worker
+            finally:
+                self._here = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._here is None:
+            from pytest_djcelery.workers import lease
+
+            return getattr(lease.held_controller(), name)
+        return getattr(self._here, name)

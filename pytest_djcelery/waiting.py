@@ -1,0 +1,223 @@
+"""``get()`` that wakes when the task ends, has a deadline, and is remembered.
+
+Private API of celery.result and celery.backends.base, in `patched`: Celery polls its result
+backends twice a second and has no hook for a reader. Checked on Celery 5.4 to 5.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+
+from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.errors import DjceleryError
+from pytest_djcelery.journal import Journal, Looked, StateStored
+from pytest_djcelery.patching import replaced
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+_RECHECK = 0.5  # seconds, as often as Celery polls
+
+
+class WaitTimeoutError(DjceleryError, CeleryTimeoutError):
+    """A result, a message or an idle worker did not come in time."""
+
+
+class Waits:
+    """How this test's own threads wait for results.
+
+    Args:
+        journal: wakes the waits.
+        app: whose results are meant.
+        timeout: seconds for a wait that has no time-out of its own.
+        situation: what to say of worker and queues when the time is over.
+        in_worker: whether the calling thread runs tasks; there Celery's own ways apply.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        app: Celery,
+        timeout: float,
+        situation: Callable[[], str],
+        in_worker: Callable[[], bool],
+    ) -> None:
+        self.journal = journal
+        self.app = app
+        self.timeout = timeout
+        self.situation = situation
+        self.in_worker = in_worker
+
+    def looked(self, task_ids: Iterable[str]) -> None:
+        """The test has read the outcome of these."""
+        if not self.in_worker():
+            for task_id in task_ids:
+                self.journal.append(Looked(task_id=task_id))
+
+    def until_ready(
+        self, backend: Any, task_ids: Iterable[str], timeout: float | None, on_interval: Any
+    ) -> dict[str, Any]:
+        """The metas of all tasks, once all are ready.
+
+        Raises:
+            WaitTimeoutError: after ``timeout`` (or the run's) seconds.
+        """
+        from celery import states
+
+        waiting: dict[str, None] = dict.fromkeys(task_ids)
+        metas: dict[str, Any] = {}
+        deadline = Deadline(self.timeout if timeout is None else timeout)
+        seen = 0
+
+        def look(candidates: Iterable[str]) -> bool:
+            for task_id in list(candidates):
+                meta = backend.get_task_meta(task_id)
+                if meta["status"] in states.READY_STATES:
+                    metas[task_id] = meta
+                    waiting.pop(task_id, None)
+            if waiting and on_interval:
+                on_interval()
+            return not waiting
+
+        def stored() -> bool:
+            """Ask the backend only for what it was told since the last look."""
+            nonlocal seen
+            since, seen = seen, len(self.journal)
+            told = {event.task_id for event in self.journal.events(StateStored, since)}
+            return look(told & waiting.keys())
+
+        # A backend that others write to as well (a live worker) is asked now and then, too.
+        while not look(waiting):
+            if not self.journal.wait_until(stored, min(_RECHECK, deadline.remaining)):
+                if not deadline.passed:
+                    continue
+                names = ", ".join(waiting)
+                msg = (
+                    f"No result for {names} after {deadline.seconds:g} s.\n{self.situation()}\n"
+                    "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
+                )
+                raise WaitTimeoutError(msg)
+        return metas
+
+
+@contextmanager
+def patched(waits: Waits) -> Iterator[None]:
+    """Let results of ``waits.app`` wait on the journal and tell when they were read."""
+    with _event_driven_backends(waits), _watched_results(waits):
+        yield
+
+
+@contextmanager
+def _event_driven_backends(waits: Waits) -> Iterator[None]:
+    """Replace the polling of ``SyncBackendMixin.wait_for`` and ``get_many``."""
+    from celery.backends.base import BaseKeyValueStoreBackend, SyncBackendMixin
+
+    wait_for, get_many = SyncBackendMixin.wait_for, BaseKeyValueStoreBackend.get_many
+
+    def ours(backend: Any) -> bool:
+        return backend.app is waits.app and not waits.in_worker()
+
+    def waking_wait_for(
+        self: Any, task_id: str, timeout: float | None = None, interval: float = 0.5,
+        no_ack: bool = True, on_interval: Any = None,  # noqa: FBT001, FBT002 - Celery's signature
+    ) -> Any:  # fmt: skip
+        __tracebackhide__ = True
+        if not ours(self):
+            return wait_for(self, task_id, timeout, interval, no_ack, on_interval)
+        self._ensure_not_eager()
+        return waits.until_ready(self, [task_id], timeout, on_interval)[task_id]
+
+    def waking_get_many(
+        self: Any, task_ids: Any, timeout: float | None = None, interval: float = 0.5,
+        no_ack: bool = True, on_message: Any = None, on_interval: Any = None,  # noqa: FBT001, FBT002
+        **options: Any,
+    ) -> Any:  # fmt: skip
+        __tracebackhide__ = True
+        if ours(self):
+            waits.until_ready(self, task_ids, timeout, on_interval)
+        return get_many(
+            self, task_ids, timeout=timeout, interval=interval, no_ack=no_ack,
+            on_message=on_message, on_interval=on_interval, **options,
+        )  # fmt: skip
+
+    with (
+        replaced(SyncBackendMixin, wait_for=waking_wait_for),
+        replaced(BaseKeyValueStoreBackend, get_many=waking_get_many),
+    ):
+        yield
+
+
+@contextmanager
+def _watched_results(waits: Waits) -> Iterator[None]:
+    """Note each outcome that reaches a result object in the test's own hands."""
+    from celery import states
+    from celery.result import AsyncResult, EagerResult, ResultSet
+
+    set_cache = vars(AsyncResult)["_set_cache"]
+    eager_get = vars(EagerResult)["get"]
+
+    def _set_cache(self: Any, meta: Any) -> Any:
+        if meta["status"] in states.READY_STATES:
+            waits.looked(with_relatives(self))
+        return set_cache(self, meta)
+
+    def watched_join(name: str) -> Any:
+        method = vars(ResultSet)[name]
+
+        def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                return method(self, *args, **kwargs)
+            finally:
+                waits.looked(with_relatives(self))
+
+        return joined
+
+    def watched_read(name: str) -> property:
+        attribute = vars(EagerResult)[name]
+
+        def read(self: Any) -> Any:
+            waits.looked([self.id])
+            return attribute.fget(self)
+
+        return property(read, doc=attribute.__doc__)
+
+    def watched_get(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        waits.looked([self.id])
+        return eager_get(self, *args, **kwargs)
+
+    state = watched_read("state")
+    with (
+        replaced(AsyncResult, _set_cache=_set_cache),
+        replaced(ResultSet, join=watched_join("join"), join_native=watched_join("join_native")),
+        replaced(
+            EagerResult, state=state, status=state, result=watched_read("result"),
+            traceback=watched_read("traceback"), get=watched_get, wait=watched_get,
+        ),
+    ):  # fmt: skip
+        yield
+
+
+def with_relatives(result: Any) -> list[str]:
+    """The ids of a result, of what it is made of and of what led to it.
+
+    Who reads the outcome of a chain or chord has been told of its parts: they fail it.
+    """
+    found: dict[str, None] = {}
+    pending = [result]
+    while pending:
+        each = pending.pop()
+        if each is None or getattr(each, "id", None) in found:
+            continue
+        if each.id is not None:
+            found[each.id] = None
+        pending.append(getattr(each, "parent", None))
+        pending.extend(getattr(each, "results", None) or ())
+    return list(found)

@@ -1,0 +1,155 @@
+"""How a value that a test wrote compares with what came out of the serializer.
+
+JSON makes lists of tuples, strings of lazy translations and of dictionary keys, and carries
+UUIDs, decimals and dates in an envelope. An expected value is equal when ``==`` says so, or when
+it is equal once it has gone the same way. Containers are compared item by item, so that
+``mock.ANY`` and dirty-equals values work at any depth.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from kombu.serialization import dumps, loads
+
+LONGEST_TEXT = 160  # characters of a value that a text shows
+
+
+class _Absent:
+    """Stands where one side has no value at all."""
+
+    def __repr__(self) -> str:
+        return "missing"
+
+
+ABSENT: Final = _Absent()
+_UNSENDABLE: Final = _Absent()
+_PLAIN = (bool, int, str, bytes, type(None))  # what ``==`` alone decides
+
+
+class Leaf(NamedTuple):
+    """A place inside two values where they differ."""
+
+    path: str
+    expected: object
+    actual: object
+
+
+def is_wildcard(value: object) -> bool:
+    """Whether ``value`` is ``mock.ANY`` or a dirty-equals value (or class)."""
+    for module in ("unittest.mock", "mock"):
+        mock = sys.modules.get(module)
+        # By type: canvas copies options deeply, and a copy of ``ANY`` is another object.
+        if mock is not None and isinstance(value, type(mock.ANY)):
+            return True
+    dirty = sys.modules.get("dirty_equals")
+    if dirty is None:
+        return False
+    kind = value if isinstance(value, type) else type(value)
+    return issubclass(kind, dirty.DirtyEquals)
+
+
+def same(expected: object, actual: object, serializer: str) -> bool:
+    """Whether ``actual`` is what arrives when ``expected`` is sent with ``serializer``."""
+    return next(differing(expected, actual, serializer), None) is None
+
+
+def differing(
+    expected: object, actual: object, serializer: str, path: str = ""
+) -> Iterator[Leaf]:
+    """Every place where ``actual`` is not what arrives when ``expected`` is sent."""
+    if equal(expected, actual):
+        return
+    if is_wildcard(expected) or type(expected) in _PLAIN:
+        yield Leaf(path, expected, actual)
+    elif isinstance(expected, Mapping) and isinstance(actual, Mapping):
+        yield from _differing_items(expected, actual, serializer, path)
+    elif (
+        isinstance(expected, (list, tuple))
+        and isinstance(actual, (list, tuple))
+        and (isinstance(expected, tuple) is isinstance(actual, tuple) or _flattens(serializer))
+    ):
+        if len(expected) != len(actual):
+            yield Leaf(path, expected, actual)
+            return
+        for index, (mine, theirs) in enumerate(zip(expected, actual, strict=True)):
+            yield from differing(mine, theirs, serializer, f"{path}[{index}]")
+    elif not _equal_when_sent(expected, actual, serializer):
+        yield Leaf(path, expected, actual)
+
+
+def _differing_items(
+    expected: Mapping[Any, object], actual: Mapping[Any, object], serializer: str, path: str
+) -> Iterator[Leaf]:
+    wanted = expected
+    if expected.keys() != actual.keys():
+        wanted = {_key_when_sent(key, serializer): value for key, value in expected.items()}
+    for key, value in wanted.items():
+        yield from differing(value, actual.get(key, ABSENT), serializer, f"{path}[{key!r}]")
+    for key in actual:
+        if key not in wanted:
+            yield Leaf(f"{path}[{key!r}]", ABSENT, actual[key])
+
+
+def equal(left: object, right: object) -> bool:
+    """``==`` as a bool: objects whose comparison fails (arrays, say) are not equal."""
+    try:
+        return bool(left == right) or (
+            isinstance(left, float) and left != left and right != right  # noqa: PLR0124 - NaN
+        )
+    except (TypeError, ValueError):
+        return False
+
+
+def _equal_when_sent(expected: object, actual: object, serializer: str) -> bool:
+    if actual is ABSENT:
+        return False
+    arrived = when_sent(expected, serializer)
+    return arrived is not _UNSENDABLE and equal(arrived, actual)
+
+
+def when_sent(value: object, serializer: str) -> object:
+    """What a worker would receive for ``value``."""
+    try:
+        content_type, encoding, data = dumps(value, serializer)
+        return loads(data, content_type, encoding, accept=[content_type])
+    except Exception:  # noqa: BLE001 - kombu, the serializer and ``__json__`` raise what they like
+        return _UNSENDABLE
+
+
+def can_be_sent(value: object, serializer: str) -> bool:
+    """Whether ``serializer`` can carry ``value``; wildcards need not be carried."""
+    if is_wildcard(value) or type(value) in _PLAIN:
+        return True
+    if isinstance(value, Mapping):
+        return all(can_be_sent(item, serializer) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(can_be_sent(item, serializer) for item in value)
+    return when_sent(value, serializer) is not _UNSENDABLE
+
+
+def _key_when_sent(key: object, serializer: str) -> object:
+    arrived = when_sent({key: None}, serializer)
+    return next(iter(arrived)) if isinstance(arrived, dict) else key
+
+
+@lru_cache(maxsize=16)
+def _flattens(serializer: str) -> bool:
+    """Whether a tuple arrives as a list."""
+    arrived = when_sent([()], serializer)
+    return isinstance(arrived, list) and not isinstance(arrived[0], tuple)
+
+
+def shown(value: object) -> str:
+    """``repr(value)``, shortened, and never raising."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a text about a failure must not hide it
+        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    if len(text) <= LONGEST_TEXT:
+        return text
+    half = LONGEST_TEXT // 2 - 1
+    return f"{text[:half]}…{text[-half:]}"

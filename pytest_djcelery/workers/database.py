@@ -1,0 +1,96 @@
+"""A worker's database connections are its own, and none outlives its test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from pytest_djcelery.workers.threads import in_worker_thread
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class WorkerConnections:
+    """The connections that worker threads opened."""
+
+    def __init__(self) -> None:
+        self._opened: dict[int, BaseDatabaseWrapper] = {}
+        self._lock = threading.Lock()
+        connection_created.connect(self._on_created)
+
+    def _on_created(self, connection: BaseDatabaseWrapper, **_: Any) -> None:
+        if in_worker_thread():
+            with self._lock:
+                self._opened[id(connection)] = connection
+
+    def close_in_thread(self) -> None:
+        """After a task: close the calling thread's connections, as Celery's Django fixup does."""
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+
+    def close(self) -> None:
+        """Close all connections that worker threads still hold. Call it while none runs a task.
+
+        Django keeps in-memory SQLite open on ``close()``, to keep the database alive; the
+        test's own connection does that, so a worker's may go.
+        """
+        with self._lock:
+            opened, self._opened = list(self._opened.values()), {}
+        for connection in opened:
+            connection.inc_thread_sharing()
+            try:
+                BaseDatabaseWrapper.close(connection)
+            finally:
+                connection.dec_thread_sharing()
+
+
+@contextmanager
+def fixups_kept_to_workers(app: Celery) -> Iterator[None]:
+    """Keep Celery's Django fixup to worker threads, and disconnect it at the end.
+
+    A starting worker connects handlers that close every database connection of the thread
+    they are called in, for good, for all tasks in the process. In a process that is a worker
+    that is right; here the test's own connections must stay. Private API
+    (``celery.fixups.django``), checked on Celery 5.4 to 5.7.
+    """
+    from celery import signals
+    from celery.fixups.django import DjangoFixup
+
+    fixups = [fixup for fixup in app._fixups if isinstance(fixup, DjangoFixup)]
+    workers = [fixup.worker_fixup for fixup in fixups]
+    for worker in workers:
+        worker.close_database = _only_in_workers(worker.close_database)
+        worker.close_cache = _only_in_workers(worker.close_cache)
+    handlers = [
+        (signal, handler)
+        for worker in workers
+        for signal, handler in (
+            (signals.beat_embedded_init, worker.close_database),
+            (signals.task_prerun, worker.on_task_prerun),
+            (signals.task_postrun, worker.on_task_postrun),
+            (signals.worker_process_init, worker.on_worker_process_init),
+        )
+    ]
+    try:
+        yield
+    finally:
+        for signal, handler in handlers:
+            signal.disconnect(handler)
+        for worker in workers:
+            del worker.close_database, worker.close_cache
+            worker.worker = None
+
+
+def _only_in_workers(close: Any) -> Any:
+    def close_in_workers(**kwargs: Any) -> None:
+        if in_worker_thread():
+            close(**kwargs)
+
+    return close_in_workers

@@ -1,0 +1,352 @@
+"""A worker in a thread of this process: Celery's own `WorkController`, started and stopped in
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import WorkerShutdown
+from celery.worker import WorkController, state
+
+from pytest_djcelery.errors import BadOptionError, WorkerError
+from pytest_djcelery.workers import parts
+from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
+from pytest_djcelery.workers.threads import enter_worker_thread, join_check_per_thread, stack_of
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.worker.request import Request
+
+    from pytest_djcelery.transport import Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How to build a worker: what `celery.contrib.pytest` lets a conftest say."""
+
+    pool: Any = "solo"
+    concurrency: int = 1
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # for `WorkController`
+    logging: bool = False
+
+    # ``start_worker`` takes these beside those of the worker; they have no meaning here.
+    IGNORED = ("perform_ping_check", "shutdown_timeout", "ping_task_timeout")
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `WorkController`."""
+        given = {key: value for key, value in self.parameters.items() if key not in self.IGNORED}
+        return {
+            "concurrency": self.concurrency,
+            "without_heartbeat": True,
+            "without_mingle": True,
+            "without_gossip": True,
+            **given,
+        }
+
+
+class EmbeddedWorker:
+    """The thread, the controller in it, and what can be asked of both.
+
+    Args:
+        app: the project's app.
+        settings: how to build the worker.
+        timeout: seconds for each of start, idle and stop.
+        wake: called whenever a task is over, for those who wait.
+    """
+
+    def __init__(
+        self, app: Celery, settings: WorkerSettings, *, timeout: float, wake: Callable[[], None]
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self.timeout = timeout
+        self.wake = wake
+        self.controller: WorkController | None = None
+        self.topology: Topology | None = None  # what the worker itself declared
+        self._pool = parts.pool_class(settings.pool, self._on_task_done)
+        if self._pool is None:
+            msg = (
+                f"celery_worker_pool is {settings.pool!r}: expected 'solo' or 'threads'. "
+                "An embedded worker is a thread of this process, which never forks."
+            )
+            raise BadOptionError(msg)
+        self.connections = WorkerConnections()
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="celery-worker", daemon=True)
+        self._cleanup: Any = None
+        self._consumed_at_start: list[str] = []
+
+    # Life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start and wait until the worker consumes.
+
+        Raises:
+            WorkerError: when it does not within the time-out, or dies; its own exception is
+                the cause.
+        """
+        self._cleanup = _process_as_found(self.app)
+        self._cleanup.__enter__()
+        with _info_enabled():
+            self._thread.start()
+            came = self._ready.wait(self.timeout)
+        if self._error is None and came:
+            broker = self._transport_broker()
+            self.topology = broker.topology() if broker else None
+            self._consumed_at_start = self._consumed()
+            return
+        error = self._error
+        where = "" if error else f" Its thread stands at:\n{stack_of(self._thread)}"
+        self.abandon()
+        what = f"died: {type(error).__name__}: {error}" if error else f"was not ready after {self.timeout:g} s."
+        msg = f"The embedded worker {what}{where}"
+        raise WorkerError(msg) from error
+
+    def _run(self) -> None:
+        enter_worker_thread(self.app)
+        try:
+            self.controller = WorkController(
+                app=self.app,
+                pool=self._pool,
+                consumer_cls=parts.Consumer,
+                timer_cls=parts.Timer,
+                use_eventloop=False,
+                ready_callback=lambda _: self._ready.set(),
+                **self.settings.arguments(),
+            )
+            if self.settings.logging:
+                self.app.log.setup(loglevel=self.controller.loglevel)
+            with _first_error_of(self.controller) as errors:
+                self.controller.start()
+            self._error = next(iter(errors), None)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
+            self._error = error
+        finally:
+            self.connections.close()
+            self._ready.set()
+            self.wake()
+
+    def stop(self) -> None:
+        """Stop the worker's thread as a warm shutdown does.
+
+        Raises:
+            WorkerError: when a task still runs after the time-out; it is named, with its stack.
+        """
+        if self._thread.is_alive() and self.controller is not None:
+            self._call_soon(_shut_down)
+            self._thread.join(self.timeout)
+        if self._thread.is_alive():
+            stuck = self.describe_busy()
+            self.abandon()
+            msg = (
+                f"The embedded worker did not stop within {self.timeout:g} s; {stuck}\n"
+                "Its thread is left behind; the next test starts a new worker."
+            )
+            raise WorkerError(msg)
+        self._leave_process_as_found()
+
+    def abandon(self) -> None:
+        """Give a thread up that can't be stopped, so that it harms no later test."""
+        transport = self._transport()
+        if hasattr(transport, "park"):
+            transport.park(parked=True)
+        if self._thread.is_alive() and self.controller is not None:
+            with suppress(Exception):
+                self._call_soon(_shut_down)
+        self._leave_process_as_found()
+
+    def _leave_process_as_found(self) -> None:
+        cleanup, self._cleanup = self._cleanup, None
+        if cleanup is not None:
+            cleanup.__exit__(None, None, None)
+
+    # From test to test ----------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive() and self._error is None
+
+    def park(self) -> None:
+        """Leave messages in their queues from now on, and let go of the database."""
+        self._transport().park(parked=True)
+        self.connections.close()
+        state.reset_state()
+
+    @property
+    def transport_parks(self) -> bool:
+        """Whether the broker lets a worker wait without consuming."""
+        return hasattr(self._transport(), "park")
+
+    def unpark(self) -> None:
+        """Consume again."""
+        if self.transport_parks:
+            self._transport().park(parked=False)
+
+    @property
+    def as_started(self) -> bool:
+        """Whether remote control left the worker as it was started."""
+        if not self.alive or self.controller is None:
+            return False
+        consumer, pool = self.controller.consumer, self.controller.pool
+        return (
+            self._consumed() == self._consumed_at_start
+            and pool.num_processes == self.settings.arguments()["concurrency"]
+            and not _limits_changed(self.app)
+            and not (consumer.event_dispatcher and consumer.event_dispatcher.enabled)
+        )
+
+    def _consumed(self) -> list[str]:
+        return sorted(queue.name for queue in self.controller.consumer.task_consumer.queues)  # type: ignore[union-attr]
+
+    # Idle -----------------------------------------------------------------------------
+
+    def _on_task_done(self) -> None:
+        self.connections.close_in_thread()
+        self.wake()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is ready, on its way or running; what waits for its ETA is not."""
+        if not self.alive or self.controller is None:
+            return True
+        transport = self._transport()
+        consumer = self.controller.consumer
+        broker = self._transport_broker()
+        if broker is not None:
+            if transport.parked:
+                return True
+            if transport.delivering or any(broker.depth(name) for name in self._consumed()):
+                return False
+        if self.busy() or consumer.has_pending_operations:
+            return False
+        return not any(bucket and bucket.contents for bucket in consumer.task_buckets.values())
+
+    def busy(self) -> list[Request]:
+        """The requests that a pool has or will have at once."""
+        scheduled = getattr(state, "scheduled_requests", ())  # Celery 5.6 up
+        requests = list(state.requests.values())
+        return [request for request in requests if request not in scheduled]
+
+    def describe_busy(self) -> str:
+        """What is running, for the end of an error."""
+        requests = self.busy()
+        names = ", ".join(f"{request.name}[{request.id}]" for request in requests) or "no task is running"
+        stacks = "".join(
+            f"Thread {thread.name!r} stands at:\n{stack_of(thread)}" for thread in self._task_threads()
+        )
+        return f"running: {names}\n{stacks}"
+
+    def situation(self) -> str:
+        """Worker, queues and running tasks, in words."""
+        if not self.alive:
+            return f"The embedded worker is dead: {self._error!r}"
+        consumed = self._consumed()
+        lines = [f"The embedded worker consumes from: {', '.join(consumed)}."]
+        broker = self._transport_broker()
+        for name, depth in (broker.depths() if broker else {}).items():
+            unread = "" if name in consumed else ", which no worker consumes from (celery_worker_parameters: queues)"
+            lines.append(f"Queue {name!r} has {depth} message(s){unread}.")
+        scheduled = len(getattr(state, "scheduled_requests", ()))
+        if scheduled:
+            lines.append(f"{scheduled} task(s) wait for their ETA.")
+        lines.append(self.describe_busy())
+        return "\n".join(lines)
+
+    def _task_threads(self) -> list[threading.Thread]:
+        executor = getattr(self.controller and self.controller.pool, "executor", None)
+        return [self._thread] if executor is None else list(executor._threads)
+
+    def _transport(self) -> Any:
+        consumer = getattr(self.controller, "consumer", None)
+        return getattr(getattr(consumer, "connection", None), "transport", None)
+
+    def _transport_broker(self) -> Any:
+        return getattr(self._transport(), "broker", None)
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        self.controller.consumer.call_soon(function)  # type: ignore[union-attr]
+
+
+def _limits_changed(app: Celery) -> bool:
+    """Undo limits that remote control set on task instances; whether there were any."""
+    changed = False
+    for task in app.tasks.values():
+        for name in ("rate_limit", "time_limit", "soft_time_limit"):
+            changed |= vars(task).pop(name, _MISSING) is not _MISSING
+    return changed
+
+
+_MISSING = object()
+
+
+def _shut_down() -> None:
+    raise WorkerShutdown(0)
+
+
+@contextmanager
+def _first_error_of(controller: WorkController) -> Iterator[list[BaseException]]:
+    """Collect what `WorkController.start` logs as "Unrecoverable error" and swallows."""
+    errors: list[BaseException] = []
+    start = controller.blueprint.start
+
+    def recording_start(parent: Any) -> Any:
+        try:
+            return start(parent)
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    controller.blueprint.start = recording_start
+    try:
+        yield errors
+    finally:
+        del controller.blueprint.start
+
+
+@contextmanager
+def _info_enabled() -> Iterator[None]:
+    """Let Celery build a worker that logs what it receives and does.
+
+    It asks once, when it builds strategies and tracers, whether anyone listens at level INFO;
+    a test may want to listen later (``caplog.at_level``). Each record is still filtered by the
+    level of its time.
+    """
+    loggers = [logging.getLogger(name) for name in ("celery.worker.strategy", "celery.app.trace")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _process_as_found(app: Celery) -> Iterator[None]:
+    """Put back what a worker changes for the whole process.
+
+    Those are ``celery.worker.state``, the queues selected on the app, the signal handlers of
+    Celery's Django fixup, and the flag that forbids ``get()`` in tasks.
+    """
+    flags = state.should_stop, state.should_terminate
+    state.should_stop = state.should_terminate = None
+    state.reset_state()
+    queues = app.amqp.queues
+    consume_from = queues._consume_from
+    try:
+        with join_check_per_thread(), fixups_kept_to_workers(app):
+            yield
+    finally:
+        queues._consume_from = consume_from
+        state.should_stop, state.should_terminate = flags
+        state.reset_state()
+

@@ -1,0 +1,111 @@
+"""One embedded worker for the process, lent to one test after another.
+
+Between tests it is parked: it takes no message and holds no connection. What a test changed
+beyond that (another queue, another pool size) ends it; the next test starts a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.workers.embedded import EmbeddedWorker, WorkerSettings
+
+if TYPE_CHECKING:
+    from pytest_djcelery.project import Project
+    from pytest_djcelery.scope import Scope
+    from pytest_djcelery.transport import Topology
+
+
+class _Held:
+    worker: EmbeddedWorker | None = None
+    wanted: Any = None
+
+
+def _wanted(project: Project, settings: WorkerSettings) -> Any:
+    """What a worker must have been started for to serve a test."""
+    changes = project.app.conf.maps[0].items()
+    # A starting worker lists all task modules in ``include``.
+    relevant = sorted((str(key), repr(value)) for key, value in changes if key != "include")
+    return project.virtual_host, repr(settings), relevant
+
+
+def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]) -> EmbeddedWorker:
+    """The held worker if it suits, or a new one.
+
+    Raises:
+        WorkerError: when a new worker doesn't start.
+    """
+    wanted = _wanted(project, settings)
+    worker = _Held.worker
+    if worker is not None and worker.alive and _Held.wanted == wanted:
+        return worker
+    stop()
+    worker = EmbeddedWorker(project.app, settings, timeout=project.options.timeout, wake=wake)
+    worker.start()
+    _Held.worker, _Held.wanted = worker, wanted
+    return worker
+
+
+@contextmanager
+def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
+    """A worker that consumes for the time of a block.
+
+    Raises:
+        WorkerError: when it doesn't start, or a task still runs when its time is over.
+    """
+    from pytest_djcelery.sqlite import taking_turns
+
+    with ExitStack() as stack:
+        scope.watch.around_hook = stack.enter_context(taking_turns(scope.options.timeout))
+        worker = started(scope.project, settings, scope.journal.wake)
+        worker.wake = scope.journal.wake
+        worker.unpark()
+        try:
+            yield worker
+        finally:
+            _give_back(scope, worker)
+
+
+def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:
+    if not worker.alive:
+        drop()
+    elif not scope.journal.wait_until(lambda: worker.idle, scope.options.timeout):
+        stuck = worker.describe_busy()
+        drop()
+        msg = (
+            f"A task still runs {scope.options.timeout:g} s after the test; {stuck}\n"
+            "Its thread is left behind; the next test starts a new worker. "
+            "Wait for the task in the test, or raise djcelery_timeout."
+        )
+        raise WorkerError(msg)
+    elif worker.transport_parks and worker.as_started:
+        worker.park()
+    else:
+        stop()
+
+
+def held_controller() -> Any:
+    """Celery's `WorkController` of the held worker, ``None`` where there is none."""
+    return _Held.worker and _Held.worker.controller
+
+
+def topology() -> Topology | None:
+    """What the held worker has declared, which a clean broker keeps."""
+    return _Held.worker.topology if _Held.worker else None
+
+
+def drop() -> None:
+    """Give the held worker up where it stands."""
+    worker, _Held.worker = _Held.worker, None
+    if worker is not None:
+        worker.abandon()
+
+
+def stop() -> None:
+    """Stop the held worker, if there is one."""
+    worker, _Held.worker = _Held.worker, None
+    if worker is not None:
+        worker.stop()

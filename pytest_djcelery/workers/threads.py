@@ -1,0 +1,88 @@
+"""Which threads run tasks, and what Celery keeps for the whole process that is theirs alone."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class _Local(threading.local):
+    worker = False
+    join_will_block: bool | None = None  # None: as the process says
+
+
+_local = _Local()
+
+
+def enter_worker_thread(app: Celery | None) -> None:
+    """Say that the calling thread runs tasks, and let ``current_app`` mean ``app`` in it.
+
+    Celery's current app belongs to the thread: without it ``shared_task`` would resolve to a
+    default app that knows no broker.
+    """
+    _local.worker = True
+    _local.join_will_block = True
+    if app is not None:
+        app.set_current()
+
+
+def in_worker_thread() -> bool:
+    """Whether the calling thread runs tasks of an embedded worker."""
+    return _local.worker
+
+
+@contextmanager
+def join_check_per_thread() -> Iterator[None]:
+    """Let ``result.get()`` be refused in tasks, as in a prefork worker, and only there.
+
+    Private API: Celery keeps the flag in ``celery._state`` for the whole process, because a
+    worker is one. Modules import its two functions by name, so they are replaced wherever
+    they were imported to. Checked on Celery 5.4 to 5.7.
+    """
+    from celery import _state
+
+    get, put = _state.task_join_will_block, _state._set_task_join_will_block
+
+    def task_join_will_block() -> bool:
+        own = _local.join_will_block
+        return bool(get()) if own is None else own
+
+    def _set_task_join_will_block(blocks: bool) -> None:  # noqa: FBT001 - Celery's signature
+        if _local.worker:
+            _local.join_will_block = blocks
+        else:
+            put(blocks)
+
+    originals = {"task_join_will_block": get, "_set_task_join_will_block": put}
+    ours = {
+        "task_join_will_block": task_join_will_block,
+        "_set_task_join_will_block": _set_task_join_will_block,
+    }
+    _replace(originals, ours)
+    try:
+        yield
+    finally:
+        _replace(ours, originals)
+
+
+def _replace(old: dict[str, Any], new: dict[str, Any]) -> None:
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("celery.")]
+    for module in modules:
+        for name, function in old.items():
+            if vars(module).get(name) is function:
+                setattr(module, name, new[name])
+
+
+def stack_of(thread: threading.Thread) -> str:
+    """Where a thread is now, as a traceback reads."""
+    frame = sys._current_frames().get(thread.ident or -1)
+    if frame is None:
+        return f"  thread {thread.name!r} has ended\n"
+    return "".join(traceback.format_stack(frame))
