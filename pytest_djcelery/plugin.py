@@ -116,7 +116,7 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Explain a comparison that failed."""
-    if "pytest_djcelery.contexts" not in sys.modules:
+    if "pytest_djcelery.publishing" not in sys.modules:
         return None
     from pytest_djcelery import reporting
 

@@ -22,6 +22,7 @@ from typing import Any
 from weakref import WeakSet
 
 from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from pytest_djcelery.deadlines import Deadline
 
@@ -258,6 +259,10 @@ class Channel(virtual.Channel):
         super().__init__(connection, **kwargs)
         self.broker = connection.broker
         self._queue_of: dict[Any, str] = {}  # by delivery tag, until acknowledged
+
+    def prepare_queue_arguments(self, arguments: Any, **kwargs: Any) -> Any:
+        """Pass ``message_ttl`` and its like on, as kombu's AMQP channels do."""
+        return to_rabbitmq_queue_arguments(arguments, **kwargs)
 
     def exchange_declare(self, *args: Any, **kwargs: Any) -> Any:
         with self.broker.changed:
