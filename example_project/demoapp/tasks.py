@@ -1,9 +1,5 @@
 """The tasks of the demo app."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from celery import shared_task
 from celery.contrib.django.task import DjangoTask
 from django.contrib.auth import get_user_model
@@ -81,9 +77,7 @@ class AuditedTask(DjangoTask):
     then do its tasks have ``delay_on_commit`` and ``apply_async_on_commit``.
     """
 
-    def after_return(
-        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
-    ) -> None:
+    def after_return(self, status, _retval, task_id, *_call):
         AuditEntry.objects.create(task=self.name, task_id=task_id, state=status)
 
 

@@ -1,12 +1,10 @@
 """Views that send tasks."""
 
-from __future__ import annotations
-
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, transaction
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_http_methods
 
@@ -21,24 +19,28 @@ def _page(request: HttpRequest, form: ModelForm, *, status: int = 200) -> HttpRe
     return render(request, "demoapp/form.html", {"form": form}, status=status)
 
 
-@require_http_methods(["GET", "POST"])
-def create_user(request: HttpRequest) -> HttpResponse:
+@transaction.atomic
+def sign_up(data: QueryDict) -> None:
     """Create a user; the mail waits for the commit.
 
     The row is inserted first, so that the database itself decides whether the name is still
     free, and the form then checks it inside the same transaction. Input that fails takes
     everything back together: the row and the mail.
     """
+    user = User.objects.create(username=data.get("username", ""))
+    send_email.delay_on_commit(user.pk)
+    form = SignUpForm(data, instance=user)
+    if not form.is_valid():
+        raise ValidationError(form.errors.as_data())
+    form.save()
+
+
+@require_http_methods(["GET", "POST"])
+def create_user(request: HttpRequest) -> HttpResponse:
     if request.method == "GET":
         return _page(request, SignUpForm())
     try:
-        with transaction.atomic():
-            user = User.objects.create(username=request.POST.get("username", ""))
-            send_email.delay_on_commit(user.pk)
-            form = SignUpForm(request.POST, instance=user)
-            if not form.is_valid():
-                raise ValidationError(form.errors.as_data())
-            form.save()
+        sign_up(request.POST)
     except (ValidationError, IntegrityError, DataError):
         # Bound to no instance: the form finds the name taken, or not well formed.
         return _page(request, SignUpForm(request.POST), status=400)

@@ -1,8 +1,9 @@
 """The addresses of the example project."""
 
-from demoapp import views
 from django.contrib import admin
 from django.urls import path
+
+from demoapp import views
 
 urlpatterns = [
     path("admin/", admin.site.urls),
