@@ -127,7 +127,7 @@ class WatchedHook:
 
     __slots__ = ("__wrapped__", "_run", "id", "location", "robust", "started", "transaction")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is known when it is registered
         self,
         function: Callable[[], object],
         *,
@@ -175,4 +175,6 @@ def run_in_autocommit(hook: WatchedHook, on_commit: Callable[..., None]) -> None
     Checked on Django 4.2, 5.2, 6.0 and 6.1.
     """
     __tracebackhide__ = True
-    on_commit(SimpleNamespace(in_atomic_block=False, get_autocommit=lambda: True), hook, hook.robust)
+    on_commit(
+        SimpleNamespace(in_atomic_block=False, get_autocommit=lambda: True), hook, hook.robust
+    )

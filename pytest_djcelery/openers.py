@@ -113,20 +113,19 @@ def sent_in_transaction(
         wrote_at: The project's line that wrote, where the write came ``late``.
         late: Whether the transaction wrote after the message was sent, not before.
     """
-    when = "before it had committed what it wrote"
-    lines = [
-        f"{message.task}({_arguments(message)}) was sent inside an open transaction of the "
-        f"database {using!r}, {when}.",
-        f"  sent at:   {message.location or 'no line of the project'}",
-        f"  opened by: {opener}",
-        "  written:   "
-        + (f"after it was sent, at {wrote_at or 'no line of the project'}" if late
-           else "before it was sent"),
-        "A worker may run the task before the commit, and will run it even if there is none: "
-        "it would not see what the transaction wrote.",
+    nowhere = "no line of the project"
+    written = f"after it was sent, at {wrote_at or nowhere}" if late else "before it was sent"
+    lines = (
+        f"{message.task}({_arguments(message)}) was sent inside an open transaction of the ",
+        f"database {using!r}, which also writes.\n",
+        f"  sent at:   {message.location or nowhere}\n",
+        f"  opened by: {opener}\n",
+        f"  written:   {written}\n",
+        "A worker may run the task before the commit, and so not see what was written; it will ",
+        "run it even if the transaction is rolled back.\n",
         _remedy(message, using),
-    ]
-    return "\n".join(lines)
+    )
+    return "".join(lines)
 
 
 def _remedy(message: SentTask, using: str) -> str:
@@ -135,13 +134,10 @@ def _remedy(message: SentTask, using: str) -> str:
 
     name, arguments = message.task.rpartition(".")[2], _arguments(message)
     task = current_app.tasks.get(message.task)
-    options = _sent_with_options(message)
-    if options:
-        call = f"{name}.apply_async(({arguments}), …)" if not message.kwargs else (
-            f"{name}.apply_async(…)"
-        )
-    else:
-        call = f"{name}.delay({arguments})"
+    method = "apply_async" if _sent_with_options(message) else "delay"
+    if method == "apply_async":
+        arguments = f"args={_short(tuple(message.args))}, …" if message.args else "…"
+    call = f"{name}.{method}({arguments})"
     if message.chain or message.group_id or message.chord is not None:
         call = "<the chain, group or chord>.delay()"
     elif task is None:
@@ -164,14 +160,13 @@ def _remedy(message: SentTask, using: str) -> str:
             f"{name} has no delay_on_commit, because its class {_base_of(task)} does not inherit "
             "from celery.contrib.django.task.DjangoTask."
         )
-    method = "apply_async" if options else "delay"
-    return f"Send it after the commit: {call.replace(method, f'{method}_on_commit', 1)}"
+    return f"Send it after the commit: {name}.{method}_on_commit({arguments})"
 
 
 def _base_of(task: Any) -> str:
-    # Celery makes a class for each task, named as the function; its base is the one chosen.
+    # ``@app.task`` makes a class for each task; its base is the one that was chosen.
     cls = type(task)
-    base = cls.__mro__[1] if cls.__name__ == task.name.rpartition(".")[2] else cls
+    base = cls.__mro__[1] if vars(cls).get("_decorated") else cls
     return f"{base.__module__}.{base.__qualname__}"
 
 
@@ -184,14 +179,18 @@ def _sent_with_options(message: SentTask) -> bool:
 
 
 def _arguments(message: SentTask) -> str:
-    short = Repr()
-    short.maxstring = short.maxother = short.maxlong = 80
     return ", ".join(
         [
-            *(short.repr(value) for value in message.args),
-            *(f"{name}={short.repr(value)}" for name, value in message.kwargs.items()),
+            *map(_short, message.args),
+            *(f"{name}={_short(value)}" for name, value in message.kwargs.items()),
         ]
     )
+
+
+def _short(value: object) -> str:
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
 
 
 def _definition(function: Callable[..., Any]) -> str | None:

@@ -6,7 +6,7 @@ import re
 import sys
 import threading
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count, groupby
@@ -22,6 +22,7 @@ from pytest_djcelery.errors import (
 from pytest_djcelery.hooks import WatchedHook, run_as_committed, run_in_autocommit
 from pytest_djcelery.journal import HookDiscarded, HookFinished, HookRegistered, HookStarted
 from pytest_djcelery.openers import Opener, function_text, opener_of, sent_in_transaction
+from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.transaction import Atomic
+    from typing_extensions import Self
 
     from pytest_djcelery.journal import Journal
     from pytest_djcelery.locations import Location
@@ -74,6 +76,11 @@ class _Thread:
     def task_began(self) -> int:
         """The serial of the eager task that runs; blocks opened before it are its sender's."""
         return next((scope.serial for scope in reversed(self.scopes) if not scope.hook), 0)
+
+    @property
+    def hooks_running(self) -> list[int]:
+        """The serials at which the hooks that run now began."""
+        return [scope.serial for scope in self.scopes if scope.hook]
 
     @property
     def transactions(self) -> list[_Transaction]:
@@ -157,12 +164,12 @@ class TransactionWatch:
         self._connections: WeakKeyDictionary[Any, _Connection] = WeakKeyDictionary()
         self._lock = threading.RLock()
         self._local = threading.local()
-        self._patches: list[tuple[type, str, Any]] = []
+        self._patches = ExitStack()
         self._on = False
         self._holds = 0
         self._held: list[WatchedHook] = []
 
-    def __enter__(self) -> TransactionWatch:
+    def __enter__(self) -> Self:
         if not _only_one.acquire(blocking=False):
             raise DjceleryError(
                 "Only one TransactionWatch can be on at a time, but one is on already: "
@@ -178,9 +185,7 @@ class TransactionWatch:
 
     def __exit__(self, *_: object) -> None:
         try:
-            for owner, name, original in reversed(self._patches):
-                setattr(owner, name, original)
-            self._patches.clear()
+            self._patches.close()
             self._on = False  # hooks that are still to come run as if never wrapped
             for connection, known in self._known():
                 self._settle(connection, known, _LOST)
@@ -305,14 +310,8 @@ class TransactionWatch:
             __tracebackhide__ = True
             self._register(connection, func, robust, register)
 
-        for owner, replacement in (
-            (Atomic, __enter__),
-            (Atomic, __exit__),
-            (BaseDatabaseWrapper, on_commit),
-        ):
-            name = replacement.__name__
-            self._patches.append((owner, name, vars(owner)[name]))
-            setattr(owner, name, replacement)
+        self._patches.enter_context(replaced(Atomic, __enter__=__enter__, __exit__=__exit__))
+        self._patches.enter_context(replaced(BaseDatabaseWrapper, on_commit=on_commit))
 
     def _opened(self, connection: BaseDatabaseWrapper, frame: FrameType) -> None:
         known, thread = self._of(connection), self._thread()
@@ -384,7 +383,7 @@ class TransactionWatch:
     def _register(
         self,
         connection: BaseDatabaseWrapper,
-        function: Callable[[], object],
+        function: Any,  # whatever it was given: Django refuses what can't be called
         robust: bool,  # noqa: FBT001 - Django's argument
         register: Callable[..., None],
     ) -> None:
@@ -482,9 +481,10 @@ class TransactionWatch:
 
     def _settle(self, connection: BaseDatabaseWrapper, known: _Connection, reason: str) -> None:
         """Record what is no longer in Django's list and never ran as discarded."""
-        kept = {entry[1].id for entry in connection.run_on_commit if self._is_ours(entry)}
+        entries: list[Any] = connection.run_on_commit
+        kept = {entry[1].id for entry in entries if self._is_ours(entry)}
         # While hooks run Django keeps the rest of them in a list that no one sees.
-        began = known.running[-1] if known.running else 0
+        began = max(known.running[-1:] + self._thread().hooks_running, default=0)
         for number, hook in list(known.pending.items()):
             if hook.started:
                 del known.pending[number]
@@ -594,7 +594,9 @@ _WRITES = re.compile(
     )""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
-_MAY_MATCH_NOTHING = re.compile(r"[\s(]*(?:UPDATE|DELETE)\b(?!.*\bRETURNING\b)", re.IGNORECASE | re.DOTALL)
+_MAY_MATCH_NOTHING = re.compile(
+    r"[\s(]*(?:UPDATE|DELETE)\b(?!.*\bRETURNING\b)", re.IGNORECASE | re.DOTALL
+)
 
 
 def wrote(sql: object, cursor: Any = None) -> bool:
