@@ -24,7 +24,7 @@ def clear(app: Any) -> None:
         _stores.pop(app, None)
 
 
-class MemoryBackend(KeyValueStoreBackend):  # type: ignore[misc]  # celery-types leaves the base untyped
+class MemoryBackend(KeyValueStoreBackend):
     """Encodes and decodes as every key/value backend of Celery does; keeps bytes."""
 
     supports_autoexpire = True

@@ -170,15 +170,17 @@ class Configuration:
         return tuple(id(layer) for layer in self._layers)
 
     def _set_conf(self, changes: dict[str, Any], key: str, value: Any) -> None:
-        # An entry under another spelling (prefixed, old) would be found first.
-        for raw in {key, *self.app.conf._to_keys(key)}:
+        # An entry under another spelling (prefixed, old) would be found first; before Celery 5.7
+        # a prefixed one wins wherever it stands, so the value is put under both.
+        spellings = self.app.conf._to_keys(key)
+        for raw in {key, *spellings}:
             if value is not _MISSING:
                 self._originals.setdefault(raw, changes.get(raw, _MISSING))
                 changes.pop(raw, None)
             elif raw in self._originals:
                 _put(changes, raw, self._originals.pop(raw))
         if value is not _MISSING:
-            changes[key] = value
+            changes[key] = changes[spellings[0]] = value
 
     def _set_django(self, key: str, value: Any) -> None:
         name = setting_name(self.app, key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +36,10 @@ class Hook:
     using: str
     robust: bool
     function: str
-    sent: tuple[SentTask, ...] = ()
-    error: BaseException | None = None
-    reason: str | None = None
+    # What becomes of a hook does not make it another one.
+    sent: tuple[SentTask, ...] = field(default=(), compare=False)
+    error: BaseException | None = field(default=None, compare=False)
+    reason: str | None = field(default=None, compare=False)
 
 
 class OnCommit:

@@ -76,11 +76,11 @@ class Listing(Sequence[T]):
     __hash__ = None  # type: ignore[assignment]  # what it shows may change
 
     def __eq__(self, other: object) -> bool:
-        items = self.items()
+        items = list(self.items())  # a worker may be publishing meanwhile
         if is_wildcard(other):
-            return equal(other, list(items))
+            return equal(other, items)
         if isinstance(other, Listing):
-            theirs = other.items()
+            theirs = list(other.items())
             return len(items) == len(theirs) and all(
                 mine is his or mine == his for mine, his in zip(items, theirs, strict=True)
             )

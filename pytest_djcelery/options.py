@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pytest_djcelery.errors import BadOptionError
 
@@ -73,7 +73,7 @@ def policy(name: str, value: object) -> Policy:
     if value not in POLICIES:
         msg = f"{name} = {value!r}: expected one of {', '.join(map(repr, POLICIES))}."
         raise BadOptionError(msg)
-    return cast("Policy", value)
+    return value
 
 
 def _seconds(name: str, value: str) -> float:

@@ -70,10 +70,10 @@ class Outbox(Listing[SentTask]):
     def items(self) -> Sequence[SentTask]:
         """The messages so far; the journal is read once, however often this is called."""
         with self._lock:
-            if len(self._journal) > self._position:
+            end = len(self._journal) if self._until is None else self._until
+            if end > self._position:
                 events = list(self._journal.events(Event, self._position))
-                if self._until is not None:
-                    events = events[: max(0, self._until - self._position)]
+                events = events[: end - self._position]
                 self._position += len(events)
                 self._messages += [
                     event.message for event in events if isinstance(event, Published)
@@ -189,7 +189,7 @@ class Outbox(Listing[SentTask]):
     # -- parts of a test ---------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Forget what was published so far. Views taken before keep what they showed."""
+        """Forget what was published so far."""
         with self._lock:
             self._read_from(len(self._journal))
 

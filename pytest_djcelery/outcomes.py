@@ -109,7 +109,7 @@ class Outcomes(list[Outcome]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     @property
     def as_one(self) -> Outcome:

@@ -61,7 +61,7 @@ def pytest_report_header() -> str | None:
     from pytest_djcelery import scope
 
     project = scope.use_project(find=False)
-    return project and f"celery: {project.describe()}"
+    return None if project is None else f"celery: {project.describe()}"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -151,7 +151,7 @@ class Project:
 def _is_memory(backend: Any) -> bool:
     from pytest_djcelery.backend import PATH
 
-    return backend == PATH
+    return bool(backend == PATH)
 
 
 @contextmanager

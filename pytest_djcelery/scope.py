@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_djcelery import failures
 from pytest_djcelery import options as options_module
 from pytest_djcelery.journal import Journal
 from pytest_djcelery.options import Options, Policy
+from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -104,14 +105,12 @@ class Scope:
         configuration = self.project.configuration
         self.project.empty()
         broker = self.project.broker
-        if broker is not None:
-            on_delivered, broker.on_delivered = broker.on_delivered, self.journal.wake
+        waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
         before = configuration.snapshot()
         try:
-            yield
+            with waking:
+                yield
         finally:
-            if broker is not None:
-                broker.on_delivered = on_delivered
             configuration.restore(before)
             self.project.empty()
 

@@ -56,7 +56,7 @@ class Turns:
                 if deadline.passed:
                     msg = (
                         f"SQLite was not free for {threading.current_thread().name!r} within "
-                        f"{self._timeout:g} s: {self._owner.name!r} has an open transaction.\n"  # type: ignore[union-attr]
+                        f"{self._timeout:g} s: {self._owner.name!r} has an open transaction.\n"
                         "SQLite has one writer at a time, so a test that waits for a task inside "
                         "its own atomic() block waits for ever: wait after the block."
                     )

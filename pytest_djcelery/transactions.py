@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 import warnings
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import count, groupby
+from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from pytest_djcelery import locations
+from pytest_djcelery.blocks import (
+    Block,
+    OpenTransaction,
+    Running,
+    ThreadBlocks,
+    WatchedConnection,
+    serials,
+)
 from pytest_djcelery.errors import (
     DjceleryError,
     SentInTransactionError,
@@ -21,7 +27,7 @@ from pytest_djcelery.errors import (
 )
 from pytest_djcelery.hooks import WatchedHook, run_as_committed, run_in_autocommit
 from pytest_djcelery.journal import HookDiscarded, HookFinished, HookRegistered, HookStarted
-from pytest_djcelery.openers import Opener, function_text, opener_of, sent_in_transaction
+from pytest_djcelery.openers import function_text, opener_of, sent_in_transaction
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
@@ -39,8 +45,6 @@ if TYPE_CHECKING:
 
 Policy = Literal["warn", "error", "ignore"]
 
-# Blocks, scopes and hooks are numbered from one series: what is later is greater.
-_serials = count(1)
 _only_one = threading.Lock()
 
 _HOOK_RAISED = "an earlier hook of the same transaction raised"
@@ -58,94 +62,6 @@ class Publishing:
     hook_location: Location | None
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Scope:
-    """A hook or an eager task that runs: only blocks with a later serial are its own."""
-
-    hook: WatchedHook | None  # None for an eager task
-    serial: int = field(default_factory=lambda: next(_serials))
-
-
-@dataclass(slots=True, eq=False)
-class _Thread:
-    ident: int = field(default_factory=threading.get_ident)
-    blocks: list[_Block] = field(default_factory=list)
-    scopes: list[_Scope] = field(default_factory=list)
-
-    @property
-    def task_began(self) -> int:
-        """The serial of the eager task that runs; blocks opened before it are its sender's."""
-        return next((scope.serial for scope in reversed(self.scopes) if not scope.hook), 0)
-
-    @property
-    def hooks_running(self) -> list[int]:
-        """The serials at which the hooks that run now began."""
-        return [scope.serial for scope in self.scopes if scope.hook]
-
-    @property
-    def transactions(self) -> list[_Transaction]:
-        """The open transactions, outermost first, as the eager task that runs sees them."""
-        began = self.task_began
-        return [block.transaction for block in self.blocks if block.begins and block.serial > began]
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Block:
-    """An atomic block of the code's own."""
-
-    serial: int
-    depth: int  # of ``connection.atomic_blocks``, itself included
-    thread: _Thread
-    transaction: _Transaction
-    begins: bool  # the outermost of its transaction
-    had_written: bool  # what the transaction had done before this block
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Transaction:
-    """What would be a transaction in production, and an execute wrapper that sees its writes."""
-
-    serial: int
-    using: str
-    opener: Opener
-    thread: _Thread
-    on_write: Callable[[_Transaction], None]
-    wrote: bool = False
-    unjudged: list[SentTask] = field(default_factory=list)  # sent before any write
-
-    def __call__(
-        self,
-        execute: Callable[[str, Any, bool, dict[str, Any]], Any],
-        sql: str,
-        params: Any,
-        many: bool,  # noqa: FBT001 - Django's signature
-        context: dict[str, Any],
-    ) -> Any:
-        __tracebackhide__ = True
-        result = execute(sql, params, many, context)  # one that fails has written nothing
-        if (
-            not self.wrote
-            # A connection may be lent to other threads, and an eager task stands for a worker:
-            # neither would write in this transaction in production.
-            and self.thread.ident == threading.get_ident()
-            and self.serial > self.thread.task_began
-            and wrote(sql, context.get("cursor"))
-        ):
-            self.wrote = True
-            self.on_write(self)
-        return result
-
-
-@dataclass(slots=True, eq=False)
-class _Connection:
-    """What the watch knows of a connection. It must not refer to it: it is a weak key."""
-
-    stack: list[Any]  # its ``atomic_blocks``, which ``connect()`` replaces
-    own: list[_Block] = field(default_factory=list)
-    pending: dict[int, WatchedHook] = field(default_factory=dict)
-    running: list[int] = field(default_factory=list)  # serials at which runs of hooks began
-
-
 class TransactionWatch:
     """Runs hooks at the commit that production would have, and judges messages sent before it.
 
@@ -161,7 +77,7 @@ class TransactionWatch:
         self.around_hook = nullcontext
         self._journal = journal
         self._policy = policy
-        self._connections: WeakKeyDictionary[Any, _Connection] = WeakKeyDictionary()
+        self._connections: WeakKeyDictionary[Any, WatchedConnection] = WeakKeyDictionary()
         self._lock = threading.RLock()
         self._local = threading.local()
         self._patches = ExitStack()
@@ -238,7 +154,7 @@ class TransactionWatch:
     def eager_task(self) -> Iterator[None]:
         """Run a task eagerly: the blocks that are open now are not the task's."""
         thread = self._thread()
-        scope = _Scope(hook=None)
+        scope = Running(hook=None)
         thread.scopes.append(scope)
         try:
             yield
@@ -315,13 +231,13 @@ class TransactionWatch:
 
     def _opened(self, connection: BaseDatabaseWrapper, frame: FrameType) -> None:
         known, thread = self._of(connection), self._thread()
-        began, serial = thread.task_began, next(_serials)
+        began, serial = thread.task_began, next(serials)
         transaction = next(
             (b.transaction for b in known.own if b.thread is thread and b.serial > began), None
         )
         begins = transaction is None
         if transaction is None:
-            transaction = _Transaction(
+            transaction = OpenTransaction(
                 serial=serial,
                 using=connection.alias,
                 opener=opener_of(
@@ -332,7 +248,7 @@ class TransactionWatch:
             )
             # In front: ``connection.execute_wrapper()`` takes the last away when it ends.
             connection.execute_wrappers.insert(0, transaction)
-        block = _Block(
+        block = Block(
             serial=serial,
             depth=len(connection.atomic_blocks),
             thread=thread,
@@ -362,7 +278,7 @@ class TransactionWatch:
         simulated = outermost and len(connection.atomic_blocks) > 1
         if failed:
             block.transaction.wrote = block.had_written
-        known.running.append(next(_serials))
+        known.running.append(next(serials))
         committed = False
         try:
             leave()
@@ -394,7 +310,7 @@ class TransactionWatch:
         ):
             register(connection, function, robust)  # raises
             return
-        number = next(_serials)
+        number = next(serials)
         hook = WatchedHook(
             function,
             id=number,
@@ -419,11 +335,11 @@ class TransactionWatch:
                 known.pending[number] = hook
             register(connection, hook, robust)
 
-    def _commit(self, connection: BaseDatabaseWrapper, known: _Connection) -> None:
+    def _commit(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> None:
         """Run the hooks of a transaction that ends inside the test's own."""
         __tracebackhide__ = True
         hooks = self._take(connection, known.pending)
-        known.running.append(next(_serials))
+        known.running.append(next(serials))
         try:
             run_as_committed(hooks)
         finally:
@@ -441,7 +357,7 @@ class TransactionWatch:
                 self._held.append(hook)
                 return None
         hook.started = True
-        thread, scope = self._thread(), _Scope(hook=hook)
+        thread, scope = self._thread(), Running(hook=hook)
         thread.scopes.append(scope)
         error: BaseException | None = None
         self._journal.append(HookStarted(hook=hook.id))
@@ -479,7 +395,9 @@ class TransactionWatch:
         entries[:] = [entry for entry in entries if entry[1] not in taken]
         return taken
 
-    def _settle(self, connection: BaseDatabaseWrapper, known: _Connection, reason: str) -> None:
+    def _settle(
+        self, connection: BaseDatabaseWrapper, known: WatchedConnection, reason: str
+    ) -> None:
         """Record what is no longer in Django's list and never ran as discarded."""
         entries: list[Any] = connection.run_on_commit
         kept = {entry[1].id for entry in entries if self._is_ours(entry)}
@@ -497,14 +415,16 @@ class TransactionWatch:
 
     # -- messages
 
-    def _wrote(self, transaction: _Transaction) -> None:
+    def _wrote(self, transaction: OpenTransaction) -> None:
         __tracebackhide__ = True
         if late := list(transaction.unjudged):
             for other in transaction.thread.transactions:
                 other.unjudged = [each for each in other.unjudged if each not in late]
             self._report(late, transaction, late=True)
 
-    def _report(self, messages: list[SentTask], transaction: _Transaction, *, late: bool) -> None:
+    def _report(
+        self, messages: list[SentTask], transaction: OpenTransaction, *, late: bool
+    ) -> None:
         __tracebackhide__ = True
         policy = self._policy()
         wrote_at = locations.of_caller() if late else None
@@ -533,35 +453,35 @@ class TransactionWatch:
 
     # -- what is known of threads and connections
 
-    def _thread(self) -> _Thread:
-        thread: _Thread | None = getattr(self._local, "thread", None)
+    def _thread(self) -> ThreadBlocks:
+        thread: ThreadBlocks | None = getattr(self._local, "thread", None)
         if thread is None:
-            thread = self._local.thread = _Thread()
+            thread = self._local.thread = ThreadBlocks()
         return thread
 
-    def _known(self) -> list[tuple[Any, _Connection]]:
+    def _known(self) -> list[tuple[Any, WatchedConnection]]:
         with self._lock:
             return list(self._connections.items())
 
-    def _of(self, connection: BaseDatabaseWrapper) -> _Connection:
+    def _of(self, connection: BaseDatabaseWrapper) -> WatchedConnection:
         real = _underlying(connection)
         known = self._connections.get(real)
         if known is None:
             stack = connection.atomic_blocks
             with self._lock:
                 shared = [each for _, each in self._known() if each.stack is stack]
-                known = self._connections[real] = shared[0] if shared else _Connection(stack)
+                known = self._connections[real] = shared[0] if shared else WatchedConnection(stack)
         elif known.stack is not connection.atomic_blocks:  # ``connect()``: all its blocks are gone
             self._forget_blocks(connection, known)
             known.stack = connection.atomic_blocks
         return known
 
-    def _forget_blocks(self, connection: BaseDatabaseWrapper, known: _Connection) -> None:
+    def _forget_blocks(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> None:
         for block in known.own:
             self._forget(connection, block)
         known.own.clear()
 
-    def _forget(self, connection: BaseDatabaseWrapper, block: _Block) -> _Block:
+    def _forget(self, connection: BaseDatabaseWrapper, block: Block) -> Block:
         if block in block.thread.blocks:
             block.thread.blocks.remove(block)
         if block.begins:
@@ -573,54 +493,3 @@ class TransactionWatch:
 def _underlying(connection: BaseDatabaseWrapper) -> Any:
     """The connection that a proxy in ``connections`` stands for: its methods are bound to it."""
     return getattr(connection.validate_thread_sharing, "__self__", connection)
-
-
-# -- SQL
-
-_NO_CODE = re.compile(
-    r"""--[^\n]*|/\*.*?\*/                    # comments
-    |'(?:[^'\\]|\\.|'')*'                     # strings
-    |\$(?P<tag>\w*)\$.*?\$(?P=tag)\$          # PostgreSQL's other strings
-    |"[^"]*"|`[^`]*`|\[\w+\]                  # names
-    """,
-    re.DOTALL | re.VERBOSE,
-)
-_WRITES = re.compile(
-    r"""[\s(]*(?:
-    (?:INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|ALTER|DROP|RENAME|LOAD)\b
-    |CREATE\s+(?!(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\b)
-    |COPY\s+[^\s(]+\s*(?:\([^)]*\)\s*)?FROM\b
-    |WITH\b.*?(?<!FOR\s)(?<!FOR\sNO\sKEY\s)\b(?:INSERT|UPDATE|DELETE|MERGE)\b
-    )""",
-    re.IGNORECASE | re.DOTALL | re.VERBOSE,
-)
-_MAY_MATCH_NOTHING = re.compile(
-    r"[\s(]*(?:UPDATE|DELETE)\b(?!.*\bRETURNING\b)", re.IGNORECASE | re.DOTALL
-)
-
-
-def wrote(sql: object, cursor: Any = None) -> bool:
-    """Whether a statement that was executed has written.
-
-    Args:
-        sql: Text, bytes, or what psycopg composes.
-        cursor: The cursor that executed it. An UPDATE or DELETE that matched no row is no write.
-    """
-    if isinstance(sql, bytes):
-        text = sql.decode(errors="replace")
-    elif hasattr(sql, "as_string"):  # a psycopg ``Composable``
-        text = sql.as_string(getattr(cursor, "cursor", None))
-    else:
-        text = str(sql)
-    writes, may_match_nothing = _classified(text)
-    return writes and not (may_match_nothing and getattr(cursor, "rowcount", -1) == 0)
-
-
-@lru_cache(maxsize=1024)
-def _classified(sql: str) -> tuple[bool, bool]:
-    bare = _NO_CODE.sub(lambda match: " " if match[0][:2] in ("--", "/*") else "x", sql)
-    statements = [" ".join(each.split()) for each in bare.split(";") if each.strip()]
-    return (
-        any(_WRITES.match(each) for each in statements),
-        len(statements) == 1 and _MAY_MATCH_NOTHING.match(statements[0]) is not None,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
@@ -40,10 +40,6 @@ class Results:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    @overload
-    def __getitem__(self, result: ResultSet) -> Outcomes: ...
-    @overload
-    def __getitem__(self, result: AsyncResult | str) -> Outcome: ...
     def __getitem__(self, result: ResultBase | str) -> Outcome | Outcomes:
         """The final outcome.
 
@@ -59,10 +55,6 @@ class Results:
         self._looked(result)
         return self._outcome(task_id)
 
-    @overload
-    def now(self, result: ResultSet) -> Outcomes: ...
-    @overload
-    def now(self, result: AsyncResult | str) -> Outcome: ...
     def now(self, result: ResultBase | str) -> Outcome | Outcomes:
         """The present outcome, without waiting or delivering anything.
 
@@ -77,7 +69,7 @@ class Results:
             self._looked(result)
         return self._outcome(task_id)
 
-    def of(self, task: Any) -> list[Outcome]:
+    def of(self, task: Any) -> list[Outcome | Outcomes]:
         """The outcome of every message of a task (or task name), in publish order. Waits."""
         __tracebackhide__ = True
         name = getattr(task, "name", task)

@@ -32,7 +32,7 @@ class _Strategies(dict[str, Any]):
         return strategy
 
 
-class Consumer(CeleryConsumer):  # type: ignore[misc]  # untyped in celery-types
+class Consumer(CeleryConsumer):
     """Comes back from its wait for messages when it has been given something to do."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -41,9 +41,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # untyped in celery-types
 
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         pending = super().call_soon(p, *args, **kwargs)
-        transport = getattr(self.connection, "transport", None)
-        if hasattr(transport, "interrupt"):
-            transport.interrupt()
+        interrupt = getattr(getattr(self.connection, "transport", None), "interrupt", None)
+        if interrupt is not None:
+            interrupt()
         return pending
 
     @property
@@ -52,10 +52,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # untyped in celery-types
         return bool(self._pending_operations)
 
 
-class SoloPool(solo.TaskPool):  # type: ignore[misc]
+class SoloPool(solo.TaskPool):
     """Runs tasks in the worker's own thread, and tells when one is over."""
 
-    on_task_done: ClassVar[Callable[[], None]]
+    on_task_done: ClassVar[Any]  # a static function of no arguments
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,10 +68,10 @@ class SoloPool(solo.TaskPool):  # type: ignore[misc]
             self.on_task_done()
 
 
-class ThreadPool(thread.TaskPool):  # type: ignore[misc]
+class ThreadPool(thread.TaskPool):
     """Runs tasks in threads that know the app, and tells when one is over."""
 
-    on_task_done: ClassVar[Callable[[], None]]
+    on_task_done: ClassVar[Any]  # a static function of no arguments
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -97,7 +97,7 @@ def pool_class(pool: Any, on_task_done: Callable[[], None]) -> type[BasePool] | 
     return ours and type(ours.__name__, (ours,), {"on_task_done": staticmethod(on_task_done)})
 
 
-class Timer(timer2.Timer):  # type: ignore[misc]
+class Timer(timer2.Timer):
     """Celery's timer thread, woken by new entries and by `stop`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -53,7 +53,8 @@ from pytest_djcelery.errors import (
 from pytest_djcelery.hooks import OnCommit
 from pytest_djcelery.journal import Journal, Published
 from pytest_djcelery.messages import SentTask
-from pytest_djcelery.transactions import TransactionWatch, wrote
+from pytest_djcelery.sql import wrote
+from pytest_djcelery.transactions import TransactionWatch
 
 pytestmark = pytest.mark.skipif(
     "other" not in settings.DATABASES, reason="Django was configured by another module"

@@ -1,0 +1,109 @@
+"""What the watch keeps of atomic blocks while they are open, by thread and by connection."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.sql import wrote
+
+if TYPE_CHECKING:
+    from pytest_djcelery.hooks import WatchedHook
+    from pytest_djcelery.messages import SentTask
+    from pytest_djcelery.openers import Opener
+
+# Blocks, scopes and hooks are numbered from one series: what is later is greater.
+serials = count(1)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Running:
+    """A hook or an eager task that runs: only blocks with a later serial are its own."""
+
+    hook: WatchedHook | None  # None for an eager task
+    serial: int = field(default_factory=lambda: next(serials))
+
+
+@dataclass(slots=True, eq=False)
+class ThreadBlocks:
+    """The own blocks that a thread has open, and what runs in it."""
+
+    ident: int = field(default_factory=threading.get_ident)
+    blocks: list[Block] = field(default_factory=list)
+    scopes: list[Running] = field(default_factory=list)
+
+    @property
+    def task_began(self) -> int:
+        """The serial of the eager task that runs; blocks opened before it are its sender's."""
+        return next((scope.serial for scope in reversed(self.scopes) if not scope.hook), 0)
+
+    @property
+    def hooks_running(self) -> list[int]:
+        """The serials at which the hooks that run now began."""
+        return [scope.serial for scope in self.scopes if scope.hook]
+
+    @property
+    def transactions(self) -> list[OpenTransaction]:
+        """The open transactions, outermost first, as the eager task that runs sees them."""
+        began = self.task_began
+        return [block.transaction for block in self.blocks if block.begins and block.serial > began]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Block:
+    """An atomic block of the code's own."""
+
+    serial: int
+    depth: int  # of ``connection.atomic_blocks``, itself included
+    thread: ThreadBlocks
+    transaction: OpenTransaction
+    begins: bool  # the outermost of its transaction
+    had_written: bool  # what the transaction had done before this block
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class OpenTransaction:
+    """What would be a transaction in production, and an execute wrapper that sees its writes."""
+
+    serial: int
+    using: str
+    opener: Opener
+    thread: ThreadBlocks
+    on_write: Callable[[OpenTransaction], None]
+    wrote: bool = False
+    unjudged: list[SentTask] = field(default_factory=list)  # sent before any write
+
+    def __call__(
+        self,
+        execute: Callable[[str, Any, bool, dict[str, Any]], Any],
+        sql: str,
+        params: Any,
+        many: bool,  # noqa: FBT001 - Django's signature
+        context: dict[str, Any],
+    ) -> Any:
+        __tracebackhide__ = True
+        result = execute(sql, params, many, context)  # one that fails has written nothing
+        if (
+            not self.wrote
+            # A connection may be lent to other threads, and an eager task stands for a worker:
+            # neither would write in this transaction in production.
+            and self.thread.ident == threading.get_ident()
+            and self.serial > self.thread.task_began
+            and wrote(sql, context.get("cursor"))
+        ):
+            self.wrote = True
+            self.on_write(self)
+        return result
+
+
+@dataclass(slots=True, eq=False)
+class WatchedConnection:
+    """What the watch knows of a connection. It must not refer to it: it is a weak key."""
+
+    stack: list[Any]  # its ``atomic_blocks``, which ``connect()`` replaces
+    own: list[Block] = field(default_factory=list)
+    pending: dict[int, WatchedHook] = field(default_factory=dict)
+    running: list[int] = field(default_factory=list)  # serials at which runs of hooks began
