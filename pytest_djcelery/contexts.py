@@ -155,8 +155,7 @@ def session_app(
         AppNotFoundError: when the project has none.
         BadOptionError: for a setting or parameter that the app doesn't have.
     """
-    project = scopes.use_project(find=True)
-    assert project is not None  # noqa: S101 - find=True finds or raises
+    project = scopes.use_project()
     with app_parameters(project.app, dict(parameters or {})) as settings:
         with project.configuration.override(**{**settings, **(config or {})}):
             yield project.app
@@ -181,8 +180,7 @@ def session_worker(
     from pytest_djcelery.workers import lease
 
     settings = _worker_settings(pool, concurrency, parameters, logging)
-    project = scopes.use_project(find=True)
-    assert project is not None  # noqa: S101
+    project = scopes.use_project()
     _prepare(project.app, includes, class_tasks)
     lease.started(project, settings, wake=lambda: None)
     try:

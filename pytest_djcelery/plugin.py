@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     except DjceleryError as error:
         raise pytest.UsageError(str(error)) from None
-    scope.configure(chosen)
+    scope.begin_run(chosen)
     for marker in markers.DECLARED:
         config.addinivalue_line("markers", marker)
     config.pluginmanager.register(fixtures, "djcelery-fixtures")
@@ -60,7 +60,7 @@ def pytest_report_header() -> str | None:
     """Say which app is tested, over which broker and result backend."""
     from pytest_djcelery import scope
 
-    project = scope.use_project(find=False)
+    project = scope.use_imported_project()
     return None if project is None else f"celery: {project.describe()}"
 
 
@@ -128,14 +128,14 @@ def pytest_unconfigure() -> None:
     if "pytest_djcelery.scope" in sys.modules:
         from pytest_djcelery import scope
 
-        scope.release_project()
+        scope.end_run()
 
 
 def _isolate_imported_app() -> None:
     if "celery.app.base" in sys.modules:
         from pytest_djcelery import scope
 
-        scope.use_project(find=False)
+        scope.use_imported_project()
 
 
 def _open_scope() -> Scope | None:

@@ -105,7 +105,7 @@ class Project:
         stack.callback(undo)
 
     def _base_values(self) -> dict[str, Any]:
-        from pytest_djcelery import backend, transport
+        from pytest_djcelery import backend, reachable, transport
 
         values: dict[str, Any] = {}
         if self.options.broker != PROJECT:
@@ -121,6 +121,10 @@ class Project:
             }
             for part in ("user", "password", "vhost", "port", "login_method"):
                 values[f"broker_{part}"] = None
+        if self.options.broker != MEMORY:
+            url = str(values.get("broker_url", self.app.conf.broker_url) or "")
+            given = values.get("broker_transport_options", self.app.conf.broker_transport_options)
+            values |= reachable.bounds(self.app.conf, url, given or {}, self.options.timeout)
         configured = str(self.app.conf.result_backend or "")
         if self.options.result_backend == MEMORY and not configured.startswith(_DJANGO_BACKENDS):
             values["result_backend"] = backend.PATH

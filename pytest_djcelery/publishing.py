@@ -18,6 +18,7 @@ from pytest_djcelery import locations
 from pytest_djcelery.hooks import WatchedHook
 from pytest_djcelery.messages import SentTask
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.reachable import explained
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -211,7 +212,7 @@ def _tapped_senders(tap: Tap) -> Iterator[None]:
         send = create(amqp)
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            with tap.publishing(amqp.app, name, message, options):
+            with tap.publishing(amqp.app, name, message, options), explained(amqp.app, name):
                 return send(producer, name, message, **options)
 
         return send_task_message

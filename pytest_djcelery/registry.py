@@ -44,9 +44,7 @@ def check_registry(*, timeout: float = 60.0) -> None:
         DjceleryError: when the process fails.
     """
     __tracebackhide__ = True
-    project = scopes.use_project(find=True)
-    assert project is not None  # noqa: S101 - find=True finds or raises
-    app = project.app
+    app = scopes.use_project().app
     fresh = _fresh_tasks(app, timeout)
     lost = {name: task for name, task in app.tasks.items() if name not in fresh and not _of_a_test(task)}
     if not lost:

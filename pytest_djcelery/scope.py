@@ -123,57 +123,73 @@ class Scope:
         self.journal.append(Published(message=message, hook=hook, eager=eager))
 
 
-class _State:
-    """The project found for this process, and the scope that is open in it."""
+class _Run:
+    """A pytest run: its options, the project found for it, and the scope that is open in it."""
 
-    options: Options = Options()
-    project: Project | None = None
-    project_stack: ExitStack | None = None
-    scope: Scope | None = None
-    lock = threading.RLock()
-
-
-def configure(options: Options) -> None:
-    """Set the options of the run; before any scope."""
-    _State.options = options
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.project: Project | None = None
+        self.isolation = ExitStack()
+        self.scope: Scope | None = None
 
 
-def use_project(*, find: bool) -> Project | None:
-    """The project's app, isolated from now on.
-
-    ``find=False`` takes it only where the project has imported it by itself.
-    """
-    from pytest_djcelery import project
-
-    with _State.lock:
-        if _State.project is None:
-            found = project.find_app(_State.options) if find else project.imported_app(_State.options)
-            if found is None:
-                return None
-            stack = ExitStack()
-            _State.project = project.Project(found, _State.options)
-            stack.enter_context(_State.project.isolated())
-            _State.project_stack = stack
-        return _State.project
+# The last one counts: a test may run pytest in its own process (`pytester`).
+_runs = [_Run(Options())]
+_lock = threading.RLock()
 
 
-def release_project() -> None:
+def begin_run(options: Options) -> None:
+    """Start a run with its options."""
+    _runs.append(_Run(options))
+
+
+def end_run() -> None:
     """Put the app back as the settings have it, at the end of the run."""
     from pytest_djcelery.workers import lease
 
-    with _State.lock:
-        stack, _State.project_stack, _State.project = _State.project_stack, None, None
-        _State.options = Options()
-        if stack is not None:
+    with _lock:
+        run = _runs.pop()
+        if run.project is not None:
             try:
                 lease.stop()
             finally:
-                stack.close()
+                run.isolation.close()
+
+
+def use_project() -> Project:
+    """The project's app, found and isolated from now on.
+
+    Raises:
+        AppNotFoundError: when the project has none.
+    """
+    from pytest_djcelery.project import find_app
+
+    with _lock:
+        return _runs[-1].project or _isolate(find_app(_runs[-1].options))
+
+
+def use_imported_project() -> Project | None:
+    """The project's app, isolated from now on, if the project has imported it by itself."""
+    from pytest_djcelery.project import imported_app
+
+    with _lock:
+        app = None if _runs[-1].project else imported_app(_runs[-1].options)
+        return _runs[-1].project if app is None else _isolate(app)
+
+
+def _isolate(app: Celery) -> Project:
+    from pytest_djcelery.project import Project
+
+    run = _runs[-1]
+    project = Project(app, run.options)
+    run.isolation.enter_context(project.isolated())
+    run.project = project
+    return project
 
 
 def current() -> Scope | None:
     """The scope that is open."""
-    return _State.scope
+    return _runs[-1].scope
 
 
 @contextmanager
@@ -185,26 +201,21 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
             hooks of pytest do it for one that a fixture opens.
         **changes: replace options of the run, for a scope that is opened here.
     """
-    if _State.scope is not None:
-        yield _State.scope
+    run = _runs[-1]
+    if run.scope is not None:
+        yield run.scope
         return
-    project = use_project(find=True)
-    assert project is not None  # noqa: S101 - find=True finds or raises
-    scope = Scope(project, options_module.replace(_State.options, **changes))
-    with scope.running():
-        _State.scope = scope
-        try:
-            yield scope
-            if checks:
-                failures.judge(scope)
-        finally:
-            _State.scope = None
+    scope = Scope(use_project(), options_module.replace(run.options, **changes))
+    with scope.running(), replaced(run, scope=scope):
+        yield scope
+        if checks:
+            failures.judge(scope)
 
 
 def tidy() -> None:
     """Drop messages that were published outside any scope."""
-    project = _State.project
-    if project is None or _State.scope is not None:
+    project = _runs[-1].project
+    if project is None or current() is not None:
         return
     if project.broker is not None and not project.broker.pristine:
         project.empty()

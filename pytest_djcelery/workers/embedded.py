@@ -77,6 +77,8 @@ class EmbeddedWorker:
             )
             raise BadOptionError(msg)
         self.connections = WorkerConnections()
+        #: Whether messages are on their way, over a broker that can't be asked.
+        self.outstanding: Callable[[], bool] = _nothing
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="celery-worker", daemon=True)
@@ -225,6 +227,8 @@ class EmbeddedWorker:
                 return True
             if transport.delivering or any(broker.depth(name) for name in self._consumed()):
                 return False
+        elif self.outstanding():
+            return False
         if self.busy() or consumer.has_pending_operations:
             return False
         return not any(bucket and bucket.contents for bucket in consumer.task_buckets.values())
@@ -285,6 +289,10 @@ def _limits_changed(app: Celery) -> bool:
 
 
 _MISSING = object()
+
+
+def _nothing() -> bool:
+    return False
 
 
 def _shut_down() -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.journal import Ended, Published
 from pytest_djcelery.workers.embedded import EmbeddedWorker, WorkerSettings
 
 if TYPE_CHECKING:
+    from pytest_djcelery.journal import Journal
     from pytest_djcelery.project import Project
     from pytest_djcelery.scope import Scope
     from pytest_djcelery.transport import Topology
@@ -43,6 +46,8 @@ def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]
     if worker is not None and worker.alive and _Held.wanted == wanted:
         return worker
     stop()
+    if project.broker is None:
+        reachable.check(project.app)
     worker = EmbeddedWorker(project.app, settings, timeout=project.options.timeout, wake=wake)
     worker.start()
     _Held.worker, _Held.wanted = worker, wanted
@@ -62,11 +67,23 @@ def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
         scope.watch.around_hook = stack.enter_context(taking_turns(scope.options.timeout))
         worker = started(scope.project, settings, scope.journal.wake)
         worker.wake = scope.journal.wake
+        worker.outstanding = lambda: _outstanding(scope.journal)
         worker.unpark()
         try:
             yield worker
         finally:
             _give_back(scope, worker)
+
+
+def _outstanding(journal: Journal) -> bool:
+    """Whether a message that is due has not been run yet."""
+    ended = {(event.task_id, event.retries) for event in journal.events(Ended)}
+    now = datetime.now(timezone.utc)
+    return any(
+        (sent.id, sent.retries) not in ended and (sent.eta is None or sent.eta <= now)
+        for event in journal.events(Published)
+        if not event.eager and (sent := event.message)
+    )
 
 
 def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:

@@ -19,6 +19,9 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from pytest_djcelery.workers.threads import enter_worker_thread
 
 
+_POLL = 0.05  # seconds
+
+
 class _Strategies(dict[str, Any]):
     """Knows the tasks that a test registered after the worker had started."""
 
@@ -45,6 +48,18 @@ class Consumer(CeleryConsumer):
         if interrupt is not None:
             interrupt()
         return pending
+
+    def connect(self) -> Any:
+        """Connect; a broker of another kind is asked often, since nothing can interrupt it."""
+        connection = super().connect()
+        if not hasattr(connection.transport, "interrupt"):
+            drain_events = connection.drain_events
+
+            def drain_events_often(timeout: float = _POLL, **options: Any) -> Any:
+                return drain_events(timeout=min(timeout, _POLL), **options)
+
+            connection.drain_events = drain_events_often
+        return connection
 
     @property
     def has_pending_operations(self) -> bool:
