@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.outcomes import Started as Started
     from pytest_djcelery.outcomes import StateChange as StateChange
     from pytest_djcelery.outcomes import Success as Success
+    from pytest_djcelery.reachable import BrokerUnreachableError as BrokerUnreachableError
     from pytest_djcelery.registry import check_registry as check_registry
     from pytest_djcelery.views.outbox import Outbox as Outbox
     from pytest_djcelery.views.results import Results as Results
@@ -62,6 +63,7 @@ _MODULES = {
     "outcomes": (
         "Failure", "Pending", "Progress", "Retrying", "Revoked", "Started", "StateChange", "Success",
     ),
+    "reachable": ("BrokerUnreachableError",),
     "registry": ("check_registry",),
     "views.results": ("Results",),
     "waiting": ("WaitTimeoutError",),

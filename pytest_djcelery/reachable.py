@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LONGEST_POLL = 5.0  # seconds; kombu's Redis transport blocks for a second at a time
 
 
-class BrokerUnreachableError(DjceleryError, OperationalError):
+class BrokerUnreachableError(DjceleryError, OperationalError):  # type: ignore[misc]  # kombu has no types
     """A broker that is not the plugin's own did not answer.
 
     It is the ``OperationalError`` that Celery documents, so code that handles that one still
@@ -24,7 +24,9 @@ class BrokerUnreachableError(DjceleryError, OperationalError):
     """
 
 
-def bounds(conf: Mapping[str, Any], url: str, options: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+def bounds(
+    conf: Mapping[str, Any], url: str, options: Mapping[str, Any], timeout: float
+) -> dict[str, Any]:
     """Settings that keep a try to reach a real broker, and one more, within ``timeout`` seconds.
 
     Args:
@@ -85,7 +87,7 @@ def explained(app: Celery, task: str) -> Iterator[None]:
 def _unreachable(connection: Any, error: Exception, consequence: str) -> BrokerUnreachableError:
     return BrokerUnreachableError(
         f"The broker {connection.as_uri()} does not answer: {error}\n"
-        f"{consequence} The run uses that broker because of djcelery_broker (or --djcelery-broker), "
-        "or of a setting that the test changed.\n"
+        f"{consequence} The run uses that broker because of djcelery_broker "
+        "(or --djcelery-broker), or of a setting that the test changed.\n"
         "Start the broker, or use djcelery_broker = memory (the default), which needs none."
     )

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery import reachable
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.journal import Ended, Published
 from pytest_djcelery.workers.embedded import EmbeddedWorker, WorkerSettings
