@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import UnhandledTaskFailureError, UnhandledTaskFailureWarning
 from pytest_djcelery.journal import Ended, Journal, Looked
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pytest_djcelery.scope import Scope
+
+
+# A call in a formatted traceback.
+_CALL = re.compile(r'\s*File "(?P<path>.+)", line (?P<line>\d+), in (?P<function>.+)')
 
 
 def unhandled(journal: Journal) -> list[Ended]:
@@ -30,14 +35,17 @@ def unhandled(journal: Journal) -> list[Ended]:
 
 def describe(failure: Ended) -> str:
     """Task, id, arguments and attempt in a line."""
-    args = ", ".join(
-        [
-            *map(repr, failure.args or ()),
-            *(f"{name}={value!r}" for name, value in (failure.kwargs or {}).items()),
-        ]
-    )
     attempt = f", attempt {failure.retries + 1}" if failure.retries else ""
-    return f"{failure.task}({args}) [{failure.task_id}]{attempt}"
+    call = call_text(failure.task, failure.args or (), failure.kwargs or {})
+    return f"{call} [{failure.task_id}]{attempt}"
+
+
+def call_text(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """A call of a task as a person would write it."""
+    from pytest_djcelery.wire import shown
+
+    given = [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
+    return f"{task}({', '.join(given)})"
 
 
 def own_traceback(error: BaseException) -> TracebackType | None:
@@ -48,6 +56,18 @@ def own_traceback(error: BaseException) -> TracebackType | None:
     while traceback is not None and in_library(traceback.tb_frame.f_code.co_filename):
         traceback = traceback.tb_next
     return traceback or error.__traceback__
+
+
+def own_calls(text: str) -> Iterator[str]:
+    """The project's own calls in a formatted traceback, in a line each, innermost last."""
+    from pytest_djcelery.locations import in_library, relative
+
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        call = _CALL.match(line)
+        if call and not in_library(call["path"]):
+            source = lines[number + 1].strip() if number + 1 < len(lines) else ""
+            yield f"at {relative(call['path'])}:{call['line']} in {call['function']}: {source}"
 
 
 def judge(scope: Scope) -> None:
@@ -80,6 +100,7 @@ def _lines(failures: list[Ended]) -> Iterator[str]:
     for failure in failures:
         error = failure.value
         yield f"  {describe(failure)}: {type(error).__name__}: {error}"
-    yield "Where the failure is meant, look at it: with pytest.raises(…): result.get(), or"
-    yield "celery_results[result] == Failure(…), or celery_results.of(task)."
-    yield "To let failures pass: @pytest.mark.celery_unhandled_failures('ignore') or djcelery_unhandled_failures."
+    yield "Where the failure is meant, look at it: with pytest.raises(...): result.get(), or"
+    yield "celery_results[result] == Failure(...), or celery_results.of(task)."
+    yield "To let failures pass: @pytest.mark.celery_unhandled_failures('ignore'), or"
+    yield "djcelery_unhandled_failures = ignore for the whole run."

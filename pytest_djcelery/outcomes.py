@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -16,9 +16,20 @@ class StateChange:
 
 
 class Outcome:
-    """Base of all outcomes."""
+    """Base of all outcomes. One that really happened names its ``task``, for texts."""
 
     __slots__ = ()
+    task: str | None
+
+    def __repr__(self) -> str:
+        """As a test would write it."""
+        first, *others = fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
+        shown = [] if first.kw_only else [_written(getattr(self, first.name))]
+        for other in others if shown else (first, *others):
+            value = getattr(self, other.name)
+            if other.repr and value not in (None, other.default):
+                shown.append(f"{other.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class _WithRetries(Outcome):
@@ -31,7 +42,7 @@ class _WithRetries(Outcome):
         return None in (self.retries, other.retries) or self.retries == other.retries
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Success(_WithRetries):
     """The task returned ``value``.
 
@@ -42,6 +53,7 @@ class Success(_WithRetries):
 
     value: Any
     retries: int | None = field(default=None, kw_only=True)
+    task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Success):
@@ -51,7 +63,7 @@ class Success(_WithRetries):
     __hash__ = None  # type: ignore[assignment]  # values need not be hashable
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Failure(_WithRetries):
     """The task raised.
 
@@ -66,6 +78,7 @@ class Failure(_WithRetries):
     match: str | None = field(default=None, kw_only=True)
     retries: int | None = field(default=None, kw_only=True)
     traceback: str | None = field(default=None, kw_only=True, repr=False)
+    task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Failure):
@@ -80,11 +93,12 @@ class Failure(_WithRetries):
     __hash__ = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Revoked(_WithRetries):
     """The task was revoked, or had expired when a worker came to it."""
 
     retries: int | None = field(default=None, kw_only=True)
+    task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Revoked):
@@ -120,21 +134,26 @@ class Outcomes(list[Outcome]):
         return Success([each.value if isinstance(each, Success) else each for each in self])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Pending(Outcome):
     """Nothing is known of the task yet."""
 
+    task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Started(Outcome):
     """A worker has begun (only with ``task_track_started``)."""
 
+    task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Retrying(Outcome):
     """The task waits for its next attempt; ``exception`` is why."""
 
     exception: Any = None
+    task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Retrying):
@@ -146,12 +165,13 @@ class Retrying(Outcome):
     __hash__ = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Progress(Outcome):
     """A custom state that the task set with ``update_state``, and its meta."""
 
     meta: Any = None
     state: str = "PROGRESS"
+    task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -164,6 +184,12 @@ def _same_exception(one: Any, other: Any) -> bool:
             return bool(one == other)
         return isinstance(one, other)
     return type(one) is type(other) and one.args == other.args
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple) and value and all(isinstance(each, type) for each in value):
+        return f"({', '.join(map(_written, value))})"
+    return value.__qualname__ if isinstance(value, type) else repr(value)
 
 
 def _is_type(value: Any) -> bool:

@@ -86,21 +86,29 @@ def pytest_runtest_setup() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose tasks failed unseen."""
-    try:
-        outcome = yield
-    except BaseException:
-        scope = _open_scope()
-        if scope is not None:
-            from pytest_djcelery import reporting
-
-            reporting.add_failures(item, scope)
-        raise
+    outcome = yield
     scope = _open_scope()
     if scope is not None:
-        from pytest_djcelery import reporting
+        from pytest_djcelery import task_reports
 
-        reporting.judge_failures(scope)
+        task_reports.judge_failures(item, scope)
     return outcome
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Explain why a test failed, as far as its tasks tell."""
+    scope = _open_scope() if call.when == "call" else None
+    if scope is None:
+        return (yield)
+    from pytest_djcelery import task_reports
+
+    error = task_reports.explained_error(item, call)
+    report = yield
+    task_reports.add_sections(item, scope, report, error)
+    return report
 
 
 @pytest.hookimpl(wrapper=True)
@@ -114,13 +122,17 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
     return outcome
 
 
-def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+def pytest_assertrepr_compare(
+    config: pytest.Config, op: str, left: object, right: object
+) -> list[str] | None:
     """Explain a comparison that failed."""
     if "pytest_djcelery.publishing" not in sys.modules:
         return None
-    from pytest_djcelery import reporting
+    from pytest_djcelery import reporting, task_reports
 
-    return reporting.compare(op, left, right)
+    lines = reporting.compare(op, left, right) or task_reports.compare(op, left, right)
+    task_reports.remember(config, lines)
+    return lines
 
 
 def pytest_unconfigure() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
 
 from pytest_djcelery.errors import BadOptionError, UnknownResultError
+from pytest_djcelery.failures import call_text
 from pytest_djcelery.journal import Ended, Looked, Published, StateStored
 from pytest_djcelery.outcomes import (
     Failure,
@@ -98,8 +101,8 @@ class Results:
         if isinstance(result, AsyncResult):
             return str(result.id)
         msg = (
-            f"celery_results[{result!r}]: expected what delay() or apply_async() returned, or a task id. "
-            "For every message of a task: celery_results.of(task)."
+            f"celery_results[{result!r}]: expected what delay() or apply_async() returned, or a "
+            "task id. For every message of a task: celery_results.of(task)."
         )
         raise BadOptionError(msg)
 
@@ -117,7 +120,9 @@ class Results:
         )
 
     def _final(self, task_id: str) -> bool:
-        return self._ended(task_id) is not None or self._stored_state(task_id) in states.READY_STATES
+        if self._ended(task_id) is not None:
+            return True
+        return self._stored_state(task_id) in states.READY_STATES
 
     def _ended(self, task_id: str) -> Ended | None:
         """The last attempt if no other follows it."""
@@ -148,7 +153,8 @@ class Results:
     def _name(self, task_id: str) -> str:
         for event in self._scope.journal.events(Published):
             if event.message.id == task_id:
-                return f"{event.message.task} [{task_id}]"
+                sent = event.message
+                return f"{call_text(sent.task, sent.args, sent.kwargs)} [{task_id}]"
         return task_id
 
     def _looked(self, result: ResultBase | str) -> None:
@@ -157,6 +163,9 @@ class Results:
             self._scope.journal.append(Looked(task_id=task_id))
 
     def _outcome(self, task_id: str) -> Outcome:
+        return replace(self._bare_outcome(task_id), task=self._name(task_id))
+
+    def _bare_outcome(self, task_id: str) -> Any:  # noqa: PLR0911 - one for each state
         ended = self._ended(task_id)
         stored = self._scope.app.AsyncResult(task_id)
         state = stored.state
@@ -166,7 +175,8 @@ class Results:
         if state == states.SUCCESS:
             return Success(stored.result, retries=retries)
         if state == states.FAILURE:
-            return Failure(stored.result, retries=retries, traceback=stored.traceback)
+            own = stored.traceback or (ended and _traceback(ended.value))
+            return Failure(stored.result, retries=retries, traceback=own)
         if state == states.REVOKED:
             return Revoked(retries=retries)
         if state == states.RETRY:
@@ -179,9 +189,15 @@ class Results:
 
 
 def _of_ended(ended: Ended) -> Outcome:
-    if ended.state == states.FAILURE or ended.state == "REJECTED":
-        return Failure(ended.value, retries=ended.retries)
+    if ended.state in (states.FAILURE, "REJECTED"):
+        return Failure(ended.value, retries=ended.retries, traceback=_traceback(ended.value))
     if ended.state == states.REVOKED:
         return Revoked(retries=ended.retries)
     value = None if ended.state in _FINAL_WITHOUT_RESULT else ended.value
     return Success(value, retries=ended.retries)
+
+
+def _traceback(error: Any) -> str | None:
+    if getattr(error, "__traceback__", None) is None:
+        return None
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

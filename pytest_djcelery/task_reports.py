@@ -1,0 +1,243 @@
+"""What a test's report says of tasks: failures unseen, outcomes that differ, missing methods."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from io import StringIO
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_djcelery import failures
+from pytest_djcelery.errors import UnhandledTaskFailureWarning
+from pytest_djcelery.locations import in_library
+
+if TYPE_CHECKING:
+    from _pytest._code import Traceback
+
+    from pytest_djcelery.journal import Ended
+    from pytest_djcelery.scope import Scope
+
+_ON_COMMIT_METHODS = ("delay_on_commit", "apply_async_on_commit")
+_MOST = 3  # tracebacks in one report
+_CUT = "Full output truncated"  # pytest's words
+_JUDGED = pytest.StashKey[bool]()
+_LAST_COMPARISON = pytest.StashKey["list[str] | None"]()
+
+
+def judge_failures(item: pytest.Item, scope: Scope) -> None:
+    """Fail a test that passed, or warn, as the options say, if tasks failed unseen."""
+    __tracebackhide__ = True
+    if _kept_errors(item):
+        return
+    scope.settle()
+    found = scope.unhandled_failures()
+    policy = scope.options.unhandled_failures
+    if not found or policy == "ignore":
+        return
+    if policy == "warn":
+        warnings.warn(failures.text(found), UnhandledTaskFailureWarning, stacklevel=2)
+        return
+    own = "\n\n".join(_tracebacks(item, found))
+    item.stash[_JUDGED] = True
+    pytest.fail(f"{failures.text(found)}\n\n{own}", pytrace=False)
+
+
+def _kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]:
+    """The errors of a unittest test case, which pytest raises to nobody.
+
+    Private API (``TestCaseFunction._excinfo``), checked on pytest 8.4 and 9.
+    """
+    return getattr(item, "_excinfo", None) or []
+
+
+def explained_error(item: pytest.Item, call: pytest.CallInfo[None]) -> BaseException | None:
+    """The error that ends a test, with the remedy where there is one."""
+    for info in (call.excinfo, *_kept_errors(item)):
+        if info is not None:
+            each: BaseException | None = info.value
+            while each is not None:
+                explain(each)
+                each = each.__cause__ or each.__context__
+            return info.value
+    return None
+
+
+def add_sections(
+    item: pytest.Item, scope: Scope, report: pytest.TestReport, error: BaseException | None
+) -> None:
+    """Add to a failing test what its tasks raised, and the comparison that pytest cut short."""
+    from pytest_djcelery.journal import Ended
+
+    if not report.failed:
+        return
+    lines = item.config.stash.get(_LAST_COMPARISON, None)
+    if lines and isinstance(error, AssertionError) and _CUT in report.longreprtext:
+        report.sections.append(("celery: the comparison in full", "\n".join(lines)))
+    if _JUDGED in item.stash:
+        return  # it is about nothing else
+    # ``get()`` raises a copy, decoded from the result backend, that knows nothing of the task.
+    found = [
+        each
+        for each in scope.journal.events(Ended)
+        if each.state == "FAILURE" and not each.expected and not _led_to(each.value, error)
+    ]
+    if found:
+        text = "\n\n".join(_tracebacks(item, found))
+        report.sections.append(("celery: tasks that failed in this test", text))
+
+
+def _led_to(cause: object, error: BaseException | None) -> bool:
+    while error is not None:
+        if error is cause:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _tracebacks(item: pytest.Item, found: list[Ended]) -> Iterator[str]:
+    for failure in found[:_MOST]:
+        yield f"{failures.describe(failure)}\n\n{_traceback(item, failure.value)}"
+    if len(found) > _MOST:
+        yield f"... and {len(found) - _MOST} more"
+
+
+def _traceback(item: pytest.Item, error: BaseException) -> str:
+    """A task's own traceback, as pytest shows one.
+
+    ``str()`` of it would lose the indentation of its first line, so it is written to a
+    `TerminalWriter`; private API, checked on pytest 8.4 and 9.
+    """
+    from _pytest._io import TerminalWriter
+
+    explain(error)
+    chosen = item.config.getoption("tbstyle")
+    if error.__traceback__ is None or chosen == "no":
+        return f"{type(error).__name__}: {error}"
+    info = pytest.ExceptionInfo.from_exception(error)
+    written = StringIO()
+    info.getrepr(style="long" if chosen == "auto" else chosen, tbfilter=_filtered).toterminal(
+        TerminalWriter(written)
+    )
+    return written.getvalue().strip("\n")
+
+
+def _filtered(info: pytest.ExceptionInfo[BaseException]) -> Traceback:
+    """From the task on; what lies in libraries beneath it in two lines for each call."""
+    entries = list(info.traceback)
+    library = [in_library(str(entry.path)) for entry in entries]
+    first = library.index(False) if False in library else 0
+    return type(info.traceback)(
+        entry.with_repr_style("short") if of_library else entry
+        for entry, of_library in list(zip(entries, library, strict=True))[first:]
+    )
+
+
+# -- outcomes --------------------------------------------------------------------------------
+
+
+def compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain a failed comparison of outcomes; ``None`` where neither side is one.
+
+    Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary.
+    """
+    from pytest_djcelery.outcomes import Outcome
+
+    if op != "==":
+        return None
+    ours = [each for side in (left, right) for each in _listed(side)]
+    if not any(isinstance(each, Outcome) for each in ours):
+        return None
+    # What Results made knows its task; what a test wrote does not.
+    actual, expected = (left, right)
+    if any(getattr(each, "task", None) for each in _listed(right)):
+        actual, expected = right, left
+    return [f"{left!r} == {right!r}", "", *_differences(actual, expected)]
+
+
+def remember(config: pytest.Config, lines: list[str] | None) -> None:
+    """Keep the explanation of a comparison for a report in which pytest has cut it short."""
+    config.stash[_LAST_COMPARISON] = lines
+
+
+def _listed(side: object) -> list[Any]:
+    return list(side) if isinstance(side, list | tuple) else [side]
+
+
+def _differences(actual: object, expected: object) -> Iterator[str]:
+    from pytest_djcelery.outcomes import Outcomes
+
+    if isinstance(actual, Outcomes) and not isinstance(expected, list | tuple):
+        actual = [actual.as_one]
+    happened, wanted = _listed(actual), _listed(expected)
+    if len(happened) != len(wanted):
+        yield f"Expected {len(wanted)} outcomes, there are {len(happened)}."
+    for index, (mine, theirs) in enumerate(zip_longest(happened, wanted, fillvalue=_Absent())):
+        if mine == theirs:
+            continue
+        place = f"[{index}] " if isinstance(expected, list | tuple) else ""
+        yield f"{place}{getattr(mine, 'task', None) or 'the task'}"
+        yield f"  expected: {theirs!r}"
+        yield f"  happened: {mine!r}"
+        yield from (f"  {line}" for line in _reasons(mine, theirs))
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+def _reasons(actual: Any, expected: Any) -> Iterable[str]:
+    """Which property differs, where it can't be seen at once; the task's own traceback."""
+    from pytest_djcelery.outcomes import Failure, Pending
+
+    wanted, counted = getattr(expected, "retries", None), getattr(actual, "retries", None)
+    if None not in (wanted, counted) and wanted != counted:
+        yield f"retries: expected {wanted}, happened {counted}"
+    match = getattr(expected, "match", None)
+    if isinstance(actual, Failure) and match is not None:
+        yield f"match: {match!r} was searched in {str(actual.exception)!r}"
+    if isinstance(actual, Pending):
+        yield "now() does not wait; celery_results[result] waits for the final outcome."
+    text = getattr(actual, "traceback", None)
+    if text:
+        yield from failures.own_calls(text)
+
+
+# -- delay_on_commit -------------------------------------------------------------------------
+
+
+def explain_missing_methods(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Explain the error that ends a test, if it is one that has a remedy."""
+    for info in (call.excinfo, *(getattr(item, "_excinfo", None) or ())):
+        error: BaseException | None = info and info.value
+        while error is not None:
+            explain(error)
+            error = error.__cause__ or error.__context__
+
+
+def explain(error: BaseException) -> None:
+    """Say why a task has no ``delay_on_commit``, and what to do."""
+    if not isinstance(error, AttributeError) or error.name not in _ON_COMMIT_METHODS:
+        return
+    from celery import Task
+
+    task = error.obj
+    if not isinstance(task, Task) or hasattr(error, "_djcelery_explained"):
+        return
+    error._djcelery_explained = True  # type: ignore[attr-defined]
+    bases = [base for base in type(task).__mro__[1:] if base not in (Task, object)]
+    base = f"{bases[0].__module__}.{bases[0].__qualname__}" if bases else "celery.Task"
+    note = (
+        f"{task.name} is built on {base}, which is no DjangoTask, so it has no {error.name}.\n"
+        "To fix: let that class inherit from celery.contrib.django.task.DjangoTask, not from "
+        f"celery.Task; or call transaction.on_commit(lambda: {task.name.rpartition('.')[2]}"
+        ".delay(...)) yourself."
+    )
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        error.args = (f"{error}\n{note}",)
