@@ -14,7 +14,7 @@ the later steps, links, follow-ups) and retries are messages of the outbox, but 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -24,11 +24,17 @@ from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.listing import Listing, Matcher
 from pytest_djcelery.matching import Difference, Expected, check_signature
 from pytest_djcelery.messages import SentTask
-from pytest_djcelery.option_rules import signatures_of, told_by_message, told_by_signature
+from pytest_djcelery.option_rules import (
+    BOOKKEEPING,
+    signatures_of,
+    told_by_message,
+    told_by_signature,
+)
 from pytest_djcelery.wire import equal, shown
 
-# What freezing writes into a canvas; of a canvas of its own it says nothing.
-_BOOKKEEPING = frozenset(["chain", "chord", "group_id", "group_index", "parent_id", "reply_to", "root_id"])
+CANVAS_NAMES = ("chain", "chord", "chunks", "group")
+# Of a canvas of its own these say nothing: freezing writes them.
+_NOT_OWN = BOOKKEEPING | {"chain"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +133,7 @@ def _parallel(signature: Signature) -> Parallel:
 
 
 def _own(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in _BOOKKEEPING}
+    return {name: value for name, value in options.items() if name not in _NOT_OWN}
 
 
 def _followed_by(line: Line, more: Line) -> Line:
@@ -180,10 +186,23 @@ def _set(item: Step | Parallel, options: Mapping[str, Any]) -> Step | Parallel:
 
 
 def _with_options(signature: Signature, options: Mapping[str, Any]) -> Signature:
-    copy = Signature(dict(signature), app=signature._app)  # type: ignore[arg-type]
+    copy = Signature(dict(signature), app=signature._app)
     copy._type = signature._type
     copy.options = {k: v for k, v in options.items() if not (k == "chain" and v is None)}
     return copy
+
+
+def first_task(written: Mapping[str, Any]) -> str | None:
+    """The name of the task that is published first."""
+    line = line_of(written)
+    while line:
+        item = line[0]
+        if isinstance(item, Step):
+            return str(
+                item.source["task"] if isinstance(item.source, Signature) else item.source.task
+            )
+        line = item.members[0] if item.members else item.body
+    return None
 
 
 def as_signature(value: Mapping[str, Any] | Signature) -> Signature:
@@ -249,9 +268,7 @@ def _unit(position: int, message: SentTask) -> _Unit:
     group_id, chord = (
         _membership(message.chain[-1]) if message.chain else (message.group_id, message.chord)
     )
-    return _Unit(
-        position=position, line=line, messages=(message,), group_id=group_id, chord=chord
-    )
+    return _Unit(position=position, line=line, messages=(message,), group_id=group_id, chord=chord)
 
 
 def _together(group_id: str, units: Sequence[_Unit]) -> _Unit:
@@ -267,7 +284,8 @@ def _together(group_id: str, units: Sequence[_Unit]) -> _Unit:
         position=units[0].position,
         line=(parallel,),
         messages=tuple(message for unit in units for message in unit.messages),
-        group_id=around,
+        # Celery 5.7 writes the header's own id into the body of a chord that is in no group.
+        group_id=around if around != group_id else None,
         chord=body,
     )
 
@@ -426,9 +444,7 @@ class CanvasEntry:
         check_signature(written)
         if isinstance(written, Signature):
             serializer = self.messages[0].serializer
-            yield from _differing(
-                line_of(written), self.line, "", serializer, after_result=False
-            )
+            yield from _differing(line_of(written), self.line, "", serializer, after_result=False)
         elif not equal(written, self):
             yield Difference(property="canvas", expected=shown(written), actual=repr(self))
 
@@ -450,8 +466,14 @@ class _Written:
 class Canvas(Listing[CanvasEntry]):
     """Every canvas that was started, in publish order; compares with a list of signatures."""
 
-    def __init__(self, messages: Iterable[SentTask], description: str) -> None:
+    def __init__(
+        self,
+        messages: Iterable[SentTask],
+        description: str,
+        circumstances: Callable[[], list[str]] = list,
+    ) -> None:
         self._entries = canvas_of(messages)
+        self._circumstances = circumstances
         self.description = description
 
     def items(self) -> Sequence[CanvasEntry]:
@@ -460,7 +482,5 @@ class Canvas(Listing[CanvasEntry]):
     def matcher(self, written: object) -> Matcher[CanvasEntry]:
         return _Written(written)
 
-    def __repr__(self) -> str:
-        from pytest_djcelery.reporting import describe_listing
-
-        return describe_listing(self)
+    def circumstances(self) -> list[str]:
+        return self._circumstances()

@@ -46,6 +46,19 @@ class Listing(Sequence[T]):
             NotASignatureError: it can't be compared with an item.
         """
 
+    def circumstances(self) -> list[str]:
+        """What may explain that there is nothing."""
+        return []
+
+    def remedies(self, matcher: Matcher[T]) -> list[str]:  # noqa: ARG002 - for subclasses
+        """What may explain that there is no match."""
+        return []
+
+    def __repr__(self) -> str:
+        from pytest_djcelery.reporting import describe_listing
+
+        return describe_listing(self)
+
     def __len__(self) -> int:
         return len(self.items())
 

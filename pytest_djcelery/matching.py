@@ -111,12 +111,11 @@ class Alike:
         if self.matches(message):
             return []
         if isinstance(self.written, SentTask):
-            pairs = [
+            return [
                 Difference(property=name, expected=shown(mine), actual=shown(theirs))
                 for name in ("task", "id", "retries", "sent_at")
                 if (mine := getattr(self.written, name)) != (theirs := getattr(message, name))
             ]
-            return pairs
         return [Difference(property="message", expected=shown(self.written), actual=message.task)]
 
 
@@ -170,13 +169,18 @@ class Expected:
         try:
             _signature_of(self._run).bind(*self._prefix, *self._args, **self._kwargs)
         except TypeError as error:
-            return f"{error}: the task is {self.written['task']}{_signature_of(self._run)}"
+            return f"{error}; the task is {self.written['task']}{_bare(self._run)}"
         return None
 
     @property
     def registered(self) -> bool:
         """Whether the signature's app knows the task."""
         return self._run is not None
+
+    @property
+    def known(self) -> list[str]:
+        """The tasks that the signature's app knows."""
+        return [name for name in self._app.tasks if not name.startswith("celery.")]
 
     def unsendable(self, serializer: str) -> list[tuple[str, object]]:
         """The arguments that ``serializer`` can't carry, each with its name."""
@@ -220,12 +224,22 @@ def _call_difference(
                 expected=shown(leaf.expected),
                 actual=shown(leaf.actual),
             )
+    for name in [name for name in theirs if name not in mine]:
+        yield Difference(
+            property=f"{prefix}{name}", expected=repr(ABSENT), actual=shown(theirs[name])
+        )
 
 
 @lru_cache(maxsize=256)
 def _signature_of(run: Callable[..., object]) -> inspect.Signature:
     """The signature of a task's function; a bound task's is without ``self``."""
     return inspect.signature(run)
+
+
+def _bare(run: Callable[..., object]) -> inspect.Signature:
+    signature = _signature_of(run)
+    parameters = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return inspect.Signature(parameters)
 
 
 def _bind(
@@ -239,11 +253,19 @@ def _bind(
     except (TypeError, ValueError):
         return None
     bound.apply_defaults()
-    return bound.arguments
+    call = dict(bound.arguments)
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            more = call.pop(name)
+            # A positional-only parameter may share its name with one of ``**more``.
+            call.update({(f"**{key}" if key in call else key): more[key] for key in more})
+    return call
 
 
 def kind_of(signature: Signature) -> str:
     """``chain``, ``group``, ``chord``, ``chunks``, or ``task`` for a plain signature."""
+    if isinstance(signature, chunks):
+        return "chunks"  # Celery gives it no type of its own
     return signature.subtask_type or "task"
 
 
@@ -262,7 +284,7 @@ def check_signature(written: object) -> None:
     )
 
 
-def _remedy(written: object) -> str:
+def _remedy(written: object) -> str:  # noqa: PLR0911 - a list of cases
     if isinstance(written, Task):
         short = str(written.name).rpartition(".")[2]
         return f"This is the task itself: call .s(...) with the arguments: {short}.s(...)."

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from celery.app.base import Celery
 from celery.canvas import Signature
-from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu import Exchange, Queue
 
-from pytest_djcelery.wire import Leaf, differing, equal, is_wildcard, same, shown
+from pytest_djcelery.wire import ABSENT, Leaf, differing, equal, is_wildcard, same, shown
 
 if TYPE_CHECKING:
+    from celery.app.base import Celery
+
     from pytest_djcelery.messages import SentTask
 
 TOLERANCE: Final = 1.0  # seconds between two times that count as the same
@@ -39,7 +39,14 @@ NOT_SET: Final = _Untold("not set")
 # ``None`` means "none" for these; for every other option it means Celery's default, whatever
 # that is, and then there is nothing to compare.
 _NONE_MEANS_NONE: Final = frozenset(
-    ["chain", "chord", "countdown", "eta", "expires", "group_id", "link", "link_error", "parent_id", "priority", "shadow", "soft_time_limit", "time_limit"]
+    {
+        *("chain", "chord", "countdown", "eta", "expires", "group_id", "link", "link_error"),
+        *("parent_id", "priority", "shadow", "soft_time_limit", "time_limit"),
+    }
+)
+# What ``Signature.freeze`` writes into a signature; no one writes it by hand.
+BOOKKEEPING: Final = frozenset(
+    {"chord", "group_id", "group_index", "parent_id", "reply_to", "root_id", "stamped_headers"}
 )
 _SIGNATURES: Final = frozenset({"chain", "chord", "link", "link_error"})
 
@@ -96,7 +103,22 @@ _FIELDS: Final = {
     "task_id": "id",
     **{
         name: name
-        for name in ["queue", "routing_key", "exchange", "eta", "expires", "priority", "retries", "headers", "root_id", "parent_id", "group_id", "chain", "chord", "serializer"]
+        for name in [
+            "queue",
+            "routing_key",
+            "exchange",
+            "eta",
+            "expires",
+            "priority",
+            "retries",
+            "headers",
+            "root_id",
+            "parent_id",
+            "group_id",
+            "chain",
+            "chord",
+            "serializer",
+        ]
     },
 }
 
@@ -153,7 +175,7 @@ def _header_differences(
 ) -> Iterator[OptionDifference]:
     for key, value in expected.items():
         leaf: Leaf
-        for leaf in differing(value, found.get(key, NOT_SET), serializer, f"header {key!r}"):
+        for leaf in differing(value, found.get(key, ABSENT), serializer, f"header {key!r}"):
             yield OptionDifference(leaf.path, shown(leaf.expected), shown(leaf.actual))
 
 
@@ -183,12 +205,13 @@ def _same_time(expected: Any, found: Any, actual: Told, app: Celery) -> bool:
 
 
 def _moment(value: Any, app: Celery) -> datetime | None:
-    """An aware time; Celery's workers take naive ones to be in the app's timezone."""
+    """The moment that the record of a message would show for a value of the option."""
+    from pytest_djcelery.publishing import _moment as recorded
+
     try:
-        moment = maybe_iso8601(value)
-    except (TypeError, ValueError):
+        return recorded(app, value) if isinstance(value, (str, datetime)) else None
+    except ValueError:
         return None
-    return maybe_make_aware(moment, app.timezone) if isinstance(moment, datetime) else None
 
 
 def _near(left: float, right: float) -> bool:
@@ -236,15 +259,16 @@ def option_text(name: str, value: object) -> str:
     return shown(_name(value))
 
 
-def _actual_text(
-    name: str, found: object, options: Mapping[str, Any], actual: Told
-) -> str:
+def _actual_text(name: str, found: object, options: Mapping[str, Any], actual: Told) -> str:
     if name == "countdown" and isinstance(found, float):
-        return f"{found:.6g}"
-    if name == "expires" and isinstance(found, datetime) and actual.sent_at is not None:
-        if isinstance(options.get("expires"), (int, float)):
-            return f"{(found - actual.sent_at).total_seconds():.6g}"
+        return f"{round(found, 1):g}"
+    in_seconds = isinstance(options.get(name), (int, float))
+    if name == "expires" and in_seconds and isinstance(found, datetime) and actual.sent_at:
+        return f"{round((found - actual.sent_at).total_seconds(), 1):g}"
     if name in ("routing_key", "exchange") and actual.option("exchange") == "":
         # amqp.send_task_message: both are needed, or Celery goes by the queue alone.
-        return f"{option_text(name, found)} (Celery publishes straight to the queue unless both exchange and routing_key are set)"
+        return (
+            f"{option_text(name, found)} (Celery publishes straight to the queue unless both "
+            "exchange and routing_key are set)"
+        )
     return option_text(name, found)

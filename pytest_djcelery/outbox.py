@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from celery.app.task import Task
-from celery.canvas import Signature
 from kombu import Queue
 
 from pytest_djcelery.canvas import Canvas
 from pytest_djcelery.errors import BadOptionError, DjceleryError
-from pytest_djcelery.journal import Event, Journal, Published
+from pytest_djcelery.journal import (
+    Event,
+    HookDiscarded,
+    HookRegistered,
+    HookStarted,
+    Journal,
+    Published,
+)
 from pytest_djcelery.listing import Listing, Matcher
 from pytest_djcelery.matching import expectation
 from pytest_djcelery.messages import SentTask
@@ -21,6 +26,9 @@ from pytest_djcelery.wire import shown
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from celery.app.task import Task
+    from celery.canvas import Signature
 
 
 class NotOneMessageError(DjceleryError, AssertionError):
@@ -83,10 +91,26 @@ class Outbox(Listing[SentTask]):
     def matcher(self, written: object) -> Matcher[SentTask]:
         return expectation(written)
 
-    def __repr__(self) -> str:
-        from pytest_djcelery.reporting import describe_listing
-
-        return describe_listing(self)
+    def circumstances(self) -> list[str]:
+        started: set[int] = set()
+        registered: dict[int, HookRegistered] = {}
+        discarded: dict[int, str] = {}
+        for event in self._journal.events(Event):
+            if isinstance(event, HookRegistered):
+                registered[event.hook] = event
+            elif isinstance(event, HookStarted):
+                started.add(event.hook)
+            elif isinstance(event, HookDiscarded):
+                discarded[event.hook] = event.reason
+        return [
+            f"The on_commit hook {event.function} ({event.location}) was discarded: "
+            f"{discarded[hook]}; see celery_on_commit.discarded."
+            if hook in discarded
+            else f"The on_commit hook {event.function} ({event.location}) still waits for its "
+            "commit; see celery_on_commit.pending."
+            for hook, event in registered.items()
+            if hook not in started or hook in discarded
+        ]
 
     # -- views -------------------------------------------------------------------------------
 
@@ -136,7 +160,7 @@ class Outbox(Listing[SentTask]):
     @property
     def canvas(self) -> Canvas:
         """The chains, groups, chords and single tasks that these messages started."""
-        return Canvas(self.items(), f"{self.description}.canvas")
+        return Canvas(self.items(), f"{self.description}.canvas", self.circumstances)
 
     # -- questions ---------------------------------------------------------------------------
 
@@ -221,9 +245,7 @@ class _View(Outbox):
     """The messages of an outbox that a condition holds for."""
 
     def __init__(self, source: Outbox, suffix: str, holds: Callable[[SentTask], bool]) -> None:
-        super().__init__(
-            source._journal, timeout=source._timeout, situation=source.situation
-        )
+        super().__init__(source._journal, timeout=source._timeout, situation=source.situation)
         self.source = source
         self.description = source.description + suffix
         self._suffix = suffix
@@ -240,6 +262,33 @@ class _View(Outbox):
             self._messages += [each for each in items[self._checked : end] if self._holds(each)]
             self._checked = end
             return self._messages
+
+    def remedies(self, matcher: Matcher[SentTask]) -> list[str]:
+        elsewhere = [message for message in self.root.items() if matcher.matches(message)]
+        found = []
+        for message in elsewhere[:1]:
+            where = f" ({message.location})" if message.location else ""
+            if self._suffix == ".after_commit" and message.transaction == "atomic":
+                found.append(
+                    f"It was sent inside the open transaction{where}: a worker can run it before "
+                    "the commit. Send it with .delay_on_commit(...) or .apply_async_on_commit(...)."
+                )
+            elif self._suffix == ".after_commit":
+                found.append(
+                    f"It was sent outside any transaction and by no on_commit hook{where}. "
+                    "With .delay_on_commit(...) it waits for the commit wherever it is called."
+                )
+            else:
+                found.append(
+                    f"{self.root.description} has it, {self.description} leaves it out: queue "
+                    f"{message.queue!r}, transaction {message.transaction!r}{where}."
+                )
+        return found
+
+    @property
+    def root(self) -> Outbox:
+        """The outbox that this shows a part of."""
+        return self.source.root if isinstance(self.source, _View) else self.source
 
     def clear(self) -> None:
         raise DjceleryError(

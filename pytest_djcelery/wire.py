@@ -57,10 +57,11 @@ def same(expected: object, actual: object, serializer: str) -> bool:
     return next(differing(expected, actual, serializer), None) is None
 
 
-def differing(
-    expected: object, actual: object, serializer: str, path: str = ""
-) -> Iterator[Leaf]:
+def differing(expected: object, actual: object, serializer: str, path: str = "") -> Iterator[Leaf]:
     """Every place where ``actual`` is not what arrives when ``expected`` is sent."""
+    if actual is ABSENT:  # not even ``mock.ANY`` equals what isn't there
+        yield Leaf(path, expected, actual)
+        return
     if equal(expected, actual):
         return
     if is_wildcard(expected) or type(expected) in _PLAIN:
@@ -105,8 +106,6 @@ def equal(left: object, right: object) -> bool:
 
 
 def _equal_when_sent(expected: object, actual: object, serializer: str) -> bool:
-    if actual is ABSENT:
-        return False
     arrived = when_sent(expected, serializer)
     return arrived is not _UNSENDABLE and equal(arrived, actual)
 

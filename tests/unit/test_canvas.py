@@ -1,0 +1,152 @@
+"""Chains, groups and chords, rebuilt from real publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from celery import chain, chord, group
+
+from pytest_djcelery.canvas import canvas_of
+from pytest_djcelery.errors import NotASignatureError
+from tests.unit.sending import Sent, message, new_app
+
+APP = new_app()
+ADD, MUL, TOTAL = (APP.tasks[f"shop.{name}"] for name in ("add", "mul", "total"))
+
+
+@pytest.fixture
+def sent() -> Iterator[Sent]:
+    with Sent(APP).recording() as recording:
+        yield recording
+
+
+# Written afresh for each use: publishing freezes parts of a canvas in place.
+CANVASES: dict[str, Callable[[], Any]] = {
+    "add(1, 2)": lambda: ADD.s(1, 2),
+    "chain": lambda: chain(ADD.s(1, 2), MUL.s(3)),
+    "chain with si": lambda: chain(ADD.s(1, 2), MUL.si(3, 4), MUL.s(5)),
+    "chain in chain": lambda: chain(ADD.s(3), chain(MUL.s(3), MUL.s(4)), TOTAL.s()),
+    "group": lambda: group(ADD.s(1), MUL.s(2, 3)),
+    "group of one": lambda: group([ADD.s(9)]),
+    "chord": lambda: chord([ADD.s(1), ADD.s(2)], TOTAL.s()),
+    "chord of one": lambda: chord([ADD.s(8)], TOTAL.s()),
+    "chain to group": lambda: ADD.s(1) | group(MUL.s(1), MUL.s(2)),
+    "group in the middle": lambda: chain(ADD.s(1), group(MUL.s(2), MUL.s(3)), TOTAL.s()),
+    "chord in the middle": lambda: chain(
+        ADD.s(1), chord([MUL.s(1), MUL.s(2)], TOTAL.s()), MUL.s(7)
+    ),
+    "two groups in a chain": lambda: chain(
+        group(ADD.s(1), ADD.s(2)), TOTAL.s(), group(MUL.s(1), MUL.s(2))
+    ),
+    "chord and what follows": lambda: chord([ADD.s(1), ADD.s(3)], TOTAL.s()) | MUL.s(4) | ADD.s(5),
+    "chain in group": lambda: group(chain(ADD.s(1), MUL.s(2)), ADD.s(3)),
+    "chain in header and body": lambda: chord(
+        [chain(ADD.s(1), MUL.s(2)), ADD.s(3)], chain(TOTAL.s(), MUL.s(2))
+    ),
+    "chord in group": lambda: group(chord([ADD.s(1), ADD.s(2)], TOTAL.s()), ADD.s(3)),
+    "chord in chord": lambda: chord([chord([ADD.s(1), ADD.s(2)], TOTAL.s()), ADD.s(3)], TOTAL.s()),
+    "group in group": lambda: group(ADD.s(1), group(MUL.s(1, 1), MUL.s(2, 2))),
+    "group in header": lambda: chord(group(ADD.s(1), group(MUL.s(1, 1), MUL.s(2, 2))), TOTAL.s()),
+    "chunks": lambda: ADD.chunks([(1, 2), (3, 4), (5, 6)], 2),
+    "map": lambda: ADD.map([1, 2]),
+    "steps with options": lambda: chain(ADD.s(1).set(queue="q"), MUL.s(2, 4).set(countdown=5)),
+    "chain with options": lambda: chain(ADD.s(5), MUL.s(2)).set(priority=3),
+    "chain with errback": lambda: chain(ADD.s(6), MUL.s(2)).on_error(TOTAL.s()),
+    "chain with link": lambda: chain(ADD.s(7), MUL.s(2)).set(link=TOTAL.s()),
+    "group with options": lambda: group(ADD.s(4), ADD.s(2)).set(priority=4),
+    "chord with options": lambda: chord([ADD.s(1), ADD.s(9)], TOTAL.s()).set(priority=5),
+}
+
+
+@pytest.mark.parametrize("name", CANVASES)
+def test_a_canvas_equals_what_publishing_it_sends(name: str, sent: Sent) -> None:
+    CANVASES[name]().apply_async()
+    assert sent.outbox.canvas == [CANVASES[name]()]
+    assert CANVASES[name]() in sent.outbox.canvas
+
+
+def test_canvases_are_told_apart_and_come_in_publish_order(sent: Sent) -> None:
+    for write in CANVASES.values():
+        write().apply_async()
+    entries = sent.outbox.canvas
+    assert len(entries) == len(CANVASES)
+    for position, write in enumerate(CANVASES.values()):
+        assert entries.index(write()) == position
+
+
+def test_a_step_that_differs_is_told_by_its_place(sent: Sent) -> None:
+    chain(ADD.s(1, 2), MUL.s(3), group(ADD.s(4), ADD.s(5)), TOTAL.s()).apply_async()
+    [entry] = sent.outbox.canvas
+    expected = chain(ADD.s(1, 2), MUL.si(3, 3), group(ADD.s(4), ADD.s(6)), TOTAL.s().set(queue="q"))
+    assert [(each.property, each.expected, each.actual) for each in entry.differing(expected)] == [
+        ("step 2: kind", "immutable, .si(...)", "takes the result before it, .s(...)"),
+        ("step 2: args", "(3, 3)", "(3,)"),
+        ("step 3, member 2: argument y", "6", "5"),
+        ("step 3, body: queue", "'q'", "not set"),
+    ]
+
+
+def test_another_shape_is_told_as_a_whole(sent: Sent) -> None:
+    group(ADD.s(1), ADD.s(2)).apply_async()
+    ADD.delay(1)
+    parallel, single = sent.outbox.canvas
+    assert [(each.property, each.expected) for each in single.differing(group(ADD.s(1)))] == [
+        ("kind", "group(shop.add.s(1))")
+    ]
+    assert [each.actual for each in parallel.differing(chord([ADD.s(1), ADD.s(2)], TOTAL.s()))] == [
+        "group(shop.add.s(1), shop.add.s(2))"
+    ]
+    assert [each.actual for each in parallel.differing(group(ADD.s(1), ADD.s(2), ADD.s(3)))] == [
+        "group(shop.add.s(1), shop.add.s(2))"
+    ]
+
+
+def test_the_previous_result_counts_as_the_first_argument_of_a_later_step(sent: Sent) -> None:
+    chain(ADD.s(1, 2), ADD.s(y=3)).apply_async()
+    assert sent.outbox.canvas == [chain(ADD.s(1, 2), ADD.s(3))]
+    assert sent.outbox.canvas != [chain(ADD.s(1, 2), ADD.s(x=3))]
+
+
+def test_wildcards_work_in_later_steps(sent: Sent) -> None:
+    chain(ADD.s(1, 2), MUL.s({"rows": [1, 2]})).apply_async()
+    assert sent.outbox.canvas == [chain(ADD.s(ANY, 2), MUL.s({"rows": [ANY, 2]}))]
+    assert sent.outbox.canvas == [ANY]
+    assert sent.outbox.canvas != [chain(ADD.s(ANY, 2), MUL.s({"rows": [ANY, 3]}))]
+
+
+def test_the_id_of_a_group_is_compared_where_it_is_set(sent: Sent) -> None:
+    group(ADD.s(1), ADD.s(2)).apply_async(task_id="mine")
+    assert sent.outbox.canvas == [group(ADD.s(1), ADD.s(2)).set(task_id="mine")]
+    assert sent.outbox.canvas != [group(ADD.s(1), ADD.s(2)).set(task_id="other")]
+
+
+def test_what_tasks_send_and_retries_start_no_canvas() -> None:
+    assert canvas_of([message(parent_id="p"), message(retries=1)]) == []
+    [entry] = canvas_of([message("celery.chord_unlock"), message("shop.add", 1)])
+    assert entry == ADD.s(1)
+    assert repr(entry) == "shop.add.s(1)"
+
+
+def test_many_groups_are_put_together_in_linear_time(sent: Sent) -> None:
+    messages = [message("shop.add", at, group_id=f"group-{at // 2}") for at in range(4000)]
+    entries = canvas_of(messages)
+    assert len(entries) == 2000
+    assert entries[-1] == group(ADD.s(3998), ADD.s(3999))
+
+
+@pytest.mark.parametrize("written", [ADD, "shop.add", 5])
+def test_what_is_no_signature_is_refused(written: Any, sent: Sent) -> None:
+    ADD.delay(1)
+    with pytest.raises(NotASignatureError):
+        sent.outbox.canvas == [written]  # noqa: B015
+
+
+def test_entries_are_unhashable_as_the_signatures_they_equal(sent: Sent) -> None:
+    ADD.delay(1)
+    with pytest.raises(TypeError):
+        hash(sent.outbox.canvas[0])
+    assert sent.outbox.canvas == sent.outbox.canvas
+    assert sent.outbox.canvas[0] != 5

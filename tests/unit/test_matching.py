@@ -1,0 +1,344 @@
+"""How a message compares with a signature."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from celery import chain, chord, group, signature
+from django.utils.functional import lazystr
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu import Exchange, Queue
+
+from pytest_djcelery.errors import NotASignatureError
+from pytest_djcelery.matching import check_signature, differences, matches
+from pytest_djcelery.wire import same, shown, when_sent
+from tests.unit.sending import Sent, message, new_app
+
+APP = new_app()
+ADD, MUL, MAIL = (APP.tasks[f"shop.{name}"] for name in ("add", "mul", "send_email"))
+
+
+@pytest.fixture
+def sent() -> Iterator[Sent]:
+    with Sent(APP).recording() as recording:
+        yield recording
+
+
+def told(written: Any, sent: Any) -> list[tuple[str, str, str]]:
+    return [(each.property, each.expected, each.actual) for each in differences(written, sent)]
+
+
+# -- the call --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        ADD.s(1, 2),
+        ADD.s(1, y=2),
+        ADD.s(y=2, x=1),
+        ADD.s(1, 2, z=0),
+        ADD.si(1, 2),
+        signature("shop.add", args=(1, 2), app=APP),
+    ],
+)
+def test_the_same_call_matches_however_it_is_written(written: Any, sent: Sent) -> None:
+    ADD.delay(1, y=2)
+    assert matches(written, sent.last())
+    assert differences(written, sent.last()) == []
+    assert sent.last() == written
+    assert written == sent.last()
+
+
+def test_another_task_with_the_same_arguments_does_not_match() -> None:
+    assert not matches(MUL.s(1, 2), message("shop.add", 1, 2))
+    assert told(MUL.s(1, 2), message("shop.add", 1, 2)) == [("task", "shop.mul", "shop.add")]
+
+
+def test_a_bound_task_compares_without_self() -> None:
+    assert matches(MAIL.s(user_pk=1), message("shop.send_email", 1))
+    assert matches(MAIL.s(1), message("shop.send_email", kwargs={"user_pk": 1}))
+
+
+def test_each_differing_argument_is_told_by_its_name() -> None:
+    assert told(ADD.s(1, 2, 5, z=3), message("shop.add", 2, 3, 5, kwargs={"z": 4, "w": 1})) == [
+        ("argument x", "1", "2"),
+        ("argument y", "2", "3"),
+        ("argument z", "3", "4"),
+        ("argument w", "missing", "1"),
+    ]
+
+
+def test_a_difference_deep_inside_an_argument_is_told_by_its_place() -> None:
+    rows = {"rows": [{"id": 1}, {"id": 2}]}
+    assert told(ADD.s(rows), message("shop.add", {"rows": [{"id": 1}, {"id": 3, "n": 0}]})) == [
+        ("argument x['rows'][1]['id']", "2", "3"),
+        ("argument x['rows'][1]['n']", "missing", "0"),
+    ]
+
+
+def test_a_call_that_fits_no_signature_compares_as_it_was_written() -> None:
+    assert told(MAIL.s(), message("shop.send_email", 1)) == [("args", "()", "(1,)")]
+    assert matches(MAIL.s(1, 2, 3), message("shop.send_email", 1, 2, 3))
+
+
+def test_a_task_that_is_not_registered_compares_as_it_was_written() -> None:
+    written = signature("other.task", args=(1,), kwargs={"y": 2}, app=APP)
+    assert matches(written, message("other.task", 1, kwargs={"y": 2}))
+    assert told(written, message("other.task", 1, 2)) == [
+        ("args", "(1,)", "(1, 2)"),
+        ("kwargs['y']", "2", "missing"),
+    ]
+
+
+NUMBERS = st.integers() | st.booleans() | st.none() | st.text()
+VALUES = st.recursive(
+    NUMBERS | st.floats() | st.uuids() | st.decimals(allow_nan=False) | st.datetimes() | st.dates(),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text().filter(lambda key: not key.startswith("__")), inner)
+    ),
+    max_leaves=10,
+)
+
+
+@given(values=st.lists(st.integers(), min_size=2, max_size=2), data=st.data())
+def test_any_split_of_a_call_into_args_and_kwargs_matches(values: list[int], data: Any) -> None:
+    def split() -> tuple[tuple[int, ...], dict[str, int]]:
+        at = data.draw(st.integers(0, 2))
+        return tuple(values[:at]), dict(list(zip("xy", values, strict=True))[at:])
+
+    (args, kwargs), (args2, kwargs2) = split(), split()
+    assert matches(MUL.s(*args, **kwargs), message("shop.mul", *args2, kwargs=kwargs2))
+
+
+@given(
+    values=st.lists(NUMBERS, min_size=1, max_size=5),
+    other=NUMBERS,
+    data=st.data(),
+)
+def test_no_call_with_one_argument_changed_matches(
+    values: list[Any], other: Any, data: Any
+) -> None:
+    at = data.draw(st.integers(0, len(values) - 1))
+    changed = [*values[:at], other, *values[at + 1 :]]
+    expected = values[at] == other or (at == len(values) == 1 and other == 0 == values[at])
+    assert matches(ADD.s(*changed), message("shop.add", *values)) is expected
+
+
+@given(value=VALUES)
+def test_a_value_equals_what_arrives_of_it(value: Any) -> None:
+    assert same(value, when_sent(value, "json"), "json")
+    assert same([{"deep": (value,)}], when_sent([{"deep": (value,)}], "json"), "json")
+    assert same(value, when_sent(value, "pickle"), "pickle")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        uuid.UUID(int=7),
+        Decimal("1.50"),
+        datetime(2026, 1, 2, tzinfo=timezone.utc),
+        lazystr("later"),
+        (1, (2, 3)),
+        {1: "one"},
+        b"bytes",
+    ],
+)
+def test_a_value_that_json_changes_on_the_way_matches(value: Any, sent: Sent) -> None:
+    ADD.delay(value, y=[value])
+    assert matches(ADD.s(value, [value]), sent.last())
+    assert not matches(ADD.s([value], value), sent.last())
+
+
+def test_pickle_keeps_a_tuple_a_tuple() -> None:
+    assert not matches(ADD.s([1]), message("shop.add", (1,), serializer="pickle"))
+    assert matches(ADD.s((1,)), message("shop.add", (1,), serializer="pickle"))
+
+
+def test_what_can_not_be_sent_matches_nothing() -> None:
+    assert told(ADD.s({1}), message("shop.add", [1])) == [("argument x", "{1}", "[1]")]
+
+
+def test_mock_any_works_at_any_depth() -> None:
+    nested = message("shop.add", {"rows": [[1, "two"]]}, 3)
+    assert matches(ADD.s({"rows": [(ANY, "two")]}, ANY), nested)
+    assert not matches(ADD.s({"rows": [(ANY, "three")]}, ANY), nested)
+    assert not matches(ADD.s({"rows": [ANY], "more": ANY}, ANY), nested)
+
+
+def test_dirty_equals_works_at_any_depth_and_in_options() -> None:
+    dirty = pytest.importorskip("dirty_equals")
+    nested = message("shop.add", {"rows": [[1, "two"]]}, 3, priority=5)
+    assert matches(ADD.s({"rows": [(dirty.IsInt, dirty.IsStr)]}, dirty.IsPositive), nested)
+    assert not matches(ADD.s({"rows": [(dirty.IsStr, dirty.IsStr)]}, 3), nested)
+    assert matches(ADD.s(ANY, ANY).set(priority=dirty.IsInt(gt=4)), nested)
+    assert not matches(ADD.s(ANY, ANY).set(priority=dirty.IsInt(gt=5)), nested)
+
+
+# -- options ---------------------------------------------------------------------------------
+
+LATER = datetime(2040, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"queue": "mail"}, {"queue": "other"}),
+    ({"queue": Queue("mail", Exchange("post"), "post.mail")}, {"queue": "mail2"}),
+    ({"exchange": Exchange("post"), "routing_key": "post.mail"}, {"exchange": "other"}),
+    ({"exchange": "post", "routing_key": "post.mail"}, {"routing_key": "post.other"}),
+    ({"countdown": 60}, {"countdown": 63}),
+    ({"countdown": 60}, {"countdown": None}),
+    ({"eta": LATER}, {"eta": LATER + timedelta(seconds=2)}),
+    ({"eta": datetime(2040, 1, 2, 3)}, {"eta": datetime(2040, 1, 2, 3, tzinfo=timezone.utc)}),  # noqa: DTZ001
+    ({"eta": LATER.isoformat()}, {"eta": "not a time"}),
+    ({"expires": 30}, {"expires": 33}),
+    ({"expires": LATER}, {"expires": LATER - timedelta(seconds=2)}),
+    ({"priority": 3}, {"priority": 4}),
+    ({"headers": {"tenant": "a", "n": [1]}}, {"headers": {"tenant": "b"}}),
+    ({"headers": {"tenant": "a"}}, {"headers": {"absent": 1}}),
+    ({"task_id": "one"}, {"task_id": "two"}),
+    ({"link": MUL.s(2)}, {"link": MUL.s(3)}),
+    ({"link": MUL.s(2)}, {"link": []}),
+    ({"link": [MUL.s(2), MUL.si(1, 1)]}, {"link": [MUL.s(2), MUL.s(1, 1)]}),
+    ({"link": chain(MUL.s(2), MUL.s(3))}, {"link": chain(MUL.s(2), MUL.s(4))}),
+    ({"link_error": MAIL.s()}, {"link_error": MAIL.s().set(queue="errors")}),
+    ({"retries": 2}, {"retries": 1}),
+    ({"root_id": "r"}, {"root_id": "s"}),
+    ({"parent_id": "p"}, {"parent_id": "q"}),
+    ({"group_id": "g"}, {"group_id": "h"}),
+    ({"time_limit": 10, "soft_time_limit": 5}, {"time_limit": 5}),
+    ({"time_limit": 10, "soft_time_limit": 5}, {"soft_time_limit": None}),
+    ({"shadow": "name"}, {"shadow": "other"}),
+    ({"ignore_result": True}, {"ignore_result": False}),
+    ({"serializer": "pickle"}, {"serializer": "json"}),
+    ({"chain": [MUL.s(3), MUL.s(2)]}, {"chain": [MUL.s(2), MUL.s(3)]}),
+    ({"chord": MUL.s(3)}, {"chord": MUL.s(2)}),
+    ({"stamped_headers": ["by"], "by": "me"}, {"stamped_headers": ["by"], "by": "you"}),
+]
+
+
+@pytest.mark.parametrize(("same_as_sent", "other"), OPTIONS)
+def test_each_option_that_is_set_is_compared(
+    same_as_sent: dict[str, Any], other: dict[str, Any], sent: Sent
+) -> None:
+    ADD.s(1).set(**same_as_sent).apply_async()
+    assert told(ADD.s(1).set(**same_as_sent), sent.last()) == []
+    assert matches(ADD.s(1), sent.last())
+    [(name, _, _)] = told(ADD.s(1).set(**other), sent.last())
+    assert name.split()[0] in (*other, "header")
+
+
+@pytest.mark.parametrize("name", ["countdown", "eta", "expires", "priority", "link", "group_id"])
+def test_none_asks_for_a_message_without(name: str, sent: Sent) -> None:
+    ADD.delay(1)
+    assert matches(ADD.s(1).set(**{name: None}), sent.last())
+
+
+def test_none_leaves_to_celery_what_always_has_a_value(sent: Sent) -> None:
+    ADD.delay(1)
+    assert matches(ADD.s(1).set(queue=None, serializer=None, task_id=None), sent.last())
+
+
+def test_the_countdown_counts_where_an_eta_is_set_as_well(sent: Sent) -> None:
+    written = ADD.s(1).set(countdown=5, eta=LATER)
+    written.apply_async()
+    assert matches(written, sent.last())
+
+
+def test_an_option_that_the_message_can_not_tell_is_told(sent: Sent) -> None:
+    ADD.delay(1)
+    assert told(ADD.s(1).set(compression="gzip"), sent.last()) == [
+        ("compression", "'gzip'", "the message doesn't tell")
+    ]
+
+
+def test_a_routing_key_that_celery_drops_is_explained(sent: Sent) -> None:
+    ADD.s(1).set(routing_key="x").apply_async()
+    [(name, expected, actual)] = told(ADD.s(1).set(routing_key="x"), sent.last())
+    assert (name, expected) == ("routing_key", "'x'")
+    assert actual == (
+        "'celery' (Celery publishes straight to the queue unless both exchange and routing_key "
+        "are set)"
+    )
+
+
+def test_times_and_signatures_are_told_as_a_person_writes_them(sent: Sent) -> None:
+    ADD.s(1).set(countdown=60, expires=90, link=MUL.s(2)).apply_async()
+    assert told(ADD.s(1).set(countdown=5, expires=9, link=MUL.si(2, 3)), sent.last()) == [
+        ("countdown", "5", "60"),
+        ("expires", "9", "90"),
+        ("link", "shop.mul.si(2, 3)", "[shop.mul.s(2)]"),
+    ]
+
+
+def test_a_frozen_signature_matches_its_own_message(sent: Sent) -> None:
+    written = ADD.s(1)
+    written.freeze()
+    written.apply_async()
+    assert matches(written, sent.last())
+
+
+# -- what is no signature --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", [ADD.s(1), chain(ADD.s(1), ADD.s(2)), ANY, message()])
+def test_what_can_be_compared_is_let_through(written: Any) -> None:
+    check_signature(written)
+    assert not matches(MUL.s(1, 1), message())
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        (ADD, "call .s(...) with the arguments: add.s(...)"),
+        (APP.AsyncResult("1"), "look the outcome up with celery_results[result]"),
+        ("shop.add", "celery_outbox.of('proj.tasks.add')"),
+        ({"task": "shop.add"}, "celery.signature(the_dictionary)"),
+        ([ADD.s(1)], "assert celery_outbox == [add.s(1, 2)]"),
+        (test_a_bound_task_compares_without_self, "has no @shared_task or @app.task"),
+        (5, "Call .s(...) on the task with the arguments that you expect."),
+        (None, "got None (NoneType)"),
+    ],
+)
+def test_what_is_no_signature_is_refused_with_what_to_write(written: Any, remedy: str) -> None:
+    with pytest.raises(NotASignatureError) as caught:
+        matches(written, message())
+    text = str(caught.value)
+    assert text.startswith("expected a Celery signature such as add.s(1, 2), got ")
+    assert remedy in text
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [
+        (chain(ADD.s(1), ADD.s(2)), "chain"),
+        (group(ADD.s(1), ADD.s(2)), "group"),
+        (chord([ADD.s(1), ADD.s(2)], ADD.s()), "chord"),
+        (ADD.chunks([(1, 2)], 1), "chunks"),
+    ],
+)
+def test_a_canvas_is_pointed_to_the_canvas_of_the_outbox(written: Any, kind: str) -> None:
+    with pytest.raises(NotASignatureError, match=r"celery_outbox\.canvas") as caught:
+        matches(written, message())
+    assert f"A {kind} is sent as" in str(caught.value)
+
+
+def test_a_message_equals_itself_alone() -> None:
+    one, other = message(), message()
+    assert matches(one, one)
+    assert [name for name, _, _ in told(one, other)] == ["id", "sent_at"]
+
+
+def test_a_text_is_shortened_and_survives_a_broken_repr() -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert len(shown("x" * 1000)) < 170
+    assert shown(Broken()) == "<Broken whose repr raises RuntimeError>"

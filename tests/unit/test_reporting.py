@@ -1,0 +1,254 @@
+"""What a user reads when a comparison fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from celery import chain, chord, group, signature
+
+from pytest_djcelery.journal import HookDiscarded, HookRegistered, HookStarted
+from pytest_djcelery.reporting import compare, describe_call
+from tests.unit.sending import LOCATION, Sent, message, new_app
+
+APP = new_app()
+ADD, MUL, MAIL, TOTAL = (
+    APP.tasks[f"shop.{name}"] for name in ("add", "mul", "send_email", "total")
+)
+OUTSIDE = "  (shop/views.py:12 in sign_up, outside any transaction)"
+INSIDE = "  (shop/views.py:12 in sign_up, inside an open transaction)"
+
+
+@pytest.fixture
+def sent() -> Iterator[Sent]:
+    with Sent(APP).recording() as recording:
+        yield recording
+
+
+def text(op: str, left: Any, right: Any) -> str:
+    lines = compare(op, left, right)
+    assert lines is not None
+    return "\n".join(lines)
+
+
+def expected(*lines: str) -> str:
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("call", "described"),
+    [
+        (MAIL.s(1), "shop.send_email.s(1)"),
+        (MAIL.si(1, subject="Hi"), "shop.send_email.si(1, subject='Hi')"),
+        (ADD.s(1).set(queue="q", countdown=3), "shop.add.s(1).set(queue='q', countdown=3)"),
+        (ADD.s(1).set(link=MUL.s(2)), "shop.add.s(1).set(link=shop.mul.s(2))"),
+        (ADD.s(MUL.s(2)), "shop.add.s(shop.mul.s(2))"),
+        (chain(ADD.s(1), MUL.s(2)), "chain(shop.add.s(1), shop.mul.s(2))"),
+        (group(ADD.s(1), MUL.s(2)), "group(shop.add.s(1), shop.mul.s(2))"),
+        (chord([ADD.s(1), ADD.s()], MUL.s()), "chord([shop.add.s(1), shop.add.s()], shop.mul.s())"),
+        (ADD.chunks([(1, 2)], 1), "shop.add.chunks([(1, 2)], 1)"),
+        (message("shop.add", 1, kwargs={"y": 2}), "shop.add.s(1, y=2)"),
+        (ANY, "<ANY>"),
+        (5, "5"),
+    ],
+)  # fmt: skip
+def test_a_call_is_written_as_a_person_writes_it(call: Any, described: str) -> None:
+    assert describe_call(call) == described
+
+
+def test_what_is_not_ours_is_left_alone(sent: Sent) -> None:
+    assert compare("==", [1], [2]) is None
+    assert compare("in", 1, [2]) is None
+    assert compare("<", sent.outbox, []) is None
+
+
+def test_a_missing_message_shows_the_nearest_with_each_difference(sent: Sent) -> None:
+    MAIL.delay(2)
+    ADD.delay(1)
+    assert text("in", MAIL.s(3).set(queue="mail", countdown=10), sent.outbox) == expected(
+        "shop.send_email.s(3).set(queue='mail', countdown=10) in celery_outbox",
+        "",
+        "Expected: shop.send_email.s(3).set(queue='mail', countdown=10)",
+        "Nearest miss:",
+        f"  [0] shop.send_email.s(2){OUTSIDE}",
+        "        argument user_pk: expected 3, sent 2",
+        "        queue: expected 'mail', sent 'celery'",
+        "        countdown: expected 10, sent None",
+        "Also sent:",
+        f"  [1] shop.add.s(1){OUTSIDE}",
+    )
+
+
+def test_lists_show_what_is_missing_unexpected_and_as_expected(sent: Sent) -> None:
+    for call in (ADD.s(1), MAIL.s(1), MUL.s(2, 3)):
+        call.apply_async()
+    assert text("==", sent.outbox, [ADD.s(1), MAIL.s(2)]) == expected(
+        "celery_outbox == [shop.add.s(1), shop.send_email.s(2)]",
+        "",
+        "Expected 2, sent 3.",
+        "Not sent:",
+        "  [1] shop.send_email.s(2)",
+        "      Nearest miss:",
+        f"        [1] shop.send_email.s(1){OUTSIDE}",
+        "              argument user_pk: expected 2, sent 1",
+        "Sent, but not expected:",
+        f"  [2] shop.mul.s(2, 3){OUTSIDE}",
+        "As expected:",
+        f"  [0] shop.add.s(1){OUTSIDE}",
+    )
+    assert text("==", [ADD.s(1), MAIL.s(2)], sent.outbox) == text(
+        "==", sent.outbox, [ADD.s(1), MAIL.s(2)]
+    )
+
+
+def test_only_the_order_differs(sent: Sent) -> None:
+    ADD.delay(1)
+    MUL.delay(1, 2)
+    assert text("==", sent.outbox, [ANY, ADD.s(1)]) == expected(
+        "celery_outbox == [<ANY>, shop.add.s(1)]",
+        "",
+        "Expected the same messages in another order:",
+        "  [0] <ANY>  sent as [1]",
+        "  [1] shop.add.s(1)  sent as [0]",
+        "Sent:",
+        f"  [0] shop.add.s(1){OUTSIDE}",
+        f"  [1] shop.mul.s(1, 2){OUTSIDE}",
+        "To fix: If the order doesn't matter, ask for each: assert add.s(1) in celery_outbox.",
+    )
+
+
+def test_messages_too_many_say_how_to_compare_a_part(sent: Sent) -> None:
+    ADD.delay(1)
+    assert text("==", sent.outbox, []) == expected(
+        "celery_outbox == []",
+        "",
+        "Expected 0, sent 1.",
+        "Sent, but not expected:",
+        f"  [0] shop.add.s(1){OUTSIDE}",
+        "To fix: Add what is meant to be sent to the list; or compare a part of it: "
+        "celery_outbox.of(task), or with celery_outbox.record() as sent: ...",
+    )
+
+
+def test_not_in_and_not_equal_show_what_was_sent(sent: Sent) -> None:
+    assert text("!=", sent.outbox, []).endswith("They are equal.\nNothing was sent.")
+    ADD.delay(1)
+    MUL.delay(1, 2)
+    assert text("not in", ADD.s(ANY), sent.outbox) == expected(
+        "shop.add.s(<ANY>) not in celery_outbox",
+        "",
+        "Expected no message like: shop.add.s(<ANY>)",
+        "Sent:",
+        f"  [0] shop.add.s(1){OUTSIDE}",
+    )
+
+
+def test_an_empty_outbox_points_to_mocks(sent: Sent) -> None:
+    assert text("in", ADD.s(1), sent.outbox) == expected(
+        "shop.add.s(1) in celery_outbox",
+        "",
+        "Expected: shop.add.s(1)",
+        "celery_outbox is empty.",
+        "To fix: Check that the code that sends it runs, and that nothing stands in its place: "
+        "a mock of delay() or apply_async() sends nothing.",
+    )
+
+
+def test_an_empty_outbox_points_to_hooks_that_did_not_run(sent: Sent) -> None:
+    for number in (1, 2, 3):
+        sent.journal.append(
+            HookRegistered(
+                hook=number, location=LOCATION, using="default", robust=False, function="add.delay"
+            )
+        )
+    sent.journal.append(HookStarted(hook=1))
+    sent.journal.append(HookDiscarded(hook=2, reason="its block was rolled back"))
+    hook = "The on_commit hook add.delay (shop/views.py:12 in sign_up)"
+    for listing in (sent.outbox, sent.outbox.canvas):
+        assert text("==", listing, [ADD.s(1)]).splitlines()[-3:] == [
+            "To fix:",
+            f"  - {hook} was discarded: its block was rolled back; see celery_on_commit.discarded.",
+            f"  - {hook} still waits for its commit; see celery_on_commit.pending.",
+        ]
+
+
+def test_a_message_sent_before_the_commit_points_to_delay_on_commit(sent: Sent) -> None:
+    sent.transaction = "atomic"
+    MAIL.delay(1)
+    lines = text("in", MAIL.s(1), sent.outbox.after_commit).splitlines()
+    assert lines[3] == "celery_outbox.after_commit is empty."
+    assert lines[4] == (
+        "To fix: It was sent inside the open transaction (shop/views.py:12 in sign_up): a worker "
+        "can run it before the commit. Send it with .delay_on_commit(...) or "
+        ".apply_async_on_commit(...)."
+    )
+
+
+def test_a_message_sent_outside_any_transaction_says_so(sent: Sent) -> None:
+    MAIL.delay(1)
+    assert "sent outside any transaction and by no on_commit hook" in text(
+        "in", MAIL.s(1), sent.outbox.after_commit
+    )
+
+
+def test_a_message_that_another_view_has_says_where_it_is(sent: Sent) -> None:
+    MAIL.delay(1)
+    assert (
+        "celery_outbox has it, celery_outbox.on_queue('mail') leaves it out: queue 'celery', "
+        "transaction 'autocommit'"
+    ) in text("==", sent.outbox.on_queue("mail"), [MAIL.s(1)])
+
+
+def test_a_call_that_does_not_fit_its_task_says_so(sent: Sent) -> None:
+    MAIL.delay(1)
+    assert text("in", MAIL.s(), sent.outbox).splitlines()[-2:] == [
+        "        args: expected (), sent (1,)",
+        (
+            "To fix: shop.send_email.s() can't be sent at all: missing a required argument: "
+            "'user_pk'; the task is shop.send_email(user_pk, subject='Welcome')."
+        ),
+    ]
+
+
+def test_a_task_that_is_not_registered_suggests_names(sent: Sent) -> None:
+    ADD.delay(1)
+    lines = text("in", signature("shop.ad", args=(1,), app=APP), sent.outbox).splitlines()
+    assert "        task: expected shop.ad, sent shop.add" in lines
+    assert lines[-1].startswith("To fix: No task is registered as 'shop.ad': check the name")
+    assert "Did you mean shop.add" in lines[-1]
+
+
+def test_an_argument_that_can_not_be_sent_says_so(sent: Sent) -> None:
+    ADD.delay(1)
+    assert text("in", ADD.s({1}), sent.outbox).splitlines()[-1] == (
+        "To fix: argument 0 of shop.add.s({1}) is of type set, which json can't carry: expect "
+        "what the task is given in its place, such as a primary key."
+    )
+
+
+def test_long_listings_are_cut_and_say_how_much_is_left(sent: Sent) -> None:
+    for x in range(25):
+        ADD.delay(x)
+    lines = text("==", sent.outbox, []).splitlines()
+    assert lines[2] == "Expected 0, sent 25."
+    assert lines[-2] == "  … and 15 more"
+    many = text("==", sent.outbox.of(MUL), [MUL.s(x, x) for x in range(25)]).splitlines()
+    assert "  … and 15 more" in many
+    assert many[0].endswith("… 15 more]")
+
+
+def test_a_canvas_shows_the_step_that_differs(sent: Sent) -> None:
+    sent.transaction = "atomic"
+    chain(ADD.s(1), MUL.s(2)).apply_async()
+    assert text("==", sent.outbox.canvas, [chain(ADD.s(1), MUL.s(3))]) == expected(
+        "celery_outbox.canvas == [chain(shop.add.s(1), shop.mul.s(3))]",
+        "",
+        "Expected 1, sent 1.",
+        "Not sent:",
+        "  [0] chain(shop.add.s(1), shop.mul.s(3))",
+        "      Nearest miss:",
+        f"        [0] chain(shop.add.s(1), shop.mul.s(2)){INSIDE}",
+        "              step 2: argument y: expected 3, sent 2",
+    )
