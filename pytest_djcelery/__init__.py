@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pytest_djcelery.errors import UnknownResultError as UnknownResultError
     from pytest_djcelery.errors import UnknownSettingWarning as UnknownSettingWarning
     from pytest_djcelery.errors import WorkerError as WorkerError
-    from pytest_djcelery.hooks import Hook as Hook
-    from pytest_djcelery.hooks import OnCommit as OnCommit
     from pytest_djcelery.locations import Location as Location
     from pytest_djcelery.messages import SentTask as SentTask
     from pytest_djcelery.outcomes import Failure as Failure
@@ -43,6 +41,8 @@ if TYPE_CHECKING:
     from pytest_djcelery.outcomes import Success as Success
     from pytest_djcelery.reachable import BrokerUnreachableError as BrokerUnreachableError
     from pytest_djcelery.registry import check_registry as check_registry
+    from pytest_djcelery.transactions.hooks import Hook as Hook
+    from pytest_djcelery.transactions.hooks import OnCommit as OnCommit
     from pytest_djcelery.views.outbox import Outbox as Outbox
     from pytest_djcelery.views.results import Results as Results
     from pytest_djcelery.views.worker import Worker as Worker
@@ -56,7 +56,7 @@ _MODULES = {
         "SentInTransactionWarning", "UnhandledTaskFailureError", "UnhandledTaskFailureWarning",
         "UnknownResultError", "UnknownSettingWarning", "WorkerError",
     ),
-    "hooks": ("Hook", "OnCommit"),
+    "transactions.hooks": ("Hook", "OnCommit"),
     "locations": ("Location",),
     "messages": ("SentTask",),
     "views.outbox": ("Outbox",),

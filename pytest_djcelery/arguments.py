@@ -11,7 +11,9 @@ def explain_unserializable(error: Exception, task: str, body: Any, serializer: s
     """Add to an ``EncodeError`` the arguments at fault and the remedy."""
     args, kwargs, _ = body
     culprits = [
-        *_culprits(serializer, ((f"argument {place + 1}", value) for place, value in enumerate(args))),
+        *_culprits(
+            serializer, ((f"argument {place + 1}", value) for place, value in enumerate(args))
+        ),
         *_culprits(serializer, ((f"argument {name!r}", value) for name, value in kwargs.items())),
     ]
     lines = [f"{task} was not sent: the {serializer!r} serializer can't encode its arguments."]
@@ -37,7 +39,13 @@ def _culprits(serializer: str, named: Iterator[tuple[str, Any]]) -> Iterator[tup
 
 def _innermost(value: Any, serializer: str) -> Any:
     """The part of a container that is at fault, where it is one part."""
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    parts = (
+        value.values()
+        if isinstance(value, Mapping)
+        else value
+        if isinstance(value, list | tuple)
+        else ()
+    )
     for _, part in _culprits(serializer, (("", part) for part in parts)):
         return part
     return value

@@ -149,9 +149,7 @@ class Configuration:
     def _effective(self, keys: Any) -> dict[str, Any]:
         return {key: self.app.conf.get(key) for key in keys}
 
-    def _change(
-        self, layers: list[Layer], keys: Mapping[str, Any], *, django: bool = True
-    ) -> None:
+    def _change(self, layers: list[Layer], keys: Mapping[str, Any], *, django: bool = True) -> None:
         changes = self._changes()
         before = self._effective(keys)
         leaving = self._fingerprint()
@@ -161,7 +159,9 @@ class Configuration:
             top = next((la.values[key] for la in reversed(layers) if key in la.values), _MISSING)
             self._set_conf(changes, key, top)
             if django:
-                shown = (la.values[key] for la in reversed(layers) if la.django and key in la.values)
+                shown = (
+                    la.values[key] for la in reversed(layers) if la.django and key in la.values
+                )
                 self._set_django(key, next(shown, _MISSING))
         self._refresh(before, keep=self._computed.get(self._fingerprint()))
         self._prune()

@@ -13,7 +13,7 @@ from pytest_djcelery.project import app_parameters
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.hooks import OnCommit
+    from pytest_djcelery.transactions.hooks import OnCommit
     from pytest_djcelery.views.outbox import Outbox
     from pytest_djcelery.views.results import Results
     from pytest_djcelery.views.worker import SessionWorker, Worker
@@ -60,7 +60,7 @@ def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
     Args:
         whole_test: show those that the test registered before the block, too.
     """
-    from pytest_djcelery.hooks import OnCommit
+    from pytest_djcelery.transactions.hooks import OnCommit
 
     with scopes.entered() as scope:
         yield OnCommit(scope.journal, scope.watch, since=0 if whole_test else len(scope.journal))
@@ -190,7 +190,10 @@ def session_worker(
 
 
 def _worker_settings(
-    pool: Any, concurrency: int, parameters: Mapping[str, Any] | None, logging: bool  # noqa: FBT001
+    pool: Any,
+    concurrency: int,
+    parameters: Mapping[str, Any] | None,
+    logging: bool,  # noqa: FBT001
 ) -> WorkerSettings:
     from pytest_djcelery.workers.embedded import WorkerSettings
 

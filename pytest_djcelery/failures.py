@@ -42,7 +42,7 @@ def describe(failure: Ended) -> str:
 
 def call_text(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """A call of a task as a person would write it."""
-    from pytest_djcelery.wire import shown
+    from pytest_djcelery.matching.wire import shown
 
     given = [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
     return f"{task}({', '.join(given)})"

@@ -15,7 +15,7 @@ from pytest_djcelery import contexts, markers, scope
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.hooks import OnCommit
+    from pytest_djcelery.transactions.hooks import OnCommit
     from pytest_djcelery.views.outbox import Outbox
     from pytest_djcelery.views.results import Results
     from pytest_djcelery.views.worker import SessionWorker, Worker

@@ -73,7 +73,10 @@ def configuration(node: pytest.Item) -> dict[str, Any]:
 
 
 def _call(marker: pytest.Mark) -> str:
-    shown = [*map(repr, marker.args), *(f"{name}={value!r}" for name, value in marker.kwargs.items())]
+    shown = [
+        *map(repr, marker.args),
+        *(f"{name}={value!r}" for name, value in marker.kwargs.items()),
+    ]
     return f"({', '.join(shown)})"
 
 

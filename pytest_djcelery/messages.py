@@ -58,7 +58,7 @@ class SentTask:
         from celery.canvas import Signature
 
         if isinstance(other, Signature):
-            from pytest_djcelery.matching import matches
+            from pytest_djcelery.matching.signatures import matches
 
             return matches(other, self)
         if isinstance(other, SentTask):

@@ -54,7 +54,9 @@ class Declared:
 
 def _app(name: str, value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?", value):
-        msg = f"{name} = {value!r}: expected where the Celery app stands, such as 'proj.celery:app'."
+        msg = (
+            f"{name} = {value!r}: expected where the Celery app stands, such as 'proj.celery:app'."
+        )
         raise BadOptionError(msg)
     return value
 

@@ -89,7 +89,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     outcome = yield
     scope = _open_scope()
     if scope is not None:
-        from pytest_djcelery import task_reports
+        from pytest_djcelery.reporting import task_reports
 
         task_reports.judge_failures(item, scope)
     return outcome
@@ -103,7 +103,7 @@ def pytest_runtest_makereport(
     scope = _open_scope() if call.when == "call" else None
     if scope is None:
         return (yield)
-    from pytest_djcelery import task_reports
+    from pytest_djcelery.reporting import task_reports
 
     error = task_reports.explained_error(item, call)
     report = yield
@@ -128,9 +128,9 @@ def pytest_assertrepr_compare(
     """Explain a comparison that failed."""
     if "pytest_djcelery.publishing" not in sys.modules:
         return None
-    from pytest_djcelery import reporting, task_reports
+    from pytest_djcelery.reporting import comparisons, task_reports
 
-    lines = reporting.compare(op, left, right) or task_reports.compare(op, left, right)
+    lines = comparisons.compare(op, left, right) or task_reports.compare(op, left, right)
     task_reports.remember(config, lines)
     return lines
 

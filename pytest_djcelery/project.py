@@ -43,7 +43,9 @@ class Project:
         from pytest_djcelery import transport
 
         url = str(self.app.conf.broker_url or "")
-        return transport.broker(self.virtual_host) if url == transport.url(self.virtual_host) else None
+        return (
+            transport.broker(self.virtual_host) if url == transport.url(self.virtual_host) else None
+        )
 
     def empty(self) -> None:
         """Drop all messages and results in memory; a waiting worker's queues stay declared."""
@@ -61,7 +63,9 @@ class Project:
 
         broker = "memory" if self.broker else maybe_sanitize_url(str(self.app.conf.broker_url))
         backend = self.app.conf.result_backend
-        backend = "memory" if _is_memory(backend) else maybe_sanitize_url(str(backend or "disabled"))
+        backend = (
+            "memory" if _is_memory(backend) else maybe_sanitize_url(str(backend or "disabled"))
+        )
         name = appstr(self.app).split(" at ", maxsplit=1)[0]
         return f"app: {name}, broker: {broker}, result backend: {backend}"
 
@@ -200,7 +204,10 @@ def find_app(options: Options) -> Celery:
         tried.append(package)
         found = _app_beside(package)
     if found is None:
-        beside = " and ".join(repr(name) for name in tried) or "no package: DJANGO_SETTINGS_MODULE is not set"
+        beside = (
+            " and ".join(repr(name) for name in tried)
+            or "no package: DJANGO_SETTINGS_MODULE is not set"
+        )
         msg = (
             "No Celery app was found for this Django project. Looked in:\n"
             "  1. djcelery_app (ini) and --djcelery-app: not given;\n"
@@ -261,7 +268,11 @@ def _app_at(path: str) -> Celery:
     return found
 
 
-_PARAMETERS_AS_SETTINGS = {"broker": "broker_url", "backend": "result_backend", "include": "include"}
+_PARAMETERS_AS_SETTINGS = {
+    "broker": "broker_url",
+    "backend": "result_backend",
+    "include": "include",
+}
 
 
 @contextmanager

@@ -15,15 +15,15 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
-from pytest_djcelery.hooks import WatchedHook
 from pytest_djcelery.messages import SentTask
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.reachable import explained
+from pytest_djcelery.transactions.hooks import WatchedHook
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.transactions import Publishing, TransactionWatch
+    from pytest_djcelery.transactions.watch import Publishing, TransactionWatch
 
 #: Called with a message about to leave; returns what to do once it has left.
 Observer = Callable[[SentTask, bool], None]
@@ -32,12 +32,16 @@ Observer = Callable[[SentTask, bool], None]
 class Tap:
     """Builds a `SentTask` for each publish, lets the watch judge it, then reports it."""
 
-    def __init__(self, watch: TransactionWatch, report: Callable[[SentTask, int | None, bool], None]):
+    def __init__(
+        self, watch: TransactionWatch, report: Callable[[SentTask, int | None, bool], None]
+    ):
         self._watch = watch
         self._report = report
 
     @contextmanager
-    def publishing(self, app: Celery, name: str, message: Any, options: Mapping[str, Any]) -> Iterator[None]:
+    def publishing(
+        self, app: Celery, name: str, message: Any, options: Mapping[str, Any]
+    ) -> Iterator[None]:
         """Around the sending of a message to the broker."""
         situation = self._watch.publishing()
         sent = sent_task(app, name, message, options, situation)
@@ -46,7 +50,9 @@ class Tap:
         self._report(sent, situation.hook, False)  # noqa: FBT003 - positional in a callback
 
     @contextmanager
-    def eager(self, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Iterator[None]:
+    def eager(
+        self, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]
+    ) -> Iterator[None]:
         """Around an eager run that stands for a publish."""
         if _called_directly():
             # ``task.apply()`` by the test itself: nothing would have been published.
@@ -102,7 +108,8 @@ def sent_task(
         chain=signatures("chain")[::-1],  # Celery pops the next step off its end
         chord=app.signature(embed["chord"]) if embed.get("chord") else None,
         sent_at=datetime.now(timezone.utc),
-        location=locations.of_caller(until=WatchedHook.__call__.__code__) or situation.hook_location,
+        location=locations.of_caller(until=WatchedHook.__call__.__code__)
+        or situation.hook_location,
         transaction=situation.transaction,
         serializer=serializer,
     )
@@ -123,7 +130,9 @@ def _round_trip(name: str, body: Any, serializer: str) -> Any:
     return serialization.loads(data, content_type, encoding, accept=[content_type])
 
 
-def _destination(app: Celery, options: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
+def _destination(
+    app: Celery, options: Mapping[str, Any]
+) -> tuple[str | None, str | None, str | None]:
     """Queue, exchange and routing key, as ``AMQP.send_task_message`` settles them."""
     exchange, routing_key = options.get("exchange"), options.get("routing_key")
     queue = options.get("queue")
@@ -155,7 +164,9 @@ def _moment(app: Celery, value: Any) -> datetime | None:
     return moment
 
 
-def _as_published(app: Celery, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Any:
+def _as_published(
+    app: Celery, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]
+) -> Any:
     """The message and the route that ``Celery.send_task`` would have made of an eager call."""
     options = {key: value for key, value in options.items() if value is not None}
     task_id = options.pop("task_id")

@@ -46,7 +46,9 @@ def check_registry(*, timeout: float = 60.0) -> None:
     __tracebackhide__ = True
     app = scopes.use_project().app
     fresh = _fresh_tasks(app, timeout)
-    lost = {name: task for name, task in app.tasks.items() if name not in fresh and not _of_a_test(task)}
+    lost = {
+        name: task for name, task in app.tasks.items() if name not in fresh and not _of_a_test(task)
+    }
     if not lost:
         return
     lines = [f"  {name}  (module {_module(task)})" for name, task in sorted(lost.items())]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.journal import Ended
     from pytest_djcelery.project import Project
-    from pytest_djcelery.transactions import TransactionWatch
+    from pytest_djcelery.transactions.watch import TransactionWatch
 
 
 class Runner(Protocol):
@@ -79,7 +79,7 @@ class Scope:
     def running(self) -> Iterator[None]:
         """Record and isolate for the time of a block."""
         from pytest_djcelery import publishing, signals
-        from pytest_djcelery.transactions import TransactionWatch
+        from pytest_djcelery.transactions.watch import TransactionWatch
         from pytest_djcelery.waiting import Waits, patched
         from pytest_djcelery.workers.threads import in_worker_thread
 

@@ -130,7 +130,9 @@ def _stored_states(journal: Journal, app: Celery) -> Iterator[None]:
 
     store = vars(Backend)["store_result"]
 
-    def store_result(self: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+    def store_result(
+        self: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any
+    ) -> Any:
         stored = store(self, task_id, result, state, *args, **kwargs)
         if self.app is app:
             traceback = kwargs.get("traceback", args[0] if args else None)

@@ -330,7 +330,9 @@ class Channel(virtual.Channel):
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
         self.broker.put(queue, message)
 
-    def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any) -> None:
+    def _put_fanout(
+        self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any
+    ) -> None:
         for queue in self._lookup(exchange, routing_key):
             self.broker.put(queue, message)
 

@@ -107,7 +107,11 @@ class EmbeddedWorker:
         error = self._error
         where = "" if error else f" Its thread stands at:\n{stack_of(self._thread)}"
         self.abandon()
-        what = f"died: {type(error).__name__}: {error}" if error else f"was not ready after {self.timeout:g} s."
+        what = (
+            f"died: {type(error).__name__}: {error}"
+            if error
+            else f"was not ready after {self.timeout:g} s."
+        )
         msg = f"The embedded worker {what}{where}"
         raise WorkerError(msg) from error
 
@@ -242,9 +246,13 @@ class EmbeddedWorker:
     def describe_busy(self) -> str:
         """What is running, for the end of an error."""
         requests = self.busy()
-        names = ", ".join(f"{request.name}[{request.id}]" for request in requests) or "no task is running"
+        names = (
+            ", ".join(f"{request.name}[{request.id}]" for request in requests)
+            or "no task is running"
+        )
         stacks = "".join(
-            f"Thread {thread.name!r} stands at:\n{stack_of(thread)}" for thread in self._task_threads()
+            f"Thread {thread.name!r} stands at:\n{stack_of(thread)}"
+            for thread in self._task_threads()
         )
         return f"running: {names}\n{stacks}"
 
@@ -256,7 +264,11 @@ class EmbeddedWorker:
         lines = [f"The embedded worker consumes from: {', '.join(consumed)}."]
         broker = self._transport_broker()
         for name, depth in (broker.depths() if broker else {}).items():
-            unread = "" if name in consumed else ", which no worker consumes from (celery_worker_parameters: queues)"
+            unread = (
+                ""
+                if name in consumed
+                else ", which no worker consumes from (celery_worker_parameters: queues)"
+            )
             lines.append(f"Queue {name!r} has {depth} message(s){unread}.")
         scheduled = len(getattr(state, "scheduled_requests", ()))
         if scheduled:
@@ -357,4 +369,3 @@ def _process_as_found(app: Celery) -> Iterator[None]:
         queues._consume_from = consume_from
         state.should_stop, state.should_terminate = flags
         state.reset_state()
-

@@ -62,7 +62,7 @@ def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
     Raises:
         WorkerError: when it doesn't start, or a task still runs when its time is over.
     """
-    from pytest_djcelery.sqlite import taking_turns
+    from pytest_djcelery.workers.sqlite import taking_turns
 
     with ExitStack() as stack:
         scope.watch.around_hook = stack.enter_context(taking_turns(scope.options.timeout))

@@ -18,7 +18,6 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 from pytest_djcelery.workers.threads import enter_worker_thread
 
-
 _POLL = 0.05  # seconds
 
 

@@ -14,7 +14,7 @@ from celery import Celery, _state
 from pytest_djcelery.journal import Journal, Published
 from pytest_djcelery.locations import Location
 from pytest_djcelery.messages import SentTask
-from pytest_djcelery.outbox import Outbox
+from pytest_djcelery.views.outbox import Outbox
 from pytest_djcelery.publishing import sent_task
 
 LOCATION = Location(path="shop/views.py", line=12, function="sign_up")

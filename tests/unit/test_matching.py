@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from kombu import Exchange, Queue
 
 from pytest_djcelery.errors import NotASignatureError
-from pytest_djcelery.matching import check_signature, differences, matches
-from pytest_djcelery.wire import same, shown, when_sent
+from pytest_djcelery.matching.signatures import check_signature, differences, matches
+from pytest_djcelery.matching.wire import same, shown, when_sent
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()

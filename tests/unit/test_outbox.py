@@ -14,8 +14,8 @@ from kombu import Queue
 
 from pytest_djcelery.errors import BadOptionError, DjceleryError, NotASignatureError
 from pytest_djcelery.journal import Journal, Looked, Published
-from pytest_djcelery.matching import matches
-from pytest_djcelery.outbox import MessageNotSentError, NotOneMessageError, Outbox
+from pytest_djcelery.matching.signatures import matches
+from pytest_djcelery.views.outbox import MessageNotSentError, NotOneMessageError, Outbox
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()

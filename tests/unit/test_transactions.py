@@ -50,11 +50,11 @@ from pytest_djcelery.errors import (
     SentInTransactionError,
     SentInTransactionWarning,
 )
-from pytest_djcelery.hooks import OnCommit
+from pytest_djcelery.transactions.hooks import OnCommit
 from pytest_djcelery.journal import Journal, Published
 from pytest_djcelery.messages import SentTask
-from pytest_djcelery.sql import wrote
-from pytest_djcelery.transactions import TransactionWatch
+from pytest_djcelery.transactions.sql import wrote
+from pytest_djcelery.transactions.watch import TransactionWatch
 
 pytestmark = pytest.mark.skipif(
     "other" not in settings.DATABASES, reason="Django was configured by another module"

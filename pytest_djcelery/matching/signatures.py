@@ -21,9 +21,9 @@ from celery.canvas import Signature, _chain, _chord, chunks, group
 from celery.result import ResultBase
 
 from pytest_djcelery.errors import NotASignatureError
+from pytest_djcelery.matching.option_rules import Told, option_differences, told_by_message
+from pytest_djcelery.matching.wire import ABSENT, differing, equal, is_wildcard, shown
 from pytest_djcelery.messages import SentTask
-from pytest_djcelery.option_rules import Told, option_differences, told_by_message
-from pytest_djcelery.wire import ABSENT, differing, equal, is_wildcard, shown
 
 CANVASES: Final = (_chain, _chord, group, chunks)
 
@@ -85,7 +85,7 @@ def expectation(written: object) -> Expectation:
     if not isinstance(written, Signature):
         return Alike(written)
     if isinstance(written, CANVASES):
-        from pytest_djcelery.reporting import describe_call
+        from pytest_djcelery.reporting.comparisons import describe_call
 
         raise NotASignatureError(
             f"expected the signature of one task, got {describe_call(written)}.\n"
@@ -184,7 +184,7 @@ class Expected:
 
     def unsendable(self, serializer: str) -> list[tuple[str, object]]:
         """The arguments that ``serializer`` can't carry, each with its name."""
-        from pytest_djcelery.wire import can_be_sent
+        from pytest_djcelery.matching.wire import can_be_sent
 
         named = [(f"argument {index}", value) for index, value in enumerate(self._args)]
         named += [(f"argument {name}", value) for name, value in self._kwargs.items()]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.sql import wrote
+from pytest_djcelery.transactions.sql import wrote
 
 if TYPE_CHECKING:
-    from pytest_djcelery.hooks import WatchedHook
     from pytest_djcelery.messages import SentTask
-    from pytest_djcelery.openers import Opener
+    from pytest_djcelery.transactions.hooks import WatchedHook
+    from pytest_djcelery.transactions.openers import Opener
 
 # Blocks, scopes and hooks are numbered from one series: what is later is greater.
 serials = count(1)

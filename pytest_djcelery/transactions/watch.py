@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from pytest_djcelery import locations
-from pytest_djcelery.blocks import (
+from pytest_djcelery.errors import (
+    DjceleryError,
+    SentInTransactionError,
+    SentInTransactionWarning,
+)
+from pytest_djcelery.journal import HookDiscarded, HookFinished, HookRegistered, HookStarted
+from pytest_djcelery.patching import replaced
+from pytest_djcelery.transactions.blocks import (
     Block,
     OpenTransaction,
     Running,
@@ -20,15 +27,8 @@ from pytest_djcelery.blocks import (
     WatchedConnection,
     serials,
 )
-from pytest_djcelery.errors import (
-    DjceleryError,
-    SentInTransactionError,
-    SentInTransactionWarning,
-)
-from pytest_djcelery.hooks import WatchedHook, run_as_committed, run_in_autocommit
-from pytest_djcelery.journal import HookDiscarded, HookFinished, HookRegistered, HookStarted
-from pytest_djcelery.openers import function_text, opener_of, sent_in_transaction
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.transactions.hooks import WatchedHook, run_as_committed, run_in_autocommit
+from pytest_djcelery.transactions.openers import function_text, opener_of, sent_in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from celery.canvas import Signature
 from kombu import Exchange, Queue
 
-from pytest_djcelery.wire import ABSENT, Leaf, differing, equal, is_wildcard, same, shown
+from pytest_djcelery.matching.wire import ABSENT, Leaf, differing, equal, is_wildcard, same, shown
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -232,7 +232,7 @@ def signatures_of(name: str, value: object) -> list[Any]:
 
 
 def _same_signatures(name: str, expected: object, found: object, actual: Told) -> bool:
-    from pytest_djcelery.canvas import same_step
+    from pytest_djcelery.matching.canvas import same_step
 
     wanted, sent = signatures_of(name, expected), signatures_of(name, found)
     return len(wanted) == len(sent) and all(
@@ -245,7 +245,7 @@ def _same_signatures(name: str, expected: object, found: object, actual: Told) -
 
 def option_text(name: str, value: object) -> str:
     """The value of an option as a person writes it."""
-    from pytest_djcelery.reporting import describe_call
+    from pytest_djcelery.reporting.comparisons import describe_call
 
     if is_wildcard(value):
         return shown(value)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.journal import Journal
     from pytest_djcelery.locations import Location
     from pytest_djcelery.messages import SentTask
-    from pytest_djcelery.transactions import TransactionWatch
+    from pytest_djcelery.transactions.watch import TransactionWatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ from operator import ne
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_djcelery.canvas import CanvasEntry, Line
-    from pytest_djcelery.listing import Listing, Matcher
+    from pytest_djcelery.matching.canvas import CanvasEntry, Line
     from pytest_djcelery.messages import SentTask
-    from pytest_djcelery.outbox import Outbox
+    from pytest_djcelery.views.listing import Listing, Matcher
+    from pytest_djcelery.views.outbox import Outbox
 
 LONGEST_LIST = 10  # entries of a listing that a text shows
 NEAREST = 3  # misses that a text compares in full
@@ -26,7 +26,7 @@ def compare(op: str, left: object, right: object) -> list[str] | None:
     Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary; ``None``
     when neither side is ours or there is nothing to explain.
     """
-    from pytest_djcelery.listing import Listing
+    from pytest_djcelery.views.listing import Listing
 
     if op in ("in", "not in") and isinstance(right, Listing):
         explain = _explain_in if op == "in" else _explain_not_in
@@ -56,9 +56,9 @@ def describe_call(call: object) -> str:
     """
     from celery.canvas import Signature
 
-    from pytest_djcelery.canvas import CANVAS_NAMES
+    from pytest_djcelery.matching.canvas import CANVAS_NAMES
+    from pytest_djcelery.matching.wire import is_wildcard, shown
     from pytest_djcelery.messages import SentTask
-    from pytest_djcelery.wire import is_wildcard, shown
 
     if isinstance(call, SentTask):
         return f"{call.task}.s({_arguments(call.args, call.kwargs)})"
@@ -84,7 +84,7 @@ def describe_call(call: object) -> str:
 
 def describe_line(line: Line) -> str:
     """Steps that run one after the other."""
-    from pytest_djcelery.canvas import Parallel
+    from pytest_djcelery.matching.canvas import Parallel
 
     def described(item: Any) -> str:
         if not isinstance(item, Parallel):
@@ -108,7 +108,7 @@ def describe_listing(listing: Listing[Any]) -> str:
 
 
 def _arguments(args: Iterable[object], kwargs: Mapping[str, object]) -> str:
-    from pytest_djcelery.wire import shown
+    from pytest_djcelery.matching.wire import shown
 
     def text(value: object) -> str:
         is_signature = isinstance(value, Mapping) and {"task", "subtask_type"} <= value.keys()
@@ -122,7 +122,7 @@ def _members(tasks: Any) -> list[Any]:
 
 
 def _described_options(options: Mapping[str, Any]) -> str:
-    from pytest_djcelery.option_rules import BOOKKEEPING, option_text
+    from pytest_djcelery.matching.option_rules import BOOKKEEPING, option_text
 
     given = [
         f"{name}={option_text(name, value)}"
@@ -271,7 +271,7 @@ def _assigned(
     matchers: Sequence[Matcher[Any]], items: Sequence[Any]
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Which expectation each item meets: (missing, extra, pairs of positions)."""
-    from pytest_djcelery.wire import is_wildcard
+    from pytest_djcelery.matching.wire import is_wildcard
 
     wild = {at for at, matcher in enumerate(matchers) if is_wildcard(matcher.written)}
     pairs = [
@@ -314,7 +314,7 @@ def _nearest(matcher: Matcher[Any], items: Sequence[tuple[int, Any]]) -> list[tu
 
 def _task_name(call: object) -> str | None:
     """The task of a message or signature; of a canvas, that of its first step."""
-    from pytest_djcelery.canvas import CanvasEntry, first_task
+    from pytest_djcelery.matching.canvas import CanvasEntry, first_task
     from pytest_djcelery.messages import SentTask
 
     if isinstance(call, SentTask):
@@ -341,7 +341,7 @@ def _nearest_lines(
 
 def _remedies(listing: Listing[Any], missing: Sequence[Matcher[Any]]) -> list[str]:
     """What to do about expected messages that were not sent; most telling first."""
-    from pytest_djcelery.matching import Expected
+    from pytest_djcelery.matching.signatures import Expected
 
     found: list[str] = []
     for matcher in missing[:LONGEST_LIST]:

@@ -21,16 +21,16 @@ from typing import Any, TypeAlias
 from celery.canvas import Signature, _chain, _chord, chunks, group
 
 from pytest_djcelery.errors import NotASignatureError
-from pytest_djcelery.listing import Listing, Matcher
-from pytest_djcelery.matching import Difference, Expected, check_signature
-from pytest_djcelery.messages import SentTask
-from pytest_djcelery.option_rules import (
+from pytest_djcelery.matching.option_rules import (
     BOOKKEEPING,
     signatures_of,
     told_by_message,
     told_by_signature,
 )
-from pytest_djcelery.wire import equal, shown
+from pytest_djcelery.matching.signatures import Difference, Expected, check_signature
+from pytest_djcelery.matching.wire import equal, shown
+from pytest_djcelery.messages import SentTask
+from pytest_djcelery.views.listing import Listing, Matcher
 
 CANVAS_NAMES = ("chain", "chord", "chunks", "group")
 # Of a canvas of its own these say nothing: freezing writes them.
@@ -327,7 +327,7 @@ def same_step(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, serializer:
 def _differing(
     mine: Line, theirs: Line, path: str, serializer: str, *, after_result: bool
 ) -> Iterator[Difference]:
-    from pytest_djcelery.reporting import describe_line
+    from pytest_djcelery.reporting.comparisons import describe_line
 
     if len(mine) != len(theirs):
         yield Difference(
@@ -373,7 +373,7 @@ def _differing_steps(
 def _differing_groups(
     mine: Parallel, theirs: Parallel, path: str, serializer: str, *, after_result: bool
 ) -> Iterator[Difference]:
-    from pytest_djcelery.reporting import describe_line
+    from pytest_djcelery.reporting.comparisons import describe_line
 
     if bool(mine.body) is not bool(theirs.body) or len(mine.members) != len(theirs.members):
         yield Difference(
@@ -428,7 +428,7 @@ class CanvasEntry:
         self.messages = messages
 
     def __repr__(self) -> str:
-        from pytest_djcelery.reporting import describe_line
+        from pytest_djcelery.reporting.comparisons import describe_line
 
         return describe_line(self.line)
 

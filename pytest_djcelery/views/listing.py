@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar, overload
 from celery.canvas import Signature
 
 from pytest_djcelery.errors import NotASignatureError
-from pytest_djcelery.matching import Difference, kind_of
-from pytest_djcelery.wire import equal, is_wildcard, shown
+from pytest_djcelery.matching.signatures import Difference, kind_of
+from pytest_djcelery.matching.wire import equal, is_wildcard, shown
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -55,7 +55,7 @@ class Listing(Sequence[T]):
         return []
 
     def __repr__(self) -> str:
-        from pytest_djcelery.reporting import describe_listing
+        from pytest_djcelery.reporting.comparisons import describe_listing
 
         return describe_listing(self)
 
@@ -111,7 +111,7 @@ class Listing(Sequence[T]):
         if isinstance(other, (list, tuple)):
             return [self.matcher(written) for written in other]
         if isinstance(other, Signature):
-            from pytest_djcelery.reporting import describe_call
+            from pytest_djcelery.reporting.comparisons import describe_call
 
             name = self.description
             if kind_of(other) != "task" and not name.endswith(".canvas"):
@@ -144,6 +144,6 @@ class Listing(Sequence[T]):
         for position in positions:
             if matcher.matches(items[position]):
                 return position
-        from pytest_djcelery.reporting import describe_call
+        from pytest_djcelery.reporting.comparisons import describe_call
 
         raise ValueError(f"{describe_call(value)} is not in {self.description}")

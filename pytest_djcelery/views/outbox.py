@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from kombu import Queue
 
-from pytest_djcelery.canvas import Canvas
 from pytest_djcelery.errors import BadOptionError, DjceleryError
 from pytest_djcelery.journal import (
     Event,
@@ -19,10 +18,11 @@ from pytest_djcelery.journal import (
     Journal,
     Published,
 )
-from pytest_djcelery.listing import Listing, Matcher
-from pytest_djcelery.matching import expectation
+from pytest_djcelery.matching.canvas import Canvas
+from pytest_djcelery.matching.signatures import expectation
+from pytest_djcelery.matching.wire import shown
 from pytest_djcelery.messages import SentTask
-from pytest_djcelery.wire import shown
+from pytest_djcelery.views.listing import Listing, Matcher
 
 if TYPE_CHECKING:
     from typing import Any
@@ -42,7 +42,7 @@ class MessageNotSentError(DjceleryError, TimeoutError):
 class Outbox(Listing[SentTask]):
     """The messages of a test, oldest first, as a worker would receive them.
 
-    Compare it with a list of Celery signatures; see :mod:`pytest_djcelery.matching` for what is
+    Compare it with a list of Celery signatures; see `pytest_djcelery.matching` for what is
     compared. It grows as messages are published.
 
     Arguments:
@@ -176,7 +176,7 @@ class Outbox(Listing[SentTask]):
         found = [message for message in self.items() if matcher.matches(message)]
         if len(found) == 1:
             return found[0]
-        from pytest_djcelery.reporting import explain_one
+        from pytest_djcelery.reporting.comparisons import explain_one
 
         raise NotOneMessageError("\n".join(explain_one(self, matcher, found)))
 
@@ -206,7 +206,7 @@ class Outbox(Listing[SentTask]):
 
         if self._journal.wait_until(sent, seconds):
             return found[0]
-        from pytest_djcelery.reporting import explain_wait
+        from pytest_djcelery.reporting.comparisons import explain_wait
 
         raise MessageNotSentError("\n".join(explain_wait(self, matcher, seconds)))
 

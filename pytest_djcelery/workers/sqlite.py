@@ -96,7 +96,9 @@ class Turns:
             for _ in range(depth):
                 self.take()
 
-    def execute(self, execute: Callable[..., Any], sql: Any, params: Any, many: Any, context: Any) -> Any:
+    def execute(
+        self, execute: Callable[..., Any], sql: Any, params: Any, many: Any, context: Any
+    ) -> Any:
         """Run one statement in a turn; Django's ``execute_wrapper``."""
         deadline = Deadline(self._timeout)
         while True:
@@ -106,7 +108,11 @@ class Turns:
             except OperationalError as error:
                 # Rows that another thread has asked for and not yet read hold their table,
                 # outside any turn. They are read to their end without telling anyone.
-                if "locked" not in str(error) or deadline.passed or isinstance(error, DatabaseBusyError):
+                if (
+                    "locked" not in str(error)
+                    or deadline.passed
+                    or isinstance(error, DatabaseBusyError)
+                ):
                     raise
             with self._changed:
                 self._changed.wait(_UNFINISHED_CURSOR)
@@ -118,7 +124,9 @@ def taking_turns(timeout: float) -> Iterator[Callable[[], AbstractContextManager
 
     Yields what to enter around a commit hook.
     """
-    if not any(settings["ENGINE"].endswith("sqlite3") for settings in connections.settings.values()):
+    if not any(
+        settings["ENGINE"].endswith("sqlite3") for settings in connections.settings.values()
+    ):
         from contextlib import nullcontext
 
         yield nullcontext

@@ -1,0 +1,1 @@
+"""How a record compares with a signature, and explains itself."""

@@ -1,0 +1,1 @@
+"""What pytest shows: the only modules, beside the plugin's own, that know pytest."""
