@@ -1,0 +1,252 @@
+"""The figures. Each function measures a group of them and returns its rows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from runs import OURS, PROJECT, PYTEST_CELERY, Cost, added, measured, run_pytest
+from table import Row, duration, times
+
+# What must be reached; seconds where no unit is said.
+FASTER = 300  # times
+AROUND_TEST = 0.005
+ROUND_TRIP = 0.002
+STARTUP = 0.030
+PER_TEST = 100e-6
+KILOBYTES = 4
+# Ten times the messages may take ten times as long; what caches and the collector of garbage
+# make of ten times the memory is not the outbox's doing.
+LINEAR = 1.5
+
+CONTRIB = ("-p", "celery.contrib.pytest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """How often each thing is done."""
+
+    today: int  # tests through `celery.contrib.pytest`, some 6 s each
+    tests: int  # tests through our worker
+    round_trips: int
+    processes: int  # pairs of pytest processes
+    trivial_tests: int
+    trivial_runs: int  # pairs of runs of those
+    messages: int
+    leak_tests: int
+
+
+FULL = Repeats(
+    today=3,
+    tests=100,
+    round_trips=1000,
+    processes=21,
+    trivial_tests=2000,
+    trivial_runs=9,
+    messages=10_000,
+    leak_tests=500,
+)
+QUICK = Repeats(
+    today=1,
+    tests=20,
+    round_trips=200,
+    processes=5,
+    trivial_tests=1000,
+    trivial_runs=3,
+    messages=2000,
+    leak_tests=50,
+)
+
+
+def worker(repeats: Repeats) -> Iterator[Row]:
+    """A test through a worker: the first, the next, and the way there and back."""
+    file = "bench_worker.py"
+    contrib = measured(f"{file}::test_one_task", *CONTRIB, keep=(), count=repeats.today)
+    trips = measured(f"{file}::test_round_trip", *CONTRIB, keep=(), count=repeats.today + 1)
+    fresh = measured(f"{file}::test_one_task", keep=[OURS], count=repeats.tests)
+    our_trips = measured(f"{file}::test_round_trip", keep=[OURS], count=repeats.round_trips)
+    following = measured(f"{file}::test_next_task", keep=[OURS], count=repeats.tests)
+    database = measured(f"{file}::test_next_task_with_database", keep=[OURS], count=repeats.tests)
+    alone = measured(f"{file}::test_database_alone", keep=[OURS], count=repeats.tests)
+
+    # The first test of a process imports Celery's worker, the others are measured.
+    today, ours = median(contrib.seconds("test_one_task")), fresh.seconds("test_one_task")[1:]
+    yield Row(
+        what="one-task test, worker started and stopped in it",
+        today=duration(today),
+        ours=duration(median(ours)),
+        ratio=times(today / median(ours)),
+        must=f"{FASTER} times faster",
+        met=today / median(ours) >= FASTER,
+    )
+    around = ("setup", "teardown")
+    today = median(contrib.seconds("test_one_task", *around))
+    mine = median(following.seconds("test_next_task", *around)[1:])
+    yield Row(
+        what="second and later tests with `celery_worker`: set-up and teardown",
+        today=duration(today),
+        ours=duration(mine),
+        ratio=times(today / mine),
+        must=duration(AROUND_TEST),
+        met=mine <= AROUND_TEST,
+    )
+    with_database = median(database.seconds("test_next_task_with_database", *around)[1:])
+    without_worker = median(alone.seconds("test_database_alone", *around)[1:])
+    yield Row(
+        what="… with `django_db(transaction=True)` "
+        f"(which costs {duration(without_worker)} without a worker)",
+        ours=duration(with_database),
+    )
+    today, mine = median(trips.raw["round_trip"]), median(our_trips.raw["round_trip"])
+    yield Row(
+        what="`delay()` to `get()` through the embedded worker",
+        today=duration(today),
+        ours=duration(mine),
+        ratio=times(today / mine),
+        must=duration(ROUND_TRIP),
+        met=mine <= ROUND_TRIP,
+    )
+
+
+def eager(repeats: Repeats) -> Iterator[Row]:
+    """Eager mode, Celery's and ours."""
+    count = repeats.round_trips
+    of_celery = measured("bench_eager.py::test_of_celery", keep=(), count=count).raw["eager"]
+    of_ours = measured("bench_eager.py::test_of_ours", keep=[OURS], count=count).raw["eager"]
+    yield Row(
+        what="eager mode: `delay()`, recorded and its result kept",
+        today=duration(median(of_celery)),
+        ours=duration(median(of_ours)),
+        ratio=times(median(of_celery) / median(of_ours)),
+    )
+
+
+def startup(repeats: Repeats) -> Iterator[Row]:
+    """What a plugin adds to a pytest process in which no test uses it."""
+    yield _startup(
+        repeats, "start-up added to a pytest run that uses no fixture: Django project", PROJECT
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        bare = Path(folder)
+        shutil.copy(PROJECT / "bench_one_test.py", bare)
+        yield _startup(repeats, "… in a folder where nothing uses Django or Celery", bare)
+
+
+def _startup(repeats: Repeats, what: str, folder: Path) -> Row:
+    def run(*keep: str) -> Cost:
+        return run_pytest("bench_one_test.py", keep=keep, folder=folder)
+
+    for plugins in ((), PYTEST_CELERY, (OURS,)):
+        run(*plugins)  # writes the bytecode
+    today = added(run, lambda: run(*PYTEST_CELERY), repeats.processes // 3)
+    ours = added(run, lambda: run(OURS), repeats.processes)
+    return Row(
+        what=what,
+        today=f"{_both(today)} for pytest-celery",
+        ours=_both(ours),
+        ratio=times(today.clock / ours.clock) if ours.clock > 0 else "",
+        must=duration(STARTUP),
+        met=ours.clock <= STARTUP,
+    )
+
+
+def _both(cost: Cost) -> str:
+    return f"{duration(cost.clock)} (processor: {duration(cost.processor)})"
+
+
+def per_test(repeats: Repeats) -> Iterator[Row]:
+    """What the plugin adds to each test that asks for nothing, collection included."""
+    count = repeats.trivial_tests
+
+    def run(*keep: str) -> Cost:
+        phases = measured("bench_many_tests.py", keep=keep, count=count).raw["phases"]
+        clock, processor = map(sum, zip(*phases.values(), strict=True))
+        return Cost(clock=clock, processor=processor) / count
+
+    ours = added(run, lambda: run(OURS), repeats.trivial_runs)
+    yield Row(
+        what="added to each test that uses no fixture",
+        ours=_both(ours),
+        must=duration(PER_TEST),
+        met=ours.clock <= PER_TEST,
+    )
+
+
+def outbox(repeats: Repeats) -> Iterator[Row]:
+    """Many messages: time and memory."""
+    few, many = repeats.messages // 10, repeats.messages
+    raw = measured("bench_outbox.py", keep=[OURS], count=many).raw
+    for what, key in (("`in`, sent last", "in"), ("`==`", "equal")):
+        small, large = raw[f"{key}_{few}"], raw[f"{key}_{many}"]
+        growth = (large / many) / (small / few)
+        yield Row(
+            what=f"outbox, {what}: {few:,} and {many:,} messages",
+            ours=f"{duration(small)} and {duration(large)}",
+            ratio=f"{growth:.2f} a message",
+            must="linear",
+            met=growth <= LINEAR,
+        )
+    yield Row(
+        what=f"outbox, publish a message (mean of {many:,})",
+        ours=duration(raw[f"publish_{many}"] / many),
+    )
+    size = raw["bytes_per_message"] / 1024
+    yield Row(
+        what="outbox, memory for each message",
+        ours=f"{size:.2f} KB",
+        must=f"under {KILOBYTES} KB",
+        met=size < KILOBYTES,
+    )
+
+
+def leaks(repeats: Repeats) -> Iterator[Row]:
+    """What is left behind after many tests, beside what is after one."""
+    yield from _leaks(repeats, "SQLite", {"DATABASE": "sqlite"})
+    if _postgresql_answers():
+        yield from _leaks(repeats, "PostgreSQL", {"DATABASE": "postgresql"})
+
+
+def _leaks(repeats: Repeats, database: str, environment: dict[str, str]) -> Iterator[Row]:
+    test = "bench_worker.py::test_leaves_nothing"
+    count = repeats.leak_tests
+    figures = measured(test, keep=[OURS], count=count, environment=environment)
+    first, last = figures.raw["counts"]
+    for name in first:
+        yield Row(
+            what=f"{database}, {name} after 1 and {count} worker tests",
+            ours=f"{first[name]} and {last[name]}",
+            must="no more",
+            met=last[name] <= first[name],
+        )
+
+
+def _postgresql_answers() -> bool:
+    try:
+        import psycopg
+
+        psycopg.connect(
+            host=os.environ.get("DATABASE_HOST", "127.0.0.1"),
+            port=os.environ.get("DATABASE_PORT", "5432"),
+            user=os.environ.get("DATABASE_USER", "postgres"),
+            password=os.environ.get("DATABASE_PASSWORD", ""),
+            dbname="postgres",
+            connect_timeout=2,
+        ).close()
+    except (ImportError, psycopg.OperationalError):
+        return False
+    return True
+
+
+GROUPS = {
+    "worker": worker,
+    "eager": eager,
+    "startup": startup,
+    "per-test": per_test,
+    "outbox": outbox,
+    "leaks": leaks,
+}

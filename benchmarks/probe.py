@@ -1,0 +1,140 @@
+"""The pytest plugin that measures from inside: ``-p probe``, figures as JSON in a file.
+
+It runs with and without the plugin that it measures, so it imports nothing of it by itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import pytest
+
+FIGURES: dict[str, Any] = {"reports": [], "phases": {}, "counts": []}
+
+
+def note(**figures: Any) -> None:
+    """Add figures that a test has measured by itself."""
+    FIGURES.update(figures)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers of the benchmark's tests."""
+    config.addinivalue_line("markers", "fresh_worker: stop the worker at the end of the test")
+    config.addinivalue_line("markers", "leaks: count what is there after the first and last test")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Time the collection."""
+    start = perf_counter(), process_time()
+    outcome = yield
+    FIGURES["phases"]["collection"] = perf_counter() - start[0], process_time() - start[1]
+    return outcome
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop() -> Generator[None, object, object]:
+    """Time all tests together."""
+    start = perf_counter(), process_time()
+    outcome = yield
+    FIGURES["phases"]["tests"] = perf_counter() - start[0], process_time() - start[1]
+    return outcome
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Have the stop of a worker that outlives its test measured as part of the test."""
+    outcome = yield
+    lease = sys.modules.get("pytest_djcelery.workers.lease")
+    if lease is not None and item.get_closest_marker("fresh_worker"):
+        lease.stop()
+    return outcome
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep what pytest has measured."""
+    name = report.nodeid.partition("::")[2].partition("[")[0]
+    FIGURES["reports"].append([name, report.when, report.duration, report.outcome])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Count what is there once a test is over, all its fixtures included."""
+    outcome = yield
+    first = not FIGURES["counts"]
+    if item.get_closest_marker("leaks") and (first or nextitem is None):
+        FIGURES["counts"].append(_counts())
+    return outcome
+
+
+def pytest_sessionfinish() -> None:
+    """Hand the figures over."""
+    Path(os.environ["BENCHMARK_OUTPUT"]).write_text(json.dumps(FIGURES))
+
+
+def _counts() -> dict[str, int]:
+    from celery import signals
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.dispatch import Signal
+    from kombu import pools
+
+    gc.collect()
+    alive = gc.get_objects()
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    connections = [each for each in alive if isinstance(each, BaseDatabaseWrapper)]
+    counts = {
+        "threads": threading.active_count(),
+        "database connections": sum(each.connection is not None for each in connections),
+        "Celery signal receivers": sum(
+            len(getattr(signals, name).receivers or ()) for name in signals.__all__
+        ),
+        "Django signal receivers": sum(
+            len(each.receivers) for each in alive if isinstance(each, Signal)
+        ),
+        "logging handlers": sum(len(getattr(each, "handlers", ())) for each in loggers),
+        "kombu pools": len(pools.connections) + len(pools.producers),
+        "queues": _queues(),
+    }
+    on_server = _connections_on_server()
+    if on_server is not None:
+        counts["connections in pg_stat_activity"] = on_server
+    return counts
+
+
+def _queues() -> int:
+    from pytest_djcelery import scope
+
+    project = scope.use_imported_project()
+    return len(project.broker.queues) if project and project.broker else 0
+
+
+def _connections_on_server() -> int | None:
+    from django.db import connection
+
+    if connection.vendor != "postgresql":
+        return None
+    import psycopg
+
+    settings = connection.settings_dict
+    with psycopg.connect(
+        host=settings["HOST"],
+        port=settings["PORT"],
+        user=settings["USER"],
+        password=settings["PASSWORD"],
+        dbname="postgres",
+    ) as own:
+        found = own.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [settings["NAME"]]
+        ).fetchone()
+    return int(found[0]) if found else 0

@@ -1,0 +1,5 @@
+"""What pytest itself costs: one test that asks for nothing."""
+
+
+def test_nothing() -> None:
+    """Cost nothing."""

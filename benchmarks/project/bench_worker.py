@@ -1,0 +1,75 @@
+"""Tests through a worker. Those up to the dashed line also run under `celery.contrib.pytest`."""
+
+import os
+from time import perf_counter
+
+import probe
+import pytest
+
+# `celery.contrib.pytest` pings its worker with the task in this module.
+from celery.contrib.testing import tasks as _ping  # noqa: F401
+from shop.tasks import add, count_orders
+
+COUNT = int(os.environ["BENCHMARK_COUNT"])
+numbers = pytest.mark.parametrize("number", range(COUNT))
+
+
+@numbers
+@pytest.mark.fresh_worker
+@pytest.mark.usefixtures("celery_worker")
+def test_one_task(number: int) -> None:
+    """Start a worker, have one task run, stop the worker."""
+    assert add.delay(number, 4).get(timeout=10) == number + 4
+
+
+@pytest.mark.usefixtures("celery_worker")
+def test_round_trip() -> None:
+    """Publish, run, and read the result, again and again."""
+    seconds = []
+    for number in range(COUNT):
+        start = perf_counter()
+        result = add.delay(number, 4).get(timeout=10)
+        seconds.append(perf_counter() - start)
+        assert result == number + 4
+    probe.note(round_trip=seconds)
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+@numbers
+@pytest.mark.usefixtures("celery_worker")
+def test_next_task(number: int) -> None:
+    """Have one task run, in a worker that an earlier test has started."""
+    assert add.delay(number, 4).get(timeout=10) == number + 4
+
+
+@numbers
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("celery_worker")
+def test_next_task_with_database(number: int) -> None:
+    """The same, with a database that is emptied after each test."""
+    del number
+    assert count_orders.delay().get(timeout=10) == 0
+
+
+@numbers
+@pytest.mark.django_db(transaction=True)
+def test_database_alone(number: int) -> None:
+    """What the database costs without a worker."""
+    del number
+    from shop.models import Order
+
+    assert Order.objects.count() == 0
+
+
+@numbers
+@pytest.mark.leaks
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("celery_worker")
+def test_leaves_nothing(number: int, celery_app) -> None:  # noqa: ANN001
+    """Use what could be left behind: threads, connections, results, reply queues."""
+    assert add.delay(number, 4).get(timeout=10) == number + 4
+    assert count_orders.delay().get(timeout=10) == 0
+    replies = celery_app.control.ping(limit=1, timeout=10)
+    assert len(replies) == 1

@@ -1,0 +1,148 @@
+"""Start pytest in a process of its own, with the plugins that are meant and no others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+HERE = Path(__file__).parent
+PROJECT = HERE / "project"
+
+OURS = "djcelery"
+PYTEST_CELERY = ("celery", "docker_tools")  # it brings pytest-docker-tools
+
+# Bytecode of this benchmark's own, kept until it ends: what is measured is a warm start, also where
+# the environment has Python write none.
+_BYTECODE = tempfile.TemporaryDirectory(prefix="djcelery-benchmark-")
+_UNWANTED = ("DJANGO_SETTINGS_MODULE", "PYTEST_ADDOPTS", "PYTHONDONTWRITEBYTECODE")
+
+
+class RunFailedError(Exception):
+    """A measured pytest run did not pass; its output says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Seconds. On a busy machine those of the processor say more than those of the clock."""
+
+    clock: float
+    processor: float
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(clock=self.clock - other.clock, processor=self.processor - other.processor)
+
+    def __truediv__(self, count: int) -> Cost:
+        return Cost(clock=self.clock / count, processor=self.processor / count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What `probe` has measured in one run."""
+
+    raw: dict[str, Any]
+
+    def seconds(self, test: str, *phases: str) -> list[float]:
+        """For each run of a test, the seconds of these phases together; of all if none is given."""
+        cases: list[float] = []
+        for name, when, duration, _ in self.raw["reports"]:
+            if name != test:
+                continue
+            if when == "setup":
+                cases.append(0.0)
+            if when in (phases or ("setup", "call", "teardown")):
+                cases[-1] += duration
+        return cases
+
+
+def measured(
+    tests: str,
+    *options: str,
+    keep: Sequence[str],
+    count: int,
+    environment: dict[str, str] | None = None,
+) -> Figures:
+    """Run tests of the project under `probe`.
+
+    Args:
+        tests: file, or file and test.
+        *options: for pytest.
+        keep: entry points of plugins to load, beside pytest-django.
+        count: what ``BENCHMARK_COUNT`` says to the tests.
+        environment: more variables.
+
+    Raises:
+        RunFailedError: when a test fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "figures.json")
+        variables = {
+            "BENCHMARK_COUNT": str(count),
+            "BENCHMARK_OUTPUT": str(output),
+            **(environment or {}),
+        }
+        run_pytest("-p", "probe", *options, tests, keep=keep, folder=PROJECT, environment=variables)
+        return Figures(raw=json.loads(output.read_text()))
+
+
+def run_pytest(
+    *arguments: str, keep: Sequence[str], folder: Path, environment: dict[str, str] | None = None
+) -> Cost:
+    """Run pytest in a folder; what its process cost.
+
+    Raises:
+        RunFailedError: when a test fails.
+    """
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
+    command += [*_only(keep), *arguments]
+    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    variables = {**os.environ, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": _BYTECODE.name}
+    variables = {name: value for name, value in variables.items() if name not in _UNWANTED}
+    variables |= environment or {}
+    start, before = perf_counter(), _processor_time_of_children()
+    process = subprocess.run(
+        command, cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    cost = Cost(clock=perf_counter() - start, processor=_processor_time_of_children() - before)
+    if process.returncode:
+        raise RunFailedError(f"{' '.join(command)}\n{process.stdout}\n{process.stderr}")
+    return cost
+
+
+def _processor_time_of_children() -> float:
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+def _only(keep: Sequence[str]) -> list[str]:
+    """Options that block every plugin installed here but pytest-django and these."""
+    names = {each.name for each in entry_points(group="pytest11")}
+    blocked = sorted(names - {"django", *keep})
+    return [option for name in blocked for option in ("-p", f"no:{name}")]
+
+
+def added(without: Callable[[], Cost], with_it: Callable[[], Cost], pairs: int) -> Cost:
+    """What something adds: the medians of the differences of runs next to each other in time.
+
+    Each goes first as often as the other.
+    """
+    differences = []
+    for number in range(pairs):
+        if number % 2:
+            after, before = with_it(), without()
+        else:
+            before, after = without(), with_it()
+        differences.append(after - before)
+    return Cost(
+        clock=median(each.clock for each in differences),
+        processor=median(each.processor for each in differences),
+    )
