@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-FIGURES: dict[str, Any] = {"reports": [], "phases": {}, "counts": []}
+FIGURES: dict[str, Any] = {"reports": [], "phases": {}, "over": 0, "counts": []}
 
 
 def note(**figures: Any) -> None:
@@ -29,7 +29,9 @@ def note(**figures: Any) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers of the benchmark's tests."""
     config.addinivalue_line("markers", "fresh_worker: stop the worker at the end of the test")
-    config.addinivalue_line("markers", "leaks: count what is there after the first and last test")
+    config.addinivalue_line(
+        "markers", "leaks: count what is there after one such test and after many"
+    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,14 +69,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(
-    item: pytest.Item, nextitem: pytest.Item | None
-) -> Generator[None, object, object]:
-    """Count what is there once a test is over, all its fixtures included."""
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Count what is there once a test is over, its fixtures included."""
     outcome = yield
-    first = not FIGURES["counts"]
-    if item.get_closest_marker("leaks") and (first or nextitem is None):
-        FIGURES["counts"].append(_counts())
+    if item.get_closest_marker("leaks"):
+        FIGURES["over"] += 1
+        if FIGURES["over"] in (1, int(os.environ["BENCHMARK_COUNT"])):
+            FIGURES["counts"].append(_counts())
     return outcome
 
 

@@ -28,14 +28,18 @@ def main() -> None:
     options = _options()
     repeats = figures.QUICK if options.quick else figures.FULL
     rows: list[Row] = []
+    failed = []
     for name in options.only or figures.GROUPS:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
         try:
             rows += figures.GROUPS[name](repeats)
         except RunFailedError as error:
-            sys.exit(f"{name}: {error}")
+            failed.append(name)
+            print(f"{name}: {error}", file=sys.stderr)
     text = f"{markdown(rows)}\n\n{machine()}\n"
     print(text, end="")
+    if failed:
+        sys.exit(f"not measured, since a test failed: {', '.join(failed)}")
     if options.write_readme:
         write_readme(text)
 

@@ -63,7 +63,7 @@ def test_database_alone(number: int) -> None:
     assert Order.objects.count() == 0
 
 
-@numbers
+@pytest.mark.parametrize("number", range(COUNT + 1))  # the session ends with the last
 @pytest.mark.leaks
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("celery_worker")
