@@ -104,7 +104,11 @@ class Configuration:
         from django.conf import settings
 
         layer = Layer({key: getattr(settings, setting, DEFAULTS[key])})
-        self._change([*self._layers, layer], layer.values, django=False)
+        before = self._effective(layer.values)
+        if before == layer.values:  # Celery reads it from the Django settings: changed already
+            earlier = getattr(settings._wrapped, "default_settings", settings)
+            before = {key: getattr(earlier, setting, DEFAULTS[key])}
+        self._change([*self._layers, layer], layer.values, django=False, before=before)
         layer.django = False
         return layer
 
@@ -149,9 +153,16 @@ class Configuration:
     def _effective(self, keys: Any) -> dict[str, Any]:
         return {key: self.app.conf.get(key) for key in keys}
 
-    def _change(self, layers: list[Layer], keys: Mapping[str, Any], *, django: bool = True) -> None:
+    def _change(
+        self,
+        layers: list[Layer],
+        keys: Mapping[str, Any],
+        *,
+        django: bool = True,
+        before: Mapping[str, Any] | None = None,
+    ) -> None:
         changes = self._changes()
-        before = self._effective(keys)
+        before = self._effective(keys) if before is None else before
         leaving = self._fingerprint()
         self._computed[leaving] = self._computed_now()
         self._layers = layers

@@ -147,7 +147,10 @@ def _isolate_imported_app() -> None:
     if "celery.app.base" in sys.modules:
         from pytest_djcelery import scope
 
-        scope.use_imported_project()
+        try:
+            scope.use_imported_project()
+        except DjceleryError as error:  # djcelery_app names what is no app
+            raise pytest.UsageError(str(error)) from None
 
 
 def _open_scope() -> Scope | None:

@@ -81,6 +81,8 @@ def _fresh_tasks(app: Any, timeout: float) -> set[str]:
 def _place(app: Any) -> tuple[str, str]:
     """Module and name that the app is reached by."""
     for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("celery.") or _for_tests(module_name):
+            continue  # Celery's own references; and what a test imports, a worker doesn't
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is app:
                 return module_name, name
@@ -94,5 +96,9 @@ def _module(task: Any) -> str:
 
 def _of_a_test(task: Any) -> bool:
     """Whether a task is defined in a test itself; no worker is meant to know it."""
-    last = _module(task).rpartition(".")[2]
-    return last.startswith("test_") or last.endswith("_test") or last == "conftest"
+    return _for_tests(_module(task))
+
+
+def _for_tests(module: str) -> bool:
+    last = module.rpartition(".")[2]
+    return last.startswith("test_") or last.endswith("_test") or last in ("conftest", "__main__")

@@ -163,6 +163,8 @@ class EmbeddedWorker:
         transport = self._transport()
         if hasattr(transport, "park"):
             transport.park(parked=True)
+        for thread in self._task_threads():
+            parts.leave_behind(thread)
         if self._thread.is_alive() and self.controller is not None:
             with suppress(Exception):
                 self._call_soon(_shut_down)
