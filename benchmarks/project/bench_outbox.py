@@ -9,8 +9,9 @@ from time import perf_counter
 import probe
 import pytest
 from celery.canvas import Signature
-from pytest_djcelery import Outbox
 from shop.tasks import ship
+
+from pytest_djcelery import Outbox
 
 COUNT = int(os.environ["BENCHMARK_COUNT"])
 REPEATS = 5
