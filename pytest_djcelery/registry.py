@@ -100,5 +100,7 @@ def _of_a_test(task: Any) -> bool:
 
 
 def _for_tests(module: str) -> bool:
+    if module.startswith("pytest_"):  # pytest-celery has tasks of its own
+        return True
     last = module.rpartition(".")[2]
     return last.startswith("test_") or last.endswith("_test") or last in ("conftest", "__main__")
