@@ -198,7 +198,7 @@ def _called_directly() -> bool:
     while frame is not None and locations.in_library(frame.f_code.co_filename):
         entered = frame.f_code.co_name
         frame = frame.f_back
-    return entered == "apply"
+    return entered in ("apply", "tapped_apply")
 
 
 @contextmanager
@@ -255,6 +255,9 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
     """
     from celery.app.task import Task
     from celery.utils import uuid
+    from kombu.exceptions import EncodeError
+
+    from pytest_djcelery.arguments import explain_unserializable
 
     apply = vars(Task)["apply"]
 
@@ -280,5 +283,20 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
             raise result.result
         return result
 
-    with replaced(Task, apply=tapped_apply):
+    apply_async = vars(Task)["apply_async"]
+
+    def tapped_apply_async(
+        self: Any, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
+    ) -> Any:
+        try:
+            return apply_async(self, args, kwargs, *rest, **options)
+        except EncodeError as error:
+            # Celery encodes the arguments of an eager call itself, before it calls ``apply()``.
+            if self.name not in str(error):
+                serializer = options.get("serializer") or self.serializer
+                body = args or (), kwargs or {}, None
+                explain_unserializable(error, self.name, body, serializer)
+            raise
+
+    with replaced(Task, apply=tapped_apply, apply_async=tapped_apply_async):
         yield

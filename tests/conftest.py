@@ -129,7 +129,8 @@ class Project:
     def ini(self, *lines: str) -> None:
         """Add ini values."""
         path = self.path / "tox.ini"
-        path.write_text(path.read_text() + "".join(f"{line}\n" for line in lines))
+        # ``makeini`` leaves no newline at the end: the first line must not join another.
+        path.write_text("\n".join([path.read_text(), *lines, ""]))
 
     def run(self, test: str, *args: str) -> pytest.RunResult:
         """Run a test module in a pytest process of its own, warnings as errors."""
