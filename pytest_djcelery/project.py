@@ -129,6 +129,9 @@ class Project:
             url = str(values.get("broker_url", self.app.conf.broker_url) or "")
             given = values.get("broker_transport_options", self.app.conf.broker_transport_options)
             values |= reachable.bounds(self.app.conf, url, given or {}, self.options.timeout)
+        if self.app.conf.broker_connection_retry_on_startup is None:
+            # What Celery 6 will do; before, a starting worker warns that nobody has chosen.
+            values["broker_connection_retry_on_startup"] = self.app.conf.broker_connection_retry
         configured = str(self.app.conf.result_backend or "")
         if self.options.result_backend == MEMORY and not configured.startswith(_DJANGO_BACKENDS):
             values["result_backend"] = backend.PATH
