@@ -307,7 +307,7 @@ def test_an_argument_that_cannot_be_sent_is_named_with_the_remedy(run: Run, mode
             "E *shop.tasks.ship was not sent: the 'json' serializer can't encode its arguments.",
             (
                 "E * argument 1: <Order: Order object (7)> (a Order); send its primary key "
-                "and fetch the Order in the task"
+                "(order.pk) and fetch the Order in the task"
             ),
             "E *shop.tasks.add was not sent: the 'json' serializer can't encode its arguments.",
             "E * argument 'y': {2} (a set); send a list",
