@@ -30,6 +30,10 @@ class WorkerConnections:
             with self._lock:
                 self._opened[id(connection)] = connection
 
+    def disconnect(self) -> None:
+        """Watch for no more of them."""
+        connection_created.disconnect(self._on_created)
+
     def close_in_thread(self) -> None:
         """After a task: close the calling thread's connections, as Celery's Django fixup does."""
         for connection in connections.all(initialized_only=True):

@@ -204,8 +204,10 @@ def test_pitfall_12_a_setting_that_celery_does_not_know_is_named(run: Run) -> No
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines_random(
         [
-            "CELERY_TASK_ALWAYS_EAGRE: Celery has no setting 'CELERY_TASK_ALWAYS_EAGRE'. "
-            "Did you mean 'task_always_eager'*",
+            (
+                "CELERY_TASK_ALWAYS_EAGRE: Celery has no setting 'CELERY_TASK_ALWAYS_EAGRE'. "
+                "Did you mean 'task_always_eager'*"
+            ),
             "*Celery has no setting 'task_alway_eager'. Did you mean 'task_always_eager'*",
         ]
     )
@@ -286,8 +288,10 @@ def test_pitfall_29_a_task_that_only_tests_import_is_named(run: Run, project: Pr
         [
             "*UnregisteredTaskError: A fresh worker would answer 'Received unregistered task' to:",
             "E *shop.jobs.forgotten  (module shop.jobs)",
-            "E *Put them in a module named tasks of an installed app, or name their modules in "
-            "app.autodiscover_tasks() or in CELERY_IMPORTS.",
+            (
+                "E *Put them in a module named tasks of an installed app, or name their modules in "
+                "app.autodiscover_tasks() or in CELERY_IMPORTS."
+            ),
         ]
     )
     result.stdout.no_fnmatch_line("E *of_this_test*")
@@ -328,9 +332,11 @@ def test_pitfall_37_a_base_class_without_delay_on_commit_is_named_with_the_remed
     result.stdout.fnmatch_lines(
         [
             "*SentInTransactionError: shop.tasks.notify(1) was sent inside an open transaction *",
-            "E *Send it after the commit: transaction.on_commit(lambda: notify.delay(1)). notify "
-            "has no delay_on_commit, because its class shop.tasks.TenantTask does not inherit "
-            "from celery.contrib.django.task.DjangoTask.",
+            (
+                "E *Send it after the commit: transaction.on_commit(lambda: notify.delay(1)). notify "
+                "has no delay_on_commit, because its class shop.tasks.TenantTask does not inherit "
+                "from celery.contrib.django.task.DjangoTask."
+            ),
             "*SentInTransactionError: shop.tasks.ship(1) was sent inside an open transaction *",
             "E *Send it after the commit: ship.delay_on_commit(1)",
         ]

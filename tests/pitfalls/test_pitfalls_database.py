@@ -163,17 +163,17 @@ def test_pitfall_03_a_worker_that_could_not_see_the_rows_is_refused(run: Run) ->
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*FixtureConflictError: celery_worker in a test that is wrapped in a transaction "
-            "(TestCase, *; database 'default'): its rows are never committed, so the worker's "
-            "own connection can't see them.",
+            (
+                "*FixtureConflictError: celery_worker in a test that is wrapped in a transaction "
+                "(TestCase, *; database 'default'): its rows are never committed, so the worker's "
+                "own connection can't see them."
+            ),
             "*Use TransactionTestCase, or ask for celery_worker itself in a pytest test*",
         ]
     )
 
 
-def test_pitfall_04_sqlite_in_memory_is_never_locked_under_load(
-    run: Run, project: Project
-) -> None:
+def test_pitfall_04_sqlite_in_memory_is_never_locked_under_load(run: Run, project: Project) -> None:
     project.tasks("""
         from django.db import transaction
 
