@@ -12,8 +12,6 @@ from weakref import WeakKeyDictionary
 
 from celery.backends.base import KeyValueStoreBackend
 
-PATH = f"{__name__}:MemoryBackend"
-
 _stores: WeakKeyDictionary[Any, dict[bytes, Any]] = WeakKeyDictionary()
 _lock = threading.RLock()
 

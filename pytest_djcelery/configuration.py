@@ -10,27 +10,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery.computed import MISSING, Computed, put, refresh_tasks
 from pytest_djcelery.errors import BadOptionError
 
 if TYPE_CHECKING:
     from celery import Celery
-
-_MISSING: Final = object()
-
-# What Celery keeps once computed, and the settings it computes it from (by prefix). Read
-# from celery/app/base.py and celery/app/amqp.py; checked on Celery 5.4 to 5.7.
-_POOLS = ("broker_",)
-_ROUTING = (
-    "accept_content", "enable_utc", "task_compression", "task_create_missing",
-    "task_default_", "task_protocol", "task_publish_", "task_queue", "task_routes",
-    "task_serializer",
-)  # fmt: skip
-_REMOTE = ("broker_", "control_", "event_")
-_CLOCK = ("enable_utc", "timezone")
-_NOT_BACKEND = ("beat_", "broker_", "control_", "event_", "imports", "include", "task_", "worker_")
-
 
 class Layer:
     """Values laid over the configuration. Identity is what matters."""
@@ -77,7 +63,7 @@ class Configuration:
         self._layers: list[Layer] = []
         self._originals: dict[str, Any] = {}  # raw entries of ``conf.changes``
         self._holders: dict[str, tuple[Any, Any]] = {}  # Django setting -> (holder, original)
-        self._computed: dict[tuple[int, ...], dict[str, Any]] = {}
+        self._computed = Computed(app)
 
     @contextmanager
     def override(self, **values: Any) -> Iterator[None]:
@@ -134,15 +120,15 @@ class Configuration:
         touched = {
             key
             for key in {*current, *snapshot}
-            if current.get(key, _MISSING) is not snapshot.get(key, _MISSING)
+            if current.get(key, MISSING) is not snapshot.get(key, MISSING)
         }
         if not touched:
             return
         before = self._effective(touched)
         changes = self._changes()
         for key in touched:
-            _put(changes, key, snapshot.get(key, _MISSING))
-        self._refresh(before, keep=None)
+            put(changes, key, snapshot.get(key, MISSING))
+        self._refresh(before)
 
     def _changes(self) -> dict[str, Any]:
         conf = self.app.conf
@@ -163,34 +149,39 @@ class Configuration:
     ) -> None:
         changes = self._changes()
         before = self._effective(keys) if before is None else before
-        leaving = self._fingerprint()
-        self._computed[leaving] = self._computed_now()
+        self._computed.keep(self._combination())
         self._layers = layers
         for key in keys:
-            top = next((la.values[key] for la in reversed(layers) if key in la.values), _MISSING)
+            top = next((la.values[key] for la in reversed(layers) if key in la.values), MISSING)
             self._set_conf(changes, key, top)
             if django:
                 shown = (
                     la.values[key] for la in reversed(layers) if la.django and key in la.values
                 )
-                self._set_django(key, next(shown, _MISSING))
-        self._refresh(before, keep=self._computed.get(self._fingerprint()))
-        self._prune()
+                self._set_django(key, next(shown, MISSING))
+        self._refresh(before)
+        self._computed.forget(map(id, layers))
 
-    def _fingerprint(self) -> tuple[int, ...]:
+    def _combination(self) -> tuple[int, ...]:
         return tuple(id(layer) for layer in self._layers)
+
+    def _refresh(self, before: Mapping[str, Any]) -> None:
+        """Let what Celery computed follow the settings that differ from ``before``."""
+        changed = {key: old for key, old in before.items() if self.app.conf.get(key) != old}
+        self._computed.change(self._combination(), changed)
+        refresh_tasks(self.app, changed)
 
     def _set_conf(self, changes: dict[str, Any], key: str, value: Any) -> None:
         # An entry under another spelling (prefixed, old) would be found first; before Celery 5.7
         # a prefixed one wins wherever it stands, so the value is put under both.
         spellings = self.app.conf._to_keys(key)
         for raw in {key, *spellings}:
-            if value is not _MISSING:
-                self._originals.setdefault(raw, changes.get(raw, _MISSING))
+            if value is not MISSING:
+                self._originals.setdefault(raw, changes.get(raw, MISSING))
                 changes.pop(raw, None)
             elif raw in self._originals:
-                _put(changes, raw, self._originals.pop(raw))
-        if value is not _MISSING:
+                put(changes, raw, self._originals.pop(raw))
+        if value is not MISSING:
             changes[key] = changes[spellings[0]] = value
 
     def _set_django(self, key: str, value: Any) -> None:
@@ -199,130 +190,14 @@ class Configuration:
             return
         from django.conf import settings
 
-        if value is not _MISSING:
+        if value is not MISSING:
             holder = settings._wrapped
             held = self._holders.get(name)
             if held is None:
-                self._holders[name] = holder, vars(holder).get(name, _MISSING)
+                self._holders[name] = holder, vars(holder).get(name, MISSING)
             setattr(holder, name, value)
         elif name in self._holders:
             holder, original = self._holders.pop(name)
-            _put(vars(holder), name, original)
+            put(vars(holder), name, original)
         # LazySettings keeps what it has looked up once.
         vars(settings).pop(name, None)
-
-    # What Celery computed from the settings. ------------------------------------------
-
-    def _computed_now(self) -> dict[str, Any]:
-        attributes = vars(self.app)
-        amqp = attributes.get("amqp")
-        return {
-            **{name: attributes.get(name, _MISSING) for name in _COMPUTED},
-            "_producer_pool": amqp._producer_pool if amqp is not None else None,
-        }
-
-    def _refresh(self, before: Mapping[str, Any], keep: dict[str, Any] | None) -> None:
-        changed = [key for key, value in before.items() if self.app.conf.get(key) != value]
-        if keep is not None:
-            self._put_computed(keep)
-        else:
-            self._drop_computed(changed)
-        refresh_tasks(self.app, {key: before[key] for key in changed})
-
-    def _drop_computed(self, changed: list[str]) -> None:
-        app, attributes = self.app, vars(self.app)
-
-        def touches(prefixes: tuple[str, ...]) -> bool:
-            return any(key.startswith(prefixes) for key in changed)
-
-        if touches(_ROUTING):
-            attributes.pop("amqp", None)
-        if touches(_POOLS):
-            app._pool = None
-            if "amqp" in attributes:
-                attributes["amqp"]._producer_pool = None
-        if touches(_REMOTE):
-            attributes.pop("control", None)
-            attributes.pop("events", None)
-        if touches(_CLOCK):
-            attributes.pop("timezone", None)
-        if touches(("task_annotations",)):
-            attributes.pop("annotations", None)
-        if any(not key.startswith(_NOT_BACKEND) for key in changed):
-            app._backend_cache = None
-            app._local = type(app._local)()
-
-    def _put_computed(self, computed: Mapping[str, Any]) -> None:
-        attributes = vars(self.app)
-        for name in _COMPUTED:
-            _put(attributes, name, computed[name])
-        if "amqp" in attributes:
-            attributes["amqp"]._producer_pool = computed["_producer_pool"]
-
-    def _prune(self) -> None:
-        """Close what belongs to layers that are gone."""
-        living = {id(layer) for layer in self._layers}
-        used = {id(vars(self.app).get("_pool"))}
-        used |= {id(c["_pool"]) for f, c in self._computed.items() if living.issuperset(f)}
-        for fingerprint in [f for f in self._computed if not living.issuperset(f)]:
-            pool = self._computed.pop(fingerprint)["_pool"]
-            if pool not in (None, _MISSING) and id(pool) not in used:
-                close_pool(pool)
-
-
-_COMPUTED = (
-    "amqp", "annotations", "control", "events", "timezone", "_pool", "_backend_cache", "_local",
-)  # fmt: skip
-
-
-def _put(mapping: dict[str, Any], key: str, value: Any) -> None:
-    if value is _MISSING:
-        mapping.pop(key, None)
-    else:
-        mapping[key] = value
-
-
-def close_pool(pool: Any) -> None:
-    """Close a kombu connection pool and forget it, with its producers, in kombu's registry."""
-    from kombu import pools
-
-    for group in (pools.connections, pools.producers):
-        for key in [key for key, value in group.items() if pool in (value, _of(value))]:
-            dict.__delitem__(group, key)
-    pool.force_close_all()
-
-
-def _of(producers: Any) -> Any:
-    return getattr(producers, "connections", None)
-
-
-def refresh_tasks(app: Celery, before: Mapping[str, Any]) -> None:
-    """Let tasks follow settings that `Task.bind` copied onto their classes.
-
-    Private API of celery.app.task.Task (``bind``, ``from_config``), checked on 5.4 to 5.7:
-    binding sets ``__bound__`` on the class and after it each attribute that was still
-    ``None``; what the author of the task gave stands before it. Only what still equals the
-    setting it came from is changed.
-    """
-    if not app.finalized:
-        return
-    touched = False
-    for task in list(app._tasks.values()):
-        for attribute, key in task.from_config:
-            if key not in before:
-                continue
-            owner = next((cls for cls in type(task).__mro__ if attribute in vars(cls)), None)
-            if owner is None or not _copied_by_bind(owner, attribute):
-                continue
-            if vars(owner)[attribute] == before[key]:
-                setattr(owner, attribute, app.conf[key])
-                touched = True
-    if touched:
-        for task in list(app._tasks.values()):
-            task.__trace__ = None  # built from these attributes, and built again on demand
-            type(task)._exec_options = None
-
-
-def _copied_by_bind(owner: type, attribute: str) -> bool:
-    names = list(vars(owner))
-    return "__bound__" in names and names.index(attribute) > names.index("__bound__")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import scope as scopes
 from pytest_djcelery.errors import FixtureConflictError
-from pytest_djcelery.project import app_parameters
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -155,6 +154,8 @@ def session_app(
         AppNotFoundError: when the project has none.
         BadOptionError: for a setting or parameter that the app doesn't have.
     """
+    from pytest_djcelery.project import app_parameters
+
     project = scopes.use_project()
     with app_parameters(project.app, dict(parameters or {})) as settings:
         with project.configuration.override(**{**settings, **(config or {})}):

@@ -57,11 +57,14 @@ def in_library(filename: str) -> bool:
 def of_frame(frame: FrameType) -> Location:
     """The location of a frame."""
     code = frame.f_code
-    return Location(
-        path=code.co_filename,
-        line=frame.f_lineno,
-        function=getattr(code, "co_qualname", code.co_name),
+    return _location(
+        code.co_filename, frame.f_lineno, getattr(code, "co_qualname", code.co_name)
     )
+
+
+@cache  # a loop sends from one line, and every record keeps its location
+def _location(path: str, line: int, function: str) -> Location:
+    return Location(path=path, line=line, function=function)
 
 
 def of_caller(*, until: CodeType | None = None) -> Location | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -85,22 +85,22 @@ def complete_fixtures(item: pytest.Function) -> None:
     names = item.fixturenames
     if "celery_session_worker" in names and "_celery_session_worker_here" not in names:
         names.append("_celery_session_worker_here")
-    marked = any(item.get_closest_marker(name) for name in ("celery", *_POLICIES))
-    if marked and "celery_app" not in names:
+    marked = {marker.name for marker in item.iter_markers()}
+    if "celery_app" not in names and not marked.isdisjoint(("celery", *_POLICIES)):
         names.append("celery_app")
     if (
         any(worker in names for worker in _WORKERS)
         and "transactional_db" not in names
-        and _uses_database(item)
+        and _uses_database(item, marked)
     ):
         # First: the worker is to be gone before the database is.
         names.insert(0, "transactional_db")
 
 
-def _uses_database(item: pytest.Function) -> bool:
+def _uses_database(item: pytest.Function, marked: Collection[str]) -> bool:
     if item.cls is not None and hasattr(item.cls, "databases"):
         return False  # Django's own test cases set the database up by themselves
-    return item.get_closest_marker("django_db") is not None or any(
+    return "django_db" in marked or any(
         name in item.fixturenames for name in _DATABASE
     )
 

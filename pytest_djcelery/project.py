@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery import addresses
 from pytest_djcelery.configuration import Configuration, Layer, canonical
 from pytest_djcelery.errors import AppNotFoundError, BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
@@ -40,28 +41,33 @@ class Project:
     @property
     def broker(self) -> Broker | None:
         """The in-memory broker, while the app really uses it."""
+        if not self._publishes_to_memory:
+            return None
         from pytest_djcelery import transport
 
-        url = str(self.app.conf.broker_url or "")
-        return (
-            transport.broker(self.virtual_host) if url == transport.url(self.virtual_host) else None
-        )
+        return transport.broker(self.virtual_host)
+
+    @property
+    def _publishes_to_memory(self) -> bool:
+        return str(self.app.conf.broker_url or "") == addresses.url(self.virtual_host)
 
     def empty(self) -> None:
         """Drop all messages and results in memory; a waiting worker's queues stay declared."""
-        from pytest_djcelery import backend
-        from pytest_djcelery.workers import lease
+        transport = sys.modules.get("pytest_djcelery.transport")
+        backend = sys.modules.get("pytest_djcelery.backend")
+        if transport is not None and self.broker is not None:
+            from pytest_djcelery.workers import lease
 
-        if self.broker is not None:
             self.broker.reset(lease.topology())
-        backend.clear(self.app)
+        if backend is not None:
+            backend.clear(self.app)
 
     def describe(self) -> str:
         """App, broker and backend in force, for the report header."""
         from celery.app.utils import appstr
         from kombu.utils.url import maybe_sanitize_url
 
-        broker = "memory" if self.broker else maybe_sanitize_url(str(self.app.conf.broker_url))
+        broker = "memory" if self._publishes_to_memory else maybe_sanitize_url(str(self.app.conf.broker_url))
         backend = self.app.conf.result_backend
         backend = (
             "memory" if _is_memory(backend) else maybe_sanitize_url(str(backend or "disabled"))
@@ -74,17 +80,22 @@ class Project:
         """Publish to memory and store results in memory, as far as the options say so."""
         from django.test.signals import setting_changed
 
-        from pytest_djcelery import backend, transport
-
         with ExitStack() as stack:
-            stack.enter_context(transport.registered())
-            stack.callback(transport.forget, self.virtual_host)
-            stack.callback(backend.clear, self.app)
+            stack.enter_context(addresses.registered())
+            stack.callback(self._forget)
             stack.enter_context(_without_environment(self.options))
             self._push_base(stack)
             setting_changed.connect(self._on_setting_changed)
             stack.callback(setting_changed.disconnect, self._on_setting_changed)
             yield
+
+    def _forget(self) -> None:
+        transport = sys.modules.get("pytest_djcelery.transport")
+        backend = sys.modules.get("pytest_djcelery.backend")
+        if transport is not None:
+            transport.forget(self.virtual_host)
+        if backend is not None:
+            backend.clear(self.app)
 
     def _push_base(self, stack: ExitStack) -> None:
         """Lay the run's broker and backend over the settings, whenever Celery reads them."""
@@ -109,13 +120,11 @@ class Project:
         stack.callback(undo)
 
     def _base_values(self) -> dict[str, Any]:
-        from pytest_djcelery import backend, reachable, transport
-
         values: dict[str, Any] = {}
         if self.options.broker != PROJECT:
             memory = self.options.broker == MEMORY
             values |= {
-                "broker_url": transport.url(self.virtual_host) if memory else self.options.broker,
+                "broker_url": addresses.url(self.virtual_host) if memory else self.options.broker,
                 "broker_read_url": None,
                 "broker_write_url": None,
                 "broker_transport": None,
@@ -128,13 +137,15 @@ class Project:
         if self.options.broker != MEMORY:
             url = str(values.get("broker_url", self.app.conf.broker_url) or "")
             given = values.get("broker_transport_options", self.app.conf.broker_transport_options)
+            from pytest_djcelery import reachable
+
             values |= reachable.bounds(self.app.conf, url, given or {}, self.options.timeout)
         if self.app.conf.broker_connection_retry_on_startup is None:
             # What Celery 6 will do; before, a starting worker warns that nobody has chosen.
             values["broker_connection_retry_on_startup"] = self.app.conf.broker_connection_retry
         configured = str(self.app.conf.result_backend or "")
         if self.options.result_backend == MEMORY and not configured.startswith(_DJANGO_BACKENDS):
-            values["result_backend"] = backend.PATH
+            values["result_backend"] = addresses.BACKEND
         elif self.options.result_backend not in (MEMORY, PROJECT):
             values["result_backend"] = self.options.result_backend
         return values
@@ -160,9 +171,7 @@ class Project:
 
 
 def _is_memory(backend: Any) -> bool:
-    from pytest_djcelery.backend import PATH
-
-    return bool(backend == PATH)
+    return bool(backend == addresses.BACKEND)
 
 
 @contextmanager

@@ -82,6 +82,8 @@ def sent_task(
         embed = {key: headers.get(key) for key in ("callbacks", "errbacks", "chord")}
         body = headers.pop("args"), headers.pop("kwargs"), embed
     args, kwargs, embed = _round_trip(name, body, serializer)
+    # Records of one task share the names of its arguments.
+    kwargs = {sys.intern(key): value for key, value in kwargs.items()}
     queue, exchange, routing_key = _destination(app, options)
 
     def signatures(key: str) -> tuple[Any, ...]:

@@ -5,14 +5,13 @@ The fixtures and the public context managers share the scope that is open, or op
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_djcelery import failures
 from pytest_djcelery import options as options_module
-from pytest_djcelery.journal import Journal
 from pytest_djcelery.options import Options, Policy
 from pytest_djcelery.patching import replaced
 
@@ -46,6 +45,8 @@ class Scope:
     def __init__(self, project: Project, options: Options) -> None:
         self.project = project
         self.options = options
+        from pytest_djcelery.journal import Journal
+
         self.journal = Journal()
         self.runner: Runner | None = None
         self.watch: TransactionWatch
@@ -73,6 +74,8 @@ class Scope:
 
     def unhandled_failures(self) -> list[Ended]:
         """Task failures that the test never looked at."""
+        from pytest_djcelery import failures
+
         return failures.unhandled(self.journal)
 
     @contextmanager
@@ -145,13 +148,13 @@ def begin_run(options: Options) -> None:
 
 def end_run() -> None:
     """Put the app back as the settings have it, at the end of the run."""
-    from pytest_djcelery.workers import lease
-
     with _lock:
         run = _runs.pop()
         if run.project is not None:
+            lease = sys.modules.get("pytest_djcelery.workers.lease")  # else no worker was held
             try:
-                lease.stop()
+                if lease is not None:
+                    lease.stop()
             finally:
                 run.isolation.close()
 
@@ -170,11 +173,14 @@ def use_project() -> Project:
 
 def use_imported_project() -> Project | None:
     """The project's app, isolated from now on, if the project has imported it by itself."""
+    run = _runs[-1]
+    if run.project is not None:  # asked before each test, so it must cost nothing
+        return run.project
     from pytest_djcelery.project import imported_app
 
     with _lock:
-        app = None if _runs[-1].project else imported_app(_runs[-1].options)
-        return _runs[-1].project if app is None else _isolate(app)
+        app = imported_app(run.options)
+        return None if app is None else _isolate(app)
 
 
 def _isolate(app: Celery) -> Project:
@@ -209,6 +215,8 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
     with scope.running(), replaced(run, scope=scope):
         yield scope
         if checks:
+            from pytest_djcelery import failures
+
             failures.judge(scope)
 
 

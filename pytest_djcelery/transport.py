@@ -12,8 +12,8 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,24 +21,11 @@ from queue import Empty
 from typing import Any
 from weakref import WeakSet
 
-from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
+from pytest_djcelery.addresses import SCHEME
 from pytest_djcelery.deadlines import Deadline
-
-SCHEME = "djcelery"
-
-
-@contextmanager
-def registered() -> Iterator[None]:
-    """Make the scheme known to kombu, in the table where its own transports stand."""
-    before = TRANSPORT_ALIASES.get(SCHEME)
-    TRANSPORT_ALIASES[SCHEME] = f"{__name__}:Transport"
-    try:
-        yield
-    finally:
-        if before is None:
-            del TRANSPORT_ALIASES[SCHEME]
 
 
 @dataclass(order=True, slots=True)
@@ -211,11 +198,6 @@ def forget(virtual_host: str) -> None:
     """Drop a broker for good."""
     with _brokers_lock:
         _brokers.pop(virtual_host.strip("/"), None)
-
-
-def url(virtual_host: str) -> str:
-    """The URL that reaches `broker` of that name."""
-    return f"{SCHEME}://localhost/{virtual_host}"
 
 
 def _priority(message: dict[str, Any]) -> int:

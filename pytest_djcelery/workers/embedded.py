@@ -136,6 +136,7 @@ class EmbeddedWorker:
             self._error = error
         finally:
             self.connections.close()
+            self.connections.disconnect()
             self._ready.set()
             self.wake()
 
@@ -186,7 +187,18 @@ class EmbeddedWorker:
         """Leave messages in their queues from now on, and let go of the database."""
         self._transport().park(parked=True)
         self.connections.close()
+        self._forget_pool_of_replies()
         state.reset_state()
+
+    def _forget_pool_of_replies(self) -> None:
+        """The mailbox of remote control keeps the pool of a test, which ends with the test.
+
+        Private API (``Pidbox.node``, ``Mailbox.producer_pool``), checked on Celery 5.4 to 5.7.
+        """
+        for step in self.controller.consumer.steps:  # type: ignore[union-attr]
+            box = getattr(step, "box", None)
+            if box is not None:
+                vars(box.node.mailbox).pop("producer_pool", None)
 
     @property
     def transport_parks(self) -> bool:
@@ -371,3 +383,4 @@ def _process_as_found(app: Celery) -> Iterator[None]:
         queues._consume_from = consume_from
         state.should_stop, state.should_terminate = flags
         state.reset_state()
+        _limits_changed(app)

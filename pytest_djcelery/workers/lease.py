@@ -11,16 +11,15 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery import reachable
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.journal import Ended, Published
-from pytest_djcelery.workers.embedded import EmbeddedWorker, WorkerSettings
 
 if TYPE_CHECKING:
     from pytest_djcelery.journal import Journal
     from pytest_djcelery.project import Project
     from pytest_djcelery.scope import Scope
     from pytest_djcelery.transport import Topology
+    from pytest_djcelery.workers.embedded import EmbeddedWorker, WorkerSettings
 
 
 class _Held:
@@ -42,6 +41,9 @@ def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]
     Raises:
         WorkerError: when a new worker doesn't start.
     """
+    from pytest_djcelery import reachable
+    from pytest_djcelery.workers.embedded import EmbeddedWorker
+
     wanted = _wanted(project, settings)
     worker = _Held.worker
     if worker is not None and worker.alive and _Held.wanted == wanted:

@@ -14,8 +14,8 @@ from celery import Celery, _state
 from pytest_djcelery.journal import Journal, Published
 from pytest_djcelery.locations import Location
 from pytest_djcelery.messages import SentTask
-from pytest_djcelery.views.outbox import Outbox
 from pytest_djcelery.publishing import sent_task
+from pytest_djcelery.views.outbox import Outbox
 
 LOCATION = Location(path="shop/views.py", line=12, function="sign_up")
 

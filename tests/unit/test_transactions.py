@@ -50,9 +50,9 @@ from pytest_djcelery.errors import (
     SentInTransactionError,
     SentInTransactionWarning,
 )
-from pytest_djcelery.transactions.hooks import OnCommit
 from pytest_djcelery.journal import Journal, Published
 from pytest_djcelery.messages import SentTask
+from pytest_djcelery.transactions.hooks import OnCommit
 from pytest_djcelery.transactions.sql import wrote
 from pytest_djcelery.transactions.watch import TransactionWatch
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import ChannelError
 
-from pytest_djcelery import transport
+from pytest_djcelery import addresses, transport
 
 _numbers = count()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> Iterator[None]:
-    with transport.registered():
+    with addresses.registered():
         yield
 
 
@@ -34,7 +34,7 @@ def virtual_host() -> Iterator[str]:
 
 @pytest.fixture
 def connection(virtual_host: str) -> Iterator[Connection]:
-    with Connection(transport.url(virtual_host)) as connection:
+    with Connection(addresses.url(virtual_host)) as connection:
         yield connection
 
 
@@ -50,7 +50,7 @@ def received(connection: Connection, queue: Queue, limit: int = 10) -> list[obje
         for _ in range(limit):
             try:
                 connection.drain_events(timeout=0)
-            except socket.timeout:
+            except TimeoutError:
                 break
     return bodies
 
@@ -94,7 +94,7 @@ def test_the_default_exchange_delivers_to_the_queue_of_that_name(connection):
 @given(st.lists(st.integers(min_value=-3, max_value=12) | st.none(), max_size=12))
 def test_the_highest_priority_comes_first_and_equals_in_order(priorities):
     name = f"priorities-{next(_numbers)}"
-    with Connection(transport.url(name)) as connection:
+    with Connection(addresses.url(name)) as connection:
         for order, priority in enumerate(priorities):
             publish(connection, [order, priority], routing_key="q", priority=priority)
         found = received(connection, Queue("q"), limit=20)
@@ -160,7 +160,7 @@ def test_a_waiting_reader_wakes_when_a_message_comes(connection, virtual_host):
 
     def read() -> None:
         with (
-            Connection(transport.url(virtual_host)) as own,
+            Connection(addresses.url(virtual_host)) as own,
             Consumer(own, [Queue("q")], callbacks=[lambda body, _: bodies.append(body)]),
         ):
             waiting.set()
@@ -186,7 +186,7 @@ def test_a_waiting_reader_wakes_when_an_acknowledgement_opens_its_window(connect
         first.set()
 
     def read() -> None:
-        with Connection(transport.url(virtual_host)) as own:
+        with Connection(addresses.url(virtual_host)) as own:
             consumer = Consumer(own, [Queue("q")], on_message=on_message)
             consumer.qos(prefetch_count=1)
             with consumer:
@@ -211,7 +211,7 @@ def test_an_interrupt_ends_the_wait_of_one_reader(connection):
 def test_two_virtual_hosts_share_nothing(connection):
     publish(connection, "mine", routing_key="q")
     name = f"transport-test-{next(_numbers)}"
-    with Connection(transport.url(name)) as other:
+    with Connection(addresses.url(name)) as other:
         assert received(other, Queue("q")) == []
     transport.forget(name)
 
@@ -280,9 +280,9 @@ def test_after_a_full_reset_producers_declare_their_entities_anew(connection, vi
 def test_the_scheme_is_known_to_kombu_only_while_registered():
     from kombu.transport import TRANSPORT_ALIASES
 
-    assert transport.SCHEME in TRANSPORT_ALIASES
-    del TRANSPORT_ALIASES[transport.SCHEME]
-    with transport.registered():
-        assert transport.SCHEME in TRANSPORT_ALIASES
-    assert transport.SCHEME not in TRANSPORT_ALIASES
-    TRANSPORT_ALIASES[transport.SCHEME] = "pytest_djcelery.transport:Transport"
+    assert addresses.SCHEME in TRANSPORT_ALIASES
+    del TRANSPORT_ALIASES[addresses.SCHEME]
+    with addresses.registered():
+        assert addresses.SCHEME in TRANSPORT_ALIASES
+    assert addresses.SCHEME not in TRANSPORT_ALIASES
+    TRANSPORT_ALIASES[addresses.SCHEME] = "pytest_djcelery.transport:Transport"

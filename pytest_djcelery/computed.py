@@ -1,0 +1,142 @@
+"""What Celery computes from its settings and keeps: queues, pools, backend, task attributes.
+
+Private API of celery/app/base.py, celery/app/amqp.py and celery/app/task.py, checked on Celery
+5.4 to 5.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+MISSING: Final = object()
+
+_ROUTING = (
+    "accept_content", "enable_utc", "task_compression", "task_create_missing",
+    "task_default_", "task_protocol", "task_publish_", "task_queue", "task_routes",
+    "task_serializer",
+)  # fmt: skip
+_NOT_BACKEND = ("beat_", "broker_", "control_", "event_", "imports", "include", "task_", "worker_")
+
+
+def _prefixed(*prefixes: str) -> Callable[[str], bool]:
+    return lambda key: key.startswith(prefixes)
+
+
+# Attributes of the app, and which settings they are computed from.
+_GROUPS: tuple[tuple[tuple[str, ...], Callable[[str], bool]], ...] = (
+    (("amqp",), _prefixed(*_ROUTING)),
+    (("_pool",), _prefixed("broker_")),
+    (("control", "events"), _prefixed("broker_", "control_", "event_")),
+    (("timezone",), _prefixed("enable_utc", "timezone")),
+    (("annotations",), _prefixed("task_annotations")),
+    (("_backend_cache", "_local"), lambda key: not key.startswith(_NOT_BACKEND)),
+)
+_PRODUCERS = "_producer_pool"  # of ``app.amqp``, but computed with ``_pool``
+
+
+class Computed:
+    """The computed objects of an app, kept for each combination of layers.
+
+    Where a combination comes back, so do its very objects: code may have changed them, and may
+    hold them. What a change does not touch stays as it is.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._kept: dict[tuple[int, ...], dict[str, Any]] = {}
+
+    def keep(self, combination: tuple[int, ...]) -> None:
+        """Remember the present objects as those of ``combination``."""
+        self._kept[combination] = self._now()
+
+    def change(self, combination: tuple[int, ...], changed: Iterable[str]) -> None:
+        """Give the app the objects of ``combination``, where ``changed`` settings touch them.
+
+        Those that were never computed are dropped, so that Celery computes them on demand.
+        """
+        kept = self._kept.get(combination, {})
+        attributes = vars(self._app)
+        keys = list(changed)
+        for names, touches in _GROUPS:
+            if not any(touches(key) for key in keys):
+                continue
+            for name in names:
+                put(attributes, name, kept.get(name, self._fresh(name)))
+            if "_pool" in names and "amqp" in attributes:
+                attributes["amqp"]._producer_pool = kept.get(_PRODUCERS)
+
+    def forget(self, living: Iterable[int]) -> None:
+        """Close and forget what belongs to layers that are gone."""
+        layers = set(living)
+        dead = [combination for combination in self._kept if not layers.issuperset(combination)]
+        pools = {id(pool): pool for key in dead if (pool := self._kept.pop(key)["_pool"]) is not None}
+        pools.pop(id(vars(self._app).get("_pool")), None)
+        for kept in self._kept.values():
+            pools.pop(id(kept["_pool"]), None)
+        for pool in pools.values():
+            close_pool(pool)
+
+    def _now(self) -> dict[str, Any]:
+        attributes = vars(self._app)
+        amqp = attributes.get("amqp")
+        now = {name: attributes.get(name, self._fresh(name)) for names, _ in _GROUPS for name in names}
+        return {**now, _PRODUCERS: amqp._producer_pool if amqp is not None else None}
+
+    def _fresh(self, name: str) -> Any:
+        if name == "_local":  # backends of other threads
+            return type(self._app._local)()
+        return None if name in ("_pool", "_backend_cache") else MISSING
+
+
+def put(mapping: dict[str, Any], key: str, value: Any) -> None:
+    """Set an entry, or remove it where the value is `MISSING`."""
+    if value is MISSING:
+        mapping.pop(key, None)
+    else:
+        mapping[key] = value
+
+
+def close_pool(pool: Any) -> None:
+    """Close a kombu connection pool and forget it, with its producers, in kombu's registry."""
+    from kombu import pools
+
+    for group in (pools.connections, pools.producers):
+        for key, value in list(group.items()):
+            if pool in (value, getattr(value, "connections", None)):
+                dict.__delitem__(group, key)
+    pool.force_close_all()
+
+
+def refresh_tasks(app: Celery, before: Mapping[str, Any]) -> None:
+    """Let tasks follow settings that `Task.bind` copied onto their classes.
+
+    Binding sets ``__bound__`` on the class and after it each attribute that was still ``None``;
+    what the author of the task gave stands before it. Only what still equals the setting it
+    came from is changed.
+    """
+    if not before or not app.finalized:
+        return
+    touched = False
+    for task in list(app._tasks.values()):  # ``app.tasks`` would finalize
+        for attribute, key in task.from_config:
+            if key not in before:
+                continue
+            owner = next((cls for cls in type(task).__mro__ if attribute in vars(cls)), None)
+            if owner is None or not _copied_by_bind(owner, attribute):
+                continue
+            if vars(owner)[attribute] == before[key]:
+                setattr(owner, attribute, app.conf[key])
+                touched = True
+    if touched:
+        for task in list(app._tasks.values()):
+            task.__trace__ = None  # built from these attributes, and built again on demand
+            type(task)._exec_options = None
+
+
+def _copied_by_bind(owner: type, attribute: str) -> bool:
+    names = list(vars(owner))
+    return "__bound__" in names and names.index(attribute) > names.index("__bound__")
