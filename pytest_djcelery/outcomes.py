@@ -108,7 +108,7 @@ class Revoked(_WithRetries):
     __hash__ = None  # type: ignore[assignment]
 
 
-class Outcomes(list[Outcome]):
+class Outcomes(list["Outcome | Outcomes"]):
     """The outcomes of a group, in its order.
 
     Compare it with a list of outcomes, or with one for the whole as ``get()`` would see it:

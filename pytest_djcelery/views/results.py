@@ -163,7 +163,8 @@ class Results:
             self._scope.journal.append(Looked(task_id=task_id))
 
     def _outcome(self, task_id: str) -> Outcome:
-        return replace(self._bare_outcome(task_id), task=self._name(task_id))
+        outcome: Outcome = replace(self._bare_outcome(task_id), task=self._name(task_id))
+        return outcome
 
     def _bare_outcome(self, task_id: str) -> Any:  # noqa: PLR0911 - one for each state
         ended = self._ended(task_id)
@@ -175,7 +176,7 @@ class Results:
         if state == states.SUCCESS:
             return Success(stored.result, retries=retries)
         if state == states.FAILURE:
-            own = stored.traceback or (ended and _traceback(ended.value))
+            own = stored.traceback or (_traceback(ended.value) if ended else None)
             return Failure(stored.result, retries=retries, traceback=own)
         if state == states.REVOKED:
             return Revoked(retries=retries)
