@@ -59,7 +59,9 @@ class Job:
         shell.run(
             str(UV), "venv", "-q", "--clear", "--python", find_python(self.python), str(self.env)
         )
-        shell.run(str(UV), "pip", "install", "-q", "--python", str(self.env), *arguments)
+        # Compiled once here, not by each of the processes that the tests start.
+        install = [str(UV), "pip", "install", "-q", "--compile-bytecode"]
+        shell.run(*install, "--python", str(self.env), *arguments)
 
     def perform(self, shell: Shell) -> None:
         """Do the job; an exception is its failure."""
@@ -112,7 +114,7 @@ class Cell(Job):
     pytest: str
     database: str = "sqlite"
     runs: int = 1  # of the suite, each in an order of its own
-    beside_pytest_celery: bool = True
+    beside_pytest_celery: bool = False  # which makes each pytest start a second slower
     lowest: bool = False  # every direct dependency at its bound in pyproject.toml
     xdist: bool = False
     coverage: bool = False  # measured, against the floor in pyproject.toml
@@ -180,9 +182,9 @@ class Cell(Job):
 SQLITE, POSTGRESQL, MARIADB = "sqlite", "postgresql", "mariadb"
 REDIS = os.environ.get("REDIS_ADDRESS", "127.0.0.1:6379")
 JOBS: list[Job] = [
-    # The longest first. Ten and more runs of the suite in random order, over all the cells.
+    # The longest first. With the Quick start, ten runs of the suite in random order.
     Cell(name="py313-dj60-xdist", python="3.13", django="6.0", celery="5.7", pytest="9",
-         xdist=True, runs=3),
+         xdist=True, runs=2, beside_pytest_celery=True),
     Cell(name="py313-dj61-pg", python="3.13", django="6.1", celery="5.7", pytest="9",
          database=POSTGRESQL, coverage=True),
     Cell(name="py312-dj61-maria", python="3.12", django="6.1", celery="5.7", pytest="9",
@@ -191,8 +193,7 @@ JOBS: list[Job] = [
          database=POSTGRESQL),
     Cell(name="py311-dj42-maria", python="3.11", django="4.2", celery="5.5", pytest="8",
          database=MARIADB),
-    Cell(name="py311-dj52-alone", python="3.11", django="5.2", celery="5.6", pytest="9",
-         beside_pytest_celery=False),
+    Cell(name="py311-dj52", python="3.11", django="5.2", celery="5.6", pytest="9"),
     Cell(name="py310-dj52-pg", python="3.10", django="5.2", celery="5.5", pytest="9",
          database=POSTGRESQL),
     Cell(name="py310-dj42-lowest", python="3.10", django="4.2", celery="5.4", pytest="8",
@@ -208,6 +209,7 @@ class Shell:
     def __init__(self, log: IO[str]) -> None:
         self.log = log
         self.env = dict(os.environ)
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # see `Job.install`
         self._deadline = time.monotonic() + JOB_TIMEOUT
 
     def say(self, text: str) -> None:

@@ -6,7 +6,8 @@ Private API of celery/app/base.py, celery/app/amqp.py and celery/app/task.py, ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -98,6 +99,25 @@ def put(mapping: dict[str, Any], key: str, value: Any) -> None:
         mapping.pop(key, None)
     else:
         mapping[key] = value
+
+
+@contextmanager
+def queues_as_found(app: Celery) -> Iterator[None]:
+    """Put ``app.amqp.queues`` back: a message for an unknown queue, or a worker, adds to them."""
+    queues = app.amqp.queues
+    entries = dict(queues)
+    selected = {
+        name: value if value is None else dict(value)
+        for name in ("_consume_from", "_default_consume_from")  # the latter in later releases
+        if (value := vars(queues).get(name, MISSING)) is not MISSING
+    }
+    try:
+        yield
+    finally:
+        dict.clear(queues)
+        dict.update(queues, entries)
+        vars(queues).pop("_consume_from", None)
+        vars(queues).update(selected)
 
 
 def close_pool(pool: Any) -> None:

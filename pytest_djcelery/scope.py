@@ -105,13 +105,15 @@ class Scope:
     @contextmanager
     def _clean(self) -> Iterator[None]:
         """Start with empty queues and no results, and leave the configuration as it was."""
+        from pytest_djcelery.computed import queues_as_found
+
         configuration = self.project.configuration
         self.project.empty()
         broker = self.project.broker
         waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
         before = configuration.snapshot()
         try:
-            with waking:
+            with waking, queues_as_found(self.app):
                 yield
         finally:
             configuration.restore(before)

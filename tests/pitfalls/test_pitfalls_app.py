@@ -237,8 +237,8 @@ def test_pitfall_21_no_test_reaches_the_broker_of_the_settings(
 
         def test_that_uses_no_fixture():
             add.delay(1, 2)
-            app.send_task("somewhere.else", queue="far")
             assert app.control.purge() == 1
+            app.send_task("somewhere.else", queue="far")
 
         class TestDjango(SimpleTestCase):
             def test_that_knows_no_pytest(self):
@@ -333,8 +333,8 @@ def test_pitfall_37_a_base_class_without_delay_on_commit_is_named_with_the_remed
         [
             "*SentInTransactionError: shop.tasks.notify(1) was sent inside an open transaction *",
             (
-                "E *Send it after the commit: transaction.on_commit(lambda: notify.delay(1)). notify "
-                "has no delay_on_commit, because its class shop.tasks.TenantTask does not inherit "
+                "E *Send it after the commit: transaction.on_commit(lambda: notify.delay(1)). "
+                "notify has no delay_on_commit, because its class shop.tasks.TenantTask does not inherit "
                 "from celery.contrib.django.task.DjangoTask."
             ),
             "*SentInTransactionError: shop.tasks.ship(1) was sent inside an open transaction *",
