@@ -334,8 +334,8 @@ def test_pitfall_37_a_base_class_without_delay_on_commit_is_named_with_the_remed
             "*SentInTransactionError: shop.tasks.notify(1) was sent inside an open transaction *",
             (
                 "E *Send it after the commit: transaction.on_commit(lambda: notify.delay(1)). "
-                "notify has no delay_on_commit, because its class shop.tasks.TenantTask does not inherit "
-                "from celery.contrib.django.task.DjangoTask."
+                "notify has no delay_on_commit, because its class shop.tasks.TenantTask does not "
+                "inherit from celery.contrib.django.task.DjangoTask."
             ),
             "*SentInTransactionError: shop.tasks.ship(1) was sent inside an open transaction *",
             "E *Send it after the commit: ship.delay_on_commit(1)",
