@@ -16,26 +16,118 @@ if TYPE_CHECKING:
 @contextmanager
 def recorded(journal: Journal, app: Celery) -> Iterator[None]:
     """Record what tasks of ``app`` go through, in whatever thread or mode they run."""
-    with _signals_connected(journal, app), _stored_states(journal, app):
+    with _signals_connected(_Recorder(journal, app)), _stored_states(journal, app):
         yield
 
 
 @contextmanager
-def _signals_connected(journal: Journal, app: Celery) -> Iterator[None]:
+def _signals_connected(recorder: _Recorder) -> Iterator[None]:
     from celery import signals
 
-    def ours(task: Any) -> bool:
-        return getattr(task, "_app", None) in (app, None)
+    handlers: dict[Any, Callable[..., None]] = {
+        signals.task_received: recorder.received,
+        signals.task_unknown: recorder.unknown,
+        signals.task_revoked: recorder.revoked,
+        signals.task_prerun: recorder.started,
+        signals.task_success: recorder.succeeded,
+        signals.task_failure: recorder.failed,
+        signals.task_retry: recorder.retried,
+        signals.task_postrun: recorder.postrun,
+    }
+    # Celery 5.4 takes the same method of two recorders for one receiver, hence the id.
+    for signal, handler in handlers.items():
+        signal.connect(handler, weak=False, dispatch_uid=recorder)
+    try:
+        yield
+    finally:
+        for signal in handlers:
+            signal.disconnect(dispatch_uid=recorder)
 
-    def started(sender: Any, task_id: str, **_: Any) -> None:
-        if ours(sender):
-            journal.append(
-                Started(task_id=task_id, task=sender.name, retries=sender.request.retries or 0)
+
+class _Recorder:
+    """What each signal says of a task of ``app``, as an event of the journal."""
+
+    def __init__(self, journal: Journal, app: Celery) -> None:
+        self._journal = journal
+        self._app = app
+
+    def received(self, request: Any, **_: Any) -> None:
+        if self._is_ours(request.task):
+            self._journal.append(Received(task_id=request.id, task=request.name))
+
+    def unknown(self, sender: Any, name: str, id: str, exc: Any, **_: Any) -> None:  # noqa: A002 - Celery's name
+        if sender.app is self._app:
+            self._journal.append(
+                Ended(task_id=id, task=name, state="FAILURE", value=exc, retries=0)
             )
 
-    def ended(task: Any, request: Any, state: str, value: Any) -> None:
+    def revoked(self, sender: Any, request: Any, **_: Any) -> None:
+        if not self._is_ours(sender):
+            return
+        self._journal.append(
+            Ended(
+                task_id=request.id,
+                task=sender.name,
+                state="REVOKED",
+                value=None,
+                retries=getattr(request, "retries", 0) or 0,
+            )
+        )
+
+    def started(self, sender: Any, task_id: str, **_: Any) -> None:
+        if self._is_ours(sender):
+            retries = sender.request.retries or 0
+            self._journal.append(Started(task_id=task_id, task=sender.name, retries=retries))
+
+    def succeeded(self, sender: Any, result: Any, **_: Any) -> None:
+        if self._is_ours(sender):
+            self._ended(sender, sender.request, "SUCCESS", result)
+
+    def failed(
+        self, sender: Any, task_id: str, exception: Any, args: Any, kwargs: Any, **_: Any
+    ) -> None:
+        if not self._is_ours(sender):
+            return
+        request = sender.request
+        if request.id == task_id:
+            self._ended(sender, request, "FAILURE", exception)
+            return
+        # Outside its tracer: a time limit, a lost worker, an argument that can't be decoded.
+        self._journal.append(
+            Ended(
+                task_id=task_id,
+                task=sender.name,
+                state="FAILURE",
+                value=exception,
+                retries=0,
+                args=args,
+                kwargs=kwargs,
+            )
+        )
+
+    def retried(self, sender: Any, request: Any, reason: Any, **_: Any) -> None:
+        if self._is_ours(sender):
+            self._ended(sender, request, "RETRY", reason)
+
+    def postrun(self, sender: Any, task_id: str, state: str, retval: Any, **_: Any) -> None:
+        if self._is_ours(sender) and state in ("IGNORED", "REJECTED"):
+            self._journal.append(
+                Ended(
+                    task_id=task_id,
+                    task=sender.name,
+                    state=state,
+                    value=retval,
+                    retries=sender.request.retries or 0,
+                )
+            )
+        self._journal.wake()
+
+    def _is_ours(self, task: Any) -> bool:
+        return getattr(task, "_app", None) in (self._app, None)
+
+    def _ended(self, task: Any, request: Any, state: str, value: Any) -> None:
         expected = isinstance(value, BaseException) and isinstance(value, tuple(task.throws or ()))
-        journal.append(
+        self._journal.append(
             Ended(
                 task_id=request.id,
                 task=task.name,
@@ -48,75 +140,6 @@ def _signals_connected(journal: Journal, app: Celery) -> Iterator[None]:
                 eager=bool(request.is_eager),
             )
         )
-
-    def succeeded(sender: Any, result: Any, **_: Any) -> None:
-        if ours(sender):
-            ended(sender, sender.request, "SUCCESS", result)
-
-    def failed(sender: Any, task_id: str, exception: Any, args: Any, kwargs: Any, **_: Any) -> None:
-        if not ours(sender):
-            return
-        request = sender.request
-        if request.id == task_id:
-            ended(sender, request, "FAILURE", exception)
-            return
-        # Outside its tracer: a time limit, a lost worker, an argument that can't be decoded.
-        journal.append(
-            Ended(
-                task_id=task_id, task=sender.name, state="FAILURE", value=exception, retries=0,
-                args=args, kwargs=kwargs,
-            )
-        )  # fmt: skip
-
-    def retried(sender: Any, request: Any, reason: Any, **_: Any) -> None:
-        if ours(sender):
-            ended(sender, request, "RETRY", reason)
-
-    def revoked(sender: Any, request: Any, **_: Any) -> None:
-        if not ours(sender):
-            return
-        journal.append(
-            Ended(
-                task_id=request.id, task=sender.name, state="REVOKED", value=None,
-                retries=getattr(request, "retries", 0) or 0,
-            )
-        )  # fmt: skip
-
-    def postrun(sender: Any, task_id: str, state: str, retval: Any, **_: Any) -> None:
-        if ours(sender) and state in ("IGNORED", "REJECTED"):
-            journal.append(
-                Ended(
-                    task_id=task_id, task=sender.name, state=state, value=retval,
-                    retries=sender.request.retries or 0,
-                )
-            )  # fmt: skip
-        journal.wake()
-
-    def received(request: Any, **_: Any) -> None:
-        if ours(request.task):
-            journal.append(Received(task_id=request.id, task=request.name))
-
-    def unknown(sender: Any, name: str, id: str, exc: Any, **_: Any) -> None:  # noqa: A002 - Celery's name
-        if sender.app is app:
-            journal.append(Ended(task_id=id, task=name, state="FAILURE", value=exc, retries=0))
-
-    handlers: dict[Any, Callable[..., None]] = {
-        signals.task_prerun: started,
-        signals.task_postrun: postrun,
-        signals.task_success: succeeded,
-        signals.task_failure: failed,
-        signals.task_retry: retried,
-        signals.task_revoked: revoked,
-        signals.task_received: received,
-        signals.task_unknown: unknown,
-    }
-    for signal, handler in handlers.items():
-        signal.connect(handler, weak=False)
-    try:
-        yield
-    finally:
-        for signal, handler in handlers.items():
-            signal.disconnect(handler)
 
 
 @contextmanager
