@@ -74,7 +74,8 @@ class Computed:
         """Close and forget what belongs to layers that are gone."""
         layers = set(living)
         dead = [combination for combination in self._kept if not layers.issuperset(combination)]
-        pools = {id(pool): pool for key in dead if (pool := self._kept.pop(key)["_pool"]) is not None}
+        found = [self._kept.pop(combination)["_pool"] for combination in dead]
+        pools = {id(pool): pool for pool in found if pool is not None}
         pools.pop(id(vars(self._app).get("_pool")), None)
         for kept in self._kept.values():
             pools.pop(id(kept["_pool"]), None)
@@ -84,7 +85,8 @@ class Computed:
     def _now(self) -> dict[str, Any]:
         attributes = vars(self._app)
         amqp = attributes.get("amqp")
-        now = {name: attributes.get(name, self._fresh(name)) for names, _ in _GROUPS for name in names}
+        computed = (name for names, _ in _GROUPS for name in names)
+        now = {name: attributes.get(name, self._fresh(name)) for name in computed}
         return {**now, _PRODUCERS: amqp._producer_pool if amqp is not None else None}
 
     def _fresh(self, name: str) -> Any:

@@ -18,6 +18,7 @@ from pytest_djcelery.errors import BadOptionError
 if TYPE_CHECKING:
     from celery import Celery
 
+
 class Layer:
     """Values laid over the configuration. Identity is what matters."""
 

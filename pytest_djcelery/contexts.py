@@ -91,7 +91,7 @@ def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
 
 
 @contextmanager
-def worker(
+def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest say
     *,
     pool: Any = "solo",
     concurrency: int = 1,
@@ -157,13 +157,15 @@ def session_app(
     from pytest_djcelery.project import app_parameters
 
     project = scopes.use_project()
-    with app_parameters(project.app, dict(parameters or {})) as settings:
-        with project.configuration.override(**{**settings, **(config or {})}):
-            yield project.app
+    with (
+        app_parameters(project.app, dict(parameters or {})) as settings,
+        project.configuration.override(**{**settings, **(config or {})}),
+    ):
+        yield project.app
 
 
 @contextmanager
-def session_worker(
+def session_worker(  # noqa: PLR0913 - as for `worker`
     *,
     pool: Any = "solo",
     concurrency: int = 1,

@@ -57,9 +57,7 @@ def in_library(filename: str) -> bool:
 def of_frame(frame: FrameType) -> Location:
     """The location of a frame."""
     code = frame.f_code
-    return _location(
-        code.co_filename, frame.f_lineno, getattr(code, "co_qualname", code.co_name)
-    )
+    return _location(code.co_filename, frame.f_lineno, getattr(code, "co_qualname", code.co_name))
 
 
 @cache  # a loop sends from one line, and every record keeps its location

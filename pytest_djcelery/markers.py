@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.options import policy
 
+if TYPE_CHECKING:
+    import pytest
+
 DECLARED = (
-    "celery(**settings): change settings of the project's Celery app for this test, "
-    "such as task_acks_late=True",
-    "celery_sent_in_transaction(policy): what a message published inside an open transaction "
-    "does in this test: 'warn', 'error' or 'ignore'",
-    "celery_unhandled_failures(policy): what a task failure that the test never looked at does: "
-    "'error', 'warn' or 'ignore'",
+    (
+        "celery(**settings): change settings of the project's Celery app for this test, "
+        "such as task_acks_late=True"
+    ),
+    (
+        "celery_sent_in_transaction(policy): what a message published inside an open transaction "
+        "does in this test: 'warn', 'error' or 'ignore'"
+    ),
+    (
+        "celery_unhandled_failures(policy): what a task failure that the test never looked at "
+        "does: 'error', 'warn' or 'ignore'"
+    ),
 )
 _POLICIES = {
     "celery_sent_in_transaction": "sent_in_transaction",
@@ -100,9 +107,7 @@ def complete_fixtures(item: pytest.Function) -> None:
 def _uses_database(item: pytest.Function, marked: Collection[str]) -> bool:
     if item.cls is not None and hasattr(item.cls, "databases"):
         return False  # Django's own test cases set the database up by themselves
-    return "django_db" in marked or any(
-        name in item.fixturenames for name in _DATABASE
-    )
+    return "django_db" in marked or any(name in item.fixturenames for name in _DATABASE)
 
 
 def before_database_cleanup(request: pytest.FixtureRequest, settle: Callable[[], None]) -> None:

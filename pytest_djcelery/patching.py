@@ -11,7 +11,7 @@ _INHERITED: Final = object()
 
 @contextmanager
 def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
-    """Set ``attributes`` on ``owner`` and put back exactly what stood there, also after an error."""
+    """Set ``attributes`` on ``owner`` and put back exactly what stood there, after an error too."""
     before = {name: vars(owner).get(name, _INHERITED) for name in attributes}
     for name, value in attributes.items():
         setattr(owner, name, value)

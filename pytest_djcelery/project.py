@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT = (
     # Celery reads these before any setting.
-    "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND",
-)  # fmt: skip
+    "CELERY_BROKER_URL",
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+    "CELERY_RESULT_BACKEND",
+)
 _DJANGO_BACKENDS = ("django-db", "django-cache", "django_celery_results")
 _numbers = count(1)
 
@@ -67,7 +70,8 @@ class Project:
         from celery.app.utils import appstr
         from kombu.utils.url import maybe_sanitize_url
 
-        broker = "memory" if self._publishes_to_memory else maybe_sanitize_url(str(self.app.conf.broker_url))
+        broker = self.app.conf.broker_url
+        broker = "memory" if self._publishes_to_memory else maybe_sanitize_url(str(broker))
         backend = self.app.conf.result_backend
         backend = (
             "memory" if _is_memory(backend) else maybe_sanitize_url(str(backend or "disabled"))
@@ -223,7 +227,8 @@ def find_app(options: Options) -> Celery:
         msg = (
             "No Celery app was found for this Django project. Looked in:\n"
             "  1. djcelery_app (ini) and --djcelery-app: not given;\n"
-            "  2. the current Celery app: none that was made after DJANGO_SETTINGS_MODULE was set;\n"
+            "  2. the current Celery app: none that was made after "
+            "DJANGO_SETTINGS_MODULE was set;\n"
             f"  3. where 'celery -A' would look next to the settings module: {beside}.\n"
             "Set djcelery_app = proj.celery:app, or import the app in proj/__init__.py as "
             "Celery's Django tutorial does."

@@ -34,7 +34,7 @@ class Tap:
 
     def __init__(
         self, watch: TransactionWatch, report: Callable[[SentTask, int | None, bool], None]
-    ):
+    ) -> None:
         self._watch = watch
         self._report = report
 
@@ -182,10 +182,15 @@ def _as_published(
     }  # fmt: skip
     stamps = {key: routed[key] for key in known.get("stamped_headers") or () if key in routed}
     message = app.amqp.create_task_message(
-        task_id, task.name, args, kwargs,
-        callbacks=_listed(routed.pop("link", None)), errbacks=_listed(routed.pop("link_error", None)),
-        **known, **stamps,
-    )  # fmt: skip
+        task_id,
+        task.name,
+        args,
+        kwargs,
+        callbacks=_listed(routed.pop("link", None)),
+        errbacks=_listed(routed.pop("link_error", None)),
+        **known,
+        **stamps,
+    )
     return message, routed
 
 
@@ -263,7 +268,7 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
 
     apply = vars(Task)["apply"]
 
-    def tapped_apply(  # noqa: PLR0913 - Celery's signature
+    def tapped_apply(  # noqa: PLR0913, PLR0917 - Celery's signature
         self: Any, args: Any = None, kwargs: Any = None, link: Any = None, link_error: Any = None,
         task_id: Any = None, retries: Any = None, throw: Any = None, logfile: Any = None,
         loglevel: Any = None, headers: Any = None, **options: Any,

@@ -263,7 +263,7 @@ class Channel(virtual.Channel):
         queue: str,
         if_unused: bool = False,  # noqa: FBT001, FBT002 - kombu's signature
         if_empty: bool = False,  # noqa: FBT001, FBT002
-        **kwargs: Any,
+        **_: Any,
     ) -> None:
         with self.broker.changed:
             found = self.broker.queues.get(queue)

@@ -123,7 +123,7 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
     def ours(backend: Any) -> bool:
         return backend.app is waits.app and not waits.in_worker()
 
-    def waking_wait_for(
+    def waking_wait_for(  # noqa: PLR0913, PLR0917 - Celery's signature
         self: Any, task_id: str, timeout: float | None = None, interval: float = 0.5,
         no_ack: bool = True, on_interval: Any = None,  # noqa: FBT001, FBT002 - Celery's signature
     ) -> Any:  # fmt: skip
@@ -133,7 +133,7 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
         self._ensure_not_eager()
         return waits.until_ready(self, [task_id], timeout, on_interval)[task_id]
 
-    def waking_get_many(
+    def waking_get_many(  # noqa: PLR0913, PLR0917 - Celery's signature
         self: Any, task_ids: Any, timeout: float | None = None, interval: float = 0.5,
         no_ack: bool = True, on_message: Any = None, on_interval: Any = None,  # noqa: FBT001, FBT002
         **options: Any,

@@ -1,6 +1,4 @@
-"""A worker in a thread of this process: Celery's own `WorkController`, started and stopped in
-milliseconds.
-"""
+"""Celery's own `WorkController` in a thread of this process, up and down in milliseconds."""
 
 from __future__ import annotations
 
