@@ -84,8 +84,7 @@ def _outstanding(journal: Journal) -> bool:
     now = datetime.now(timezone.utc)
     return any(
         (sent.id, sent.retries) not in ended and (sent.eta is None or sent.eta <= now)
-        for event in journal.events(Published)
-        if not event.eager and (sent := event.message)
+        for sent in (event.message for event in journal.events(Published) if not event.eager)
     )
 
 

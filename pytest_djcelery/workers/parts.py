@@ -110,7 +110,8 @@ def leave_behind(thread: threading.Thread) -> None:
     """
     from concurrent.futures import thread as futures_thread
 
-    futures_thread._threads_queues.pop(thread, None)
+    queues: Any = futures_thread._threads_queues
+    queues.pop(thread, None)
 
 
 _OURS: dict[type[BasePool], type[BasePool]] = {solo.TaskPool: SoloPool, thread.TaskPool: ThreadPool}
