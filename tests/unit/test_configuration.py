@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -34,7 +35,9 @@ def nothing() -> None:
     """Do nothing, as a task."""
 
 
-def test_a_layer_wins_over_the_settings_and_goes_without_a_trace(app, configuration):
+def test_a_layer_wins_over_the_settings_and_goes_without_a_trace(
+    app: Celery, configuration: Configuration
+) -> None:
     before = dict(app.conf.finalize().changes)
     with configuration.override(task_acks_late=False, task_track_started=True):
         assert (app.conf.task_acks_late, app.conf.task_track_started) == (False, True)
@@ -42,7 +45,7 @@ def test_a_layer_wins_over_the_settings_and_goes_without_a_trace(app, configurat
     assert dict(app.conf.changes) == before
 
 
-def test_it_is_put_back_after_an_error_too(app, configuration):
+def test_it_is_put_back_after_an_error_too(app: Celery, configuration: Configuration) -> None:
     with pytest.raises(ZeroDivisionError), configuration.override(task_acks_late=False):
         raise ZeroDivisionError
     assert app.conf.task_acks_late is True
@@ -51,26 +54,31 @@ def test_it_is_put_back_after_an_error_too(app, configuration):
 @pytest.mark.parametrize(
     "spelling", ["task_always_eager", "CELERY_TASK_ALWAYS_EAGER", "CELERY_ALWAYS_EAGER"]
 )
-def test_every_spelling_of_a_setting_means_the_same(app, configuration, spelling):
+def test_every_spelling_of_a_setting_means_the_same(
+    app: Celery, configuration: Configuration, spelling: str
+) -> None:
     with configuration.override(**{spelling: True}):
         assert app.conf.task_always_eager is True
     assert app.conf.task_always_eager is False
 
 
-def test_a_value_set_by_hand_under_another_spelling_is_overridden_and_kept(app, configuration):
+def test_a_value_set_by_hand_under_another_spelling_is_overridden_and_kept(
+    app: Celery, configuration: Configuration
+) -> None:
     app.conf["CELERY_TASK_ALWAYS_EAGER"] = True
     with configuration.override(task_always_eager=False):
         assert app.conf.task_always_eager is False
     assert app.conf.task_always_eager is True
 
 
-def test_an_unknown_setting_is_named_with_what_may_have_been_meant():
-    with pytest.raises(BadOptionError, match=r"no setting 'task_allways_eager'.*'task_always_eager'"):
+def test_an_unknown_setting_is_named_with_what_may_have_been_meant() -> None:
+    named = r"no setting 'task_allways_eager'.*'task_always_eager'"
+    with pytest.raises(BadOptionError, match=named):
         canonical("task_allways_eager")
 
 
 @given(st.text())
-def test_any_text_is_a_setting_of_celery_or_refused(text):
+def test_any_text_is_a_setting_of_celery_or_refused(text: str) -> None:
     from celery.app.defaults import SETTING_KEYS
 
     try:
@@ -85,11 +93,14 @@ values = st.dictionaries(
 
 
 @given(layers=st.lists(values, max_size=5), order=st.randoms(use_true_random=False))
-def test_layers_may_go_in_any_order_and_the_last_of_the_rest_counts(layers, order):
+def test_layers_may_go_in_any_order_and_the_last_of_the_rest_counts(
+    layers: list[dict[str, bool]], order: random.Random
+) -> None:
     app = Celery("shuffled", set_as_current=False, fixups=[])
     app.conf.task_acks_late = True
     configuration = Configuration(app)
-    defaults = {key: app.conf[key] for key in ("task_acks_late", "task_track_started", "task_ignore_result")}
+    keys = ("task_acks_late", "task_track_started", "task_ignore_result")
+    defaults = {key: app.conf[key] for key in keys}
     present = [configuration.push(layer) for layer in layers]
     going = list(present)
     order.shuffle(going)
@@ -101,7 +112,9 @@ def test_layers_may_go_in_any_order_and_the_last_of_the_rest_counts(layers, orde
     app.close()
 
 
-def test_task_attributes_follow_a_setting_and_return(app, configuration):
+def test_task_attributes_follow_a_setting_and_return(
+    app: Celery, configuration: Configuration
+) -> None:
     plain = app.task(name="plain", shared=False)(nothing)
     decided = app.task(name="decided", shared=False, acks_late=True)(nothing)
     app.finalize()
@@ -111,7 +124,9 @@ def test_task_attributes_follow_a_setting_and_return(app, configuration):
     assert (plain.acks_late, plain.track_started) == (True, False)
 
 
-def test_a_task_bound_inside_a_layer_follows_the_settings_afterwards(app, configuration):
+def test_a_task_bound_inside_a_layer_follows_the_settings_afterwards(
+    app: Celery, configuration: Configuration
+) -> None:
     app.finalize()
     with configuration.override(task_acks_late=False):
         late = app.task(name="late", shared=False)(nothing)
@@ -119,7 +134,9 @@ def test_a_task_bound_inside_a_layer_follows_the_settings_afterwards(app, config
     assert late.acks_late is True
 
 
-def test_queues_and_routes_follow_and_the_same_objects_return(app, configuration):
+def test_queues_and_routes_follow_and_the_same_objects_return(
+    app: Celery, configuration: Configuration
+) -> None:
     amqp, queues = app.amqp, app.amqp.queues
     with configuration.override(task_default_queue="other"):
         assert app.amqp.default_queue.name == "other"
@@ -127,14 +144,18 @@ def test_queues_and_routes_follow_and_the_same_objects_return(app, configuration
     assert app.amqp.queues is queues
 
 
-def test_the_result_backend_follows_and_the_same_object_returns(app, configuration):
+def test_the_result_backend_follows_and_the_same_object_returns(
+    app: Celery, configuration: Configuration
+) -> None:
     backend = app.backend
     with configuration.override(result_backend="cache+memory://"):
         assert type(app.backend).__name__ == "CacheBackend"
     assert app.backend is backend
 
 
-def test_the_connection_pool_follows_the_broker_and_the_same_object_returns(app, configuration):
+def test_the_connection_pool_follows_the_broker_and_the_same_object_returns(
+    app: Celery, configuration: Configuration
+) -> None:
     pool = app.pool
     with configuration.override(broker_url="memory://two"):
         assert app.pool is not pool
@@ -143,14 +164,16 @@ def test_the_connection_pool_follows_the_broker_and_the_same_object_returns(app,
     assert app.pool is pool
 
 
-def test_the_time_zone_follows(app, configuration):
+def test_the_time_zone_follows(app: Celery, configuration: Configuration) -> None:
     before = app.timezone
     with configuration.override(timezone="Australia/Tasmania"):
         assert str(app.timezone) == "Australia/Tasmania"
     assert app.timezone is before
 
 
-def test_what_a_test_sets_on_the_app_by_hand_can_be_undone(app, configuration):
+def test_what_a_test_sets_on_the_app_by_hand_can_be_undone(
+    app: Celery, configuration: Configuration
+) -> None:
     before = configuration.snapshot()
     app.conf.task_track_started = True
     app.conf.update(task_default_priority=3)

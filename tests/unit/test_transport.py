@@ -61,7 +61,7 @@ def publish(connection: Connection, *bodies: object, **options: object) -> None:
         producer.publish(body, **options)
 
 
-def test_a_direct_exchange_delivers_by_routing_key(connection):
+def test_a_direct_exchange_delivers_by_routing_key(connection: Connection) -> None:
     exchange = Exchange("colours", "direct")
     red = Queue("red", exchange, routing_key="red")
     blue = Queue("blue", exchange, routing_key="blue")
@@ -69,7 +69,7 @@ def test_a_direct_exchange_delivers_by_routing_key(connection):
     assert (received(connection, red), received(connection, blue)) == (["rose"], [])
 
 
-def test_a_topic_exchange_delivers_by_pattern(connection):
+def test_a_topic_exchange_delivers_by_pattern(connection: Connection) -> None:
     exchange = Exchange("log", "topic")
     errors = Queue("errors", exchange, routing_key="*.error")
     shop = Queue("shop", exchange, routing_key="shop.#")
@@ -79,20 +79,20 @@ def test_a_topic_exchange_delivers_by_pattern(connection):
     assert received(connection, shop) == ["shop.error", "shop.info"]
 
 
-def test_a_fanout_exchange_gives_each_queue_a_copy_of_its_own(connection):
+def test_a_fanout_exchange_gives_each_queue_a_copy_of_its_own(connection: Connection) -> None:
     exchange = Exchange("news", "fanout")
     queues = [Queue(name, exchange) for name in ("one", "two")]
     publish(connection, "hello", exchange=exchange, declare=queues)
     assert [received(connection, queue) for queue in queues] == [["hello"], ["hello"]]
 
 
-def test_the_default_exchange_delivers_to_the_queue_of_that_name(connection):
+def test_the_default_exchange_delivers_to_the_queue_of_that_name(connection: Connection) -> None:
     publish(connection, "hello", routing_key="plain")
     assert received(connection, Queue("plain")) == ["hello"]
 
 
 @given(st.lists(st.integers(min_value=-3, max_value=12) | st.none(), max_size=12))
-def test_the_highest_priority_comes_first_and_equals_in_order(priorities):
+def test_the_highest_priority_comes_first_and_equals_in_order(priorities: list[int | None]) -> None:
     name = f"priorities-{next(_numbers)}"
     with Connection(addresses.url(name)) as connection:
         for order, priority in enumerate(priorities):
@@ -104,7 +104,7 @@ def test_the_highest_priority_comes_first_and_equals_in_order(priorities):
     assert found == sorted(found, key=lambda each: (-max(0, min(9, each[1] or 0)), each[0]))
 
 
-def test_a_message_that_outlives_its_ttl_is_gone(connection):
+def test_a_message_that_outlives_its_ttl_is_gone(connection: Connection) -> None:
     with time_machine.travel(0, tick=False) as clock:
         publish(connection, "short", routing_key="q", expiration=10)
         publish(connection, "long", routing_key="q", expiration=30)
@@ -112,7 +112,7 @@ def test_a_message_that_outlives_its_ttl_is_gone(connection):
         assert received(connection, Queue("q")) == ["long"]
 
 
-def test_a_queue_can_limit_the_life_of_its_messages(connection):
+def test_a_queue_can_limit_the_life_of_its_messages(connection: Connection) -> None:
     queue = Queue("q", message_ttl=10)
     with time_machine.travel(0, tick=False) as clock:
         publish(connection, "gone", routing_key="q", declare=[queue])
@@ -121,7 +121,9 @@ def test_a_queue_can_limit_the_life_of_its_messages(connection):
         assert received(connection, queue) == ["here"]
 
 
-def test_an_unacknowledged_message_is_redelivered_first_when_its_channel_closes(connection):
+def test_an_unacknowledged_message_is_redelivered_first_when_its_channel_closes(
+    connection: Connection,
+) -> None:
     publish(connection, "first", "second", routing_key="q")
     with connection.channel() as channel:
         message = channel.basic_get("q")
@@ -132,7 +134,7 @@ def test_an_unacknowledged_message_is_redelivered_first_when_its_channel_closes(
         assert again.delivery_info["redelivered"] is True
 
 
-def test_a_rejected_message_is_requeued_or_dropped_as_asked(connection):
+def test_a_rejected_message_is_requeued_or_dropped_as_asked(connection: Connection) -> None:
     publish(connection, "first", "second", routing_key="q")
     channel = connection.default_channel
     channel.basic_get("q").requeue()
@@ -141,7 +143,7 @@ def test_a_rejected_message_is_requeued_or_dropped_as_asked(connection):
     assert channel.basic_get("q") is None
 
 
-def test_prefetch_holds_messages_back_until_an_acknowledgement(connection):
+def test_prefetch_holds_messages_back_until_an_acknowledgement(connection: Connection) -> None:
     publish(connection, 1, 2, routing_key="q")
     messages: list[object] = []
     consumer = Consumer(connection, [Queue("q")], on_message=messages.append)
@@ -155,7 +157,9 @@ def test_prefetch_holds_messages_back_until_an_acknowledgement(connection):
     assert [message.payload for message in messages] == [1, 2]
 
 
-def test_a_waiting_reader_wakes_when_a_message_comes(connection, virtual_host):
+def test_a_waiting_reader_wakes_when_a_message_comes(
+    connection: Connection, virtual_host: str
+) -> None:
     bodies: list[object] = []
 
     def read() -> None:
@@ -176,7 +180,9 @@ def test_a_waiting_reader_wakes_when_a_message_comes(connection, virtual_host):
     assert bodies == ["hello"]
 
 
-def test_a_waiting_reader_wakes_when_an_acknowledgement_opens_its_window(connection, virtual_host):
+def test_a_waiting_reader_wakes_when_an_acknowledgement_opens_its_window(
+    connection: Connection, virtual_host: str
+) -> None:
     publish(connection, 1, 2, routing_key="q")
     messages: list[object] = []
     first = threading.Event()
@@ -202,13 +208,13 @@ def test_a_waiting_reader_wakes_when_an_acknowledgement_opens_its_window(connect
     assert [message.payload for message in messages] == [1, 2]
 
 
-def test_an_interrupt_ends_the_wait_of_one_reader(connection):
+def test_an_interrupt_ends_the_wait_of_one_reader(connection: Connection) -> None:
     connection.transport.interrupt()
     with pytest.raises(socket.timeout), Consumer(connection, [Queue("q")]):
         connection.drain_events(timeout=60)
 
 
-def test_two_virtual_hosts_share_nothing(connection):
+def test_two_virtual_hosts_share_nothing(connection: Connection) -> None:
     publish(connection, "mine", routing_key="q")
     name = f"transport-test-{next(_numbers)}"
     with Connection(addresses.url(name)) as other:
@@ -216,12 +222,16 @@ def test_two_virtual_hosts_share_nothing(connection):
     transport.forget(name)
 
 
-def test_a_passive_declaration_of_a_queue_that_is_not_there_is_refused(connection):
+def test_a_passive_declaration_of_a_queue_that_is_not_there_is_refused(
+    connection: Connection,
+) -> None:
     with pytest.raises(ChannelError, match="no queue 'missing'"):
         connection.default_channel.queue_declare("missing", passive=True)
 
 
-def test_a_deleted_queue_loses_its_messages_and_bindings(connection, virtual_host):
+def test_a_deleted_queue_loses_its_messages_and_bindings(
+    connection: Connection, virtual_host: str
+) -> None:
     exchange = Exchange("colours", "direct")
     red = Queue("red", exchange, routing_key="red")
     publish(connection, "rose", exchange=exchange, routing_key="red", declare=[red])
@@ -230,7 +240,9 @@ def test_a_deleted_queue_loses_its_messages_and_bindings(connection, virtual_hos
     assert transport.broker(virtual_host).depths() == {}
 
 
-def test_a_queue_in_use_or_with_messages_is_kept_where_that_is_asked(connection, virtual_host):
+def test_a_queue_in_use_or_with_messages_is_kept_where_that_is_asked(
+    connection: Connection, virtual_host: str
+) -> None:
     publish(connection, "hello", routing_key="q")
     channel = connection.default_channel
     channel.queue_delete("q", if_empty=True)
@@ -239,20 +251,24 @@ def test_a_queue_in_use_or_with_messages_is_kept_where_that_is_asked(connection,
     assert transport.broker(virtual_host).depths() == {"q": 1}
 
 
-def test_an_auto_delete_queue_goes_with_its_last_consumer(connection, virtual_host):
+def test_an_auto_delete_queue_goes_with_its_last_consumer(
+    connection: Connection, virtual_host: str
+) -> None:
     queue = Queue("replies", auto_delete=True)
     with Consumer(connection, [queue]):
         assert "replies" in transport.broker(virtual_host).queues
     assert "replies" not in transport.broker(virtual_host).queues
 
 
-def test_a_purged_queue_tells_how_many_messages_it_lost(connection):
+def test_a_purged_queue_tells_how_many_messages_it_lost(connection: Connection) -> None:
     publish(connection, 1, 2, 3, routing_key="q")
     assert connection.default_channel.queue_purge("q") == 3
     assert connection.default_channel.queue_purge("other") == 0
 
 
-def test_a_reset_goes_back_to_what_was_declared_before(connection, virtual_host):
+def test_a_reset_goes_back_to_what_was_declared_before(
+    connection: Connection, virtual_host: str
+) -> None:
     broker = transport.broker(virtual_host)
     exchange = Exchange("log", "topic")
     kept = Queue("kept", exchange, routing_key="#")
@@ -268,7 +284,9 @@ def test_a_reset_goes_back_to_what_was_declared_before(connection, virtual_host)
     assert received(connection, kept) == ["again"]
 
 
-def test_after_a_full_reset_producers_declare_their_entities_anew(connection, virtual_host):
+def test_after_a_full_reset_producers_declare_their_entities_anew(
+    connection: Connection, virtual_host: str
+) -> None:
     exchange = Exchange("log", "topic")
     queue = Queue("q", exchange, routing_key="#")
     publish(connection, "old", exchange=exchange, routing_key="a", declare=[queue])
@@ -277,7 +295,7 @@ def test_after_a_full_reset_producers_declare_their_entities_anew(connection, vi
     assert received(connection, queue) == ["new"]
 
 
-def test_the_scheme_is_known_to_kombu_only_while_registered():
+def test_the_scheme_is_known_to_kombu_only_while_registered() -> None:
     from kombu.transport import TRANSPORT_ALIASES
 
     assert addresses.SCHEME in TRANSPORT_ALIASES
