@@ -10,7 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_djcelery.contexts import app, eager, on_commit, outbox, results, worker
+    from pytest_djcelery.contexts import (
+        app,
+        eager,
+        on_commit,
+        outbox,
+        results,
+        session_app,
+        session_worker,
+        worker,
+    )
     from pytest_djcelery.errors import (
         AppNotFoundError,
         BadOptionError,
@@ -83,11 +92,22 @@ __all__ = [
     "on_commit",
     "outbox",
     "results",
+    "session_app",
+    "session_worker",
     "worker",
 ]
 
 _MODULES = {
-    "contexts": ("app", "eager", "on_commit", "outbox", "results", "worker"),
+    "contexts": (
+        "app",
+        "eager",
+        "on_commit",
+        "outbox",
+        "results",
+        "session_app",
+        "session_worker",
+        "worker",
+    ),
     "errors": (
         "AppNotFoundError",
         "BadOptionError",

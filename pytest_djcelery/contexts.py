@@ -186,6 +186,7 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
     project = scopes.use_project()
     _prepare(project.app, includes, class_tasks)
     lease.started(project, settings, wake=lambda: None)
+    lease.keep_for_session()
     try:
         yield SessionWorker(settings)
     finally:

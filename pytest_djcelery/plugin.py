@@ -79,13 +79,21 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """A test before this one may have imported the app."""
+    """A test before this one may have imported the app; session fixtures may need a worker."""
     _isolate_imported_app()
+    lease = sys.modules.get("pytest_djcelery.workers.lease")
+    if lease is not None:
+        lease.serve_session_fixtures()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose tasks failed unseen."""
+    scope = _open_scope()
+    if scope is None and "pytest_djcelery.workers.lease" in sys.modules:
+        from pytest_djcelery.scope import park_worker
+
+        park_worker()
     outcome = yield
     scope = _open_scope()
     if scope is not None:

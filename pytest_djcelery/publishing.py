@@ -160,8 +160,8 @@ def _moment(app: Celery, value: Any) -> datetime | None:
         from kombu.utils.json import loads
 
         value = loads(f'{{"__type__": "datetime", "__value__": "{value}"}}')
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=app.timezone)
+    if value.tzinfo is None:  # a worker takes it as UTC, whatever the app's time zone is
+        value = value.replace(tzinfo=timezone.utc if app.conf.enable_utc else app.timezone)
     moment: datetime = value.astimezone(timezone.utc)
     return moment
 

@@ -108,6 +108,7 @@ class Scope:
         from pytest_djcelery.computed import queues_as_found
 
         configuration = self.project.configuration
+        park_worker()
         self.project.empty()
         broker = self.project.broker
         waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
@@ -220,6 +221,13 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
             from pytest_djcelery import failures
 
             failures.judge(scope)
+
+
+def park_worker() -> None:
+    """Keep a worker that is held from what the coming test publishes."""
+    lease = sys.modules.get("pytest_djcelery.workers.lease")  # else no worker was ever held
+    if lease is not None:
+        lease.park()
 
 
 def tidy() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class _Held:
     worker: EmbeddedWorker | None = None
     wanted: Any = None
+    for_session = False
 
 
 def _wanted(project: Project, settings: WorkerSettings) -> Any:
@@ -106,6 +107,24 @@ def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:
         stop()
 
 
+def keep_for_session() -> None:
+    """Let the held worker serve session fixtures too."""
+    _Held.for_session = True
+
+
+def serve_session_fixtures() -> None:
+    """Before a test's fixtures are set up: let the session's worker consume."""
+    if _Held.for_session and _Held.worker is not None and _Held.worker.alive:
+        _Held.worker.unpark()
+
+
+def park() -> None:
+    """As a test begins: leave its messages alone until it asks for the worker."""
+    worker = _Held.worker
+    if worker is not None and worker.alive and worker.transport_parks:
+        worker.park()
+
+
 def held_controller() -> Any:
     """Celery's `WorkController` of the held worker, ``None`` where there is none."""
     return _Held.worker and _Held.worker.controller
@@ -126,5 +145,6 @@ def drop() -> None:
 def stop() -> None:
     """Stop the held worker, if there is one."""
     worker, _Held.worker = _Held.worker, None
+    _Held.for_session = False
     if worker is not None:
         worker.stop()

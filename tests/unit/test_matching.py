@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from unittest.mock import ANY
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery import chain, chord, group, signature
@@ -186,6 +187,7 @@ def test_dirty_equals_works_at_any_depth_and_in_options() -> None:
 
 # -- options ---------------------------------------------------------------------------------
 
+TASMANIA = ZoneInfo("Australia/Tasmania")
 LATER = datetime(2040, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"queue": "mail"}, {"queue": "other"}),
@@ -195,7 +197,9 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"countdown": 60}, {"countdown": 63}),
     ({"countdown": 60}, {"countdown": None}),
     ({"eta": LATER}, {"eta": LATER + timedelta(seconds=2)}),
-    ({"eta": datetime(2040, 1, 2, 3)}, {"eta": datetime(2040, 1, 2, 3, tzinfo=timezone.utc)}),  # noqa: DTZ001
+    # A worker takes a naive ETA as UTC, whatever the app's time zone is.
+    ({"eta": datetime(2040, 1, 2, 3)}, {"eta": datetime(2040, 1, 2, 3, tzinfo=TASMANIA)}),  # noqa: DTZ001 - the case
+    ({"eta": datetime(2040, 1, 2, 3, tzinfo=timezone.utc)}, {"eta": datetime(2040, 1, 2, 4)}),  # noqa: DTZ001
     ({"eta": LATER.isoformat()}, {"eta": "not a time"}),
     ({"expires": 30}, {"expires": 33}),
     ({"expires": LATER}, {"expires": LATER - timedelta(seconds=2)}),

@@ -1,0 +1,215 @@
+"""What `celery.contrib.pytest` documents, overridden in a conftest, for the project's own app."""
+
+from __future__ import annotations
+
+
+def test_fixtures_overridden_in_a_conftest_mean_what_celery_documents(project):
+    project.write(
+        conftest="""
+            import pytest
+            from celery import Task
+
+
+            class Greet(Task):
+                name = "greet"
+
+                def run(self, whom):
+                    return f"Hello, {whom}"
+
+
+            @pytest.fixture(scope="session")
+            def celery_config():
+                return {"task_default_queue": "configured", "task_track_started": True}
+
+
+            @pytest.fixture(scope="session")
+            def celery_parameters():
+                return {"strict_typing": False}
+
+
+            @pytest.fixture(scope="session")
+            def celery_worker_parameters():
+                return {"queues": ("configured", "mail"), "concurrency": 2}
+
+
+            @pytest.fixture(scope="session")
+            def celery_worker_pool():
+                return "threads"
+
+
+            @pytest.fixture(scope="session")
+            def celery_includes():
+                return ["shop.extra"]
+
+
+            @pytest.fixture(scope="session")
+            def celery_class_tasks():
+                return [Greet]
+            """,
+        **{
+            "shop/extra": "from celery import shared_task\n\n\n@shared_task\ndef extra():\n    return 1\n"
+        },
+    )
+    result = project.run("""
+        import sys
+
+        from shop.tasks import add
+
+        from proj.celery import app
+
+
+        def test_config_applies_to_the_projects_app(celery_app, celery_outbox):
+            add.delay(1, 2)
+            assert celery_app is app
+            assert celery_outbox.one(add.s(1, 2)).queue == "configured"
+            assert add.track_started is True
+            assert celery_app.strict_typing is False
+
+
+        def test_the_worker_is_built_as_asked(celery_worker, celery_app):
+            assert celery_worker.pool.num_processes == 2
+            assert type(celery_worker.pool).__name__ == "ThreadPool"
+            assert add.apply_async((1, 2), queue="mail").get() == 3
+            assert celery_app.send_task("greet", ("ada",)).get() == "Hello, ada"
+            assert celery_app.send_task("shop.extra.extra").get() == 1
+
+
+        def test_the_session_has_the_same_app(celery_session_app):
+            assert celery_session_app is app
+        """)
+    result.assert_outcomes(passed=3)
+
+
+def test_logging_is_set_up_where_it_is_enabled_and_left_alone_elsewhere(project):
+    test = """
+        import logging
+
+        from shop.tasks import add
+
+
+        def test_it(celery_worker):
+            add.delay(1, 2).get()
+            print("root level:", logging.getLevelName(logging.getLogger().level))
+        """
+    project.run(test, "-s").stdout.fnmatch_lines(["*root level: WARNING*"])
+    project.write(
+        conftest="""
+            import pytest
+
+
+            @pytest.fixture(scope="session")
+            def celery_enable_logging():
+                return True
+
+
+            @pytest.fixture(scope="session")
+            def celery_worker_parameters():
+                return {"loglevel": "INFO"}
+            """
+    )
+    project.run(test, "-s").stdout.fnmatch_lines(["*root level: INFO*"])
+
+
+def test_the_session_worker_is_one_thread_for_all_tests_and_clean_for_each(project):
+    result = project.run("""
+        import pytest
+        from shop.models import Order
+        from shop.tasks import add, count_orders
+
+        threads = set()
+
+
+        @pytest.fixture(scope="session")
+        def early(celery_session_worker):
+            return add.delay(1, 1).get(timeout=5)
+
+
+        def test_it_serves_session_fixtures(early):
+            assert early == 2
+
+
+        @pytest.mark.django_db
+        @pytest.mark.parametrize("number", range(3))
+        def test_it_serves_tests(celery_session_worker, celery_outbox, number):
+            Order.objects.create()
+            assert count_orders.delay().get() == 1
+            assert celery_outbox == [count_orders.s()]
+            threads.add(celery_session_worker.embedded._thread)
+
+
+        def test_it_leaves_others_alone(celery_outbox, celery_app):
+            add.delay(1, 2)
+            assert celery_outbox == [add.s(1, 2)]
+            assert len(threads) == 1
+        """)
+    result.assert_outcomes(passed=5)
+
+
+def test_fixtures_can_be_used_on_unittest_classes(project):
+    result = project.run("""
+        import pytest
+        from django.test import SimpleTestCase, TestCase, TransactionTestCase
+        from shop.models import Order
+        from shop.tasks import add, count_orders, fail, ship
+
+        from pytest_djcelery import Success, eager, on_commit, outbox, results, worker
+
+
+        @pytest.mark.usefixtures("celery_eager")
+        class EagerTests(TestCase):
+            def test_runs_at_once(self):
+                order = Order.objects.create()
+                ship.delay(order.pk)
+                order.refresh_from_db()
+                assert order.name == "shipped"
+
+
+        @pytest.mark.usefixtures("celery_worker")
+        class WorkerTests(TransactionTestCase):
+            def test_the_worker_sees_rows(self):
+                Order.objects.create()
+                assert count_orders.delay().get() == 1
+
+            def test_and_is_settled_before_the_database_is_emptied(self):
+                order = Order.objects.create()
+                ship.delay(order.pk)
+
+
+        class ContextTests(TestCase):
+            def test_outbox_and_hooks(self):
+                with outbox() as sent, on_commit() as hooks:
+                    ship.delay_on_commit(1)
+                assert sent.after_commit == [ship.s(1)]
+                assert len(hooks.ran) == 1
+
+            def test_eager_and_results(self):
+                with eager(), results() as outcomes:
+                    assert outcomes[add.delay(1, 2)] == Success(3)
+
+            def test_a_failure_nobody_looked_at(self):
+                with eager():
+                    fail.delay("unseen")
+
+
+        class WorkerContextTests(TransactionTestCase):
+            def test_worker(self):
+                with worker() as running, results() as outcomes:
+                    result = add.delay(1, 2)
+                    running.wait_until_idle()
+                    assert outcomes[result] == Success(3)
+
+
+        @pytest.mark.usefixtures("celery_worker")
+        class ImpossibleTests(TestCase):
+            def test_rows_that_no_worker_can_see(self):
+                pass
+        """)
+    result.assert_outcomes(passed=6, failed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*FixtureConflictError: celery_worker in a test that is wrapped in a transaction*",
+            "*Use TransactionTestCase*",
+        ],
+        consecutive=False,
+    )
+    result.stdout.fnmatch_lines(["*A task failed and the test never looked at it:*", "*unseen*"])
