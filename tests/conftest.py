@@ -144,6 +144,8 @@ class Project:
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A fresh Django project."""
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    for name in ("CI", "BUILD_NUMBER"):  # pytest shortens no text where it sees them
+        monkeypatch.delenv(name, raising=False)
     # Each run is a process: compiling Django, Celery and pytest anew would be most of its time.
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     return Project(pytester)

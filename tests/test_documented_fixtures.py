@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def test_fixtures_overridden_in_a_conftest_mean_what_celery_documents(project):
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+
+def test_fixtures_overridden_in_a_conftest_mean_what_celery_documents(project: Project) -> None:
     project.write(
         conftest="""
             import pytest
@@ -47,12 +52,17 @@ def test_fixtures_overridden_in_a_conftest_mean_what_celery_documents(project):
                 return [Greet]
             """,
         **{
-            "shop/extra": "from celery import shared_task\n\n\n@shared_task\ndef extra():\n    return 1\n"
+            "shop/extra": """
+                from celery import shared_task
+
+
+                @shared_task
+                def extra():
+                    return 1
+                """
         },
     )
     result = project.run("""
-        import sys
-
         from shop.tasks import add
 
         from proj.celery import app
@@ -80,7 +90,7 @@ def test_fixtures_overridden_in_a_conftest_mean_what_celery_documents(project):
     result.assert_outcomes(passed=3)
 
 
-def test_logging_is_set_up_where_it_is_enabled_and_left_alone_elsewhere(project):
+def test_logging_is_set_up_where_it_is_enabled_and_left_alone_elsewhere(project: Project) -> None:
     test = """
         import logging
 
@@ -110,7 +120,9 @@ def test_logging_is_set_up_where_it_is_enabled_and_left_alone_elsewhere(project)
     project.run(test, "-s").stdout.fnmatch_lines(["*root level: INFO*"])
 
 
-def test_the_session_worker_is_one_thread_for_all_tests_and_clean_for_each(project):
+def test_the_session_worker_is_one_thread_for_all_tests_and_clean_for_each(
+    project: Project,
+) -> None:
     result = project.run("""
         import pytest
         from shop.models import Order
@@ -145,7 +157,7 @@ def test_the_session_worker_is_one_thread_for_all_tests_and_clean_for_each(proje
     result.assert_outcomes(passed=5)
 
 
-def test_fixtures_can_be_used_on_unittest_classes(project):
+def test_fixtures_can_be_used_on_unittest_classes(project: Project) -> None:
     result = project.run("""
         import pytest
         from django.test import SimpleTestCase, TestCase, TransactionTestCase

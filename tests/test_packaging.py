@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import pytest_djcelery
+
 ROOT = Path(__file__).resolve().parent.parent
 DISTRIBUTION = distribution("pytest-djcelery")
 
@@ -52,6 +54,13 @@ def test_the_extras_bring_hypothesis_and_celerys_docker_fixtures() -> None:
 
 def test_no_requirement_is_capped() -> None:
     assert [line for line in DISTRIBUTION.requires or () if "<" in line or "~" in line] == []
+
+
+def test_every_public_name_loads_on_first_use() -> None:
+    for name in pytest_djcelery.__all__:
+        assert callable(getattr(pytest_djcelery, name))
+
+    assert set(pytest_djcelery.__all__) == set(pytest_djcelery._HOME)
 
 
 def test_type_checkers_see_that_the_package_is_typed() -> None:
