@@ -23,6 +23,10 @@ FILES = {
         app.autodiscover_tasks()
         """,
     "proj/settings": """
+        import django
+
+        if django.VERSION >= (6, 1):  # which warns of a default mailer
+            MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
         SECRET_KEY = "test"
         INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "shop"]
         DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
@@ -146,7 +150,9 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
     for name in ("CI", "BUILD_NUMBER"):  # pytest shortens no text where it sees them
         monkeypatch.delenv(name, raising=False)
-    # Each run is a process: compiling Django, Celery and pytest anew would be most of its time.
+    # Each run is a process, and these plugins would take half of its time for nothing.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:faker -p no:hypothesispytest")
+    # Compiling Django, Celery and pytest anew would take most of the rest.
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     return Project(pytester)
 

@@ -92,7 +92,9 @@ HOOKS = """
 
     def test_a_savepoint_rolled_back_by_hand_discards_nothing_as_in_django(celery_outbox):
         with transaction.atomic():
-            point = transaction.savepoint()
+            # Django 6.1 renames it.
+            savepoint = getattr(transaction, "savepoint_create", None) or transaction.savepoint
+            point = savepoint()
             send(1)
             transaction.savepoint_rollback(point)
             send(2)

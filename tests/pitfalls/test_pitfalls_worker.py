@@ -425,7 +425,11 @@ def test_pitfall_46_coverage_sees_the_bodies_of_tasks(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("coverage", reason="coverage is not installed")
-    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):  # of a measured run
+    for name in (
+        "COVERAGE_PROCESS_START",
+        "COVERAGE_PROCESS_CONFIG",
+        "COVERAGE_FILE",
+    ):  # of a measured run
         monkeypatch.delenv(name, raising=False)
     project.write(
         test_it="""
