@@ -26,11 +26,21 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published(Event):
-    """A message left for the broker, or was run at once by eager mode."""
+    """A message is about to leave for the broker, or to be run at once by eager mode.
+
+    It stands before all that comes of it; a worker may be quicker than the sender's next line.
+    """
 
     message: SentTask
     hook: int | None = None  # the on_commit hook that sent it
     eager: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotSent(Event):
+    """Sending failed after `Published`: there is no such message."""
+
+    message: SentTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +156,11 @@ class Journal:
     def events(self, kind: type[E], since: int = 0) -> Iterator[E]:
         """The events of a kind, oldest first, from position ``since`` on."""
         return (event for event in self._events[since:] if isinstance(event, kind))
+
+    def published(self) -> list[Published]:
+        """Every message that was really sent, in the order of sending."""
+        failed = {id(event.message) for event in self.events(NotSent)}
+        return [event for event in self.events(Published) if id(event.message) not in failed]
 
     def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Block until ``condition()`` holds, looking again after each event.

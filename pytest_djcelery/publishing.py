@@ -8,13 +8,14 @@ receiver is logged and swallowed. Checked on Celery 5.4 to 5.7.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
+from pytest_djcelery.journal import NotSent, Published
 from pytest_djcelery.messages import SentTask
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.reachable import explained
@@ -23,20 +24,16 @@ from pytest_djcelery.transactions.hooks import WatchedHook
 if TYPE_CHECKING:
     from celery import Celery
 
+    from pytest_djcelery.journal import Journal
     from pytest_djcelery.transactions.watch import Publishing, TransactionWatch
-
-#: Called with a message about to leave; returns what to do once it has left.
-Observer = Callable[[SentTask, bool], None]
 
 
 class Tap:
-    """Builds a `SentTask` for each publish, lets the watch judge it, then reports it."""
+    """Builds a `SentTask` for each publish, lets the watch judge it and the journal keep it."""
 
-    def __init__(
-        self, watch: TransactionWatch, report: Callable[[SentTask, int | None, bool], None]
-    ) -> None:
+    def __init__(self, watch: TransactionWatch, journal: Journal) -> None:
         self._watch = watch
-        self._report = report
+        self._journal = journal
 
     @contextmanager
     def publishing(
@@ -46,8 +43,12 @@ class Tap:
         situation = self._watch.publishing()
         sent = sent_task(app, name, message, options, situation)
         self._watch.judge(sent)
-        yield
-        self._report(sent, situation.hook, False)  # noqa: FBT003 - positional in a callback
+        self._journal.append(Published(message=sent, hook=situation.hook))
+        try:
+            yield
+        except BaseException:
+            self._journal.append(NotSent(message=sent))
+            raise
 
     @contextmanager
     def eager(
@@ -64,7 +65,7 @@ class Tap:
         message, routed = _as_published(app, task, args, kwargs, options)
         sent = sent_task(app, task.name, message, routed, situation)
         self._watch.judge(sent)
-        self._report(sent, situation.hook, True)  # noqa: FBT003
+        self._journal.append(Published(message=sent, hook=situation.hook, eager=True))
         with self._watch.eager_task():
             yield
 

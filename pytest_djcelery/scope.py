@@ -97,7 +97,7 @@ class Scope:
         with ExitStack() as stack:
             stack.enter_context(self._clean())
             stack.enter_context(self.watch)
-            stack.enter_context(publishing.tapped(publishing.Tap(self.watch, self._published)))
+            stack.enter_context(publishing.tapped(publishing.Tap(self.watch, self.journal)))
             stack.enter_context(signals.recorded(self.journal, self.app))
             stack.enter_context(patched(waits))
             yield
@@ -122,11 +122,6 @@ class Scope:
 
     def _policy(self) -> Policy:
         return self.options.sent_in_transaction
-
-    def _published(self, message: Any, hook: int | None, eager: bool) -> None:  # noqa: FBT001 - a callback
-        from pytest_djcelery.journal import Published
-
-        self.journal.append(Published(message=message, hook=hook, eager=eager))
 
 
 class _Run:

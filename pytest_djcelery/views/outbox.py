@@ -16,6 +16,7 @@ from pytest_djcelery.journal import (
     HookRegistered,
     HookStarted,
     Journal,
+    NotSent,
     Published,
 )
 from pytest_djcelery.matching.canvas import Canvas
@@ -83,9 +84,11 @@ class Outbox(Listing[SentTask]):
                 events = list(self._journal.events(Event, self._position))
                 events = events[: end - self._position]
                 self._position += len(events)
-                self._messages += [
-                    event.message for event in events if isinstance(event, Published)
-                ]
+                for event in events:
+                    if isinstance(event, Published):
+                        self._messages.append(event.message)
+                    elif isinstance(event, NotSent):
+                        self._messages.remove(event.message)
             return self._messages
 
     def matcher(self, written: object) -> Matcher[SentTask]:

@@ -12,7 +12,7 @@ from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
 
 from pytest_djcelery.errors import BadOptionError, UnknownResultError
 from pytest_djcelery.failures import call_text
-from pytest_djcelery.journal import Ended, Looked, Published, StateStored
+from pytest_djcelery.journal import Ended, Looked, StateStored
 from pytest_djcelery.outcomes import (
     Failure,
     Outcome,
@@ -78,7 +78,7 @@ class Results:
         name = getattr(task, "name", task)
         sent = dict.fromkeys(
             event.message.id
-            for event in self._scope.journal.events(Published)
+            for event in self._scope.journal.published()
             if event.message.task == name
         )
         return [self[task_id] for task_id in sent]
@@ -107,12 +107,12 @@ class Results:
         raise BadOptionError(msg)
 
     def _known(self, task_id: str) -> bool:
-        if any(event.message.id == task_id for event in self._scope.journal.events(Published)):
+        if any(event.message.id == task_id for event in self._scope.journal.published()):
             return True
         return bool(self._scope.app.AsyncResult(task_id).state != states.PENDING)
 
     def _unknown(self, task_id: str) -> str:
-        known = [event.message for event in self._scope.journal.events(Published)]
+        known = [event.message for event in self._scope.journal.published()]
         listed = "\n".join(f"  {message.id}  {message.task}" for message in known[-10:]) or "  none"
         return (
             f"No message of this test has the id {task_id!r}, and the result backend knows none.\n"
@@ -151,7 +151,7 @@ class Results:
             raise WaitTimeoutError(msg)
 
     def _name(self, task_id: str) -> str:
-        for event in self._scope.journal.events(Published):
+        for event in self._scope.journal.published():
             if event.message.id == task_id:
                 sent = event.message
                 return f"{call_text(sent.task, sent.args, sent.kwargs)} [{task_id}]"

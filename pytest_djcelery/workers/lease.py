@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.journal import Ended, Published
+from pytest_djcelery.journal import Ended
 
 if TYPE_CHECKING:
     from pytest_djcelery.journal import Journal
@@ -85,7 +85,7 @@ def _outstanding(journal: Journal) -> bool:
     now = datetime.now(timezone.utc)
     return any(
         (sent.id, sent.retries) not in ended and (sent.eta is None or sent.eta <= now)
-        for sent in (event.message for event in journal.events(Published) if not event.eager)
+        for sent in (event.message for event in journal.published() if not event.eager)
     )
 
 

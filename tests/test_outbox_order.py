@@ -1,0 +1,51 @@
+"""The order of the outbox, and what was never sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+
+def test_a_message_stands_before_those_that_its_task_sent_however_quick_the_worker(
+    project: Project,
+) -> None:
+    project.tasks("""
+        @shared_task
+        def parent():
+            add.delay(1, 2)
+        """)
+    result = project.run("""
+        from shop.tasks import add, parent
+
+
+        def test_order(celery_worker, celery_outbox):
+            for _ in range(100):
+                parent.delay()
+            celery_worker.wait_until_idle()
+            places = {sent.id: place for place, sent in enumerate(celery_outbox)}
+            children = [sent for sent in celery_outbox if sent.parent_id]
+            assert len(children) == 100
+            assert all(places[child.parent_id] < places[child.id] for child in children)
+        """)
+    result.assert_outcomes(passed=1)
+
+
+def test_a_message_that_could_not_be_sent_is_not_in_the_outbox(project: Project) -> None:
+    result = project.run("""
+        import kombu
+        import pytest
+        from shop.tasks import add
+
+
+        def test_it(celery_outbox, monkeypatch):
+            def publish(*args, **kwargs):
+                raise OSError("no broker")
+
+            monkeypatch.setattr(kombu.Producer, "publish", publish)
+            with pytest.raises(Exception, match="no broker"):
+                add.delay(1, 2)
+            assert celery_outbox == []
+        """)
+    result.assert_outcomes(passed=1)
