@@ -13,7 +13,7 @@ from demoapp.tasks import xsum
 
 @pytest.mark.django_db
 @settings(deadline=None)
-@given(numbers=st.lists(st.integers() | st.floats(allow_nan=False)))
+@given(numbers=st.lists(st.integers() | st.floats(allow_nan=False, allow_infinity=False)))
 def test_any_numbers_survive_the_message(numbers):
     with eager(), outbox() as sent:
         assert xsum.delay(numbers).get() == sum(numbers)

@@ -68,7 +68,9 @@ def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
     from pytest_djcelery.workers.sqlite import taking_turns
 
     with ExitStack() as stack:
-        scope.watch.around_hook = stack.enter_context(taking_turns(scope.options.timeout))
+        # Sooner than the test gives up waiting for the task, so that it gets this error to see.
+        turns = stack.enter_context(taking_turns(scope.options.timeout / 2))
+        scope.watch.around_hook = turns
         worker = started(scope.project, settings, scope.journal.wake)
         worker.wake = scope.journal.wake
         worker.outstanding = lambda: _outstanding(scope.journal)

@@ -1,0 +1,168 @@
+"""What `celery_results` says of every state that a task can be in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+
+def test_every_state_has_its_outcome(project: Project) -> None:
+    project.tasks("""
+        import threading
+
+        go = threading.Event()
+        there = threading.Event()
+
+
+        @shared_task(bind=True, track_started=True)
+        def slow(self):
+            there.set()
+            go.wait(10)
+            self.update_state(state="PROGRESS", meta={"done": 1})
+            there.set()
+            go.clear()
+            go.wait(10)
+            return "done"
+
+
+        @shared_task(bind=True)
+        def patient(self):
+            raise self.retry(exc=KeyError("later"), countdown=3600)
+
+
+        @shared_task(ignore_result=True)
+        def silent(ok=True):
+            if not ok:
+                raise ValueError("loud")
+            return "unheard"
+
+
+        @shared_task(bind=True)
+        def leaves(self, how):
+            from celery.exceptions import Ignore, Reject
+
+            raise (Ignore() if how == "ignore" else Reject("no thanks", requeue=False))
+        """)
+    result = project.run(
+        """
+        import pytest
+        from celery import group
+        from shop import tasks
+        from shop.tasks import add, fail, leaves, patient, silent, slow
+
+        from pytest_djcelery import (
+            BadOptionError,
+            Failure,
+            Pending,
+            Progress,
+            Retrying,
+            Revoked,
+            Started,
+            Success,
+            UnknownResultError,
+            WaitTimeoutError,
+            worker,
+        )
+
+
+        def test_a_running_task(celery_app, celery_results):
+            result = slow.delay()
+            assert celery_results.now(result) == Pending()
+            with worker(pool="threads", concurrency=2):
+                assert tasks.there.wait(10)
+                assert celery_results.now(result) == Started()
+                tasks.there.clear()
+                tasks.go.set()
+                assert tasks.there.wait(10)
+                assert celery_results.now(result) == Progress({"done": 1})
+                tasks.go.set()
+                assert celery_results[result] == Success("done", retries=0)
+            states = [change.state for change in celery_results.history(result)]
+            assert states == ["STARTED", "PROGRESS", "SUCCESS"]
+
+
+        def test_a_task_that_waits_for_its_next_attempt(celery_worker, celery_results):
+            result = patient.delay()
+            celery_worker.wait_until_idle()
+            assert celery_results.now(result) == Retrying(KeyError)
+            assert celery_results.now(result.id) == Retrying()
+
+
+        def test_tasks_that_store_nothing(celery_worker, celery_results):
+            assert celery_results[silent.delay()] == Success("unheard")
+            assert celery_results[silent.delay(ok=False)] == Failure(ValueError, match="loud")
+            assert celery_results[leaves.delay("ignore")] == Success(None)
+            assert celery_results.of(silent)[1] == Failure(ValueError)
+
+
+        def test_groups(celery_worker, celery_results):
+            both = group(add.s(1, 1), add.s(2, 2)).delay()
+            assert celery_results[both] == [Success(2), Success(4)]
+            assert celery_results.now(both) == Success([2, 4])
+
+
+        def test_expired(celery_worker, celery_results):
+            assert celery_results[add.apply_async((1, 2), expires=-1)] == Revoked()
+
+
+        def test_ids_and_other_things(celery_outbox, celery_results):
+            result = add.delay(1, 2)
+            with pytest.raises(UnknownResultError, match="No message of this test has the id 'x'"):
+                celery_results["x"]
+            with pytest.raises(BadOptionError, match="expected what delay"):
+                celery_results[3]
+            with pytest.raises(WaitTimeoutError, match="No worker runs in this test"):
+                celery_results[result]
+            assert celery_results.history(result) == []
+
+
+        def test_what_is_stored_elsewhere_is_found_by_its_id(celery_app, celery_results):
+            celery_app.backend.store_result("elsewhere", 42, "SUCCESS")
+            assert celery_results["elsewhere"] == Success(42)
+            celery_app.AsyncResult("elsewhere").forget()
+            with pytest.raises(UnknownResultError, match="none"):
+                celery_results.now("elsewhere")
+
+
+        def test_eager_mode_has_nothing_to_wait_for(celery_eager, celery_results):
+            assert celery_results[fail.delay("seen")] == Failure(ValueError, match="seen")
+            sent = celery_eager.send_task("shop.tasks.add", (1, 2))
+            with pytest.raises(WaitTimeoutError, match="publishes even in eager mode"):
+                celery_results[sent]
+        """,
+        "--djcelery-timeout=1",
+        "-W",
+        "ignore::celery.exceptions.AlwaysEagerIgnored",
+    )
+    result.assert_outcomes(passed=8)
+
+
+def test_sqlite_held_by_an_open_transaction_is_an_error_that_says_what_to_do(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        import pytest
+        from django.db import transaction
+        from shop.models import Order
+        from shop.tasks import count_orders
+
+        from pytest_djcelery import Failure
+
+        pytestmark = [
+            pytest.mark.django_db(transaction=True),
+            pytest.mark.celery_sent_in_transaction("ignore"),
+        ]
+
+
+        def test_waiting_inside_the_transaction(celery_worker, celery_results):
+            with transaction.atomic():
+                Order.objects.create()
+                result = count_orders.delay()
+                assert celery_results[result] == Failure(Exception, match="wait after the block")
+        """,
+        "--djcelery-timeout=2",
+    )
+    result.assert_outcomes(passed=1)
