@@ -134,24 +134,30 @@ class Journal:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._waiters: list[tuple[type[Event], threading.Condition]] = []
         self._version = 0
 
     def __len__(self) -> int:
         return len(self._events)
 
     def append(self, event: Event) -> None:
-        """Add an event and wake every waiter."""
-        with self._changed:
+        """Add an event and wake those who wait for one of its kind."""
+        with self._lock:
             self._events.append(event)
             self._version += 1
-            self._changed.notify_all()
+            self._notify(type(event))
 
     def wake(self) -> None:
-        """Let every waiter look again, for a change that is no event."""
-        with self._changed:
+        """Let those who wait for anything look again, for a change that is no event."""
+        with self._lock:
             self._version += 1
-            self._changed.notify_all()
+            self._notify(Event)
+
+    def _notify(self, happened: type[Event]) -> None:
+        for kind, condition in self._waiters:
+            if issubclass(happened, kind):
+                condition.notify_all()
 
     def events(self, kind: type[E], since: int = 0) -> Iterator[E]:
         """The events of a kind, oldest first, from position ``since`` on."""
@@ -162,19 +168,30 @@ class Journal:
         failed = {id(event.message) for event in self.events(NotSent)}
         return [event for event in self.events(Published) if id(event.message) not in failed]
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Block until ``condition()`` holds, looking again after each event.
+    def wait_until(
+        self, condition: Callable[[], bool], timeout: float, *, kind: type[Event] = Event
+    ) -> bool:
+        """Block until ``condition()`` holds, looking again after each event of ``kind``.
 
         Returns whether it held before ``timeout`` seconds had passed. ``condition`` is
-        called without the journal's lock, so that it may read anything.
+        called without the journal's lock, so that it may read anything. A waiter that is woken
+        for nothing slows the worker down, which shares the interpreter with it.
         """
         deadline = Deadline(timeout)
-        while True:
-            seen = self._version
-            if condition():
-                return True
-            with self._changed:
-                if deadline.passed:
-                    return False
-                if self._version == seen:
-                    self._changed.wait(deadline.remaining)
+        changed = threading.Condition(self._lock)
+        waiter = kind, changed
+        with self._lock:
+            self._waiters.append(waiter)
+        try:
+            while True:
+                seen = self._version
+                if condition():
+                    return True
+                with self._lock:
+                    if deadline.passed:
+                        return False
+                    if self._version == seen:
+                        changed.wait(deadline.remaining)
+        finally:
+            with self._lock:
+                self._waiters.remove(waiter)

@@ -94,7 +94,9 @@ class Waits:
 
         # A backend that others write to as well (a live worker) is asked now and then, too.
         while not look(waiting):
-            if not self.journal.wait_until(stored, min(_RECHECK, deadline.remaining)):
+            if not self.journal.wait_until(
+                stored, min(_RECHECK, deadline.remaining), kind=StateStored
+            ):
                 if not deadline.passed:
                     continue
                 names = ", ".join(waiting)
