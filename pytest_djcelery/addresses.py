@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 SCHEME = "djcelery"
+_PREFIX = f"{SCHEME}:"
 TRANSPORT = "pytest_djcelery.transport:Transport"
 BACKEND = "pytest_djcelery.backend:MemoryBackend"
+FOLDER_BACKEND = "pytest_djcelery.backend:FolderBackend"
 
 
 def url(virtual_host: str) -> str:
     """The URL that reaches the broker of that name."""
     return f"{SCHEME}://localhost/{virtual_host}"
+
+
+def in_memory(app: Celery) -> bool:
+    """Whether an app publishes to a broker of that kind."""
+    # Laid over all else, where it is one; Celery's own way asks the environment and four names.
+    return str(app.conf.maps[0].get("broker_url")).startswith(_PREFIX)
 
 
 @contextmanager

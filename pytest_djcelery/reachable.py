@@ -13,7 +13,7 @@ from pytest_djcelery.errors import DjceleryError
 if TYPE_CHECKING:
     from celery import Celery
 
-_LONGEST_POLL = 5.0  # seconds; kombu's Redis transport blocks for a second at a time
+_LONGEST_POLL = 1.2  # seconds; kombu's Redis transport blocks for a second at a time
 
 
 class BrokerUnreachableError(DjceleryError, OperationalError):  # type: ignore[misc]  # kombu has no types
@@ -22,6 +22,10 @@ class BrokerUnreachableError(DjceleryError, OperationalError):  # type: ignore[m
     It is the ``OperationalError`` that Celery documents, so code that handles that one still
     does.
     """
+
+
+class ResultsUnreachableError(DjceleryError, OperationalError):  # type: ignore[misc]  # kombu has no types
+    """A result backend that is not the plugin's own did not answer."""
 
 
 def bounds(
@@ -39,8 +43,14 @@ def bounds(
     policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
     if url.startswith(("redis", "valkey")):
         # kombu gives ``broker_connection_timeout`` to AMQP alone.
-        limits = {"socket_connect_timeout": attempt, "socket_timeout": max(timeout, _LONGEST_POLL)}
-        options = {**limits, **options}
+        # A publish to one that is there and says nothing makes three tries: the second connects.
+        answer = max(timeout / 4, _LONGEST_POLL)
+        limits = {"socket_connect_timeout": attempt, "socket_timeout": answer}
+        options = {**policy, **limits, **options}
+    elif url.startswith(("amqp", "pyamqp")):
+        # kombu opens a channel by the options of the transport, and not by the policy. Another
+        # transport might not know these.
+        options = {**policy, **options}
     return {
         "broker_connection_timeout": attempt,
         "broker_transport_options": dict(options),
@@ -75,7 +85,7 @@ def explained(app: Celery, task: str) -> Iterator[None]:
     """
     try:
         yield
-    except BrokerUnreachableError:
+    except DjceleryError:  # which has said it already
         raise
     except Exception as error:
         connection = app.connection_for_write()

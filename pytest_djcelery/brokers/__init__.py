@@ -1,0 +1,1 @@
+"""Brokers other than the one in memory: what a run makes there is its own, and removed."""

@@ -1,0 +1,169 @@
+"""kombu's Redis transport, in a space of its own.
+
+kombu prefixes the keys itself (``global_keyprefix``), save for one command. What it lacks
+besides is that a channel closes without waiting for its ``BRPOP``, which takes a second.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from kombu import Connection
+from kombu.transport import redis
+
+from pytest_djcelery.brokers.isolation import Noted, note, spaces
+
+if TYPE_CHECKING:
+    from pytest_djcelery.brokers.records import Record
+
+_SOME: Final = 500  # keys at a time
+_OWN_KEYS: Final = ("unacked", "unacked_index", "unacked_mutex")
+
+# How the transport is named to people, in place of its address.
+Connection.resolve_aliases.update(
+    {f"{__name__}:Transport": "redis", f"{__name__}:SentinelTransport": "sentinel"}
+)
+
+
+def options(limit: float) -> dict[str, Any]:
+    """Transport options that bound each answer to ``limit`` seconds."""
+    return {"socket_timeout": limit, "socket_connect_timeout": limit}
+
+
+def empty(connection: Any, record: Record) -> None:
+    """Drop the messages of a space, those that are not acknowledged included."""
+    channel = connection.default_channel
+    client = _client(channel)
+    prefix = record.prefix
+    # Priorities are the project's to choose: there is a key for each.
+    steps = {int(name) for name in record.names("step")}
+    keys = [
+        f"{prefix}{queue}{channel.sep}{step}" if step else prefix + queue
+        for queue in record.names("queue")
+        for step in {0, *channel.priority_steps, *steps}
+    ]
+    client.delete(*keys, *(prefix + name for name in _OWN_KEYS))
+
+
+def remove(connection: Any, record: Record) -> None:
+    """Remove all keys of a space."""
+    remove_keys(_client(connection.default_channel), record.prefix)
+
+
+def remove_keys(client: Any, prefix: str) -> None:
+    """Remove all keys that begin with a prefix, some at a time: others use that server too."""
+    batch: list[Any] = []
+    for key in client.scan_iter(match=f"{prefix}*", count=_SOME):
+        batch.append(key)
+        if len(batch) >= _SOME:
+            client.delete(*batch)
+            batch.clear()
+    if batch:
+        client.delete(*batch)
+
+
+def _client(channel: Any) -> Any:
+    """Private API (``Channel._create_client``), checked on kombu 5.4 to 5.7."""
+    return channel._create_client()
+
+
+class _PrefixesExists:
+    """kombu asks whether a queue exists without its prefix. Checked on kombu 5.4 to 5.7."""
+
+    def _prefix_args(self, args: Any) -> Any:
+        prefixed: Any = super()._prefix_args(args)  # type: ignore[misc]  # of kombu's mixin
+        if prefixed[0] == "EXISTS":
+            return ["EXISTS", *(self.global_keyprefix + str(key) for key in prefixed[1:])]  # type: ignore[attr-defined]  # as above
+        return prefixed
+
+
+class _Pipeline(_PrefixesExists, redis.PrefixedRedisPipeline):  # type: ignore[misc]  # kombu has no types
+    pass
+
+
+class _Client(_PrefixesExists, redis.PrefixedStrictRedis):  # type: ignore[misc]  # as above
+    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:  # noqa: FBT002 - redis-py's signature
+        return _Pipeline(
+            self.connection_pool,
+            self.response_callbacks,
+            transaction,
+            shard_hint,
+            global_keyprefix=self.global_keyprefix,
+        )
+
+
+class _Channel:
+    """What both kinds of channel have. Private API, checked on kombu 5.4 to 5.7."""
+
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        self._noted = Noted.of(dict(connection.client.transport_options))
+        self._known: set[tuple[str, str]] = set()
+        self._poll_id: tuple[Any, Any] = (None, None)
+        super().__init__(connection, **kwargs)  # type: ignore[call-arg]  # of kombu's channel
+        for step in set(self.priority_steps) - set(redis.PRIORITY_STEPS):  # type: ignore[attr-defined]  # of kombu's channel
+            note(self._noted, "step", str(step), self._known)
+
+    def _get_client(self) -> Any:
+        plain: Any = super()._get_client()  # type: ignore[misc]  # of kombu's channel
+        if not self.global_keyprefix:  # type: ignore[attr-defined]  # as above
+            return plain
+        return lambda **given: _Client(global_keyprefix=self.global_keyprefix, **given)  # type: ignore[attr-defined]  # as above
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> Any:
+        self._sends(queue)
+        return super()._put(queue, message, **kwargs)  # type: ignore[misc]  # as above
+
+    def _new_queue(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        note(self._noted, "queue", queue, self._known)
+        return super()._new_queue(queue, *args, **kwargs)  # type: ignore[misc]  # as above
+
+    def _sends(self, queue: str) -> None:
+        note(self._noted, "queue", queue, self._known)
+        space = spaces.get(self._noted.prefix) if self._noted else None
+        if space is not None:
+            space.dirty = True
+
+    def _brpop_start(self, *args: Any, **kwargs: Any) -> Any:
+        connection = self.client.connection  # type: ignore[attr-defined]  # as above
+        if connection is not None and self._poll_id[0] is not connection._sock:
+            connection.send_command("CLIENT", "ID")
+            self._poll_id = connection._sock, connection.read_response()
+        return super()._brpop_start(*args, **kwargs)  # type: ignore[misc]  # as above
+
+    def close(self) -> None:
+        # It would wait until its BRPOP, which may have taken a message, comes back by itself.
+        if getattr(self, "_in_poll", None) and self._poll_id[1] is not None:
+            with suppress(Exception):
+                _client(self).execute_command("CLIENT", "UNBLOCK", self._poll_id[1])
+        super().close()  # type: ignore[misc]  # as above
+
+
+class Channel(_Channel, redis.Channel):  # type: ignore[misc]  # kombu has no types
+    """A channel that notes its queues."""
+
+
+class SentinelChannel(_Channel, redis.SentinelChannel):  # type: ignore[misc]  # kombu has no types
+    """Likewise, of servers that Sentinel watches."""
+
+
+class _Transport:
+    def establish_connection(self) -> Any:
+        established = super().establish_connection()  # type: ignore[misc]  # of kombu's transport
+        noted = Noted.of(dict(self.client.transport_options))  # type: ignore[attr-defined]  # as above
+        space = spaces.get(noted.prefix) if noted else None
+        if space is not None:
+            space.first_used()
+        return established
+
+
+class Transport(_Transport, redis.Transport):  # type: ignore[misc]  # kombu has no types
+    """The transport of a ``redis://`` URL."""
+
+    Channel = Channel
+
+
+class SentinelTransport(_Transport, redis.SentinelTransport):  # type: ignore[misc]  # kombu has no types
+    """The transport of a ``sentinel://`` URL."""
+
+    Channel = SentinelChannel
