@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from pytest_djcelery.workers.runner import Runner
 
-class EagerRunner:
+
+class EagerRunner(Runner):
     """Tasks are over before ``delay()`` returns, so there is nothing to wait for."""
 
     name = "celery_eager"
-    will_run = True
-
-    def settle(self) -> None:
-        """Nothing is ever left."""
 
     def situation(self) -> str:
         """Why an outcome is missing all the same."""

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from celery.app.trace import setup_worker_optimizations
 from celery.exceptions import WorkerShutdown
+from celery.utils.nodenames import default_nodename
 from celery.worker import WorkController, state
 
 from pytest_djcelery.errors import BadOptionError, WorkerError
 from pytest_djcelery.workers import parts
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
-from pytest_djcelery.workers.threads import enter_worker_thread, join_check_per_thread, stack_of
+from pytest_djcelery.workers.process import info_enabled, limits_changed, process_as_found
+from pytest_djcelery.workers.threads import enter_worker_thread, stack_of
 
 if TYPE_CHECKING:
     from celery import Celery
     from celery.worker.request import Request
 
-    from pytest_djcelery.transport import Topology
+    from pytest_djcelery.broker import Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,8 @@ class EmbeddedWorker:
         self.wake = wake
         self.controller: WorkController | None = None
         self.topology: Topology | None = None  # what the worker itself declared
-        self._pool = parts.pool_class(settings.pool, self._on_task_done)
+        self._in_hand = parts.InHand(self._after_task, self._let_go)
+        self._pool = parts.pool_class(settings.pool, self._in_hand)
         if self._pool is None:
             msg = (
                 f"celery_worker_pool is {settings.pool!r}: expected 'solo' or 'threads'. "
@@ -80,7 +83,7 @@ class EmbeddedWorker:
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="celery-worker", daemon=True)
-        self._cleanup: Any = None
+        self._cleanup = ExitStack()
         self._consumed_at_start: list[str] = []
 
     # Life ---------------------------------------------------------------------------
@@ -92,9 +95,10 @@ class EmbeddedWorker:
             WorkerError: when it does not within the time-out, or dies; its own exception is
                 the cause.
         """
-        self._cleanup = _process_as_found(self.app)
-        self._cleanup.__enter__()
-        with _info_enabled():
+        self._cleanup = ExitStack()
+        self._cleanup.enter_context(process_as_found(self.app))
+        self._cleanup.enter_context(fixups_kept_to_workers(self.app))
+        with info_enabled():
             self._thread.start()
             came = self._ready.wait(self.timeout)
         if self._error is None and came:
@@ -116,6 +120,7 @@ class EmbeddedWorker:
     def _run(self) -> None:
         enter_worker_thread(self.app)
         try:
+            setup_worker_optimizations(self.app, default_nodename(None))  # as ``celery worker``
             self.controller = WorkController(
                 app=self.app,
                 pool=self._pool,
@@ -170,9 +175,7 @@ class EmbeddedWorker:
         self._leave_process_as_found()
 
     def _leave_process_as_found(self) -> None:
-        cleanup, self._cleanup = self._cleanup, None
-        if cleanup is not None:
-            cleanup.__exit__(None, None, None)
+        self._cleanup.close()
 
     # From test to test ----------------------------------------------------------------
 
@@ -186,14 +189,28 @@ class EmbeddedWorker:
         self._transport().park(parked=True)
         self.connections.close()
         self._forget_pool_of_replies()
+        self._forget_scheduled()
         state.reset_state()
+
+    def _forget_scheduled(self) -> None:
+        """A task that waits for its ETA is the last test's, and is not to run in a later one.
+
+        Private API (what `celery.worker.strategy` gives to `Timer.call_at`), checked on Celery 5.4
+        to 5.7.
+        """
+        for request in list(state.requests.values()):
+            request._already_revoked = True  # if its timer is about to fire
+        for scheduled in list(self._consumer().timer.schedule.queue):
+            args = getattr(scheduled.entry, "args", None)
+            if args and hasattr(args[0], "request_dict"):
+                scheduled.entry.cancel()
 
     def _forget_pool_of_replies(self) -> None:
         """The mailbox of remote control keeps the pool of a test, which ends with the test.
 
         Private API (``Pidbox.node``, ``Mailbox.producer_pool``), checked on Celery 5.4 to 5.7.
         """
-        for step in self.controller.consumer.steps:  # type: ignore[union-attr]
+        for step in self._consumer().steps:
             box = getattr(step, "box", None)
             if box is not None:
                 vars(box.node.mailbox).pop("producer_pool", None)
@@ -217,18 +234,26 @@ class EmbeddedWorker:
         return (
             self._consumed() == self._consumed_at_start
             and pool.num_processes == self.settings.arguments()["concurrency"]
-            and not _limits_changed(self.app)
+            and not limits_changed(self.app)
             and not (consumer.event_dispatcher and consumer.event_dispatcher.enabled)
         )
 
     def _consumed(self) -> list[str]:
-        return sorted(queue.name for queue in self.controller.consumer.task_consumer.queues)  # type: ignore[union-attr]
+        return sorted(queue.name for queue in self.queues)
+
+    @property
+    def queues(self) -> list[Any]:
+        """The queues, as kombu's, that it consumes from; none while its connection is lost."""
+        consumer = getattr(self._consumer(), "task_consumer", None)
+        return list(consumer.queues) if consumer is not None else []
 
     # Idle -----------------------------------------------------------------------------
 
-    def _on_task_done(self) -> None:
+    def _after_task(self) -> None:
         self.connections.close_in_thread()
-        self.wake()
+
+    def _let_go(self) -> None:
+        self.wake()  # of the test that has the worker now
 
     @property
     def idle(self) -> bool:
@@ -245,7 +270,7 @@ class EmbeddedWorker:
                 return False
         elif self.outstanding():
             return False
-        if self.busy() or consumer.has_pending_operations:
+        if self._in_hand.count or self.busy() or consumer.has_pending_operations:
             return False
         return not any(bucket and bucket.contents for bucket in consumer.task_buckets.values())
 
@@ -274,6 +299,9 @@ class EmbeddedWorker:
             return f"The embedded worker is dead: {self._error!r}"
         consumed = self._consumed()
         lines = [f"The embedded worker consumes from: {', '.join(consumed)}."]
+        lost = self._consumer().lost
+        if lost is not None:
+            lines = [f"The embedded worker has lost its broker, and tries to reach it: {lost!r}"]
         broker = self._transport_broker()
         for name, depth in (broker.depths() if broker else {}).items():
             unread = (
@@ -292,27 +320,17 @@ class EmbeddedWorker:
         executor = getattr(self.controller and self.controller.pool, "executor", None)
         return [self._thread] if executor is None else list(executor._threads)
 
+    def _consumer(self) -> Any:
+        return getattr(self.controller, "consumer", None)
+
     def _transport(self) -> Any:
-        consumer = getattr(self.controller, "consumer", None)
-        return getattr(getattr(consumer, "connection", None), "transport", None)
+        return getattr(getattr(self._consumer(), "connection", None), "transport", None)
 
     def _transport_broker(self) -> Any:
         return getattr(self._transport(), "broker", None)
 
     def _call_soon(self, function: Callable[[], None]) -> None:
-        self.controller.consumer.call_soon(function)  # type: ignore[union-attr]
-
-
-def _limits_changed(app: Celery) -> bool:
-    """Undo limits that remote control set on task instances; whether there were any."""
-    changed = False
-    for task in app.tasks.values():
-        for name in ("rate_limit", "time_limit", "soft_time_limit"):
-            changed |= vars(task).pop(name, _MISSING) is not _MISSING
-    return changed
-
-
-_MISSING = object()
+        self._consumer().call_soon(function)
 
 
 def _nothing() -> bool:
@@ -341,44 +359,3 @@ def _first_error_of(controller: WorkController) -> Iterator[list[BaseException]]
         yield errors
     finally:
         del controller.blueprint.start
-
-
-@contextmanager
-def _info_enabled() -> Iterator[None]:
-    """Let Celery build a worker that logs what it receives and does.
-
-    It asks once, when it builds strategies and tracers, whether anyone listens at level INFO;
-    a test may want to listen later (``caplog.at_level``). Each record is still filtered by the
-    level of its time.
-    """
-    loggers = [logging.getLogger(name) for name in ("celery.worker.strategy", "celery.app.trace")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _process_as_found(app: Celery) -> Iterator[None]:
-    """Put back what a worker changes for the whole process.
-
-    Those are ``celery.worker.state``, the queues selected on the app, the signal handlers of
-    Celery's Django fixup, and the flag that forbids ``get()`` in tasks.
-    """
-    flags = state.should_stop, state.should_terminate
-    state.should_stop = state.should_terminate = None
-    state.reset_state()
-    queues = app.amqp.queues
-    consume_from = queues._consume_from
-    try:
-        with join_check_per_thread(), fixups_kept_to_workers(app):
-            yield
-    finally:
-        queues._consume_from = consume_from
-        state.should_stop, state.should_terminate = flags
-        state.reset_state()
-        _limits_changed(app)

@@ -6,19 +6,21 @@ beyond that (another queue, another pool size) ends it; the next test starts a n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.journal import Ended
+from pytest_djcelery.journal import Dropped, Ended
 
 if TYPE_CHECKING:
+    from pytest_djcelery.broker import Topology
     from pytest_djcelery.journal import Journal
+    from pytest_djcelery.messages import SentTask
     from pytest_djcelery.project import Project
     from pytest_djcelery.scope import Scope
-    from pytest_djcelery.transport import Topology
     from pytest_djcelery.workers.embedded import EmbeddedWorker, WorkerSettings
 
 
@@ -51,11 +53,19 @@ def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]
         return worker
     stop()
     if project.broker is None:
+        _stop_live()
         reachable.check(project.app)
     worker = EmbeddedWorker(project.app, settings, timeout=project.options.timeout, wake=wake)
     worker.start()
     _Held.worker, _Held.wanted = worker, wanted
     return worker
+
+
+def _stop_live() -> None:
+    """End a live worker that is held: two workers of one name can't be on one broker."""
+    live = sys.modules.get("pytest_djcelery.workers.live")  # else none was ever held
+    if live is not None:
+        live.stop()
 
 
 @contextmanager
@@ -73,7 +83,7 @@ def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
         scope.watch.around_hook = turns
         worker = started(scope.project, settings, scope.journal.wake)
         worker.wake = scope.journal.wake
-        worker.outstanding = lambda: _outstanding(scope.journal)
+        worker.outstanding = lambda: _outstanding(scope.journal, worker.queues)
         worker.unpark()
         try:
             yield worker
@@ -81,13 +91,31 @@ def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
             _give_back(scope, worker)
 
 
-def _outstanding(journal: Journal) -> bool:
-    """Whether a message that is due has not been run yet."""
+def _outstanding(journal: Journal, queues: list[Any]) -> bool:
+    """Whether a message that is due, and comes to one of the queues, has not been run yet."""
     ended = {(event.task_id, event.retries) for event in journal.events(Ended)}
+    dropped = {event.task_id for event in journal.events(Dropped)}
     now = datetime.now(timezone.utc)
     return any(
-        (sent.id, sent.retries) not in ended and (sent.eta is None or sent.eta <= now)
+        (sent.id, sent.retries) not in ended
+        and sent.id not in dropped
+        and (sent.eta is None or sent.eta <= now)
+        and any(_comes_to(queue, sent) for queue in queues)
         for sent in (event.message for event in journal.published() if not event.eager)
+    )
+
+
+def _comes_to(queue: Any, sent: SentTask) -> bool:
+    """Whether a message goes to a queue, as far as its exchange and routing key tell."""
+    if not sent.exchange:
+        return bool(queue.name == sent.routing_key)
+    bindings = [(queue.exchange, queue.routing_key), *queue.bindings]
+    return any(
+        exchange.name == sent.exchange and (exchange.type != "direct" or key == sent.routing_key)
+        for exchange, key in (
+            (each.exchange, each.routing_key) if hasattr(each, "exchange") else each
+            for each in bindings
+        )
     )
 
 

@@ -6,22 +6,31 @@ Consumer, pools and timer are classes that Celery lets a worker be built from
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, ClassVar
 
+from celery.app.trace import build_tracer
 from celery.concurrency import get_implementation, solo, thread
 from celery.concurrency.base import BasePool, apply_target
+from celery.exceptions import CPendingDeprecationWarning
 from celery.utils import timer2
+from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
+from pytest_djcelery import scope
+from pytest_djcelery.journal import Dropped
 from pytest_djcelery.workers.threads import enter_worker_thread
 
 _POLL = 0.05  # seconds
+# How long after a lost connection the next one is tried: Celery's 2, 4, 6, … seconds are a test.
+_AGAIN = {"interval_start": 0.05, "interval_step": 0.05, "interval_max": 0.5}
 
 
-class _Strategies(dict[str, Any]):
+class Strategies(dict[str, Any]):
     """Knows the tasks that a test registered after the worker had started."""
 
     def __init__(self, consumer: Any) -> None:
@@ -29,9 +38,17 @@ class _Strategies(dict[str, Any]):
         self._consumer = consumer
 
     def __missing__(self, name: str) -> Any:
-        app = self._consumer.app
-        strategy = self[name] = app.tasks[name].start_strategy(app, self._consumer)
+        strategy = self[name] = self.build(self._consumer.app.tasks[name])
         return strategy
+
+    def build(self, task: Any) -> Any:
+        """A task's strategy; and its tracer, which a worker builds at its start."""
+        consumer = self._consumer
+        if task.__trace__ is None:
+            task.__trace__ = build_tracer(
+                task.name, task, consumer.app.loader, consumer.hostname, app=consumer.app
+            )
+        return task.start_strategy(consumer.app, consumer)
 
 
 class Consumer(CeleryConsumer):
@@ -39,7 +56,8 @@ class Consumer(CeleryConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.strategies = _Strategies(self)
+        self.strategies = Strategies(self)
+        self.lost: Exception | None = None  # why there is no connection now
 
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         pending = super().call_soon(p, *args, **kwargs)
@@ -60,32 +78,125 @@ class Consumer(CeleryConsumer):
             connection.drain_events = drain_events_often
         return connection
 
+    def on_ready(self) -> None:
+        # Redis forgets a broadcast that nobody has subscribed to, and kombu does so as it waits.
+        if self.connection.transport.driver_type == "redis":
+            with suppress(socket.timeout):
+                self.connection.drain_events(timeout=_POLL)
+        super().on_ready()
+
+    # A broker that goes, and may come back ----------------------------------------------
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        self.lost = exc
+        # What Celery says at its end, of its next version, would end a worker under -W error.
+        with suppress(CPendingDeprecationWarning):
+            super().on_connection_error_after_connected(exc)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, trying often, and give up when told to stop."""
+        ensure_connection = conn.ensure_connection
+
+        def ensure_soon(errback: Any, max_retries: Any, **_: Any) -> Any:
+            return ensure_connection(errback, max_retries, callback=self._attend, **_AGAIN)
+
+        conn.ensure_connection = ensure_soon
+        try:
+            connected = super().ensure_connected(conn)
+        finally:
+            del conn.ensure_connection
+        self.lost = None
+        return connected
+
+    def _attend(self) -> None:
+        state.maybe_shutdown()
+        self.perform_pending_operations()
+
+    # A message that no task is run for --------------------------------------------------
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        super().on_decode_error(message, exc)
+        _dropped(message)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        super().on_invalid_task(body, message, exc)
+        _dropped(message)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        super().on_unknown_message(body, message)
+        _dropped(message)
+
     @property
     def has_pending_operations(self) -> bool:
         """Whether acknowledgements or callbacks wait for the loop."""
         return bool(self._pending_operations)
 
 
-class SoloPool(solo.TaskPool):
-    """Runs tasks in the worker's own thread, and tells when one is over."""
+def _dropped(message: Any) -> None:
+    current = scope.current()
+    if current is not None:
+        task_id = (message.headers or {}).get("id") or message.properties.get("correlation_id")
+        current.journal.append(Dropped(task_id=task_id))
 
-    on_task_done: ClassVar[Any]  # a static function of no arguments
+
+class InHand:
+    """How many tasks a pool has taken and not let go of, with all that comes after them.
+
+    Celery's own list of requests is no measure of that: it drops a request before the thread that
+    ran it is done with its database connections, and drops one attempt at a task, which has the
+    id of the next, together with it.
+
+    Args:
+        after_task: called in the thread that ran a task, before the task is counted as let go.
+        wake: called when it is.
+    """
+
+    def __init__(self, after_task: Callable[[], None], wake: Callable[[], None]) -> None:
+        self._after_task = after_task
+        self._wake = wake
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def take(self) -> None:
+        """Count one more."""
+        with self._lock:
+            self.count += 1
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a task that has been taken, and let go of it."""
+        try:
+            return apply_target(*args, **kwargs)
+        finally:
+            try:
+                self._after_task()
+            finally:
+                self.let_go()
+
+    def let_go(self) -> None:
+        """Count one less, and tell."""
+        with self._lock:
+            self.count -= 1
+        self._wake()
+
+
+class SoloPool(solo.TaskPool):
+    """Runs tasks in the worker's own thread."""
+
+    in_hand: ClassVar[InHand]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.on_apply = self._apply
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return apply_target(*args, **kwargs)
-        finally:
-            self.on_task_done()
+        self.in_hand.take()
+        return self.in_hand.run(*args, **kwargs)
 
 
 class ThreadPool(thread.TaskPool):
-    """Runs tasks in threads that know the app, and tells when one is over."""
+    """Runs tasks in threads that know the app."""
 
-    on_task_done: ClassVar[Any]  # a static function of no arguments
+    in_hand: ClassVar[InHand]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -96,10 +207,24 @@ class ThreadPool(thread.TaskPool):
             initargs=(self.app,),
         )
 
-    def on_apply(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().on_apply(*args, **kwargs)
-        result.f.add_done_callback(lambda _: self.on_task_done())
-        return result
+    def on_apply(
+        self,
+        target: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        callback: Any = None,
+        accept_callback: Any = None,
+        **_: Any,
+    ) -> Any:
+        self.in_hand.take()
+        try:
+            future = self.executor.submit(
+                self.in_hand.run, target, args, kwargs, callback, accept_callback
+            )
+        except BaseException:
+            self.in_hand.let_go()
+            raise
+        return thread.ApplyResult(future)
 
 
 def leave_behind(thread: threading.Thread) -> None:
@@ -117,10 +242,10 @@ def leave_behind(thread: threading.Thread) -> None:
 _OURS: dict[type[BasePool], type[BasePool]] = {solo.TaskPool: SoloPool, thread.TaskPool: ThreadPool}
 
 
-def pool_class(pool: Any, on_task_done: Callable[[], None]) -> type[BasePool] | None:
+def pool_class(pool: Any, in_hand: InHand) -> type[BasePool] | None:
     """The pool for a ``celery_worker_pool`` value, ``None`` for one that can't be embedded."""
     ours = _OURS.get(get_implementation(pool))
-    return ours and type(ours.__name__, (ours,), {"on_task_done": staticmethod(on_task_done)})
+    return ours and type(ours.__name__, (ours,), {"in_hand": in_hand})
 
 
 class Timer(timer2.Timer):

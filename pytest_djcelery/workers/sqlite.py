@@ -11,6 +11,7 @@ transactions that would deadlock run one after the other.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -33,13 +34,18 @@ class DatabaseBusyError(DjceleryError, OperationalError):
 class Turns:
     """A re-entrant lock over all SQLite databases of the process, with a deadline.
 
+    Who has waited longest is next. If whoever is awake could take it, a worker that goes from task
+    to task would keep the test waiting until all are done, or until its deadline.
+
     Args:
         timeout: seconds to wait for a turn.
     """
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)  # for those who wait for what is no turn
+        self._queue: deque[tuple[threading.Thread, threading.Condition]] = deque()
         self._owner: threading.Thread | None = None
         self._depth = 0
 
@@ -50,28 +56,53 @@ class Turns:
             DatabaseBusyError: when another thread did not end its transaction in time.
         """
         me = threading.current_thread()
-        deadline = Deadline(self._timeout)
-        with self._changed:
-            while self._owner not in (None, me):
-                if deadline.passed:
-                    msg = (
-                        f"SQLite was not free for {threading.current_thread().name!r} within "
-                        f"{self._timeout:g} s: {self._owner.name!r} has an open transaction.\n"
-                        "SQLite has one writer at a time, so a test that waits for a task inside "
-                        "its own atomic() block waits for ever: wait after the block."
-                    )
-                    raise DatabaseBusyError(msg)
-                self._changed.wait(deadline.remaining)
+        with self._lock:
+            if self._owner not in (None, me):
+                self._stand_in_line(me)
             self._owner = me
             self._depth += 1
 
+    def _stand_in_line(self, me: threading.Thread) -> None:
+        deadline = Deadline(self._timeout)
+        place = me, threading.Condition(self._lock)
+        self._queue.append(place)
+        came = False
+        try:
+            while self._owner is not me and not deadline.passed:
+                place[1].wait(deadline.remaining)
+            came = self._owner is me
+        finally:
+            if not came:  # nor after Ctrl-C, where nobody else would give the place up
+                self._step_out(place)
+        if not came:
+            owner = self._owner.name if self._owner else None
+            msg = (
+                f"SQLite was not free for {me.name!r} within {self._timeout:g} s: {owner!r} has "
+                "an open transaction.\n"
+                "SQLite has one writer at a time, so a test that waits for a task inside "
+                "its own atomic() block waits for ever: wait after the block."
+            )
+            raise DatabaseBusyError(msg)
+
+    def _step_out(self, place: tuple[threading.Thread, threading.Condition]) -> None:
+        if place in self._queue:
+            self._queue.remove(place)
+        else:  # its turn had come
+            self._pass_on()
+
     def leave(self) -> None:
         """End the turn begun by the last `take`."""
-        with self._changed:
+        with self._lock:
             self._depth -= 1
             if not self._depth:
-                self._owner = None
-                self._changed.notify()
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._owner = None
+        if self._queue:
+            self._owner, turn = self._queue.popleft()
+            turn.notify()
+        self._left.notify_all()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -85,11 +116,11 @@ class Turns:
     @contextmanager
     def stepped_aside(self) -> Iterator[None]:
         """Let others go first for a block: a commit hook runs after its transaction."""
-        with self._changed:
+        with self._lock:
             depth = self._depth if self._owner is threading.current_thread() else 0
             if depth:
-                self._owner, self._depth = None, 0
-                self._changed.notify()
+                self._depth = 0
+                self._pass_on()
         try:
             yield
         finally:
@@ -114,8 +145,8 @@ class Turns:
                     or isinstance(error, DatabaseBusyError)
                 ):
                     raise
-            with self._changed:
-                self._changed.wait(_UNFINISHED_CURSOR)
+            with self._left:
+                self._left.wait(_UNFINISHED_CURSOR)
 
 
 @contextmanager
@@ -181,7 +212,7 @@ def _transactions_in_turns(turns: Turns) -> Iterator[None]:
         held.add(connection)
         return None
 
-    def __exit__(self: Any, *exc_info: Any) -> None:  # noqa: N807
+    def __exit__(self: Any, *exc_info: Any) -> None:  # noqa: N807 - what it replaces
         connection = transaction.get_connection(self.using)
         try:
             leave(self, *exc_info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import traceback
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 class _Local(threading.local):
     worker = False
+    running = 0  # tasks that run in place, in a thread that is no worker's
     join_will_block: bool | None = None  # None: as the process says
 
 
@@ -38,6 +40,33 @@ def in_worker_thread() -> bool:
     return _local.worker
 
 
+def in_task() -> bool:
+    """Whether the calling thread runs a task, or is a worker's."""
+    return _local.worker or _local.running > 0
+
+
+def in_coroutine() -> bool:
+    """Whether the calling thread runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def running_task() -> Iterator[None]:
+    """Run a task in place: for its time the calling thread is as a worker's."""
+    before = _local.join_will_block
+    _local.running += 1
+    _local.join_will_block = True
+    try:
+        yield
+    finally:
+        _local.running -= 1
+        _local.join_will_block = before
+
+
 @contextmanager
 def join_check_per_thread() -> Iterator[None]:
     """Let ``result.get()`` be refused in tasks, as in a prefork worker, and only there.
@@ -55,7 +84,7 @@ def join_check_per_thread() -> Iterator[None]:
         return bool(get()) if own is None else own
 
     def _set_task_join_will_block(blocks: bool) -> None:  # noqa: FBT001 - Celery's signature
-        if _local.worker:
+        if in_task():
             _local.join_will_block = blocks
         else:
             put(blocks)

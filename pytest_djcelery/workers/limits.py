@@ -1,0 +1,81 @@
+"""Limits of tasks that a worker in the test's own thread can't enforce: said, once for each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import LimitNotEnforcedWarning
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+_NONE: AbstractContextManager[None] = nullcontext()
+_SETTINGS = {
+    "rate_limit": "task_default_rate_limit",
+    "time_limit": "task_time_limit",
+    "soft_time_limit": "task_soft_time_limit",
+}
+
+
+class Limits:
+    """What a run has said of limits.
+
+    A limit that a task or a message has of its own is told as it is delivered. One that the
+    project gives to all tasks (``CELERY_TASK_TIME_LIMIT`` of Celery's Django tutorial) is told
+    when a task really took longer: before, nothing differs from a worker that enforces it.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def told(self, app: Celery, headers: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Around the delivery of a message."""
+        task = app.tasks.get(headers.get("task"))
+        limits = _limits(app, headers, task) if task is not None else None
+        return self._told_of(app, task, limits) if limits else _NONE
+
+    @contextmanager
+    def _told_of(self, app: Celery, task: Any, limits: Mapping[str, Any]) -> Iterator[None]:
+        for name, value in limits.items():
+            if value != app.conf[_SETTINGS[name]]:
+                self._tell(task.name, name, f"{name}={value!r}")
+        began = monotonic()
+        yield
+        took = monotonic() - began
+        for name, value in limits.items():
+            if name == "rate_limit":
+                self._tell(task.name, name, f"{name}={value!r}")
+            elif took > value:
+                self._tell(task.name, name, f"{name}={value!r}, and it took {took:.1f} s")
+
+    def _tell(self, task: str, name: str, limit: str) -> None:
+        if (task, name) in self._told:
+            return
+        self._told.add((task, name))
+        warnings.warn(
+            LimitNotEnforcedWarning(
+                f"{task} has {limit}: celery_inline runs it to its end in the test's own thread, "
+                "where a worker would limit it. To test what the task does about it, let a call in "
+                "it raise celery.exceptions.SoftTimeLimitExceeded."
+            ),
+            stacklevel=2,
+        )
+
+
+def _limits(app: Celery, headers: Mapping[str, Any], task: Any) -> dict[str, Any]:
+    time_limit, soft_time_limit = headers.get("timelimit") or (None, None)
+    rate_limit = task.rate_limit
+    time_limit = time_limit or task.time_limit or app.conf.task_time_limit
+    soft_time_limit = soft_time_limit or task.soft_time_limit or app.conf.task_soft_time_limit
+    if not (rate_limit or time_limit or soft_time_limit):
+        return {}
+    limits = {
+        "rate_limit": rate_limit,
+        "time_limit": time_limit,
+        "soft_time_limit": soft_time_limit,
+    }
+    return {name: value for name, value in limits.items() if value}

@@ -1,0 +1,47 @@
+"""Who runs the messages of a test: what is asked of it, and what most of them answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import ClassVar
+
+
+class Runner:
+    """Base of the ways to run tasks.
+
+    What stands here is right where a task is run by itself once it is published.
+    """
+
+    name: ClassVar[str]
+    #: Whether it runs tasks in the test's own thread, and only when told to.
+    in_place: ClassVar[bool] = False
+    #: Whether it gives way to one that the test asks for.
+    implicit = False
+    #: Whether a message that is published now will be run by itself, or by asking for its result.
+    will_run = True
+
+    @property
+    def log(self) -> str:
+        """What its processes have logged since the test began; here it is the test's own."""
+        return ""
+
+    def settle(self) -> None:
+        """Wait until all that is due has run."""
+
+    def situation(self) -> str:
+        """What it is doing, for the text of a time-out."""
+        return f"{self.name} runs the tasks of this test."
+
+    def published(self) -> None:
+        """A message was published, and the transaction it was published in is over."""
+
+    def bring_about(self, task_ids: Collection[str]) -> bool:  # noqa: ARG002 - for who overrides
+        """Make the results of these ready, if that is not done by itself; whether it did."""
+        return False
+
+    def deliver_until(self, done: Callable[[], bool]) -> None:
+        """Run tasks in this thread until ``done()`` or nothing is due, if `in_place`."""
+
+    def why_never(self, task_id: str) -> str:
+        """Why a task has no outcome though nothing is due."""
+        return f"{task_id} has no outcome.\n{self.situation()}"
