@@ -90,7 +90,7 @@ class Failure(_WithRetries):
             and self._same_retries(other)
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # values need not be hashable
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -105,7 +105,7 @@ class Revoked(_WithRetries):
             return False if isinstance(other, Outcome) else NotImplemented
         return self._same_retries(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as of every outcome
 
 
 class Outcomes(list["Outcome | Outcomes"]):
@@ -162,7 +162,7 @@ class Retrying(Outcome):
             self.exception, other.exception
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # values need not be hashable
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -173,7 +173,7 @@ class Progress(Outcome):
     state: str = "PROGRESS"
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # values need not be hashable
 
 
 def _same_exception(one: Any, other: Any) -> bool:

@@ -55,7 +55,7 @@ class Listing(Sequence[T]):
         return []
 
     def __repr__(self) -> str:
-        from pytest_djcelery.reporting.comparisons import describe_listing
+        from pytest_djcelery.reporting.descriptions import describe_listing
 
         return describe_listing(self)
 
@@ -111,7 +111,7 @@ class Listing(Sequence[T]):
         if isinstance(other, (list, tuple)):
             return [self.matcher(written) for written in other]
         if isinstance(other, Signature):
-            from pytest_djcelery.reporting.comparisons import describe_call
+            from pytest_djcelery.reporting.descriptions import describe_call
 
             name = self.description
             if kind_of(other) != "task" and not name.endswith(".canvas"):
@@ -144,6 +144,6 @@ class Listing(Sequence[T]):
         for position in positions:
             if matcher.matches(items[position]):
                 return position
-        from pytest_djcelery.reporting.comparisons import describe_call
+        from pytest_djcelery.reporting.descriptions import describe_call
 
         raise ValueError(f"{describe_call(value)} is not in {self.description}")

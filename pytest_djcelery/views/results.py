@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
 
 from pytest_djcelery.errors import BadOptionError, UnknownResultError
 from pytest_djcelery.failures import call_text
-from pytest_djcelery.journal import Ended, Looked, StateStored
+from pytest_djcelery.journal import Ended, Event, Looked, StateStored
 from pytest_djcelery.outcomes import (
     Failure,
     Outcome,
@@ -25,11 +25,12 @@ from pytest_djcelery.outcomes import (
     StateChange,
     Success,
 )
-from pytest_djcelery.waiting import WaitTimeoutError, with_relatives
+from pytest_djcelery.waiting import NeverReadyError, WaitTimeoutError, with_relatives
 
 if TYPE_CHECKING:
     from pytest_djcelery.scope import Scope
 
+_REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5.4 to 5.7
 _FINAL_WITHOUT_RESULT = ("IGNORED", "REJECTED")
 
 
@@ -124,13 +125,30 @@ class Results:
             return True
         return self._stored_state(task_id) in states.READY_STATES
 
+    def _ending(self, task_id: str) -> Callable[[], bool]:
+        """`_final`, asked again only when something has come of the task."""
+        seen = 0
+
+        def ended() -> bool:
+            nonlocal seen
+            new, seen = self._scope.journal.events(Event, seen), len(self._scope.journal)
+            kinds = (Ended, StateStored)
+            told = any(isinstance(event, kinds) and event.task_id == task_id for event in new)
+            return told and self._final(task_id)
+
+        return ended
+
     def _ended(self, task_id: str) -> Ended | None:
         """The last attempt if no other follows it."""
-        last = None
-        for event in self._scope.journal.events(Ended):
-            if event.task_id == task_id:
-                last = event
-        return last if last is not None and last.state != states.RETRY else None
+        attempts = [e for e in self._scope.journal.events(Ended) if e.task_id == task_id]
+        if not attempts or attempts[-1].state == states.RETRY:
+            return None
+        last = attempts[-1]
+        if last.state == states.IGNORED and str(last.value) == _REPLACED:
+            return None  # another message has its id now
+        if last.state == states.REJECTED and getattr(last.value, "requeue", False):
+            return None
+        return last
 
     def _stored_state(self, task_id: str) -> str:
         return str(self._scope.app.AsyncResult(task_id).state)
@@ -140,6 +158,11 @@ class Results:
         if isinstance(result, EagerResult) or self._final(task_id):
             return
         scope = self._scope
+        if scope.runner is not None and scope.runner.in_place:
+            scope.runner.deliver_until(self._ending(task_id))
+            if not self._final(task_id):
+                raise NeverReadyError(scope.runner.why_never(task_id))
+            return
         if scope.runner is None or not scope.runner.will_run:
             msg = f"{self._name(task_id)} has no outcome yet.\n{scope.situation()}"
             raise WaitTimeoutError(msg)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import scope as scopes
 from pytest_djcelery.waiting import WaitTimeoutError
+from pytest_djcelery.workers.runner import Runner
 
 if TYPE_CHECKING:
     from pytest_djcelery.scope import Scope
     from pytest_djcelery.workers.embedded import EmbeddedWorker, WorkerSettings
 
 
-class Worker:
+class Worker(Runner):
     """A running embedded worker.
 
     Everything that Celery's `WorkController` has (``hostname``, ``consumer``, ``pool``, …) is
@@ -22,7 +23,6 @@ class Worker:
     """
 
     name = "celery_worker"
-    will_run = True
     embedded: EmbeddedWorker
 
     def __init__(self, scope: Scope) -> None:

@@ -1,0 +1,100 @@
+"""The clock of a test: real time until it is moved, and then where it was moved to.
+
+time-machine moves it for all code of the process; monotonic clocks go on, so that waits end.
+Where the test travels by itself already, with time-machine or freezegun, its traveller is
+moved: two of them would fight.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import time_machine
+
+# UTC or a zone with a name would become the local time of the process, too.
+_NO_PLACE = dt.timezone(dt.timedelta(hours=1))
+
+
+class Clock:
+    """Where the time of a test stands.
+
+    ``datetime`` is looked up in its module at each call, since freezegun replaces it there.
+    """
+
+    def __init__(self) -> None:
+        self._journey: time_machine.travel | None = None
+        self._traveller: Any = None
+
+    @property
+    def moved(self) -> bool:
+        """Whether this clock stands where it was moved to."""
+        return self._journey is not None
+
+    def now(self) -> dt.datetime:
+        """The time that code under test sees, in UTC."""
+        return dt.datetime.now(dt.timezone.utc)
+
+    @property
+    def traveller(self) -> object:
+        """What else moves the time in this test, if anything does."""
+        if _frozen():
+            return _freezer()
+        others = [each for each in _journeys() if each is not self._traveller]
+        return others[-1] if others else None
+
+    @contextmanager
+    def excursion(self) -> Iterator[None]:
+        """Be moved in a block, and stand after it where it stood before."""
+        moved, before = self.moved, self.now()
+        try:
+            yield
+        finally:
+            if self.moved != moved:
+                self.put_back()
+            elif self.moved or self.traveller is not None:
+                self.move_to(before)
+
+    def move_to(self, moment: dt.datetime) -> None:
+        """Go to an aware datetime, and stand there."""
+        own = self._journey is not None and _journeys()[-1:] == [self._traveller]
+        if own:
+            self._traveller.move_to(moment.astimezone(_NO_PLACE), tick=False)
+        elif _frozen():
+            _freezer().move_to(moment)
+        elif _journeys():
+            # By a distance: a destination would end the time zone that was asked for.
+            _journeys()[-1].shift(moment - self.now())
+        else:
+            self._journey = time_machine.travel(moment.astimezone(_NO_PLACE), tick=False)
+            self._traveller = self._journey.start()
+
+    def put_back(self) -> None:
+        """Let real time go on."""
+        journey, self._journey, self._traveller = self._journey, None, None
+        if journey is not None:
+            with suppress(IndexError):  # the test has stopped all journeys by itself
+                journey.stop()
+
+
+def _journeys() -> list[Any]:
+    """The journeys of time-machine that are under way, the innermost last.
+
+    Private API (the list has another name since 3.0), checked on time-machine 2.13 to 3.6.
+    """
+    stack = getattr(time_machine, "traveller_stack", None)
+    return list(time_machine.coordinates_stack if stack is None else stack)  # type: ignore[attr-defined]  # its name before 3.0
+
+
+def _frozen() -> bool:
+    return "freezegun" in sys.modules and dt.datetime.__name__ == "FakeDatetime"
+
+
+def _freezer() -> Any:
+    """The innermost of freezegun's factories. Private API, checked on freezegun 1.2 to 1.5."""
+    from freezegun import api
+
+    return api.freeze_factories[-1]

@@ -1,0 +1,401 @@
+"""What ``celery_inline`` is in a test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from kombu import Queue
+
+from pytest_djcelery import moments
+from pytest_djcelery.errors import BadOptionError, InlineError
+from pytest_djcelery.failures import own_traceback
+from pytest_djcelery.journal import Ended, Looked, Published, StateStored
+from pytest_djcelery.views.executions import Execution, Summary
+from pytest_djcelery.waiting import NeverReadyError
+from pytest_djcelery.workers.endless import Endless
+from pytest_djcelery.workers.inline import InlineWorker, fields_of
+from pytest_djcelery.workers.process import listened_to
+from pytest_djcelery.workers.runner import Runner
+from pytest_djcelery.workers.threads import in_coroutine, in_task
+
+if TYPE_CHECKING:
+    from pytest_djcelery.broker import Broker
+    from pytest_djcelery.messages import SentTask
+    from pytest_djcelery.scope import Scope
+
+
+class Inline(Runner):
+    """A worker in the test's own thread, connection and transaction, on a virtual clock.
+
+    Args:
+        scope: the test.
+        auto: deliver after each publish by the test's own code.
+        implicit: it gives way to a runner that the test asks for.
+    """
+
+    name = "celery_inline"
+
+    in_place = True
+
+    def __init__(self, scope: Scope, *, auto: bool = False, implicit: bool = False) -> None:
+        self.implicit = implicit
+        self._scope = scope
+        self._auto = auto
+        self._thread = threading.current_thread()
+        self._clock = scope.clock
+        self._busy = threading.Lock()
+        self._sent: dict[tuple[str, str, int], SentTask] = {}
+        self._read = 0  # how far the journal has been read for `_sent`
+        self._worker: InlineWorker
+
+    @contextmanager
+    def started(self) -> Iterator[Inline]:
+        """Be the test's worker for the time of a block.
+
+        Raises:
+            InlineError: when the test has chosen another broker than the one in memory.
+        """
+        self._worker = InlineWorker(
+            self._scope.app, self._broker(), now=self._clock.now, limits=self._scope.project.limits
+        )
+        self._version = self._scope.project.configuration.version, listened_to()
+        with self._worker.started():
+            yield self
+
+    def _broker(self) -> Broker:
+        broker = self._scope.project.broker
+        if broker is None:
+            msg = (
+                "celery_inline takes messages off the in-memory broker, but the app publishes to "
+                f"{self._scope.app.conf.broker_url!r}.\n"
+                "Leave the broker as the run has it, or use celery_worker with this one."
+            )
+            raise InlineError(msg)
+        return broker
+
+    # Delivery ---------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        queues: Iterable[str | Queue] | None = None,
+        limit: int | None = None,
+        until: timedelta | datetime | None = None,
+        raise_failures: bool = True,
+    ) -> Summary:
+        """Deliver messages until none is due.
+
+        Args:
+            queues: deliver from these only; from all that have messages by default.
+            limit: deliver so many at most.
+            until: move the clock from ETA to ETA up to a moment, or as far from now, and leave
+                it there.
+            raise_failures: raise what a task fails with, and keep what was not yet delivered
+                for the next `run`; else go on, and tell in the summary.
+
+        Raises:
+            BadOptionError: ``until`` has passed or is naive, ``limit`` is negative, or a queue
+                is not declared.
+            InlineError: inside a task, in a coroutine, or while another thread runs it.
+            NeverEndsError: when the tasks go on publishing without end.
+            Exception: what a task failed with, with notes that name it.
+        """
+        __tracebackhide__ = True
+        takes = self._takes(queues)
+        end = self._end(until)
+        _check_limit(limit)
+        executions: list[Execution] = []
+        with self._delivering():
+            for execution in self._executions(takes, end, limit):
+                executions.append(execution)
+                if raise_failures and execution.failed:
+                    self._raise(execution)
+            if end is not None and (limit is None or len(executions) < limit):
+                self._clock.move_to(max(end, self._clock.now()))
+        return Summary(executions, scheduled=len(self.scheduled), looked=self._looked)
+
+    async def arun(
+        self,
+        *,
+        queues: Iterable[str | Queue] | None = None,
+        limit: int | None = None,
+        until: timedelta | datetime | None = None,
+        raise_failures: bool = True,
+    ) -> Summary:
+        """`run` for async tests: in the thread in which Django runs the ORM for a coroutine."""
+        from asgiref.sync import sync_to_async
+
+        summary: Summary = await sync_to_async(self.run)(
+            queues=queues, limit=limit, until=until, raise_failures=raise_failures
+        )
+        return summary
+
+    def step(self) -> Execution | None:
+        """Deliver the next message that is due, and return how it went; ``None``: there is none.
+
+        A failure is told by what is returned, and not raised.
+
+        Raises:
+            InlineError: as for `run`.
+        """
+        __tracebackhide__ = True
+        with self._delivering():
+            execution = self._deliver(self._worker.takes)
+        if execution is not None and execution.failed:
+            self._looked(execution)
+        return execution
+
+    def advance(self, delta: timedelta) -> None:
+        """Move the clock, and deliver nothing.
+
+        Raises:
+            BadOptionError: for a negative ``delta``.
+        """
+        end = self._end(delta)
+        if end is None:
+            msg = "advance(None): expected a timedelta."
+            raise BadOptionError(msg)
+        self._clock.move_to(end)
+
+    def redeliver(self, message: SentTask) -> None:
+        """Put a message back at the head of its queue, as a broker does that missed the ack.
+
+        Args:
+            message: one that was sent in this test, from the outbox or from an execution.
+
+        Raises:
+            BadOptionError: for anything else.
+        """
+        from pytest_djcelery.workers.redelivery import redeliver
+
+        redeliver(message, self._scope.app)
+
+    # What is there to deliver -------------------------------------------------------------
+
+    @property
+    def pending(self) -> list[SentTask]:
+        """The messages that are due, in the order in which they will be delivered."""
+        now = self._clock.now()
+        waiting = [each.request.message for each in self._worker.timer.entries() if each.eta <= now]
+        return [
+            *self._recorded((each.headers, each.body) for each in waiting),
+            *(sent for sent in self._queued() if sent.eta is None or sent.eta <= now),
+        ]
+
+    @property
+    def scheduled(self) -> list[SentTask]:
+        """The messages with an ETA to come, by ETA."""
+        now = self._clock.now()
+        waiting = [each.request.message for each in self._worker.timer.entries() if each.eta > now]
+        later = [sent for sent in self._queued() if sent.eta is not None and sent.eta > now]
+        received = self._recorded((each.headers, each.body) for each in waiting)
+        return sorted([*received, *later], key=lambda sent: sent.eta or now)
+
+    def next_eta(self) -> datetime | None:
+        """The earliest ETA of what a run has received and left."""
+        return self._worker.timer.next_eta(self._worker.takes)
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Deliver nothing in a block, whatever is published in it.
+
+        Raises:
+            InlineError: as for `run`.
+        """
+        return self._delivering()
+
+    def _queued(self) -> list[SentTask]:
+        ready = self._worker.broker.ready(self._worker.takes)
+        return self._recorded((message["headers"], message["body"]) for _, message in ready)
+
+    def _recorded(self, messages: Iterable[tuple[Any, Any]]) -> list[SentTask]:
+        found = (self._sent_task(headers, body) for headers, body in messages)
+        return [sent for sent in found if sent is not None]
+
+    def _sent_task(self, headers: Any, body: Any) -> SentTask | None:
+        """The record of a message on its way; ``None`` for what was not published as a task."""
+        fields = fields_of(headers, body)
+        key: Any = fields.get("id"), fields.get("task"), fields.get("retries") or 0
+        journal = self._scope.journal
+        if key not in self._sent:
+            end = len(journal)
+            for event in journal.events(Published, self._read):
+                sent = event.message
+                self._sent[sent.id, sent.task, sent.retries] = sent
+            self._read = end
+        return self._sent.get(key)
+
+    # Runner -------------------------------------------------------------------------------
+
+    def situation(self) -> str:
+        """What was not delivered, in words."""
+        from pytest_djcelery.reporting.undelivered import undelivered
+
+        return undelivered(self.pending, self.scheduled)
+
+    def published(self) -> None:
+        __tracebackhide__ = True
+        if not self._auto or in_task() or self._busy.locked():
+            return
+        if threading.current_thread() is not self._thread:
+            return
+        raises = bool(self._scope.app.conf.task_eager_propagates)
+        self.run(raise_failures=raises)
+
+    def bring_about(self, task_ids: Collection[str]) -> bool:
+        """Deliver until the results of all these are stored.
+
+        Raises:
+            NeverReadyError: when nothing that is due will make one of them ready.
+        """
+        __tracebackhide__ = True
+        journal = self._scope.journal
+        waiting = {each for each in task_ids if not self._stored(each)}
+        seen = len(journal)
+
+        def ready() -> bool:
+            nonlocal seen
+            stored, seen = journal.events(StateStored, seen), len(journal)
+            waiting.difference_update(
+                each.task_id for each in stored if each.state in states.READY_STATES
+            )
+            return not waiting
+
+        self.deliver_until(ready)
+        still = [each for each in waiting if not self._stored(each)]
+        if still:
+            raise NeverReadyError("\n".join(map(self.why_never, still)))
+        return True
+
+    def deliver_until(self, done: Callable[[], bool]) -> None:
+        __tracebackhide__ = True
+        if done():
+            return
+        with self._delivering():
+            for _ in self._executions(self._worker.takes, None, None):
+                if done():
+                    return
+
+    def _stored(self, task_id: str) -> bool:
+        return self._scope.app.AsyncResult(task_id).state in states.READY_STATES
+
+    def why_never(self, task_id: str) -> str:
+        from pytest_djcelery.reporting.undelivered import why_never
+
+        return why_never(task_id, self._scope.journal, self.scheduled, self._clock.now())
+
+    # Inside -------------------------------------------------------------------------------
+
+    def _executions(
+        self, takes: Callable[[str], bool], end: datetime | None, limit: int | None
+    ) -> Iterator[Execution]:
+        """Deliver one after another, the clock going from ETA to ETA."""
+        __tracebackhide__ = True
+        delivered, endless = 0, Endless(self._scope.journal, bounded=limit is not None)
+        while limit is None or delivered < limit:
+            execution = self._deliver(takes, endless)
+            if execution is not None:
+                delivered += 1
+                yield execution
+                continue
+            following = self._worker.timer.next_eta(takes) if end is not None else None
+            if following is None or end is None or following > end:
+                return
+            self._clock.move_to(following)
+
+    def _deliver(
+        self, takes: Callable[[str], bool], endless: Endless | None = None
+    ) -> Execution | None:
+        __tracebackhide__ = True
+        journal, worker = self._scope.journal, self._worker
+        since = len(journal)
+        with self._scope.watch.eager_task():
+            message = worker.deliver(takes)
+        if message is None:
+            return None
+        sent = self._sent_task(message.headers, message.body)
+        execution = Execution.of(message, sent, journal.events(Ended, since), worker.refused)
+        if endless is not None:
+            endless.count(execution, redelivered=message.delivery_info.get("redelivered"))
+        return execution
+
+    @contextmanager
+    def _delivering(self) -> Iterator[None]:
+        """Refuse what would deliver from two places at once."""
+        __tracebackhide__ = True
+        if in_task():
+            msg = (
+                "celery_inline was told to deliver inside a task. A worker runs one task at a "
+                "time: publish, and let the run that is under way deliver it."
+            )
+            raise InlineError(msg)
+        if in_coroutine():
+            msg = (
+                "celery_inline was told to deliver in a coroutine, where Django refuses the "
+                "database to tasks. Write: await celery_inline.arun()"
+            )
+            raise InlineError(msg)
+        if not self._busy.acquire(blocking=False):
+            msg = (
+                "celery_inline already delivers, in another thread or further up in this one. "
+                "It is one worker; for several tasks at a time use celery_worker with "
+                "celery_worker_pool 'threads'."
+            )
+            raise InlineError(msg)
+        try:
+            self._follow_configuration()
+            yield
+        finally:
+            self._busy.release()
+
+    def _follow_configuration(self) -> None:
+        __tracebackhide__ = True
+        # A tracer asks once, as it is built, whether anyone listens to what a worker logs.
+        version = self._scope.project.configuration.version, listened_to()
+        if version != self._version:
+            self._broker()
+            self._worker.read_configuration()
+            self._version = version
+
+    def _raise(self, execution: Execution) -> None:
+        __tracebackhide__ = True
+        self._looked(execution)
+        error: Any = execution.exception
+        note = f"in the task {execution}"
+        notes = getattr(error, "__notes__", [])
+        if note not in notes:
+            # ``add_note`` came with Python 3.11; pytest shows the notes on 3.10 too.
+            error.__notes__ = [*notes, note]
+        raise error.with_traceback(own_traceback(error))
+
+    def _looked(self, execution: Execution) -> None:
+        self._scope.journal.append(Looked(task_id=execution.id))
+
+    def _takes(self, queues: Iterable[str | Queue] | None) -> Callable[[str], bool]:
+        if queues is None:
+            return self._worker.takes
+        if isinstance(queues, (str, Queue)):
+            queues = [queues]
+        names = {queue.name if isinstance(queue, Queue) else queue for queue in queues}
+        declared = {*self._scope.app.amqp.queues, *self._worker.broker.queues}
+        unknown = sorted(map(str, names - declared))
+        if unknown:
+            known = ", ".join(sorted(filter(self._worker.takes, declared)))
+            msg = (
+                f"queues: no queue {', '.join(map(repr, unknown))} is declared. There are: {known}."
+            )
+            raise BadOptionError(msg)
+        return names.__contains__
+
+    def _end(self, until: object) -> datetime | None:
+        return None if until is None else moments.end_of(until, self._clock.now())
+
+
+def _check_limit(limit: object) -> None:
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        msg = f"limit={limit!r}: expected how many messages to deliver at most, or None."
+        raise BadOptionError(msg)
