@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_djcelery.contexts import (
         app,
+        beat,
         eager,
+        inline,
+        live_worker,
         on_commit,
         outbox,
         results,
@@ -23,9 +26,14 @@ if TYPE_CHECKING:
     from pytest_djcelery.errors import (
         AppNotFoundError,
         BadOptionError,
+        BadScheduleError,
+        BeatError,
         DjceleryError,
         DjceleryWarning,
         FixtureConflictError,
+        InlineError,
+        LimitNotEnforcedWarning,
+        NeverEndsError,
         NotASignatureError,
         SentInTransactionError,
         SentInTransactionWarning,
@@ -47,30 +55,45 @@ if TYPE_CHECKING:
         StateChange,
         Success,
     )
-    from pytest_djcelery.reachable import BrokerUnreachableError
+    from pytest_djcelery.reachable import BrokerUnreachableError, ResultsUnreachableError
     from pytest_djcelery.registry import check_registry
     from pytest_djcelery.transactions.hooks import Hook, OnCommit
+    from pytest_djcelery.views.beat import Beat
+    from pytest_djcelery.views.executions import Execution, Summary
+    from pytest_djcelery.views.inline import Inline
+    from pytest_djcelery.views.live import LiveWorker
     from pytest_djcelery.views.outbox import Outbox
     from pytest_djcelery.views.results import Results
     from pytest_djcelery.views.worker import Worker
-    from pytest_djcelery.waiting import WaitTimeoutError
+    from pytest_djcelery.waiting import NeverReadyError, WaitTimeoutError
 
 __all__ = [
     "AppNotFoundError",
     "BadOptionError",
+    "BadScheduleError",
+    "Beat",
+    "BeatError",
     "BrokerUnreachableError",
     "DjceleryError",
     "DjceleryWarning",
+    "Execution",
     "Failure",
     "FixtureConflictError",
     "Hook",
+    "Inline",
+    "InlineError",
+    "LimitNotEnforcedWarning",
+    "LiveWorker",
     "Location",
+    "NeverEndsError",
+    "NeverReadyError",
     "NotASignatureError",
     "OnCommit",
     "Outbox",
     "Pending",
     "Progress",
     "Results",
+    "ResultsUnreachableError",
     "Retrying",
     "Revoked",
     "SentInTransactionError",
@@ -79,6 +102,7 @@ __all__ = [
     "Started",
     "StateChange",
     "Success",
+    "Summary",
     "UnhandledTaskFailureError",
     "UnhandledTaskFailureWarning",
     "UnknownResultError",
@@ -87,8 +111,11 @@ __all__ = [
     "Worker",
     "WorkerError",
     "app",
+    "beat",
     "check_registry",
     "eager",
+    "inline",
+    "live_worker",
     "on_commit",
     "outbox",
     "results",
@@ -100,7 +127,10 @@ __all__ = [
 _MODULES = {
     "contexts": (
         "app",
+        "beat",
         "eager",
+        "inline",
+        "live_worker",
         "on_commit",
         "outbox",
         "results",
@@ -111,9 +141,14 @@ _MODULES = {
     "errors": (
         "AppNotFoundError",
         "BadOptionError",
+        "BadScheduleError",
+        "BeatError",
         "DjceleryError",
         "DjceleryWarning",
         "FixtureConflictError",
+        "InlineError",
+        "LimitNotEnforcedWarning",
+        "NeverEndsError",
         "NotASignatureError",
         "SentInTransactionError",
         "SentInTransactionWarning",
@@ -135,13 +170,17 @@ _MODULES = {
         "StateChange",
         "Success",
     ),
-    "reachable": ("BrokerUnreachableError",),
+    "reachable": ("BrokerUnreachableError", "ResultsUnreachableError"),
     "registry": ("check_registry",),
     "transactions.hooks": ("Hook", "OnCommit"),
+    "views.beat": ("Beat",),
+    "views.executions": ("Execution", "Summary"),
+    "views.inline": ("Inline",),
+    "views.live": ("LiveWorker",),
     "views.outbox": ("Outbox",),
     "views.results": ("Results",),
     "views.worker": ("Worker",),
-    "waiting": ("WaitTimeoutError",),
+    "waiting": ("NeverReadyError", "WaitTimeoutError"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

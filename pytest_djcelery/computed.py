@@ -74,13 +74,14 @@ class Computed:
         """Close and forget what belongs to layers that are gone."""
         layers = set(living)
         dead = [combination for combination in self._kept if not layers.issuperset(combination)]
-        found = [self._kept.pop(combination)["_pool"] for combination in dead]
-        pools = {id(pool): pool for pool in found if pool is not None}
-        pools.pop(id(vars(self._app).get("_pool")), None)
-        for kept in self._kept.values():
-            pools.pop(id(kept["_pool"]), None)
-        for pool in pools.values():
-            close_pool(pool)
+        gone = [self._kept.pop(combination) for combination in dead]
+        alive = (vars(self._app), *self._kept.values())
+        for parts_of, close in ((_pools, close_pool), (_backends, close_backend)):
+            objects = {id(each): each for kept in gone for each in parts_of(kept)}
+            for used in (each for kept in alive for each in parts_of(kept)):
+                objects.pop(id(used), None)
+            for each in objects.values():
+                close(each)
 
     def _now(self) -> dict[str, Any]:
         attributes = vars(self._app)
@@ -93,6 +94,16 @@ class Computed:
         if name == "_local":  # backends of other threads
             return type(self._app._local)()
         return None if name in ("_pool", "_backend_cache") else MISSING
+
+
+def _pools(computed: Mapping[str, Any]) -> list[Any]:
+    return [each for each in (computed.get("_pool"),) if each is not None]
+
+
+def _backends(computed: Mapping[str, Any]) -> list[Any]:
+    """Celery keeps one for all threads where that is safe, else one for each thread."""
+    of_thread = getattr(computed.get("_local"), "backend", None)
+    return [each for each in (computed.get("_backend_cache"), of_thread) if each is not None]
 
 
 def put(mapping: dict[str, Any], key: str, value: Any) -> None:
@@ -133,6 +144,20 @@ def close_pool(pool: Any) -> None:
     pool.force_close_all()
 
 
+def close_backend(backend: Any) -> None:
+    """Let go of the connections of a result backend that has any: Redis' client, subscriptions."""
+    consumer = getattr(backend, "result_consumer", None)
+    pool = getattr(vars(backend).get("client"), "connection_pool", None)
+    # RPC's can't be stopped if it was never started.
+    if consumer is not None and getattr(consumer, "_consumer", consumer) is not None:
+        consumer.stop()
+        if hasattr(consumer, "_pubsub"):
+            # A result that is collected later would unsubscribe, and connect anew to do so.
+            consumer._pubsub = None
+    if pool is not None:
+        pool.disconnect()
+
+
 def refresh_tasks(app: Celery, before: Mapping[str, Any]) -> None:
     """Let tasks follow settings that `Task.bind` copied onto their classes.
 
@@ -154,9 +179,12 @@ def refresh_tasks(app: Celery, before: Mapping[str, Any]) -> None:
                 setattr(owner, attribute, app.conf[key])
                 touched = True
     if touched:
+        from celery.app.trace import build_tracer
+
         for task in list(app._tasks.values()):
-            task.__trace__ = None  # built from these attributes, and built again on demand
-            type(task)._exec_options = None
+            if task.__trace__ is not None:  # built from these attributes
+                task.__trace__ = build_tracer(task.name, task, app.loader, app=app)
+            task._exec_options = None
 
 
 def _copied_by_bind(owner: type, attribute: str) -> bool:

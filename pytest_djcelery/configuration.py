@@ -65,6 +65,7 @@ class Configuration:
         self._originals: dict[str, Any] = {}  # raw entries of ``conf.changes``
         self._holders: dict[str, tuple[Any, Any]] = {}  # Django setting -> (holder, original)
         self._computed = Computed(app)
+        self.version = 0  # grows with each change
 
     @contextmanager
     def override(self, **values: Any) -> Iterator[None]:
@@ -81,6 +82,10 @@ class Configuration:
         layer = Layer({canonical(key, namespace=namespace): value for key, value in values.items()})
         self._change([*self._layers, layer], layer.values)
         return layer
+
+    def laid_over(self) -> dict[str, Any]:
+        """What the layers change, as it is now."""
+        return {key: self.app.conf[key] for layer in self._layers for key in layer.values}
 
     def follow(self, key: str, setting: str) -> Layer:
         """Lay the value that a Django setting was just given over the configuration.
@@ -168,6 +173,7 @@ class Configuration:
 
     def _refresh(self, before: Mapping[str, Any]) -> None:
         """Let what Celery computed follow the settings that differ from ``before``."""
+        self.version += 1
         changed = {key: old for key, old in before.items() if self.app.conf.get(key) != old}
         self._computed.change(self._combination(), changed)
         refresh_tasks(self.app, changed)

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.transactions.hooks import OnCommit
+    from pytest_djcelery.views.beat import Beat
+    from pytest_djcelery.views.inline import Inline
+    from pytest_djcelery.views.live import LiveWorker
     from pytest_djcelery.views.outbox import Outbox
     from pytest_djcelery.views.results import Results
     from pytest_djcelery.views.worker import SessionWorker, Worker
     from pytest_djcelery.workers.embedded import WorkerSettings
+    from pytest_djcelery.workers.runner import Runner
 
 
 @contextmanager
@@ -115,7 +119,7 @@ def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest 
             no worker can see.
         WorkerError: when it doesn't start, or a task still runs when its time is over.
     """
-    settings = _worker_settings(pool, concurrency, parameters, logging)
+    settings = _worker_settings(pool, concurrency, parameters, logging=logging)
     with scopes.entered() as scope:
         _prepare(scope.app, includes, class_tasks)
         with running_worker(scope, settings) as running:
@@ -131,13 +135,86 @@ def running_worker(scope: scopes.Scope, settings: WorkerSettings) -> Iterator[Wo
     runner = Worker(scope)
     with ExitStack() as stack:
         stack.enter_context(_runs(scope, runner))
-        _check_visible_to_workers()
-        if scope.app.conf.task_always_eager:
-            # A suite's settings are often eager; who asks for a worker means the worker.
-            override = scope.project.configuration.override(task_always_eager=False)
-            stack.enter_context(override)
+        _check_visible_to_workers(runner.name)
+        stack.enter_context(_not_eager(scope))
         runner.embedded = stack.enter_context(lease.lent(scope, settings))
         yield runner
+
+
+@contextmanager
+def live_worker(
+    *,
+    pool: str | None = None,
+    concurrency: int | None = None,
+    queues: Sequence[str] | None = None,
+    loglevel: str | None = None,
+) -> Iterator[LiveWorker]:
+    """``celery -A proj worker`` in processes of its own, for the time of the block.
+
+    What is not given is as ``djcelery_live_…`` say. The processes may serve the next block that
+    wants the same; they end with the run.
+
+    Args:
+        pool: ``"prefork"``, ``"threads"`` or ``"solo"``.
+        concurrency: child processes, or threads.
+        queues: to consume from; those that the app declares when empty.
+        loglevel: of the worker's log.
+
+    Raises:
+        BadOptionError: for a value that Celery's command line doesn't take.
+        FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
+            no worker can see.
+        WorkerError: when it doesn't start, or can't open the test's databases; when a task
+            still runs when its time is over.
+    """
+    from pytest_djcelery.views.live import LiveWorker
+    from pytest_djcelery.workers import live
+
+    with scopes.entered() as scope:
+        settings = live.LiveSettings.chosen(
+            scope.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
+        )
+        runner = LiveWorker(scope)
+        with ExitStack() as stack:
+            stack.enter_context(_runs(scope, runner))
+            _check_visible_to_workers(runner.name)
+            stack.enter_context(_not_eager(scope))
+            runner.processes = stack.enter_context(live.lent(scope, settings))
+            yield runner
+
+
+@contextmanager
+def inline(*, auto: bool = False, implicit: bool = False) -> Iterator[Inline]:
+    """A worker in the calling thread for the time of the block: its connection, its transaction.
+
+    Args:
+        auto: deliver after each publish by the test's own code, after its commit if it is in a
+            transaction.
+        implicit: give way to another way to run tasks inside the block.
+
+    Raises:
+        FixtureConflictError: beside another way to run tasks.
+        InlineError: when the test has chosen another broker than the one in memory, which
+            inline delivery takes its messages off.
+    """
+    from pytest_djcelery.views.inline import Inline
+
+    with scopes.entered() as scope:
+        runner = Inline(scope, auto=auto, implicit=implicit)
+        with _runs(scope, runner), _not_eager(scope), scope.project.in_memory(), runner.started():
+            yield runner
+
+
+@contextmanager
+def beat() -> Iterator[Beat]:
+    """Beat, started with the block, on the test's clock.
+
+    What it sends is delivered as the clock passes it where `inline` is in use.
+    """
+    from pytest_djcelery.views.beat import Beat
+
+    with scopes.entered() as scope, Beat(scope).started() as beat:
+        yield beat
 
 
 @contextmanager
@@ -182,7 +259,7 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
     from pytest_djcelery.views.worker import SessionWorker
     from pytest_djcelery.workers import lease
 
-    settings = _worker_settings(pool, concurrency, parameters, logging)
+    settings = _worker_settings(pool, concurrency, parameters, logging=logging)
     project = scopes.use_project()
     _prepare(project.app, includes, class_tasks)
     lease.started(project, settings, wake=lambda: None)
@@ -197,7 +274,8 @@ def _worker_settings(
     pool: Any,
     concurrency: int,
     parameters: Mapping[str, Any] | None,
-    logging: bool,  # noqa: FBT001
+    *,
+    logging: bool,
 ) -> WorkerSettings:
     from pytest_djcelery.workers.embedded import WorkerSettings
 
@@ -223,11 +301,12 @@ def results() -> Iterator[Results]:
 
 
 @contextmanager
-def _runs(scope: scopes.Scope, runner: scopes.Runner) -> Iterator[None]:
+def _runs(scope: scopes.Scope, runner: Runner) -> Iterator[None]:
     """Let ``runner`` run this test's messages; there can be one only."""
-    if scope.runner is not None:
+    before = scope.runner
+    if before is not None and not before.implicit:
         msg = (
-            f"{runner.name} was asked for while {scope.runner.name} is in use.\n"
+            f"{runner.name} was asked for while {before.name} is in use.\n"
             "A test has one way to run its tasks: keep the one you mean and drop the other."
         )
         raise FixtureConflictError(msg)
@@ -235,20 +314,30 @@ def _runs(scope: scopes.Scope, runner: scopes.Runner) -> Iterator[None]:
     try:
         yield
     finally:
-        scope.runner = None
+        scope.runner = before
 
 
-def _check_visible_to_workers() -> None:
+@contextmanager
+def _not_eager(scope: scopes.Scope) -> Iterator[None]:
+    """A suite's settings are often eager; who asks for a worker means the worker."""
+    if not scope.app.conf.task_always_eager:
+        yield
+        return
+    with scope.project.configuration.override(task_always_eager=False):
+        yield
+
+
+def _check_visible_to_workers(name: str) -> None:
     """Refuse a test whose rows stand in a transaction that is never committed."""
     from django.db import connections
 
     for connection in connections.all(initialized_only=True):
         if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             msg = (
-                "celery_worker in a test that is wrapped in a transaction (TestCase, or django_db "
+                f"{name} in a test that is wrapped in a transaction (TestCase, or django_db "
                 f"without transaction=True; database {connection.alias!r}): its rows are never "
                 "committed, so the worker's own connection can't see them.\n"
-                "Use TransactionTestCase, or ask for celery_worker itself in a pytest test: then "
+                f"Use TransactionTestCase, or ask for {name} itself in a pytest test: then "
                 "the plugin makes the test transactional."
             )
             raise FixtureConflictError(msg)

@@ -23,8 +23,28 @@ class BadOptionError(DjceleryError, ValueError):
     """An ini value, command line option, marker or argument is not of the valid set."""
 
 
+class BadScheduleError(DjceleryError, AssertionError):
+    """An entry of beat's schedule can't do what it says."""
+
+
+class BeatError(DjceleryError, RuntimeError):
+    """``celery_beat`` can't go on with the schedule."""
+
+
 class FixtureConflictError(DjceleryError):
     """Two fixtures that exclude each other, or one that the test's database can't serve."""
+
+
+class InlineError(DjceleryError, RuntimeError):
+    """``celery_inline`` was told to deliver where it can't."""
+
+
+class LimitNotEnforcedWarning(DjceleryWarning):
+    """A task has a rate or time limit, which no worker in the test's own thread can enforce."""
+
+
+class NeverEndsError(InlineError):
+    """The tasks that ``celery_inline`` runs go on publishing without end."""
 
 
 class NotASignatureError(DjceleryError, TypeError):

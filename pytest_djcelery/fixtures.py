@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.transactions.hooks import OnCommit
+    from pytest_djcelery.views.beat import Beat
+    from pytest_djcelery.views.inline import Inline
+    from pytest_djcelery.views.live import LiveWorker
     from pytest_djcelery.views.outbox import Outbox
     from pytest_djcelery.views.results import Results
     from pytest_djcelery.views.worker import SessionWorker, Worker
@@ -97,21 +100,38 @@ def celery_outbox(celery_app: Celery) -> Iterator[Outbox]:  # noqa: ARG001 - ope
 
 
 @pytest.fixture
-def celery_on_commit(celery_app: Celery) -> Iterator[OnCommit]:  # noqa: ARG001
+def celery_on_commit(celery_app: Celery) -> Iterator[OnCommit]:  # noqa: ARG001 - opens the test
     """The on_commit hooks of this test: pending, ran, discarded."""
     with contexts.on_commit(whole_test=True) as on_commit:
         yield on_commit
 
 
 @pytest.fixture
-def celery_eager(celery_app: Celery) -> Iterator[Celery]:  # noqa: ARG001
+def celery_eager(celery_app: Celery) -> Iterator[Celery]:  # noqa: ARG001 - opens the test
     """Celery's eager mode, with results that can be read back."""
     with contexts.eager() as app:
         yield app
 
 
 @pytest.fixture
-def celery_results(celery_app: Celery) -> Iterator[Results]:  # noqa: ARG001
+def celery_inline(
+    request: pytest.FixtureRequest,
+    celery_app: Celery,  # noqa: ARG001 - opens the test
+) -> Iterator[Inline]:
+    """A worker in the test's own thread, connection and transaction, on a virtual clock."""
+    with contexts.inline(**markers.inline(request.node)) as inline:
+        yield inline
+
+
+@pytest.fixture
+def celery_beat(celery_app: Celery) -> Iterator[Beat]:  # noqa: ARG001 - opens the test
+    """The periodic schedule, on the test's clock."""
+    with contexts.beat() as beat:
+        yield beat
+
+
+@pytest.fixture
+def celery_results(celery_app: Celery) -> Iterator[Results]:  # noqa: ARG001 - opens the test
     """Outcomes of tasks, in whatever result backend is configured."""
     with contexts.results() as results:
         yield results
@@ -137,7 +157,7 @@ def _celery_worker_arguments(
 @pytest.fixture
 def celery_worker(
     request: pytest.FixtureRequest,
-    celery_app: Celery,  # noqa: ARG001
+    celery_app: Celery,  # noqa: ARG001 - opens the test
     _celery_worker_arguments: Mapping[str, Any],
 ) -> Iterator[Worker]:
     """An embedded worker: a thread of this process that runs the project's own app."""
@@ -147,8 +167,30 @@ def celery_worker(
 
 
 @pytest.fixture(scope="session")
+def _celery_live_processes(
+    django_db_setup: None,  # noqa: ARG001 - to be gone before the databases are
+) -> Iterator[None]:
+    yield
+    from pytest_djcelery.workers import live
+
+    live.stop()
+
+
+@pytest.fixture
+def celery_live_worker(
+    request: pytest.FixtureRequest,
+    celery_app: Celery,  # noqa: ARG001 - opens the test
+    _celery_live_processes: None,
+) -> Iterator[LiveWorker]:
+    """``celery -A proj worker`` in processes of its own."""
+    with contexts.live_worker(**markers.live_worker(request.node)) as worker:
+        markers.before_database_cleanup(request, worker.settle)
+        yield worker
+
+
+@pytest.fixture(scope="session")
 def celery_session_worker(
-    celery_session_app: Celery,  # noqa: ARG001
+    celery_session_app: Celery,  # noqa: ARG001 - applies celery_config
     _celery_worker_arguments: Mapping[str, Any],
 ) -> Iterator[SessionWorker]:
     """One embedded worker for the whole run."""
@@ -159,7 +201,7 @@ def celery_session_worker(
 @pytest.fixture
 def _celery_session_worker_here(
     request: pytest.FixtureRequest,
-    celery_app: Celery,  # noqa: ARG001
+    celery_app: Celery,  # noqa: ARG001 - opens the test
     celery_session_worker: SessionWorker,
 ) -> Iterator[None]:
     """Lets the session's worker run the messages of a test that asks for it."""
@@ -170,7 +212,8 @@ def _celery_session_worker_here(
 
 NAMES = frozenset(
     {
-        "celery_app", "celery_eager", "celery_on_commit", "celery_outbox", "celery_results",
-        "celery_session_worker", "celery_worker",
+        "celery_app", "celery_beat", "celery_eager", "celery_inline", "celery_live_worker",
+        "celery_on_commit", "celery_outbox", "celery_results", "celery_session_worker",
+        "celery_worker",
     }
 )  # fmt: skip

@@ -116,7 +116,23 @@ class Ended(Event):
     args: tuple[Any, ...] | None = None
     kwargs: dict[str, Any] | None = None
     expected: bool = False  # the exception is one that ``Task.throws`` names
+    expired: bool = False  # it was too late to run it
     eager: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped(Event):
+    """A worker took a message that it can't read, or that names no task, and let it go."""
+
+    task_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Event):
+    """A process of the worker warned of a message that was sent inside a transaction."""
+
+    text: str
+    location: Location | None  # that sent it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,8 +181,12 @@ class Journal:
 
     def published(self) -> list[Published]:
         """Every message that was really sent, in the order of sending."""
-        failed = {id(event.message) for event in self.events(NotSent)}
-        return [event for event in self.events(Published) if id(event.message) not in failed]
+        published = list(self.events(Published))
+        # By what they say: records of other processes are copies.
+        failed = {event.message for event in self.events(NotSent)}
+        return (
+            [event for event in published if event.message not in failed] if failed else published
+        )
 
     def wait_until(
         self, condition: Callable[[], bool], timeout: float, *, kind: type[Event] = Event

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from pytest_djcelery.errors import BadOptionError
-from pytest_djcelery.options import policy
-
-if TYPE_CHECKING:
-    import pytest
+from pytest_djcelery.options import INLINE, policy
 
 DECLARED = (
     (
         "celery(**settings): change settings of the project's Celery app for this test, "
         "such as task_acks_late=True"
+    ),
+    (
+        "celery_inline(auto=False): run this test's tasks with celery_inline; auto=True delivers "
+        "after each publish, in place of eager mode"
+    ),
+    (
+        "celery_live_worker(pool='prefork', concurrency=2, queues=(), loglevel='INFO'): run this "
+        "test's tasks with celery_live_worker, started with these options"
     ),
     (
         "celery_sent_in_transaction(policy): what a message published inside an open transaction "
@@ -26,10 +33,17 @@ DECLARED = (
         "does: 'error', 'warn' or 'ignore'"
     ),
 )
+_BY_MODE = pytest.StashKey[bool]()
 _POLICIES = {
     "celery_sent_in_transaction": "sent_in_transaction",
     "celery_unhandled_failures": "unhandled_failures",
 }
+_RUNNERS = (
+    "celery_eager", "celery_inline", "celery_live_worker", "celery_session_worker",
+    "celery_worker",
+)  # fmt: skip
+_LIVE = "celery_live_worker"
+_LIVE_OPTIONS = ("pool", "concurrency", "queues", "loglevel")
 _WORKERS = ("celery_worker", "celery_session_worker")
 _DATABASE = ("db", "transactional_db", "django_db_reset_sequences", "django_db_serialized_rollback")
 
@@ -79,6 +93,42 @@ def configuration(node: pytest.Item) -> dict[str, Any]:
     return settings
 
 
+def inline(node: pytest.Item) -> dict[str, Any]:
+    """Arguments for `contexts.inline`, by ``@pytest.mark.celery_inline`` and ``djcelery_mode``.
+
+    Raises `BadOptionError` for a marker used the wrong way.
+    """
+    marker = node.get_closest_marker("celery_inline")
+    if marker is None:
+        by_mode = node.stash.get(_BY_MODE, False)
+        return {"auto": by_mode, "implicit": by_mode}
+    unknown = set(marker.kwargs) - {"auto"}
+    if marker.args or unknown or not isinstance(marker.kwargs.get("auto", False), bool):
+        msg = (
+            f"@pytest.mark.celery_inline{_call(marker)}: expected nothing, or auto=True to deliver "
+            "after each publish."
+        )
+        raise BadOptionError(msg)
+    return {"auto": marker.kwargs.get("auto", False)}
+
+
+def live_worker(node: pytest.Item) -> dict[str, Any]:
+    """Arguments for `contexts.live_worker`, by ``@pytest.mark.celery_live_worker``.
+
+    Raises `BadOptionError` for a marker used the wrong way.
+    """
+    marker = node.get_closest_marker(_LIVE)
+    if marker is None:
+        return {}
+    if marker.args or set(marker.kwargs) - set(_LIVE_OPTIONS):
+        msg = (
+            f"@pytest.mark.{_LIVE}{_call(marker)}: expected options of `celery worker` as keyword "
+            f"arguments: {', '.join(_LIVE_OPTIONS)}."
+        )
+        raise BadOptionError(msg)
+    return dict(marker.kwargs)
+
+
 def _call(marker: pytest.Mark) -> str:
     shown = [
         *map(repr, marker.args),
@@ -87,27 +137,44 @@ def _call(marker: pytest.Mark) -> str:
     return f"({', '.join(shown)})"
 
 
-def complete_fixtures(item: pytest.Function) -> None:
-    """Add the fixtures that a test needs because of those it asks for, and of its markers."""
+def complete_fixtures(item: pytest.Function, mode: str | None) -> None:
+    """Add the fixtures that a test needs because of those it asks for, and of its markers.
+
+    Args:
+        item: the test.
+        mode: ``djcelery_mode``.
+    """
     names = item.fixturenames
     if "celery_session_worker" in names and "_celery_session_worker_here" not in names:
         names.append("_celery_session_worker_here")
     marked = {marker.name for marker in item.iter_markers()}
     if "celery_app" not in names and not marked.isdisjoint(("celery", *_POLICIES)):
         names.append("celery_app")
-    if (
-        any(worker in names for worker in _WORKERS)
-        and "transactional_db" not in names
-        and _uses_database(item, marked)
+    if "celery_inline" in marked and "celery_inline" not in names:
+        names.append("celery_inline")
+    if _LIVE in marked and _LIVE not in names:
+        names.append(_LIVE)
+    if mode == INLINE and not any(runner in names for runner in _RUNNERS):
+        names.append("celery_inline")
+        item.stash[_BY_MODE] = True
+    if "transactional_db" not in names and (
+        # Its processes open the databases that they find; those are to be the test's.
+        (_LIVE in names and not _is_django_test_case(item))
+        or (any(worker in names for worker in _WORKERS) and _uses_database(item, marked))
     ):
         # First: the worker is to be gone before the database is.
         names.insert(0, "transactional_db")
 
 
 def _uses_database(item: pytest.Function, marked: Collection[str]) -> bool:
-    if item.cls is not None and hasattr(item.cls, "databases"):
-        return False  # Django's own test cases set the database up by themselves
+    if _is_django_test_case(item):
+        return False
     return "django_db" in marked or any(name in item.fixturenames for name in _DATABASE)
+
+
+def _is_django_test_case(item: pytest.Function) -> bool:
+    """Django's own test cases set the database up by themselves."""
+    return item.cls is not None and hasattr(item.cls, "databases")
 
 
 def before_database_cleanup(request: pytest.FixtureRequest, settle: Callable[[], None]) -> None:

@@ -67,9 +67,9 @@ def pytest_report_header() -> str | None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Give a test the fixtures that those it asks for need."""
     if isinstance(item, pytest.Function):
-        from pytest_djcelery import markers
+        from pytest_djcelery import markers, scope
 
-        markers.complete_fixtures(item)
+        markers.complete_fixtures(item, scope.run_options().mode)
 
 
 def pytest_collection_finish() -> None:

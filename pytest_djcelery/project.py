@@ -14,11 +14,13 @@ from pytest_djcelery import addresses
 from pytest_djcelery.configuration import Configuration, Layer, canonical
 from pytest_djcelery.errors import AppNotFoundError, BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
+from pytest_djcelery.workers.limits import Limits
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.transport import Broker
+    from pytest_djcelery.broker import Broker
+    from pytest_djcelery.brokers.isolation import Isolation
 
 _ENVIRONMENT = (
     # Celery reads these before any setting.
@@ -38,32 +40,45 @@ class Project:
         self.app = app
         self.options = options
         self.configuration = Configuration(app)
+        self.limits = Limits()
         self.virtual_host = f"{app.main or 'app'}-{os.getpid()}-{next(_numbers)}"
+        self._broker_of_run: Any = None
         self._settings_layers: dict[str, list[Layer]] = {}
+        self._isolation = _isolation(options)
 
     @property
     def broker(self) -> Broker | None:
         """The in-memory broker, while the app really uses it."""
         if not self._publishes_to_memory:
             return None
-        from pytest_djcelery import transport
+        from pytest_djcelery.broker import broker
 
-        return transport.broker(self.virtual_host)
+        return broker(self.virtual_host)
 
     @property
     def _publishes_to_memory(self) -> bool:
         return str(self.app.conf.broker_url or "") == addresses.url(self.virtual_host)
 
+    @contextmanager
+    def in_memory(self) -> Iterator[None]:
+        """Publish to memory for a block, unless a test has chosen a broker of its own."""
+        if self._publishes_to_memory or self.app.conf.broker_url != self._broker_of_run:
+            yield
+            return
+        with self.configuration.override(**self._broker_values(addresses.url(self.virtual_host))):
+            yield
+
     def empty(self) -> None:
-        """Drop all messages and results in memory; a waiting worker's queues stay declared."""
-        transport = sys.modules.get("pytest_djcelery.transport")
-        backend = sys.modules.get("pytest_djcelery.backend")
-        if transport is not None and self.broker is not None:
+        """Drop all messages, and results in memory; a waiting worker's queues stay declared."""
+        module = sys.modules.get("pytest_djcelery.broker")
+        if module is not None:
             from pytest_djcelery.workers import lease
 
-            self.broker.reset(lease.topology())
-        if backend is not None:
-            backend.clear(self.app)
+            kept = lease.topology() if self._publishes_to_memory else None
+            module.broker(self.virtual_host).reset(kept)
+        if self._isolation is not None:
+            self._isolation.empty(self.app)
+        self._clear_results()
 
     def describe(self) -> str:
         """App, broker and backend in force, for the report header."""
@@ -82,22 +97,31 @@ class Project:
     @contextmanager
     def isolated(self) -> Iterator[None]:
         """Publish to memory and store results in memory, as far as the options say so."""
-        from django.test.signals import setting_changed
+        from django.core.signals import setting_changed
 
         with ExitStack() as stack:
             stack.enter_context(addresses.registered())
             stack.callback(self._forget)
             stack.enter_context(_without_environment(self.options))
             self._push_base(stack)
+            if self._isolation is not None:
+                stack.enter_context(self._isolation.entered(self.app))
+            if {self.options.broker, self.options.result_backend} != {MEMORY}:
+                from pytest_djcelery.brokers.results import bounded
+
+                stack.enter_context(bounded(self.app, self.options.timeout))
             setting_changed.connect(self._on_setting_changed)
             stack.callback(setting_changed.disconnect, self._on_setting_changed)
             yield
 
     def _forget(self) -> None:
-        transport = sys.modules.get("pytest_djcelery.transport")
+        broker = sys.modules.get("pytest_djcelery.broker")
+        if broker is not None:
+            broker.forget(self.virtual_host)
+        self._clear_results()
+
+    def _clear_results(self) -> None:
         backend = sys.modules.get("pytest_djcelery.backend")
-        if transport is not None:
-            transport.forget(self.virtual_host)
         if backend is not None:
             backend.clear(self.app)
 
@@ -111,6 +135,7 @@ class Project:
                 configuration.reapply()
             else:
                 layers.append(configuration.push(self._base_values()))
+            self._broker_of_run = app.conf.broker_url
 
         if app.configured:
             lay()
@@ -127,23 +152,16 @@ class Project:
         values: dict[str, Any] = {}
         if self.options.broker != PROJECT:
             memory = self.options.broker == MEMORY
-            values |= {
-                "broker_url": addresses.url(self.virtual_host) if memory else self.options.broker,
-                "broker_read_url": None,
-                "broker_write_url": None,
-                "broker_transport": None,
-                "broker_transport_options": {},
-                "broker_use_ssl": False,
-                "broker_failover_strategy": None,
-            }
-            for part in ("user", "password", "vhost", "port", "login_method"):
-                values[f"broker_{part}"] = None
+            url = addresses.url(self.virtual_host) if memory else self.options.broker
+            values |= self._broker_values(url)
         if self.options.broker != MEMORY:
             url = str(values.get("broker_url", self.app.conf.broker_url) or "")
             given = values.get("broker_transport_options", self.app.conf.broker_transport_options)
             from pytest_djcelery import reachable
 
             values |= reachable.bounds(self.app.conf, url, given or {}, self.options.timeout)
+            if self._isolation is not None:
+                values |= self._isolation.broker_settings(values["broker_transport_options"])
         if self.app.conf.broker_connection_retry_on_startup is None:
             # What Celery 6 will do; before, a starting worker warns that nobody has chosen.
             values["broker_connection_retry_on_startup"] = self.app.conf.broker_connection_retry
@@ -152,7 +170,23 @@ class Project:
             values["result_backend"] = addresses.BACKEND
         elif self.options.result_backend not in (MEMORY, PROJECT):
             values["result_backend"] = self.options.result_backend
+            if self._isolation is not None:
+                values |= self._isolation.result_settings()
         return values
+
+    def _broker_values(self, url: str) -> dict[str, Any]:
+        """A broker, with nothing of the one that the settings name."""
+        parts = ("user", "password", "vhost", "port", "login_method")
+        return {
+            "broker_url": url,
+            "broker_read_url": None,
+            "broker_write_url": None,
+            "broker_transport": None,
+            "broker_transport_options": {},
+            "broker_use_ssl": False,
+            "broker_failover_strategy": None,
+            **{f"broker_{part}": None for part in parts},
+        }
 
     def _on_setting_changed(self, *, setting: str, enter: bool, **_: Any) -> None:
         """Follow ``settings.CELERY_X = …`` and ``override_settings(CELERY_X=…)`` at once."""
@@ -172,6 +206,19 @@ class Project:
             layers.append(self.configuration.follow(key, setting))
         elif layers:
             self.configuration.remove(layers.pop())
+
+
+def _isolation(options: Options) -> Isolation | None:
+    """A space of this process's own, where a broker or backend is shared with others."""
+    broker, results = (
+        None if place in (MEMORY, PROJECT) else place
+        for place in (options.broker, options.result_backend)
+    )
+    if broker is None and results is None:
+        return None
+    from pytest_djcelery.brokers.isolation import Isolation
+
+    return Isolation(broker=broker, results=results, timeout=options.timeout)
 
 
 def _is_memory(backend: Any) -> bool:
@@ -218,7 +265,7 @@ def find_app(options: Options) -> Celery:
     while found is None and "." in package:
         package = package.rpartition(".")[0]
         tried.append(package)
-        found = _app_beside(package)
+        found = app_beside(package)
     if found is None:
         beside = (
             " and ".join(repr(name) for name in tried)
@@ -252,7 +299,8 @@ def _current_app() -> Celery | None:
     return None
 
 
-def _app_beside(package: str) -> Celery | None:
+def app_beside(package: str) -> Celery | None:
+    """What ``celery -A package`` would find."""
     from celery import Celery
     from celery.app.utils import find_app as celery_find_app
 

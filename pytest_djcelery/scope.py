@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import options as options_module
 from pytest_djcelery.options import Options, Policy
@@ -18,25 +19,11 @@ from pytest_djcelery.patching import replaced
 if TYPE_CHECKING:
     from celery import Celery
 
+    from pytest_djcelery.clock import Clock
     from pytest_djcelery.journal import Ended
     from pytest_djcelery.project import Project
     from pytest_djcelery.transactions.watch import TransactionWatch
-
-
-class Runner(Protocol):
-    """Who runs the messages of a test."""
-
-    name: str
-
-    def settle(self) -> None:
-        """Wait until all that is due has run."""
-
-    def situation(self) -> str:
-        """What it is doing, for the text of a time-out."""
-
-    @property
-    def will_run(self) -> bool:
-        """Whether a message that is published now will be run by itself."""
+    from pytest_djcelery.workers.runner import Runner
 
 
 class Scope:
@@ -55,6 +42,13 @@ class Scope:
     def app(self) -> Celery:
         """The project's app."""
         return self.project.app
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The clock of the test."""
+        from pytest_djcelery.clock import Clock
+
+        return Clock()
 
     def situation(self) -> str:
         """Why nothing came, as far as can be told."""
@@ -82,22 +76,28 @@ class Scope:
     def running(self) -> Iterator[None]:
         """Record and isolate for the time of a block."""
         from pytest_djcelery import publishing, signals
+        from pytest_djcelery.configuration_reads import remembered
         from pytest_djcelery.transactions.watch import TransactionWatch
         from pytest_djcelery.waiting import Waits, patched
-        from pytest_djcelery.workers.threads import in_worker_thread
+        from pytest_djcelery.workers.threads import in_task
 
         self.watch = TransactionWatch(self.journal, policy=self._policy)
+        self.watch.after_blocks = self._published
         waits = Waits(
             journal=self.journal,
             app=self.app,
             timeout=self.options.timeout,
             situation=self.situation,
-            in_worker=in_worker_thread,
+            in_worker=in_task,
+            bring_about=self._bring_about,
         )
+        tap = publishing.Tap(self.watch, self.journal, self._published)
         with ExitStack() as stack:
+            stack.callback(self._put_clock_back)
             stack.enter_context(self._clean())
+            stack.enter_context(remembered(self.app))
             stack.enter_context(self.watch)
-            stack.enter_context(publishing.tapped(publishing.Tap(self.watch, self.journal)))
+            stack.enter_context(publishing.tapped(tap))
             stack.enter_context(signals.recorded(self.journal, self.app))
             stack.enter_context(patched(waits))
             yield
@@ -120,6 +120,19 @@ class Scope:
             configuration.restore(before)
             self.project.empty()
 
+    def _put_clock_back(self) -> None:
+        if "clock" in vars(self):
+            self.clock.put_back()
+
+    def _published(self) -> None:
+        __tracebackhide__ = True
+        if self.runner is not None:
+            self.runner.published()
+
+    def _bring_about(self, task_ids: Collection[str]) -> bool:
+        __tracebackhide__ = True
+        return self.runner is not None and self.runner.bring_about(task_ids)
+
     def _policy(self) -> Policy:
         return self.options.sent_in_transaction
 
@@ -133,6 +146,9 @@ class _Run:
         self.isolation = ExitStack()
         self.scope: Scope | None = None
 
+
+# Modules that hold a worker from test to test.
+_HOLDERS = ("pytest_djcelery.workers.lease", "pytest_djcelery.workers.live")
 
 # The last one counts: a test may run pytest in its own process (`pytester`).
 _runs = [_Run(Options())]
@@ -149,12 +165,15 @@ def end_run() -> None:
     with _lock:
         run = _runs.pop()
         if run.project is not None:
-            lease = sys.modules.get("pytest_djcelery.workers.lease")  # else no worker was held
-            try:
-                if lease is not None:
-                    lease.stop()
-            finally:
-                run.isolation.close()
+            with run.isolation, ExitStack() as held:
+                for module in _HOLDERS:
+                    if module in sys.modules:  # else no worker was held
+                        held.callback(sys.modules[module].stop)
+
+
+def run_options() -> Options:
+    """The options of the run."""
+    return _runs[-1].options
 
 
 def use_project() -> Project:
@@ -210,12 +229,36 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
         yield run.scope
         return
     scope = Scope(use_project(), options_module.replace(run.options, **changes))
-    with scope.running(), replaced(run, scope=scope):
+    with rolled_back_example(), scope.running(), replaced(run, scope=scope):
         yield scope
         if checks:
             from pytest_djcelery import failures
 
             failures.judge(scope)
+
+
+@contextmanager
+def rolled_back_example() -> Iterator[None]:
+    """Give each example of a Hypothesis test a transaction of its own inside the test's.
+
+    Elsewhere a context manager leaves what was written in its block where it is.
+    """
+    with ExitStack() as stack:
+        if _in_hypothesis_example():
+            from django.db import connections, transaction
+
+            for connection in connections.all(initialized_only=True):
+                if any(getattr(each, "_from_testcase", False) for each in connection.atomic_blocks):
+                    block: Any = transaction.atomic(using=connection.alias)
+                    block._from_testcase = True  # it stands for the transaction of a test
+                    stack.enter_context(block)
+                    stack.callback(transaction.set_rollback, rollback=True, using=connection.alias)
+        yield
+
+
+def _in_hypothesis_example() -> bool:
+    hypothesis = sys.modules.get("hypothesis")
+    return hypothesis is not None and bool(hypothesis.currently_in_test_context())
 
 
 def park_worker() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from celery.exceptions import Reject
+
 from pytest_djcelery.journal import Ended, Journal, Received, Started, StateStored
 from pytest_djcelery.patching import replaced
 
@@ -61,7 +63,7 @@ class _Recorder:
                 Ended(task_id=id, task=name, state="FAILURE", value=exc, retries=0)
             )
 
-    def revoked(self, sender: Any, request: Any, **_: Any) -> None:
+    def revoked(self, sender: Any, request: Any, expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signature
         if not self._is_ours(sender):
             return
         self._journal.append(
@@ -71,6 +73,7 @@ class _Recorder:
                 state="REVOKED",
                 value=None,
                 retries=getattr(request, "retries", 0) or 0,
+                expired=bool(expired),
             )
         )
 
@@ -86,8 +89,8 @@ class _Recorder:
     def failed(
         self, sender: Any, task_id: str, exception: Any, args: Any, kwargs: Any, **_: Any
     ) -> None:
-        if not self._is_ours(sender):
-            return
+        if not self._is_ours(sender) or isinstance(exception, Reject):
+            return  # Celery 5.7 tells of a rejected message twice
         request = sender.request
         if request.id == task_id:
             self._ended(sender, request, "FAILURE", exception)
@@ -99,7 +102,7 @@ class _Recorder:
                 task=sender.name,
                 state="FAILURE",
                 value=exception,
-                retries=0,
+                retries=_retries_of(task_id),
                 args=args,
                 kwargs=kwargs,
             )
@@ -140,6 +143,14 @@ class _Recorder:
                 eager=bool(request.is_eager),
             )
         )
+
+
+def _retries_of(task_id: str) -> int:
+    """How often a task that a worker has was retried, as its message says."""
+    from celery.worker import state
+
+    request = state.requests.get(task_id)
+    return (request.request_dict.get("retries") or 0) if request is not None else 0
 
 
 @contextmanager

@@ -6,7 +6,7 @@ backends twice a second and has no hook for a reader. Checked on Celery 5.4 to 5
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,10 @@ class WaitTimeoutError(DjceleryError, CeleryTimeoutError):
     """A result, a message or an idle worker did not come in time."""
 
 
+class NeverReadyError(WaitTimeoutError):
+    """A result that nothing will ever make ready: said at once."""
+
+
 class Waits:
     """How this test's own threads wait for results.
 
@@ -37,9 +41,11 @@ class Waits:
         timeout: seconds for a wait that has no time-out of its own.
         situation: what to say of worker and queues when the time is over.
         in_worker: whether the calling thread runs tasks; there Celery's own ways apply.
+        bring_about: called with the ids of results that are about to be waited for; whether
+            they are ready now.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is told by another part
         self,
         *,
         journal: Journal,
@@ -47,12 +53,29 @@ class Waits:
         timeout: float,
         situation: Callable[[], str],
         in_worker: Callable[[], bool],
+        bring_about: Callable[[Collection[str]], bool],
     ) -> None:
         self.journal = journal
         self.app = app
         self.timeout = timeout
         self.situation = situation
         self.in_worker = in_worker
+        self._bring_about = bring_about
+
+    def before(self, results: Iterable[Any]) -> None:
+        """The test is about to wait for these.
+
+        Raises:
+            NeverReadyError: when one of them will never be ready.
+        """
+        __tracebackhide__ = True
+        if self.in_worker():
+            return
+        ours = [each for each in _leaves(results) if each.app is self.app and not each.ignored]
+        if ours and self._bring_about([each.id for each in ours]):
+            # They are there: a backend that is told of results as they come may have missed it.
+            for each in ours:
+                each.state  # noqa: B018 - it keeps what it has read
 
     def looked(self, task_ids: Iterable[str]) -> None:
         """The test has read the outcome of these."""
@@ -111,7 +134,7 @@ class Waits:
 @contextmanager
 def patched(waits: Waits) -> Iterator[None]:
     """Let results of ``waits.app`` wait on the journal and tell when they were read."""
-    with _event_driven_backends(waits), _watched_results(waits):
+    with _event_driven_backends(waits), _brought_about(waits), _watched_results(waits):
         yield
 
 
@@ -137,7 +160,7 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
 
     def waking_get_many(  # noqa: PLR0913, PLR0917 - Celery's signature
         self: Any, task_ids: Any, timeout: float | None = None, interval: float = 0.5,
-        no_ack: bool = True, on_message: Any = None, on_interval: Any = None,  # noqa: FBT001, FBT002
+        no_ack: bool = True, on_message: Any = None, on_interval: Any = None,  # noqa: FBT001, FBT002 - Celery's signature
         **options: Any,
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
@@ -152,6 +175,29 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
         replaced(SyncBackendMixin, wait_for=waking_wait_for),
         replaced(BaseKeyValueStoreBackend, get_many=waking_get_many),
     ):
+        yield
+
+
+@contextmanager
+def _brought_about(waits: Waits) -> Iterator[None]:
+    """Tell of each wait before it begins."""
+    from celery.result import AsyncResult
+
+    get = vars(AsyncResult)["get"]
+
+    def brought_about_get(
+        self: Any, timeout: Any = None, propagate: bool = True, *args: Any, **kwargs: Any  # noqa: FBT001, FBT002 - Celery's signature
+    ) -> Any:  # fmt: skip
+        __tracebackhide__ = True
+        try:
+            waits.before([self])
+        except NeverReadyError:
+            if propagate:
+                self._maybe_reraise_parent_error()  # what Celery's own wait does meanwhile
+            raise
+        return get(self, timeout, propagate, *args, **kwargs)
+
+    with replaced(AsyncResult, get=brought_about_get, wait=brought_about_get):
         yield
 
 
@@ -175,6 +221,7 @@ def _watched_results(waits: Waits) -> Iterator[None]:
         def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             try:
+                waits.before(self.results)
                 return method(self, *args, **kwargs)
             finally:
                 waits.looked(with_relatives(self))
@@ -205,6 +252,17 @@ def _watched_results(waits: Waits) -> Iterator[None]:
         ),
     ):  # fmt: skip
         yield
+
+
+def _leaves(results: Iterable[Any]) -> Iterator[Any]:
+    """The results of tasks, groups taken apart; those of eager mode are there already."""
+    from celery.result import AsyncResult, EagerResult, ResultSet
+
+    for result in results:
+        if isinstance(result, ResultSet):
+            yield from _leaves(result.results)
+        elif isinstance(result, AsyncResult) and not isinstance(result, EagerResult):
+            yield result
 
 
 def with_relatives(result: Any) -> list[str]:

@@ -245,7 +245,7 @@ def _same_signatures(name: str, expected: object, found: object, actual: Told) -
 
 def option_text(name: str, value: object) -> str:
     """The value of an option as a person writes it."""
-    from pytest_djcelery.reporting.comparisons import describe_call
+    from pytest_djcelery.reporting.descriptions import describe_call
 
     if is_wildcard(value):
         return shown(value)

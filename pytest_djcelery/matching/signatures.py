@@ -85,7 +85,7 @@ def expectation(written: object) -> Expectation:
     if not isinstance(written, Signature):
         return Alike(written)
     if isinstance(written, CANVASES):
-        from pytest_djcelery.reporting.comparisons import describe_call
+        from pytest_djcelery.reporting.descriptions import describe_call
 
         raise NotASignatureError(
             f"expected the signature of one task, got {describe_call(written)}.\n"

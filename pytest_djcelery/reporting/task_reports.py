@@ -77,6 +77,9 @@ def add_sections(
     lines = item.config.stash.get(_LAST_COMPARISON, None)
     if lines and isinstance(error, AssertionError) and _CUT in report.longreprtext:
         report.sections.append(("celery: the comparison in full", "\n".join(lines)))
+    log = scope.runner.log if scope.runner is not None else ""
+    if log:
+        report.sections.append(("celery: log of the live worker", log))
     if _JUDGED in item.stash:
         return  # it is about nothing else
     # ``get()`` raises a copy, decoded from the result backend, that knows nothing of the task.
@@ -116,7 +119,8 @@ def _traceback(item: pytest.Item, error: BaseException) -> str:
     explain(error)
     chosen = item.config.getoption("tbstyle")
     if error.__traceback__ is None or chosen == "no":
-        return f"{type(error).__name__}: {error}"
+        remote = getattr(error.__cause__, "remote_traceback", None)  # a live worker's
+        return remote if remote and chosen != "no" else f"{type(error).__name__}: {error}"
     info = pytest.ExceptionInfo.from_exception(error)
     written = StringIO()
     info.getrepr(style="long" if chosen == "auto" else chosen, tbfilter=_filtered).toterminal(
@@ -228,7 +232,7 @@ def explain(error: BaseException) -> None:
     task = error.obj
     if not isinstance(task, Task) or hasattr(error, "_djcelery_explained"):
         return
-    error._djcelery_explained = True  # type: ignore[attr-defined]
+    error._djcelery_explained = True  # type: ignore[attr-defined]  # a mark of ours
     bases = [base for base in type(task).__mro__[1:] if base not in (Task, object)]
     base = f"{bases[0].__module__}.{bases[0].__qualname__}" if bases else "celery.Task"
     note = (

@@ -1,0 +1,190 @@
+"""When an on_commit hook runs, and what the journal is told of it."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager, nullcontext
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery import locations
+from pytest_djcelery.journal import HookDiscarded, HookFinished, HookRegistered, HookStarted
+from pytest_djcelery.transactions.blocks import Running, serials
+from pytest_djcelery.transactions.hooks import WatchedHook, run_as_committed, run_in_autocommit
+from pytest_djcelery.transactions.openers import function_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from pytest_djcelery.journal import Journal
+    from pytest_djcelery.transactions.blocks import WatchedConnection
+    from pytest_djcelery.transactions.open_blocks import OpenBlocks
+
+# Why a hook was discarded.
+HOOK_RAISED = "an earlier hook of the same transaction raised"
+ROLLED_BACK = "the transaction was rolled back"
+SAVEPOINT = "a savepoint was rolled back"
+LOST = "its savepoint or transaction was rolled back, or the connection was closed"
+
+
+class HookRunner:
+    """Wraps each hook that ``on_commit`` is given, and follows it until it ran or never will.
+
+    The hooks that wait are kept with what is known of their connection.
+    """
+
+    on: bool  # while it is off, hooks run as if never wrapped
+    around: Callable[[], AbstractContextManager[None]]  # entered around each hook
+
+    def __init__(self, journal: Journal, blocks: OpenBlocks) -> None:
+        self.on = False
+        self.around = nullcontext
+        self._journal = journal
+        self._blocks = blocks
+        self._lock = threading.RLock()
+        self._holds = 0
+        self._held: list[WatchedHook] = []
+
+    def register(
+        self,
+        connection: BaseDatabaseWrapper,
+        function: Any,  # whatever it was given: Django refuses what can't be called
+        robust: bool,  # noqa: FBT001 - Django's argument
+        on_commit: Callable[..., None],
+    ) -> None:
+        """Do what ``on_commit``, which is Django's own, does, with a hook that is followed."""
+        __tracebackhide__ = True
+        known = self._blocks.of(connection)
+        if not callable(function) or not (
+            connection.in_atomic_block or connection.get_autocommit()
+        ):
+            on_commit(connection, function, robust)  # raises
+            return
+        number = next(serials)
+        hook = WatchedHook(
+            function,
+            id=number,
+            location=locations.of_caller(),
+            robust=robust,
+            transaction=known.own[0].serial if known.own else number,
+            run=self._run,
+        )
+        self._journal.append(
+            HookRegistered(
+                hook=number,
+                location=hook.location,
+                using=connection.alias,
+                robust=robust,
+                function=function_text(function),
+            )
+        )
+        if connection.atomic_blocks and not known.own:
+            run_in_autocommit(hook, on_commit)
+        else:
+            if connection.in_atomic_block:
+                known.pending[number] = hook
+            on_commit(connection, hook, robust)
+
+    def commit(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> None:
+        """Run the hooks of a transaction that ends inside the test's own."""
+        __tracebackhide__ = True
+        hooks = self.take(connection, known)
+        known.running.append(next(serials))
+        try:
+            run_as_committed(hooks)
+        finally:
+            known.running.pop()
+            self.settle(connection, known, HOOK_RAISED)
+
+    def take(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> list[WatchedHook]:
+        """Take the pending hooks out of Django's list."""
+        entries: list[Any] = connection.run_on_commit
+        taken = [entry[1] for entry in entries if _is_ours(entry) and entry[1].id in known.pending]
+        entries[:] = [entry for entry in entries if entry[1] not in taken]
+        return taken
+
+    def settle(
+        self, connection: BaseDatabaseWrapper, known: WatchedConnection, reason: str
+    ) -> None:
+        """Record what is no longer in Django's list and never ran as discarded."""
+        entries: list[Any] = connection.run_on_commit
+        kept = {entry[1].id for entry in entries if _is_ours(entry)}
+        # While hooks run Django keeps the rest of them in a list that no one sees.
+        began = max(known.running[-1:] + self._blocks.thread.hooks_running, default=0)
+        for number, hook in list(known.pending.items()):
+            if hook.started:
+                del known.pending[number]
+            elif number > began and number not in kept:
+                del known.pending[number]
+                self._journal.append(HookDiscarded(hook=number, reason=reason))
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep hooks back, in every thread, until the outermost ``hold()`` ends."""
+        with self._lock:
+            self._holds += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holds -= 1
+                released: list[WatchedHook] = []
+                if not self._holds:
+                    released, self._held = self._held, []
+            self._release(released)
+
+    def _run(self, hook: WatchedHook) -> object:
+        __tracebackhide__ = True
+        if not self.on:
+            return hook.__wrapped__()
+        with self._lock:
+            if self._holds:
+                for _, known in self._blocks.connections():
+                    known.pending.pop(hook.id, None)
+                self._held.append(hook)
+                return None
+        hook.started = True
+        thread, scope = self._blocks.thread, Running(hook=hook)
+        thread.scopes.append(scope)
+        error: BaseException | None = None
+        self._journal.append(HookStarted(hook=hook.id))
+        try:
+            with self.around():
+                return hook.__wrapped__()
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            thread.scopes.remove(scope)
+            self._journal.append(HookFinished(hook=hook.id, error=error))
+
+    def _release(self, held: list[WatchedHook]) -> None:
+        __tracebackhide__ = True
+        first: Exception | None = None
+        for _, hooks in groupby(held, key=lambda hook: hook.transaction):
+            batch = list(hooks)
+            try:
+                run_as_committed(batch)
+            except Exception as error:  # noqa: BLE001 - raised below
+                first = first or error
+            for hook in batch:
+                if not hook.started:
+                    self._journal.append(HookDiscarded(hook=hook.id, reason=HOOK_RAISED))
+        if first is not None:
+            raise first
+
+
+def unwrap(connection: BaseDatabaseWrapper) -> None:
+    """Give Django back the functions that still stand in its list."""
+    entries: list[Any] = connection.run_on_commit
+    entries[:] = [
+        (entry[0], entry[1].__wrapped__, *entry[2:]) if _is_ours(entry) else entry
+        for entry in entries
+    ]
+
+
+def _is_ours(entry: Any) -> bool:
+    return isinstance(entry[1], WatchedHook)

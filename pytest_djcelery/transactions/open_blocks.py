@@ -1,0 +1,133 @@
+"""Which of the code's own atomic blocks are open, by thread and by connection."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from pytest_djcelery.transactions.blocks import (
+    Block,
+    OpenTransaction,
+    ThreadBlocks,
+    WatchedConnection,
+    serials,
+)
+from pytest_djcelery.transactions.openers import opener_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+class OpenBlocks:
+    """Knows the threads and the connections that a watch has seen."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every thread and connection."""
+        self._connections: WeakKeyDictionary[Any, WatchedConnection] = WeakKeyDictionary()
+        self._local = threading.local()
+
+    @property
+    def thread(self) -> ThreadBlocks:
+        """What is open in this thread."""
+        thread: ThreadBlocks | None = getattr(self._local, "thread", None)
+        if thread is None:
+            thread = self._local.thread = ThreadBlocks()
+        return thread
+
+    def connections(self) -> list[tuple[Any, WatchedConnection]]:
+        """Every connection that was seen and still lives, with what is known of it."""
+        with self._lock:
+            return list(self._connections.items())
+
+    def find(self, connection: BaseDatabaseWrapper) -> WatchedConnection | None:
+        """What is known of a connection, if it was seen."""
+        return self._connections.get(_underlying(connection))
+
+    def of(self, connection: BaseDatabaseWrapper) -> WatchedConnection:
+        """What is known of a connection, now that it is seen."""
+        known = self.find(connection)
+        if known is None:
+            stack = connection.atomic_blocks
+            with self._lock:
+                shared = [each for _, each in self.connections() if each.stack is stack]
+                known = shared[0] if shared else WatchedConnection(stack)
+                self._connections[_underlying(connection)] = known
+        elif known.stack is not connection.atomic_blocks:  # ``connect()``: all its blocks are gone
+            self.forget(connection, known)
+            known.stack = connection.atomic_blocks
+        return known
+
+    def entered(
+        self,
+        connection: BaseDatabaseWrapper,
+        frame: FrameType,
+        on_write: Callable[[OpenTransaction], None],
+    ) -> None:
+        """Note a block that this thread has entered.
+
+        Args:
+            connection: The block's.
+            frame: The frame that called ``Atomic.__enter__``.
+            on_write: Called when the transaction that the block begins first writes.
+        """
+        known, thread = self.of(connection), self.thread
+        began, serial = thread.task_began, next(serials)
+        transaction = next(
+            (b.transaction for b in known.own if b.thread is thread and b.serial > began), None
+        )
+        begins = transaction is None
+        if transaction is None:
+            transaction = OpenTransaction(
+                serial=serial,
+                using=connection.alias,
+                opener=opener_of(
+                    frame, atomic_requests=bool(connection.settings_dict.get("ATOMIC_REQUESTS"))
+                ),
+                thread=thread,
+                on_write=on_write,
+            )
+            # In front: ``connection.execute_wrapper()`` takes the last away when it ends.
+            connection.execute_wrappers.insert(0, transaction)
+        block = Block(
+            serial=serial,
+            depth=len(connection.atomic_blocks),
+            thread=thread,
+            transaction=transaction,
+            begins=begins,
+            had_written=transaction.wrote,
+        )
+        known.own.append(block)
+        thread.blocks.append(block)
+
+    def leave_innermost(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> Block:
+        """Forget the innermost block of a connection, and return it."""
+        block = known.own.pop()
+        _forget(connection, block)
+        return block
+
+    def forget(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> None:
+        """Forget every block of a connection."""
+        for block in known.own:
+            _forget(connection, block)
+        known.own.clear()
+
+
+def _forget(connection: BaseDatabaseWrapper, block: Block) -> None:
+    if block in block.thread.blocks:
+        block.thread.blocks.remove(block)
+    if block.begins:
+        wrappers = connection.execute_wrappers
+        wrappers[:] = [wrapper for wrapper in wrappers if wrapper is not block.transaction]
+
+
+def _underlying(connection: BaseDatabaseWrapper) -> Any:
+    """The connection that a proxy in ``connections`` stands for: its methods are bound to it."""
+    return getattr(connection.validate_thread_sharing, "__self__", connection)
