@@ -1,0 +1,166 @@
+"""Automatic delivery: in place of eager mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+Run = Callable[..., pytest.RunResult]
+
+NOTED = """
+    noted = []
+
+    @shared_task
+    def note(what):
+        noted.append((what, in_transaction()))
+
+    def in_transaction():
+        from django.db import connection
+        return connection.in_atomic_block
+"""
+
+
+def test_each_publish_is_delivered_after_its_commit(run: Run, project: Project) -> None:
+    project.tasks(NOTED)
+    result = run("""
+        import pytest
+        from django.db import transaction
+        from django.test import TestCase
+        from shop.models import Order
+        from shop.tasks import add, count_orders, flaky, note, noted
+
+        pytestmark = pytest.mark.celery_inline(auto=True)
+
+        @pytest.fixture(autouse=True)
+        def nothing_noted():
+            noted.clear()
+
+        @pytest.mark.django_db
+        @pytest.mark.celery_sent_in_transaction("ignore")
+        def test_rollback_test(celery_outbox):
+            with transaction.atomic():
+                Order.objects.create()
+                note.delay("at once")
+                note.delay_on_commit("on commit")
+                result = count_orders.delay()
+                assert noted == []
+            assert [what for what, _ in noted] == ["at once", "on commit"]
+            assert result.get() == 1
+            note.delay("outside")
+            assert noted[-1][0] == "outside"
+
+        @pytest.mark.django_db(transaction=True)
+        @pytest.mark.celery_sent_in_transaction("ignore")
+        def test_real_transactions():
+            with transaction.atomic():
+                Order.objects.create()
+                note.delay("at once")
+                with transaction.atomic():
+                    note.delay("inner")
+                assert noted == []
+            assert noted == [("at once", False), ("inner", False)]
+
+        @pytest.mark.django_db
+        @pytest.mark.celery_sent_in_transaction("ignore")
+        def test_a_block_that_rolls_back_has_sent_its_messages_all_the_same():
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                note.delay("sent")
+                note.delay_on_commit("never sent")
+                1 / 0
+            assert [what for what, _ in noted] == ["sent"]
+
+        @pytest.mark.celery_inline(auto=True)
+        class TestCases(TestCase):
+            def test_it(self):
+                with transaction.atomic():
+                    note.delay_on_commit("after")
+                    assert noted == []
+                assert [what for what, _ in noted] == ["after"]
+
+        def test_retries_that_are_due():
+            assert flaky.delay().state == "SUCCESS"
+
+        def test_a_failure_is_not_raised_at_the_call():
+            from shop.tasks import fail
+            result = fail.delay("told")
+            with pytest.raises(ValueError, match="told"):
+                result.get()
+
+        @pytest.mark.celery(task_eager_propagates=True)
+        def test_it_is_where_the_suite_wants_it_raised():
+            from shop.tasks import fail
+            with pytest.raises(ValueError, match="raised"):
+                fail.delay("raised")
+    """)
+    result.assert_outcomes(passed=7)
+
+
+def test_by_one_ini_line_in_place_of_eager_mode(run: Run, project: Project) -> None:
+    project.tasks(NOTED)
+    project.settings("CELERY_TASK_ALWAYS_EAGER = True")
+    project.ini("djcelery_mode = inline")
+    result = run("""
+        import unittest
+        import pytest
+        from django.test import TestCase
+        from pytest_djcelery import worker
+        from shop.tasks import add, note, noted
+
+        def test_no_fixture():
+            result = add.delay(1, 2)
+            assert result.result == 3
+            assert type(result).__name__ == "AsyncResult"
+
+        def test_eager(celery_eager):
+            assert type(add.delay(1, 2)).__name__ == "EagerResult"
+
+        def test_worker(celery_worker):
+            assert add.delay(1, 2).get() == 3
+
+        def test_by_hand(celery_inline):
+            result = add.delay(1, 2)
+            assert result.state == "PENDING"
+            celery_inline.run()
+            assert result.state == "SUCCESS"
+
+        def test_worker_in_a_block():
+            with worker():
+                assert add.delay(1, 2).get() == 3
+            assert add.delay(1, 2).state == "SUCCESS"
+
+        def test_the_worker_that_was_started_in_there_serves_the_next_test(celery_worker):
+            assert add.delay(1, 2).get() == 3
+
+        class TestDjango(TestCase):
+            def test_it(self):
+                assert add.delay(1, 2).result == 3
+
+        class TestPlain(unittest.TestCase):
+            def test_it(self):
+                assert add.delay(1, 2).result == 3
+    """)
+    result.assert_outcomes(passed=8)
+
+
+def test_what_is_asked_for_wrongly_is_said(run: Run, project: Project) -> None:
+    result = run("""
+        import pytest
+
+        @pytest.mark.celery_inline(automatic=True)
+        def test_unknown(): ...
+
+        @pytest.mark.celery_inline("auto")
+        def test_positional(): ...
+    """)
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(
+        ["E *BadOptionError: @pytest.mark.celery_inline(automatic=True): expected nothing, or*"]
+    )
+    project.ini("djcelery_mode = eager")
+    result = run("def test_it(): ...")
+    result.stderr.fnmatch_lines(["ERROR: djcelery_mode = 'eager': expected 'inline', or nothing."])

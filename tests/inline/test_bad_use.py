@@ -1,0 +1,227 @@
+"""What `celery_inline` can't do is said at once, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+Run = Callable[..., pytest.RunResult]
+
+
+def test_values_that_make_no_sense(run: Run) -> None:
+    result = run("""
+        from datetime import datetime, timedelta, timezone
+
+        import pytest
+        from pytest_djcelery import BadOptionError
+        from shop.tasks import add
+
+        WRONG = [
+            (dict(until=timedelta(seconds=-1)), "negative: the clock of a test only goes forward"),
+            (dict(until=datetime(2001, 1, 1, tzinfo=timezone.utc)), "until=2001-.* has passed"),
+            (dict(until=datetime(2999, 1, 1)), "has no time zone, and USE_TZ is on"),
+            (dict(until=5), "expected a timedelta or a datetime"),
+            (dict(queues=["celerie"]), "no queue 'celerie' is declared. There are: celery"),
+            (dict(limit=-1), "limit=-1: expected how many messages"),
+        ]
+
+        @pytest.mark.parametrize(("arguments", "text"), WRONG)
+        def test_run(celery_inline, arguments, text):
+            add.delay(1, 2)
+            with pytest.raises(BadOptionError, match=text):
+                celery_inline.run(**arguments)
+            assert len(celery_inline.pending) == 1
+
+        def test_advance(celery_inline):
+            with pytest.raises(BadOptionError, match="negative"):
+                celery_inline.advance(timedelta(days=-1))
+
+        def test_redeliver(celery_inline):
+            with pytest.raises(BadOptionError, match="takes a message of the outbox"):
+                celery_inline.redeliver("add")
+    """)
+    result.assert_outcomes(passed=8)
+
+
+def test_a_time_without_zone_is_local_where_the_project_has_no_zones(
+    run: Run, project: Project
+) -> None:
+    project.settings("USE_TZ = False")
+    result = run("""
+        from datetime import datetime, timedelta
+        from shop.tasks import add
+
+        def test_it(celery_inline):
+            end = datetime.now() + timedelta(hours=1)
+            add.apply_async((1, 2), countdown=60)
+            assert celery_inline.run(until=end).succeeded == 1
+            assert datetime.now() == end
+    """)
+    result.assert_outcomes(passed=1)
+
+
+def test_where_it_can_not_deliver(run: Run, project: Project) -> None:
+    project.tasks("""
+        run = None
+
+        @shared_task
+        def run_inside():
+            run()
+    """)
+    result = run("""
+        import asyncio
+        import threading
+
+        import pytest
+        from pytest_djcelery import FixtureConflictError, InlineError, app, eager, inline, worker
+        from shop import tasks
+        from shop.tasks import add, run_inside
+
+        def test_inside_a_task(celery_inline, monkeypatch):
+            monkeypatch.setattr(tasks, "run", celery_inline.run)
+            run_inside.delay()
+            with pytest.raises(InlineError, match="inside a task"):
+                celery_inline.run()
+            add.delay(1, 2)
+            assert celery_inline.run().succeeded == 1
+
+        def test_in_a_coroutine(celery_inline):
+            async def deliver():
+                celery_inline.run()
+            with pytest.raises(InlineError, match=r"await celery_inline.arun\\(\\)"):
+                asyncio.run(deliver())
+
+        def test_two_threads(celery_inline, monkeypatch):
+            caught = []
+
+            def elsewhere():
+                try:
+                    celery_inline.run()
+                except InlineError as error:
+                    caught.append(str(error))
+
+            def in_another_thread():
+                thread = threading.Thread(target=elsewhere)
+                thread.start()
+                thread.join()
+
+            monkeypatch.setattr(tasks, "run", in_another_thread)
+            run_inside.delay()
+            celery_inline.run()
+            assert "already delivers, in another thread" in caught[0]
+
+        @pytest.mark.parametrize("other", [worker, eager])
+        def test_another_way_to_run_tasks(celery_inline, other):
+            with pytest.raises(FixtureConflictError, match="celery_inline is in use"), other():
+                pass
+
+        def test_another_broker():
+            with app(broker_url="redis://127.0.0.1/0"), pytest.raises(
+                InlineError, match="takes messages off the in-memory broker"
+            ), inline():
+                pass
+    """)
+    result.assert_outcomes(passed=6)
+
+
+def test_a_run_that_never_ends(run: Run, project: Project) -> None:
+    project.tasks("""
+        @shared_task(bind=True)
+        def again(self, seconds=0):
+            again.apply_async((seconds,), countdown=seconds or None)
+
+        @shared_task(bind=True, acks_late=True)
+        def put_back(self):
+            from celery.exceptions import Reject
+            raise Reject("later", requeue=True)
+    """)
+    result = run("""
+        from datetime import timedelta
+
+        import pytest
+        from pytest_djcelery import NeverEndsError
+        from pytest_djcelery.workers import endless
+        from shop.tasks import again, put_back
+
+        @pytest.fixture(autouse=True)
+        def sooner(monkeypatch):
+            monkeypatch.setattr(endless, "_ENDLESS", 50)
+
+        @pytest.mark.parametrize("task", [again, put_back])
+        def test_now(celery_inline, task):
+            task.delay()
+            with pytest.raises(NeverEndsError, match=r"run\\(limit=…\\)"):
+                celery_inline.run()
+
+        def test_later(celery_inline):
+            again.delay(60)
+            with pytest.raises(NeverEndsError, match="nearer moment"):
+                celery_inline.run(until=timedelta(days=1))
+
+        def test_with_a_limit(celery_inline):
+            again.delay()
+            assert celery_inline.run(limit=100).succeeded == 100
+
+        def test_get(celery_inline):
+            result = put_back.delay()
+            with pytest.raises(NeverEndsError):
+                result.get()
+    """)
+    result.assert_outcomes(passed=5)
+
+
+def test_results_that_never_come(run: Run, project: Project) -> None:
+    project.tasks("""
+        from celery.exceptions import Ignore
+
+        @shared_task
+        def ignored():
+            raise Ignore
+
+        @shared_task(ignore_result=True)
+        def without_result():
+            return 1
+    """)
+    result = run("""
+        import pytest
+        from celery.exceptions import TimeoutError
+        from pytest_djcelery import NeverReadyError
+        from shop.tasks import add, fail, ignored, without_result
+
+        def never(result):
+            with pytest.raises(TimeoutError) as caught:
+                result.get(timeout=60)
+            assert isinstance(caught.value, NeverReadyError)
+            return str(caught.value)
+
+        def test_scheduled(celery_inline):
+            text = never(add.apply_async((1, 2), countdown=3600))
+            assert "it is scheduled for" in text
+            assert "celery_inline.run(until=timedelta(…))" in text
+
+        def test_no_such_task(celery_app, celery_inline):
+            assert "no message with this id was sent" in never(celery_app.AsyncResult("nothing"))
+
+        def test_ignored(celery_inline):
+            assert "it ended as IGNORED, which stores no result" in never(ignored.delay())
+
+        def test_an_ignored_result_is_none_as_in_celery(celery_app, celery_inline):
+            assert without_result.delay().get() is None
+            result = celery_app.AsyncResult(celery_inline.pending[0].id)
+            assert "it succeeded, and ignores its result" in never(result)
+
+        def test_results_view(celery_inline, celery_results):
+            result = add.apply_async((1, 2), countdown=3600)
+            with pytest.raises(NeverReadyError, match="scheduled for"):
+                celery_results[result]
+
+        def test_a_chain_that_failed_raises_what_it_failed_with(celery_inline):
+            with pytest.raises(ValueError, match="first"):
+                (fail.s("first") | add.s(1)).delay().get()
+    """)
+    result.assert_outcomes(passed=6)

@@ -1,0 +1,256 @@
+"""Which message is next, what a run counts, and what it leaves as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+Run = Callable[..., pytest.RunResult]
+
+
+def test_a_summary_counts_every_end(run: Run, project: Project) -> None:
+    project.tasks("""
+        from celery.exceptions import Ignore, Reject
+
+        @shared_task(bind=True)
+        def end(self, how):
+            if how == "fail":
+                raise ValueError(how)
+            if how == "retry" and not self.request.retries:
+                raise self.retry(countdown=0)
+            if how == "ignore":
+                raise Ignore
+            if how == "reject":
+                raise Reject(how)
+            return how
+    """)
+    result = run("""
+        from datetime import timedelta
+
+        import pytest
+        from celery.exceptions import NotRegistered
+        from django.utils import timezone
+        from pytest_djcelery import Success
+        from shop.tasks import end
+
+        COUNTS = ("succeeded", "failed", "retried", "ignored", "rejected", "revoked", "expired",
+                  "unknown", "scheduled")
+
+        def test_all(celery_app, celery_inline):
+            for how in ("succeed", "fail", "retry", "ignore", "reject"):
+                end.delay(how)
+            end.delay("revoked").revoke()
+            end.apply_async(("expired",), expires=timezone.now() - timedelta(seconds=1))
+            end.apply_async(("later",), countdown=60)
+            celery_app.send_task("no.such.task")
+            celery_app.send_task("shop.tasks.end", ("pickled",), serializer="pickle")
+            summary = celery_inline.run(raise_failures=False)
+            counts = {name: getattr(summary, name) for name in COUNTS}
+            assert counts == dict(succeeded=2, failed=1, retried=1, ignored=1, rejected=2,
+                                  revoked=1, expired=1, unknown=1, scheduled=1)
+            assert repr(summary) == (
+                "<Summary succeeded=2, failed=1, retried=1, ignored=1, rejected=2, revoked=1, "
+                "expired=1, unknown=1, scheduled=1>"
+            )
+            states = [each.state for each in summary.executions]
+            assert states == ["SUCCESS", "FAILURE", "RETRY", "IGNORED", "REJECTED", "REVOKED",
+                              "REVOKED", "FAILURE", "REJECTED", "SUCCESS"]
+            assert [each.attempt for each in summary.executions][-1] == 2
+            with pytest.raises(AttributeError, match="no attribute 'sucseeded'"):
+                summary.sucseeded
+
+        def test_an_unknown_task_is_raised(celery_app, celery_inline):
+            celery_app.send_task("no.such.task")
+            with pytest.raises(NotRegistered, match="no.such.task"):
+                celery_inline.run()
+
+        def test_nothing(celery_inline):
+            assert repr(celery_inline.run()) == "<Summary nothing was due>"
+    """)
+    result.assert_outcomes(passed=3)
+
+
+def test_which_is_next(run: Run) -> None:
+    result = run("""
+        import pytest
+        from kombu import Queue
+        from shop.tasks import add
+
+        def order(messages):
+            return [each.args[0] for each in messages]
+
+        @pytest.mark.celery(task_queues=[Queue("celery"), Queue("slow"), Queue("ranked")])
+        def test_oldest_first_and_priority_within_a_queue(celery_inline):
+            add.delay(1, 0)
+            add.apply_async((2, 0), queue="slow")
+            add.apply_async((3, 0), queue="ranked", priority=1)
+            add.apply_async((4, 0), queue="ranked", priority=9)
+            add.delay(5, 0)
+            assert order(celery_inline.pending) == [1, 2, 4, 3, 5]
+            summary = celery_inline.run()
+            assert order(each.message for each in summary.executions) == [1, 2, 4, 3, 5]
+
+        def test_queues_and_limit(celery_inline):
+            for number in range(4):
+                add.apply_async((number, 0), queue="even" if number % 2 == 0 else "odd")
+            odd = celery_inline.run(queues=["odd"]).executions
+            assert order(each.message for each in odd) == [1, 3]
+            even = celery_inline.run(queues="even", limit=1).executions
+            assert order(each.message for each in even) == [0]
+            assert order(celery_inline.pending) == [2]
+            assert celery_inline.run(limit=0).executions == ()
+            assert celery_inline.step().message.args[0] == 2
+            assert celery_inline.step() is None
+
+        def test_revoked_while_it_waits(celery_inline):
+            from datetime import timedelta
+            result = add.apply_async((1, 2), countdown=60)
+            assert celery_inline.run().scheduled == 1
+            result.revoke()
+            assert celery_inline.run(until=timedelta(minutes=2)).revoked == 1
+    """)
+    result.assert_outcomes(passed=3)
+
+
+def test_everything_is_left_as_it_was_found(run: Run, project: Project) -> None:
+    project.ini("djcelery_unhandled_failures = ignore")
+    result = run("""
+        import logging
+        from datetime import timedelta
+
+        import pytest
+        from celery import _state, current_app, signals
+        from celery.app import trace
+        from celery.app.task import Task
+        from celery.worker import state
+        from kombu import pools
+        from pytest_djcelery import inline, worker
+        from shop.tasks import add, fail
+
+        LOGGERS = "celery.worker.strategy", "celery.app.trace"
+
+        def world(app):
+            return dict(
+                call=Task.__call__,
+                protected=getattr(Task, "_stackprotected", None),
+                localized=list(trace._localized),
+                fast=app.use_fast_trace_task,
+                default=_state.default_app,
+                current=_state._tls.current_app,
+                revoked=list(state.revoked),
+                requests=dict(state.requests),
+                tracers={name: task.__trace__ for name, task in app.tasks.items()},
+                receivers=[len(getattr(signals, name).receivers or ()) for name in signals.__all__],
+                conf=dict(app.conf.maps[0]),
+                queues=dict(app.amqp.queues),
+                levels=[logging.getLogger(name).level for name in LOGGERS],
+                groups=len(pools.connections),
+            )
+
+        @pytest.mark.parametrize("raises", [False, True])
+        def test_it(celery_app, celery_outbox, raises):
+            add.delay(0, 0)  # what is made once on a first publish
+            before = world(celery_app)
+            try:
+                with inline() as it:
+                    add.delay(1, 2).revoke()
+                    add.apply_async((1, 2), countdown=60)
+                    fail.delay()
+                    it.run(until=timedelta(hours=1), raise_failures=raises)
+            except ValueError:
+                assert raises
+            after = world(celery_app)
+            changed = [key for key in before if before[key] != after[key]]
+            assert changed == [], [(before[key], after[key]) for key in changed]
+
+        def test_what_was_not_acknowledged_is_there_again(celery_app, celery_outbox):
+            with inline() as it:
+                later = add.apply_async((1, 2), countdown=60)
+                it.run()
+                assert it._worker.broker.depths() == {}
+            with inline() as it:
+                assert [each.id for each in it.scheduled] == [later.id]
+
+        def test_beside_an_embedded_worker_that_is_held(celery_worker):
+            assert add.delay(1, 2).get() == 3
+
+        def test_inline_between(celery_inline):
+            result = add.delay(1, 2)
+            assert result.state == "PENDING"
+            assert result.get() == 3
+
+        def test_and_the_worker_again(celery_worker):
+            assert add.delay(1, 2).get() == 3
+    """)
+    result.assert_outcomes(passed=6)
+
+
+def test_settings_that_change_between_two_deliveries(run: Run, project: Project) -> None:
+    project.tasks("""
+        @shared_task
+        def tell():
+            from celery.worker import state
+            [request] = state.requests.values()
+            qos = request.message.channel.qos
+            return len(qos._delivered) - len(qos._dirty)
+    """)
+    result = run("""
+        import pytest
+        from pytest_djcelery import InlineError
+        from shop.tasks import add, tell
+
+        def test_they_are_followed(celery_inline, settings):
+            assert tell.delay().get() == 0
+            settings.CELERY_TASK_ACKS_LATE = True
+            assert tell.delay().get() == 1
+            settings.CELERY_ACCEPT_CONTENT = ["pickle"]
+            add.delay(1, 2)
+            assert celery_inline.run().rejected == 1
+
+        def test_another_broker(celery_inline, settings):
+            settings.CELERY_BROKER_URL = "redis://127.0.0.1:1/0"
+            with pytest.raises(InlineError, match="publishes to 'redis://127.0.0.1:1/0'"):
+                celery_inline.run()
+    """)
+    result.assert_outcomes(passed=2)
+
+
+def test_a_failure_in_automatic_mode_that_nobody_looked_at_fails_the_test(run: Run) -> None:
+    result = run("""
+        import pytest
+        from shop.tasks import fail
+
+        @pytest.mark.celery_inline(auto=True)
+        def test_it():
+            fail.delay("unseen")
+    """)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*A task failed and the test never looked at it:*"])
+
+
+def test_what_a_report_shows(run: Run) -> None:
+    result = run("""
+        from shop.tasks import add, fail
+
+        def test_raised(celery_inline):
+            fail.delay("boom")
+            celery_inline.run()
+
+        def test_never(celery_inline):
+            add.apply_async((1, 2), countdown=60).get()
+    """)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*celery_inline.run()",
+            ">*raise ValueError(text)",
+            "E *ValueError: boom",
+            "E *in the task shop.tasks.fail('boom') [[]*[]], attempt 1",
+            "E *NeverReadyError: shop.tasks.add(1, 2) * will not be ready: it is scheduled for *",
+        ]
+    )
