@@ -154,7 +154,7 @@ TESTS = HOOKS.count("def test_")
 @pytest.mark.parametrize("real", [False, True], ids=["rollback", "commits"])
 def test_pitfall_34_nested_and_rolled_back_hooks_do_what_they_do_in_production(
     run: Run,
-    real: bool,  # noqa: FBT001
+    real: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     run(HOOKS.format(real=real)).assert_outcomes(passed=TESTS)
 

@@ -132,14 +132,14 @@ SENT_BEFORE_THE_COMMIT = """
 
 
 @pytest.mark.parametrize("real", [False, True], ids=["rollback", "commits"])
-def test_pitfall_31_a_message_sent_before_the_commit_is_detected(run: Run, real: bool) -> None:  # noqa: FBT001
+def test_pitfall_31_a_message_sent_before_the_commit_is_detected(run: Run, real: bool) -> None:  # noqa: FBT001 - a parameter of the test
     run(SENT_BEFORE_THE_COMMIT.format(real=real)).assert_outcomes(passed=5)
 
 
 @pytest.mark.parametrize("real", [False, True], ids=["rollback", "commits"])
 def test_pitfall_35_one_record_of_the_hooks_for_both_modes_and_all_databases(
     project: Project,
-    real: bool,  # noqa: FBT001
+    real: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     project.settings(TWO_DATABASES)
     result = project.run(
@@ -179,7 +179,7 @@ def test_pitfall_35_one_record_of_the_hooks_for_both_modes_and_all_databases(
 
 
 @pytest.mark.parametrize("real", [False, True], ids=["rollback", "commits"])
-def test_pitfall_36_a_task_sent_on_commit_has_its_id_in_the_record(run: Run, real: bool) -> None:  # noqa: FBT001
+def test_pitfall_36_a_task_sent_on_commit_has_its_id_in_the_record(run: Run, real: bool) -> None:  # noqa: FBT001 - a parameter of the test
     result = run(f"""
         import pytest
         from django.db import transaction
