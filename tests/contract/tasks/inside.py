@@ -1,0 +1,76 @@
+"""Tasks that use what is around them: results of others, the database, the mail, the log."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from celery import shared_task
+from celery.result import allow_join_result
+from celery.utils.log import get_task_logger
+from django.conf import settings
+from django.db import transaction
+from shop.contract.log import LOG
+from shop.contract.plain import double, remember
+from shop.models import Order
+
+logger = get_task_logger(__name__)
+
+
+@shared_task
+def get_inside(x):
+    return double.delay(x).get()
+
+
+@shared_task
+def allow_get_inside(x):
+    with allow_join_result():
+        LOG.append("allowed")
+    return x
+
+
+@shared_task
+def make_order(name):
+    return Order.objects.create(name=name).pk
+
+
+@shared_task
+def count_orders():
+    return Order.objects.count()
+
+
+@shared_task(ignore_result=True)
+def note_orders():
+    LOG.append(("orders", Order.objects.count()))
+
+
+@shared_task
+def roll_back():
+    with transaction.atomic():
+        Order.objects.create(name="never")
+        raise ValueError("rolled back")
+
+
+@shared_task
+def remember_on_commit():
+    with transaction.atomic():
+        transaction.on_commit(partial(LOG.append, "hook"))
+        LOG.append("in the block")
+    LOG.append("after the block")
+
+
+@shared_task
+def publish_on_commit():
+    with transaction.atomic():
+        remember.delay_on_commit("published")
+        LOG.append("in the block")
+
+
+@shared_task
+def tell_settings():
+    return [settings.ROOT_URLCONF, settings.DEBUG]
+
+
+@shared_task
+def write_to_log():
+    logger.warning("a line of the task")
+    return logger.name
