@@ -1,0 +1,75 @@
+"""Four threads of a worker write 2,000 times while the test reads, on each kind of database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.databases import places
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.mark.parametrize("database", places.DATABASES)
+def test_nothing_is_lost_or_locked_under_load(run: Run, project: Project, database: str) -> None:
+    places.use(project, database)
+    project.tasks("""
+        from django.db import transaction
+
+
+        @shared_task
+        def write(number):
+            with transaction.atomic():
+                order = Order.objects.create(name="new")
+                order.name = str(number)
+                order.save(update_fields=["name"])
+            return order.pk
+    """)
+    result = run("""
+        import threading
+
+        import pytest
+        from databases_here import left_open
+        from shop.models import Order
+        from shop.tasks import write
+
+        TASKS = 2_000
+
+        @pytest.fixture(scope="session")
+        def celery_worker_pool():
+            return "threads"
+
+        @pytest.fixture(scope="session")
+        def celery_worker_parameters():
+            return {"concurrency": 4}
+
+        @pytest.mark.django_db(transaction=True)
+        def test_load(celery_worker, celery_results):
+            results = [write.delay(number) for number in range(TASKS)]
+            seen = [0]
+            while seen[-1] < TASKS and not all(result.ready() for result in results[-4:]):
+                assert not Order.objects.filter(name="new").exists()  # no half of a transaction
+                seen.append(Order.objects.count())
+            keys = [result.get() for result in results]
+            assert seen == sorted(seen)
+            assert len({*seen}) >= TASKS // 10, len({*seen})  # it read while they wrote
+            assert Order.objects.count() == TASKS
+            assert {*Order.objects.values_list("pk", "name")} == {
+                (key, str(number)) for number, key in enumerate(keys)
+            }
+
+        @pytest.mark.django_db(transaction=True)
+        def test_no_connection_is_left():
+            assert left_open() == []
+            assert Order.objects.count() == 0
+            assert not [each for each in threading.enumerate() if "ThreadPool" in each.name]
+    """)
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    result.stdout.no_fnmatch_line("*is locked*")
+    result.stdout.no_fnmatch_line("*being accessed by other users*")
