@@ -9,7 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-_PORTS = {"postgresql": 5432, "mariadb": 3306, "redis": 6379}
+_PORTS = {"postgresql": 5432, "mariadb": 3306, "redis": 6379, "rabbitmq": 5672}
+_URLS = {
+    "redis": ("REDIS_URL", "redis://127.0.0.1:6379/0"),
+    "rabbitmq": ("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//"),
+}
 
 
 class Address(NamedTuple):
@@ -23,8 +27,9 @@ def require(service: str) -> Address:
     """Skip the calling test unless the server answers; fail it in CI, which promises one.
 
     Args:
-        service: ``postgresql``, ``mariadb`` or ``redis``; where it is, ``DATABASE_HOST`` and
-            ``DATABASE_PORT`` say when ``DATABASE`` names it, and ``REDIS_URL``.
+        service: ``postgresql``, ``mariadb``, ``redis`` or ``rabbitmq``; where it is,
+            ``DATABASE_HOST`` and ``DATABASE_PORT`` say when ``DATABASE`` names it, and
+            ``REDIS_URL`` and ``AMQP_URL``.
     """
     address = _address(service)
     try:
@@ -37,11 +42,17 @@ def require(service: str) -> Address:
     return address
 
 
+def url(service: str) -> str:
+    """Where ``redis`` or ``rabbitmq`` is, as Celery is told."""
+    variable, default = _URLS[service]
+    return os.environ.get(variable) or default
+
+
 def _address(service: str) -> Address:
     host, port = "127.0.0.1", _PORTS[service]
-    if service == "redis":
-        url = urlsplit(os.environ.get("REDIS_URL", ""))
-        return Address(url.hostname or host, url.port or port)
+    if service in _URLS:
+        parts = urlsplit(url(service))
+        return Address(parts.hostname or host, parts.port or port)
     if os.environ.get("DATABASE") != service:
         return Address(host, port)
     return Address(

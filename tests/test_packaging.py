@@ -42,8 +42,10 @@ def test_pytest_finds_the_plugin_by_its_entry_point() -> None:
     ]
 
 
-def test_the_plugin_needs_pytest_pytest_django_django_and_celery_alone() -> None:
-    assert requirements() == {"celery>=5.4", "django>=4.2", "pytest>=8", "pytest-django>=4.8"}
+def test_the_plugin_needs_the_packages_of_its_field_and_time_machine_alone() -> None:
+    assert requirements() == {
+        "celery>=5.4", "django>=4.2", "pytest>=8", "pytest-django>=4.8", "time-machine>=3.0",
+    }  # fmt: skip
 
 
 def test_the_extras_bring_hypothesis_and_celerys_docker_fixtures() -> None:

@@ -141,7 +141,7 @@ def test_many_groups_are_put_together_in_linear_time(sent: Sent) -> None:
 def test_what_is_no_signature_is_refused(written: Any, sent: Sent) -> None:
     ADD.delay(1)
     with pytest.raises(NotASignatureError):
-        sent.outbox.canvas == [written]  # noqa: B015
+        sent.outbox.canvas == [written]  # noqa: B015 - comparing raises
 
 
 def test_entries_are_unhashable_as_the_signatures_they_equal(sent: Sent) -> None:

@@ -199,7 +199,7 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"eta": LATER}, {"eta": LATER + timedelta(seconds=2)}),
     # A worker takes a naive ETA as UTC, whatever the app's time zone is.
     ({"eta": datetime(2040, 1, 2, 3)}, {"eta": datetime(2040, 1, 2, 3, tzinfo=TASMANIA)}),  # noqa: DTZ001 - the case
-    ({"eta": datetime(2040, 1, 2, 3, tzinfo=timezone.utc)}, {"eta": datetime(2040, 1, 2, 4)}),  # noqa: DTZ001
+    ({"eta": datetime(2040, 1, 2, 3, tzinfo=timezone.utc)}, {"eta": datetime(2040, 1, 2, 4)}),  # noqa: DTZ001 - the case
     ({"eta": LATER.isoformat()}, {"eta": "not a time"}),
     ({"expires": 30}, {"expires": 33}),
     ({"expires": LATER}, {"expires": LATER - timedelta(seconds=2)}),

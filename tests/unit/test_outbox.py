@@ -112,7 +112,7 @@ def test_an_index_out_of_range_says_how_many_there_are(outbox: Outbox) -> None:
 )
 def test_what_is_no_list_of_signatures_is_refused(other: Any, text: str, outbox: Outbox) -> None:
     with pytest.raises(NotASignatureError) as caught:
-        outbox == other  # noqa: B015
+        outbox == other  # noqa: B015 - comparing raises
     assert text in str(caught.value)
 
 

@@ -10,7 +10,8 @@ import pytest
 from celery import chain, chord, group, signature
 
 from pytest_djcelery.journal import HookDiscarded, HookRegistered, HookStarted
-from pytest_djcelery.reporting.comparisons import compare, describe_call
+from pytest_djcelery.reporting.comparisons import compare
+from pytest_djcelery.reporting.descriptions import describe_call
 from tests.unit.sending import LOCATION, Sent, message, new_app
 
 APP = new_app()

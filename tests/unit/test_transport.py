@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 import time_machine
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import ChannelError
 
-from pytest_djcelery import addresses, transport
+from pytest_djcelery import addresses
+from pytest_djcelery.broker import broker, forget
 
 _numbers = count()
 
@@ -29,7 +31,7 @@ def _registered() -> Iterator[None]:
 def virtual_host() -> Iterator[str]:
     name = f"transport-test-{next(_numbers)}"
     yield name
-    transport.forget(name)
+    forget(name)
 
 
 @pytest.fixture
@@ -42,9 +44,9 @@ def received(connection: Connection, queue: Queue, limit: int = 10) -> list[obje
     """Everything that a consumer of ``queue`` gets without waiting."""
     bodies: list[object] = []
 
-    def on_message(body: object, message: object) -> None:
+    def on_message(body: object, message: Any) -> None:
         bodies.append(body)
-        message.ack()  # type: ignore[attr-defined]
+        message.ack()
 
     with Consumer(connection, [queue], callbacks=[on_message]):
         for _ in range(limit):
@@ -98,7 +100,7 @@ def test_the_highest_priority_comes_first_and_equals_in_order(priorities: list[i
         for order, priority in enumerate(priorities):
             publish(connection, [order, priority], routing_key="q", priority=priority)
         found = received(connection, Queue("q"), limit=20)
-    transport.forget(name)
+    forget(name)
     ranks = [max(0, min(9, priority or 0)) for _, priority in found]
     assert ranks == sorted(ranks, reverse=True)
     assert found == sorted(found, key=lambda each: (-max(0, min(9, each[1] or 0)), each[0]))
@@ -219,7 +221,7 @@ def test_two_virtual_hosts_share_nothing(connection: Connection) -> None:
     name = f"transport-test-{next(_numbers)}"
     with Connection(addresses.url(name)) as other:
         assert received(other, Queue("q")) == []
-    transport.forget(name)
+    forget(name)
 
 
 def test_a_passive_declaration_of_a_queue_that_is_not_there_is_refused(
@@ -237,7 +239,7 @@ def test_a_deleted_queue_loses_its_messages_and_bindings(
     publish(connection, "rose", exchange=exchange, routing_key="red", declare=[red])
     connection.default_channel.queue_delete("red")
     publish(connection, "poppy", exchange=exchange, routing_key="red")
-    assert transport.broker(virtual_host).depths() == {}
+    assert broker(virtual_host).depths() == {}
 
 
 def test_a_queue_in_use_or_with_messages_is_kept_where_that_is_asked(
@@ -248,7 +250,7 @@ def test_a_queue_in_use_or_with_messages_is_kept_where_that_is_asked(
     channel.queue_delete("q", if_empty=True)
     with Consumer(connection, [Queue("q")]):
         channel.queue_delete("q", if_unused=True)
-    assert transport.broker(virtual_host).depths() == {"q": 1}
+    assert broker(virtual_host).depths() == {"q": 1}
 
 
 def test_an_auto_delete_queue_goes_with_its_last_consumer(
@@ -256,8 +258,8 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer(
 ) -> None:
     queue = Queue("replies", auto_delete=True)
     with Consumer(connection, [queue]):
-        assert "replies" in transport.broker(virtual_host).queues
-    assert "replies" not in transport.broker(virtual_host).queues
+        assert "replies" in broker(virtual_host).queues
+    assert "replies" not in broker(virtual_host).queues
 
 
 def test_a_purged_queue_tells_how_many_messages_it_lost(connection: Connection) -> None:
@@ -269,17 +271,17 @@ def test_a_purged_queue_tells_how_many_messages_it_lost(connection: Connection) 
 def test_a_reset_goes_back_to_what_was_declared_before(
     connection: Connection, virtual_host: str
 ) -> None:
-    broker = transport.broker(virtual_host)
+    queues = broker(virtual_host)
     exchange = Exchange("log", "topic")
     kept = Queue("kept", exchange, routing_key="#")
     publish(connection, "old", exchange=exchange, routing_key="a", declare=[kept])
-    before = broker.topology()
+    before = queues.topology()
     publish(connection, "new", routing_key="other", declare=[Queue("other")])
 
-    broker.reset(before)
+    queues.reset(before)
 
-    assert broker.depths() == {}
-    assert set(broker.queues) == {"kept"}
+    assert queues.depths() == {}
+    assert set(queues.queues) == {"kept"}
     publish(connection, "again", exchange=exchange, routing_key="a", declare=[kept])
     assert received(connection, kept) == ["again"]
 
@@ -290,7 +292,7 @@ def test_after_a_full_reset_producers_declare_their_entities_anew(
     exchange = Exchange("log", "topic")
     queue = Queue("q", exchange, routing_key="#")
     publish(connection, "old", exchange=exchange, routing_key="a", declare=[queue])
-    transport.broker(virtual_host).reset()
+    broker(virtual_host).reset()
     publish(connection, "new", exchange=exchange, routing_key="a", declare=[queue])
     assert received(connection, queue) == ["new"]
 

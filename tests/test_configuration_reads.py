@@ -1,0 +1,88 @@
+"""What is remembered of Celery's settings is what Celery would have read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+
+def test_whatever_changes_them(run: Run) -> None:
+    result = run("""
+        import random
+
+        import pytest
+        from celery.app.utils import Settings
+        from celery.utils.collections import ConfigurationView
+        from django.conf import settings as django_settings
+        from django.test import override_settings
+
+        from pytest_djcelery import app
+
+        KEYS = ("task_acks_late", "task_default_priority", "task_send_sent_event", "broker_url")
+
+        def changes(rng, celery_app, fixture):
+            key = rng.choice(KEYS[:3])
+            name = f"CELERY_{key.upper()}"
+            value = rng.randrange(1000)
+            overridden = override_settings(**{name: value})
+            layer = app(**{key: value})
+            return rng.choice([
+                (lambda: setattr(fixture, name, value), None),
+                (lambda: setattr(django_settings, name, value),
+                 lambda: delattr(django_settings, name)),
+                (overridden.enable, overridden.disable),
+                (layer.__enter__, lambda: layer.__exit__(None, None, None)),
+                (lambda: setattr(celery_app.conf, key, value),
+                 lambda: celery_app.conf.changes.pop(key, None)),
+                (lambda: celery_app.conf.update({name: value}),
+                 lambda: celery_app.conf.changes.pop(name, None)),
+            ])
+
+        @pytest.mark.parametrize("seed", range(60))
+        def test_it(celery_app, settings, seed):
+            rng = random.Random(seed)
+            undo = []
+            assert vars(Settings)["__getitem__"] is not ConfigurationView.__getitem__
+            for _ in range(30):
+                if undo and rng.random() < 0.4:
+                    undo.pop()()
+                else:
+                    do, back = changes(rng, celery_app, settings)
+                    do()
+                    if back is None:
+                        undo.clear()  # what lies under it can't be taken away one by one
+                    else:
+                        undo.append(back)
+                for key in KEYS:
+                    truth = ConfigurationView.__getitem__(celery_app.conf, key)
+                    assert celery_app.conf[key] == getattr(celery_app.conf, key) == truth
+                with pytest.raises(AttributeError):
+                    celery_app.conf.nothing_of_the_kind
+
+        def test_and_put_back():
+            assert "__getitem__" not in vars(Settings)
+    """)
+    result.assert_outcomes(passed=61)
+
+
+def test_what_does_not_come_from_django_is_left_alone(run: Run) -> None:
+    run("""
+        from types import SimpleNamespace
+
+        from celery import Celery
+        from celery.app.utils import Settings
+
+        from pytest_djcelery.configuration_reads import remembered
+
+        def test_it():
+            source = SimpleNamespace(CELERY_TASK_ACKS_LATE=True)
+            other = Celery("other", set_as_current=False, fixups=[])
+            other.config_from_object(source, namespace="CELERY")
+            with remembered(other):
+                assert other.conf.task_acks_late is True
+                source.CELERY_TASK_ACKS_LATE = False
+                assert other.conf.task_acks_late is False
+    """).assert_outcomes(passed=1)
