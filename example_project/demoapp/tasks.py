@@ -1,5 +1,7 @@
 """The tasks of the demo app."""
 
+import time
+
 from celery import shared_task
 from celery.contrib.django.task import DjangoTask
 from django.contrib.auth import get_user_model
@@ -61,6 +63,12 @@ def flaky(self, failures=3):
     return "ok"
 
 
+@shared_task
+def work(seconds):
+    """Stand in for something that takes long."""
+    time.sleep(seconds)
+
+
 @shared_task(bind=True)
 def import_widgets(self, names):
     """Create widgets, and say after each how far it has come."""
@@ -84,3 +92,18 @@ class AuditedTask(DjangoTask):
 @shared_task(base=AuditedTask)
 def archive_widget(widget_id):
     Widget.objects.filter(id=widget_id, archived=False).update(archived=True)
+
+
+@shared_task(base=AuditedTask, bind=True, max_retries=6, default_retry_delay=10 * 60)
+def delete_widget(self, widget_id):
+    """Delete a widget that is archived; until it is, look again every ten minutes."""
+    try:
+        Widget.objects.get(id=widget_id, archived=True).delete()
+    except Widget.DoesNotExist as error:
+        raise self.retry(exc=error) from error
+
+
+@shared_task
+def delete_archived_widgets():
+    """Run every night, by the schedule in the settings."""
+    Widget.objects.filter(archived=True).delete()

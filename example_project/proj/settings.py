@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import django
+from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -151,5 +152,12 @@ CELERY_RESULT_BACKEND = os.environ.get("RESULT_BACKEND", "django-db")
 # Which of CACHES holds the results when the backend is ``django-cache``.
 CELERY_CACHE_BACKEND = "default"
 
+# ``DatabaseScheduler`` copies them to the database, where the admin can change them.
+CELERY_BEAT_SCHEDULE = {
+    "delete-archived-widgets": {
+        "task": "demoapp.tasks.delete_archived_widgets",
+        "schedule": crontab(hour=3, minute=30),  # by CELERY_TIMEZONE
+    },
+}
 if BEAT_INSTALLED:
     CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"

@@ -1,8 +1,20 @@
 """Fixtures of this project. The plugin needs none: it finds the Celery app by itself."""
 
 import pytest
+from django.db import connection
 
 from tests.factories import UserFactory, WidgetFactory
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings, tmp_path_factory):
+    """``celery_live_worker`` has processes that open the test database, too.
+
+    They can't where it is SQLite in memory, which is pytest-django's default.
+    """
+    if connection.vendor == "sqlite":
+        name = tmp_path_factory.mktemp("database") / "test.sqlite3"
+        connection.settings_dict["TEST"]["NAME"] = str(name)
 
 
 @pytest.fixture

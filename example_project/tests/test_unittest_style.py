@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import TestCase, TransactionTestCase
-from pytest_djcelery import Success, eager, on_commit, outbox, results, worker
+from pytest_djcelery import Success, eager, inline, on_commit, outbox, results, worker
 
 from demoapp.tasks import add, send_email
 
@@ -25,6 +25,14 @@ class SignUpTest(TestCase):
 
         with eager():
             self.client.post("/users/", {"username": "ada"})
+        assert [message.subject for message in mail.outbox] == ["Welcome, ada"]
+
+    def test_the_mail_through_a_workers_code(self):
+        from django.core import mail
+
+        with inline() as worker:
+            self.client.post("/users/", {"username": "ada"})
+            worker.run()
         assert [message.subject for message in mail.outbox] == ["Welcome, ada"]
 
 
