@@ -94,6 +94,17 @@ def measured(
         return Figures(raw=json.loads(output.read_text()))
 
 
+def startup_cost(folder: Path) -> Cost:
+    """What our plugin did in a pytest process in which no test used it, as `probe_startup` saw."""
+    with tempfile.TemporaryDirectory() as temporary:
+        output = Path(temporary, "figures.json")
+        run_pytest(
+            "-p", "probe_startup", "bench_one_test.py",
+            keep=[OURS], folder=folder, environment={"BENCHMARK_OUTPUT": str(output)},
+        )  # fmt: skip
+        return Cost(**json.loads(output.read_text()))
+
+
 def run_pytest(
     *arguments: str, keep: Sequence[str], folder: Path, environment: dict[str, str] | None = None
 ) -> Cost:
@@ -142,7 +153,12 @@ def added(without: Callable[[], Cost], with_it: Callable[[], Cost], pairs: int) 
         else:
             before, after = without(), with_it()
         differences.append(after - before)
+    return middle(differences)
+
+
+def middle(costs: Sequence[Cost]) -> Cost:
+    """The medians."""
     return Cost(
-        clock=median(each.clock for each in differences),
-        processor=median(each.processor for each in differences),
+        clock=median(each.clock for each in costs),
+        processor=median(each.processor for each in costs),
     )

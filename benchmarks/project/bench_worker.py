@@ -5,9 +5,8 @@ from time import perf_counter
 
 import probe
 import pytest
-
-# `celery.contrib.pytest` pings its worker with the task in this module.
-from celery.contrib.testing import tasks as _ping  # noqa: F401
+from celery import Celery
+from celery.contrib.testing import tasks as _ping  # noqa: F401 - `celery.contrib.pytest` sends it
 from shop.tasks import add, count_orders
 
 COUNT = int(os.environ["BENCHMARK_COUNT"])
@@ -67,7 +66,7 @@ def test_database_alone(number: int) -> None:
 @pytest.mark.leaks
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("celery_worker")
-def test_leaves_nothing(number: int, celery_app) -> None:  # noqa: ANN001
+def test_leaves_nothing(number: int, celery_app: Celery) -> None:
     """Use what could be left behind: threads, connections, results, reply queues."""
     assert add.delay(number, 4).get(timeout=10) == number + 4
     assert count_orders.delay().get(timeout=10) == 0

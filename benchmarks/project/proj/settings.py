@@ -1,4 +1,4 @@
-"""Settings: SQLite in memory, or the PostgreSQL server that the environment names."""
+"""Settings: SQLite in memory, or the file or PostgreSQL server that the environment names."""
 
 import os
 
@@ -19,7 +19,13 @@ if os.environ.get("DATABASE") == "postgresql":
         }
     }
 else:
-    DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": ":memory:",
+            "TEST": {"NAME": os.environ.get("DATABASE_FILE")},
+        }
+    }
 
 CELERY_BROKER_URL = "memory://"
 CELERY_RESULT_BACKEND = "cache+memory://"

@@ -1,6 +1,6 @@
 """The tasks that are measured."""
 
-from celery import shared_task
+from celery import Task, shared_task
 
 from shop.models import Order
 
@@ -22,3 +22,9 @@ def ship(order_id: int, *, address: dict[str, str], lines: list[list[object]], n
     """Take arguments as a real task does."""
     del address, lines, notify
     return order_id
+
+
+@shared_task(bind=True, max_retries=None)
+def back_off(self: Task) -> None:
+    """Try again after 1, 2, 4, … minutes."""
+    raise self.retry(countdown=60 * 2**self.request.retries)
