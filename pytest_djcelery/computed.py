@@ -6,8 +6,9 @@ Private API of celery/app/base.py, celery/app/amqp.py and celery/app/task.py, ch
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class Computed:
         return {**now, _PRODUCERS: amqp._producer_pool if amqp is not None else None}
 
     def _fresh(self, name: str) -> Any:
-        if name == "_local":  # backends of other threads
-            return type(self._app._local)()
+        if name == "_local":
+            return _OfThreads([])
         return None if name in ("_pool", "_backend_cache") else MISSING
 
 
@@ -100,10 +101,37 @@ def _pools(computed: Mapping[str, Any]) -> list[Any]:
     return [each for each in (computed.get("_pool"),) if each is not None]
 
 
+class _OfThreads(threading.local):
+    """``app._local``, where each thread keeps its backend: here, they are known to all.
+
+    Args:
+        backends: filled with the threads and their backends. ``__init__`` is called with this
+            very list in each thread.
+    """
+
+    def __init__(self, backends: list[tuple[threading.Thread, Any]]) -> None:
+        self.backends = backends
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "backend":
+            self.backends.append((threading.current_thread(), value))
+
+
 def _backends(computed: Mapping[str, Any]) -> list[Any]:
     """Celery keeps one for all threads where that is safe, else one for each thread."""
-    of_thread = getattr(computed.get("_local"), "backend", None)
-    return [each for each in (computed.get("_backend_cache"), of_thread) if each is not None]
+    of_threads = [backend for _, backend in getattr(computed.get("_local"), "backends", ())]
+    return [each for each in (computed.get("_backend_cache"), *of_threads) if each is not None]
+
+
+def close_backends_of_ended_threads(app: Celery) -> None:
+    """Let go of the connections of result backends whose threads are no more."""
+    backends = getattr(app._local, "backends", [])
+    for each in list(backends):
+        thread, backend = each
+        if not thread.is_alive():
+            backends.remove(each)
+            close_backend(backend)
 
 
 def put(mapping: dict[str, Any], key: str, value: Any) -> None:
@@ -150,7 +178,10 @@ def close_backend(backend: Any) -> None:
     pool = getattr(vars(backend).get("client"), "connection_pool", None)
     # RPC's can't be stopped if it was never started.
     if consumer is not None and getattr(consumer, "_consumer", consumer) is not None:
-        consumer.stop()
+        # The queue of its replies may have gone with all others of the run.
+        errors = getattr(getattr(consumer, "_connection", None), "connection_errors", ())
+        with suppress(*errors):
+            consumer.stop()
         if hasattr(consumer, "_pubsub"):
             # A result that is collected later would unsubscribe, and connect anew to do so.
             consumer._pubsub = None

@@ -5,8 +5,9 @@ from time import perf_counter
 
 import probe
 import pytest
-from pytest_djcelery import LiveWorker
 from shop.tasks import add
+
+from pytest_djcelery import LiveWorker
 
 COUNT = int(os.environ["BENCHMARK_COUNT"])
 workers: set[int] = set()

@@ -13,6 +13,7 @@ from celery.exceptions import WorkerShutdown
 from celery.utils.nodenames import default_nodename
 from celery.worker import WorkController, state
 
+from pytest_djcelery.computed import close_backends_of_ended_threads
 from pytest_djcelery.errors import BadOptionError, WorkerError
 from pytest_djcelery.workers import parts
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
@@ -175,6 +176,7 @@ class EmbeddedWorker:
         self._leave_process_as_found()
 
     def _leave_process_as_found(self) -> None:
+        close_backends_of_ended_threads(self.app)
         self._cleanup.close()
 
     # From test to test ----------------------------------------------------------------
