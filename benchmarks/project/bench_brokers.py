@@ -33,6 +33,6 @@ def test_of_a_suite(celery_app: Celery, number: int) -> None:
     add.apply_async((1, 2), queue=f"nobody-reads-{number}")
     celery_app.control.ping(timeout=0.1)
     own = celery_app.conf.broker_transport_options["djcelery"]
-    noted = [json.loads(line) for line in Path(own.record).read_text().splitlines()]
+    noted = [json.loads(line) for line in Path(own["record"]).read_text().splitlines()]
     made = [each for each in noted if each[0] in {"queue", "exchange"}]
-    probe.note(prefix=own.prefix, noted=made)
+    probe.note(prefix=own["prefix"], noted=made)

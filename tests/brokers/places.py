@@ -19,7 +19,7 @@ NOTE = """
     from pathlib import Path
 
     def note(app):
-        record = app.conf.broker_transport_options["djcelery"].record
+        record = app.conf.broker_transport_options["djcelery"]["record"]
         shutil.copy(record, Path(f"{Path(record).name}.noted"))
 """
 
