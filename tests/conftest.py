@@ -151,7 +151,9 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     for name in ("CI", "BUILD_NUMBER"):  # pytest shortens no text where it sees them
         monkeypatch.delenv(name, raising=False)
     # Each run is a process, and these plugins would take half of its time for nothing.
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:faker -p no:asyncio -p no:hypothesispytest")
+    monkeypatch.setenv(
+        "PYTEST_ADDOPTS", "-p no:anyio -p no:asyncio -p no:faker -p no:hypothesispytest"
+    )
     # Compiling Django, Celery and pytest anew would take most of the rest.
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     return Project(pytester)

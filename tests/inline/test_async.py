@@ -63,7 +63,7 @@ def test_pitfall_45_a_coroutine_delivers_with_arun(run: Run, project: Project) -
 
 
 OPTIONS = {
-    "anyio": (),
+    "anyio": ("-p", "anyio"),
     # It warns of an option that is not set; so it is loaded here alone.
     "pytest_asyncio": (
         "-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function",
