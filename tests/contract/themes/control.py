@@ -73,7 +73,7 @@ def test_a_rate_limit_by_remote_control(work, ask):
     ask("rate_limit", task_name=processes.tell_time.name, rate_limit="5/s")
     results = [processes.tell_time.delay() for _ in range(3)]
     times = [work.outcome(result).value for result in results]
-    assert max(times) - min(times) >= 0.25
+    assert max(times) - min(times) >= 0.25  # of 0.4; the first can begin late
 
 
 def test_add_and_cancel_consumer(work, ask):

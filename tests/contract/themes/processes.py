@@ -75,9 +75,10 @@ def test_reject_on_worker_lost(work, log):
 
 def test_a_rate_limit(work):
     """A rate limit spaces the tasks out"""
-    results = [processes.limited.delay() for _ in range(3)]
+    results = [processes.limited.delay() for _ in range(4)]
     times = [work.outcome(result).value for result in results]
-    assert max(times) - min(times) >= 0.25  # of 0.4; the first can begin late
+    # Of 0.6, and of 0.4 with Celery 5.5, which begins with two; the first can begin late.
+    assert max(times) - min(times) >= 0.35
 
 
 def test_two_tasks_at_a_time(work):
