@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kombu import Connection
-from runs import OURS, Figures, RunFailedError, measured
+from runs import OURS, Figures, RunFailedError, measured, unreachable
 from table import Row, duration
 
 if TYPE_CHECKING:
@@ -60,12 +59,7 @@ def brokers(repeats: Repeats) -> Iterator[Row]:
 
 def _missing(name: str) -> str:
     parts = urlsplit(URLS[name])
-    address = parts.hostname or "127.0.0.1", parts.port or PORTS[name]
-    try:
-        socket.create_connection(address, timeout=2).close()
-    except OSError as error:
-        return f"no {name} at {address[0]}:{address[1]} ({error})"
-    return ""
+    return unreachable(name, parts.hostname or "127.0.0.1", parts.port or PORTS[name])
 
 
 def _left(name: str, url: str, suite: Figures) -> list[str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
 from brokers import brokers
+from contract import contract
 from inline import inline
 from live import live
 from runs import (
@@ -23,6 +24,7 @@ from runs import (
     middle,
     run_pytest,
     startup_cost,
+    unreachable,
 )
 from table import Row, duration, times
 
@@ -38,6 +40,7 @@ KILOBYTES = 4
 LINEAR = 1.5
 
 CONTRIB = ("-p", "celery.contrib.pytest")
+SERVERS = {"PostgreSQL": ("psycopg", 5432), "MariaDB": ("MySQLdb", 3306)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,8 +241,9 @@ def outbox(repeats: Repeats) -> Iterator[Row]:
 def leaks(repeats: Repeats) -> Iterator[Row]:
     """What is left behind after many tests, beside what is after one."""
     yield from _leaks(repeats, "SQLite", {"DATABASE": "sqlite"})
-    if _postgresql_answers():
-        yield from _leaks(repeats, "PostgreSQL", {"DATABASE": "postgresql"})
+    for name, (driver, port) in SERVERS.items():
+        if find_spec(driver) is not None and not unreachable(name, "127.0.0.1", port):
+            yield from _leaks(repeats, name, {"DATABASE": name.lower()})
 
 
 def _leaks(repeats: Repeats, database: str, environment: dict[str, str]) -> Iterator[Row]:
@@ -256,23 +260,6 @@ def _leaks(repeats: Repeats, database: str, environment: dict[str, str]) -> Iter
         )
 
 
-def _postgresql_answers() -> bool:
-    try:
-        import psycopg
-
-        psycopg.connect(
-            host=os.environ.get("DATABASE_HOST", "127.0.0.1"),
-            port=os.environ.get("DATABASE_PORT", "5432"),
-            user=os.environ.get("DATABASE_USER", "postgres"),
-            password=os.environ.get("DATABASE_PASSWORD", ""),
-            dbname="postgres",
-            connect_timeout=2,
-        ).close()
-    except (ImportError, psycopg.OperationalError):
-        return False
-    return True
-
-
 GROUPS = {
     "worker": worker,
     "eager": eager,
@@ -283,4 +270,5 @@ GROUPS = {
     "outbox": outbox,
     "leaks": leaks,
     "brokers": brokers,
+    "contract": contract,
 }

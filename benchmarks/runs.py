@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -92,6 +93,15 @@ def measured(
         }
         run_pytest("-p", "probe", *options, tests, keep=keep, folder=PROJECT, environment=variables)
         return Figures(raw=json.loads(output.read_text()))
+
+
+def unreachable(name: str, host: str, port: int) -> str:
+    """Why a server can't be measured; nothing where it answers."""
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError as error:
+        return f"no {name} at {host}:{port} ({error})"
+    return ""
 
 
 def startup_cost(folder: Path) -> Cost:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from textwrap import dedent
+from typing import IO
 
 import pytest
+
+from tests.forking import ForkServer
 
 pytest_plugins = ["pytester"]
 
@@ -145,7 +149,9 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer
+) -> Project:
     """A fresh Django project."""
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
     for name in ("CI", "BUILD_NUMBER"):  # pytest shortens no text where it sees them
@@ -156,7 +162,23 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     )
     # Compiling Django, Celery and pytest anew would take most of the rest.
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    popen = pytester.popen
+
+    def forked(command: Sequence[str], stdout: IO[str], stderr: IO[str], **rest: object) -> object:
+        if tuple(command[:2]) == (sys.executable, "-mpytest"):
+            return fork_server.run(command[2:], stdout, stderr)
+        return popen(command, stdout, stderr, **rest)
+
+    monkeypatch.setattr(pytester, "popen", forked)
     return Project(pytester)
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """What the runs of `project` fork from."""
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ What a test's worker does, against a real one, in {total} behaviours. Each is wr
 mode (`celery_eager`), `celery_inline`, `celery_worker` (the column *embedded*), and
 `celery_live_worker` (*live*), which is `celery -A proj worker` with two prefork processes, the real
 thing. They run over several brokers (in memory, files, Redis, RabbitMQ) and result backends (in
-memory, `django-db`, `django-cache`, SQLAlchemy, Redis).
+memory, `django-db`, `django-cache`, SQLAlchemy, Redis, RPC).
 
 A {mark} says that the behaviour is the one described; else the cell says why it is not. Both are
 tested: a behaviour with a mark fails the suite when it does not hold, and one with a reason fails

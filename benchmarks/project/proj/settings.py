@@ -1,4 +1,4 @@
-"""Settings: SQLite in memory, or the file or PostgreSQL server that the environment names."""
+"""Settings: SQLite in memory, or the file, PostgreSQL or MariaDB that the environment names."""
 
 import os
 
@@ -7,15 +7,18 @@ INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "shop"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 
-if os.environ.get("DATABASE") == "postgresql":
+SERVERS = {"postgresql": ("postgresql", "postgres", 5432), "mariadb": ("mysql", "root", 3306)}
+
+if os.environ.get("DATABASE") in SERVERS:
+    engine, user, port = SERVERS[os.environ["DATABASE"]]
     DATABASES = {
         "default": {
-            "ENGINE": "django.db.backends.postgresql",
+            "ENGINE": f"django.db.backends.{engine}",
             "NAME": os.environ.get("DATABASE_NAME", "djcelery_benchmark"),
-            "USER": os.environ.get("DATABASE_USER", "postgres"),
+            "USER": os.environ.get("DATABASE_USER", user),
             "PASSWORD": os.environ.get("DATABASE_PASSWORD", ""),
             "HOST": os.environ.get("DATABASE_HOST", "127.0.0.1"),
-            "PORT": os.environ.get("DATABASE_PORT", "5432"),
+            "PORT": os.environ.get("DATABASE_PORT", str(port)),
         }
     }
 else:

@@ -1,0 +1,142 @@
+"""pytest in a process of its own, without the second that each takes to import what all import.
+
+The suite runs pytest about 700 times. A process that has imported pytest, Django and Celery, and
+nothing else, forks for each of these runs; what is forked goes on as ``python -m pytest`` does. No
+plugin is imported before, ours included, so that each run finds, rewrites and measures them anew.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import IO, Any
+
+import coverage
+import pytest
+
+_IMPORTED = (
+    "django.core.mail.backends.locmem", "django.core.management.commands.flush",
+    "django.core.management.commands.migrate", "django.core.servers.basehttp",
+    "django.db.backends.sqlite3.base", "django.db.migrations", "django.db.models", "django.forms",
+    "django.test", "celery", "celery.app.amqp", "celery.app.control", "celery.app.task",
+    "celery.app.trace", "celery.backends.base", "celery.canvas", "celery.concurrency.solo",
+    "celery.concurrency.thread", "celery.fixups.django", "celery.loaders.app", "celery.result",
+    "celery.signals", "celery.worker", "celery.worker.components", "celery.worker.consumer",
+    "celery.worker.control", "celery.worker.pidbox", "celery.worker.strategy", "kombu.pools",
+    "kombu.transport.virtual", "kombu.utils.json", "coverage.sqldata",
+)  # fmt: skip
+_MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+_OF_EACH_RUN = (*_MEASURED, "PYTEST_ADDOPTS", "PYTHONDONTWRITEBYTECODE")
+
+
+class ForkedRun:
+    """What `pytest.Pytester.run` needs of a `subprocess.Popen`."""
+
+    stdin = None
+
+    def __init__(self, answers: IO[bytes]) -> None:
+        self._answers = answers
+
+    def wait(self) -> int:
+        """The exit code, once it is over."""
+        return int(self._answers.readline())
+
+
+class ForkServer:
+    """The process that forks, as it is seen from the tests."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._answers = self._socket.makefile("rb")
+        env = {name: value for name, value in os.environ.items() if name not in _OF_EACH_RUN}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**env, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            )
+
+    def run(self, arguments: Sequence[str], stdout: IO[Any], stderr: IO[Any]) -> ForkedRun:
+        """Begin ``python -m pytest`` in the folder and the environment of now."""
+        path = filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")])  # as `Pytester.popen`
+        request = {
+            "arguments": [str(each) for each in arguments],
+            "folder": os.getcwd(),
+            "environment": {**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        }
+        files = [stdout.fileno(), stderr.fileno()]
+        socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], files)
+        return ForkedRun(self._answers)
+
+    def close(self) -> None:
+        """Let the process end."""
+        self._answers.close()
+        self._socket.close()
+        self._process.wait()
+
+
+def _serve(requests: socket.socket) -> None:
+    """Fork for each request, and answer with its exit code; a child returns from here."""
+    while True:
+        line, files, *_ = socket.recv_fds(requests, 1 << 16, 2)
+        while line and not line.endswith(b"\n"):
+            line += requests.recv(1 << 16)
+        if not line:
+            sys.exit()
+        pid = os.fork()
+        if not pid:
+            requests.close()
+            _become(json.loads(line), files)
+            return
+        for each in files:
+            os.close(each)
+        _, status = os.waitpid(pid, 0)
+        requests.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+
+
+def _become(request: dict[str, Any], files: Sequence[int]) -> None:
+    """Be what a fresh interpreter would be that was started with this."""
+    with open(os.devnull, "rb") as nothing:
+        for found, wanted in zip((nothing.fileno(), *files), (0, 1, 2), strict=True):
+            os.dup2(found, wanted)
+    for each in files:
+        os.close(each)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["pytest", *request["arguments"]]
+    sys.path[:1] = [request["folder"], *request["environment"]["PYTHONPATH"].split(os.pathsep)]
+    importlib.invalidate_caches()
+    if os.environ.keys() & set(_MEASURED):
+        coverage.process_startup()
+
+
+def _import_all() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as each of the runs would take them
+        with redirect_stdout(StringIO()):
+            pytest.main(["--version", "-c", os.devnull])  # which imports pytest's own plugins
+        for name in _IMPORTED:
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what is there now is not looked through by each run
+
+
+def main() -> int:
+    """Serve until there are no more requests; in a child, run pytest."""
+    _import_all()
+    _serve(socket.socket(fileno=int(sys.argv[1])))
+    return int(pytest.console_main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
