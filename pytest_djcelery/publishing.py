@@ -268,6 +268,7 @@ def _tapped_senders(tap: Tap) -> Iterator[None]:
                 if not in_memory(amqp.app):
                     with explained(amqp.app, name):
                         return send(producer, name, message, **options)
+                options["retry"] = False  # there is no connection that could be lost
                 if options.get("declare") is None and type(options.get("queue")) is Queue:
                     options["declare"] = declared.undeclared(producer.channel, options["queue"])
                 return send(producer, name, message, **options)

@@ -249,7 +249,7 @@ def test_a_broker_that_does_not_answer_is_named_in_bounded_time(
     project: Project, url: str, shown: str
 ) -> None:
     pytest.importorskip(url.partition(":")[0])
-    project.ini(f"djcelery_broker = {url}", "djcelery_timeout = 2")
+    project.ini(f"djcelery_broker = {url}", "djcelery_timeout = 8")
     result = project.run("""
         from time import monotonic
 
@@ -261,7 +261,7 @@ def test_a_broker_that_does_not_answer_is_named_in_bounded_time(
         def bounded():
             began = monotonic()
             yield
-            assert monotonic() - began < 2
+            assert monotonic() - began < 8
 
         def test_delay(celery_app, bounded):
             add.delay(1, 2)
