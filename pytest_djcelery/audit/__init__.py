@@ -1,0 +1,1 @@
+"""``--djcelery-audit``: what an existing suite hides. It watches, and changes nothing."""

@@ -1,0 +1,202 @@
+"""What an audit has found: by place and kind, with the tests that pass through it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, astuple, dataclass, field, fields
+from typing import Any
+
+from pytest_djcelery.audit.kinds import NAMES
+
+EXAMPLES = 3  # tests named for each finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where and what: two sightings with the same are one finding.
+
+    ``subject`` is what it is about: a task, a hook, a URL. Paths are relative to pytest's root.
+    """
+
+    kind: str
+    path: str
+    line: int
+    function: str
+    code: str  # the line itself, which a baseline knows it by when lines move
+    subject: str
+
+    def __str__(self) -> str:
+        if not self.path:
+            return "no line of the project"
+        return f"{self.path}:{self.line} in {self.function}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Sighting:
+    """What one test has shown of one place.
+
+    ``facts`` tell more: names and what is known by them. ``sure``: see `kinds.SURE`.
+    """
+
+    count: int = 0
+    facts: dict[str, set[str]] = field(default_factory=dict)
+    sure: bool = False
+
+    def add(self, facts: Mapping[str, str | None], *, sure: bool = False) -> None:
+        """See it once more."""
+        self.count += 1
+        self.sure |= sure
+        for name, value in facts.items():
+            if value:
+                self.facts.setdefault(name, set()).add(value)
+
+
+@dataclass(slots=True, kw_only=True)
+class Shown:
+    """What the events of one test show.
+
+    Attributes:
+        sightings: by place.
+        waiting: messages that no worker has taken yet, by id: where it would be seen that none did.
+        taken: ids of messages of earlier tests that a worker has taken meanwhile.
+        late: what the events show of earlier tests, whose tasks only ended now.
+    """
+
+    sightings: dict[Place, Sighting] = field(default_factory=dict)
+    waiting: dict[str, Place] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)
+    late: dict[str, dict[Place, Sighting]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A place, and what all tests together have shown of it."""
+
+    place: Place
+    count: int
+    tests: int
+    examples: tuple[str, ...]
+    facts: Mapping[str, tuple[str, ...]]
+    sure: bool
+
+    @property
+    def kind(self) -> str:
+        """The name of its kind."""
+        return self.place.kind
+
+    def as_json(self) -> dict[str, Any]:
+        """It as plain data."""
+        return {
+            **asdict(self.place),
+            "sure": self.sure,
+            "facts": {name: list(values) for name, values in self.facts.items()},
+            "count": self.count,
+            "tests": self.tests,
+            "examples": list(self.examples),
+        }
+
+
+class Findings:
+    """Collects what the tests show, whichever process they run in."""
+
+    def __init__(self) -> None:
+        self.tests = 0  # that were watched
+        self._seen: dict[Place, tuple[Sighting, dict[str, bool]]] = {}  # by test: whether sure
+        self._waiting: dict[str, tuple[str, Place]] = {}
+
+    def add(self, test: str, shown: Shown) -> None:
+        """Add what one test has shown."""
+        self.tests += 1
+        self._see(test, shown.sightings)
+        for earlier, sightings in shown.late.items():
+            self._see(earlier, sightings)
+        for task_id, place in shown.waiting.items():
+            self._waiting[task_id] = test, place
+        for task_id in shown.taken:
+            self._waiting.pop(task_id, None)
+
+    def _see(self, test: str, sightings: Mapping[Place, Sighting]) -> None:
+        for place, sighting in sightings.items():
+            known, tests = self._seen.setdefault(place, (Sighting(), {}))
+            known.count += sighting.count
+            known.sure |= sighting.sure
+            for name, values in sighting.facts.items():
+                known.facts.setdefault(name, set()).update(values)
+            tests[test] = tests.get(test, False) or sighting.sure
+
+    def ranked(self) -> list[Finding]:
+        """All findings, the worst first: by kind, certainty, number of tests, place."""
+        while self._waiting:
+            _, (test, place) = self._waiting.popitem()
+            self._see(test, {place: Sighting(count=1)})
+        return sorted(self._findings(), key=_rank)
+
+    def _findings(self) -> Iterator[Finding]:
+        for place, (seen, tests) in self._seen.items():
+            # The surest come first.
+            first = heapq.nsmallest(EXAMPLES, ((not sure, test) for test, sure in tests.items()))
+            yield Finding(
+                place=place,
+                count=seen.count,
+                tests=len(tests),
+                examples=tuple(test for _, test in first),
+                facts={name: tuple(sorted(values)) for name, values in sorted(seen.facts.items())},
+                sure=seen.sure,
+            )
+
+
+def _rank(finding: Finding) -> Any:
+    place = finding.place
+    return (
+        NAMES.index(finding.kind), not finding.sure, -finding.tests, place.path, place.line,
+        place.subject,
+    )  # fmt: skip
+
+
+def packed(shown: Shown) -> dict[str, Any]:
+    """What a test has shown as plain data, for the reports that xdist hands on."""
+    return {
+        "sightings": _packed(shown.sightings),
+        "waiting": [(task_id, astuple(place)) for task_id, place in shown.waiting.items()],
+        "taken": shown.taken,
+        "late": {test: _packed(sightings) for test, sightings in shown.late.items()},
+    }
+
+
+def unpacked(data: Mapping[str, Any]) -> Shown:
+    """The opposite of `packed`."""
+    return Shown(
+        sightings=_unpacked(data["sightings"]),
+        waiting={task_id: _place(values) for task_id, values in data["waiting"]},
+        taken=data["taken"],
+        late={test: _unpacked(each) for test, each in data["late"].items()},
+    )
+
+
+def _packed(sightings: Mapping[Place, Sighting]) -> list[dict[str, Any]]:
+    return [
+        {
+            "place": astuple(place),
+            "count": seen.count,
+            "facts": {name: sorted(values) for name, values in seen.facts.items()},
+            "sure": seen.sure,
+        }
+        for place, seen in sightings.items()
+    ]
+
+
+def _unpacked(data: Iterable[Mapping[str, Any]]) -> dict[Place, Sighting]:
+    return {
+        _place(each["place"]): Sighting(
+            count=each["count"],
+            facts={name: set(values) for name, values in each["facts"].items()},
+            sure=each["sure"],
+        )
+        for each in data
+    }
+
+
+def _place(values: Iterable[Any]) -> Place:
+    names = (field.name for field in fields(Place))
+    return Place(**dict(zip(names, values, strict=True)))

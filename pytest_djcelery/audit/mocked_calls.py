@@ -1,0 +1,231 @@
+"""What a call that reached a mock would have sent."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.arguments import is_lazy
+from pytest_djcelery.audit import originals
+from pytest_djcelery.audit.encoding import is_empty, is_of_the_test, parts
+from pytest_djcelery.audit.events import Sent
+from pytest_djcelery.audit.faults import fault_of
+
+if TYPE_CHECKING:
+    from pytest_djcelery.audit.watching import Watching
+
+SENDS_ON_COMMIT = ("delay_on_commit", "apply_async_on_commit")
+METHODS = ("delay", "apply_async", *SENDS_ON_COMMIT)
+SEND_TASK = "send_task"
+_APPLIES = ("apply_async", "apply_async_on_commit")  # they take the arguments as two
+_MOCKING = ("pytest_djcelery", "unittest", "mock")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a signature holds already."""
+
+    args: Any = ()
+    kwargs: Any = None
+    serializer: Any = None
+    immutable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call of a mock, or of what a test has put in the place of a function.
+
+    ``owner`` is a real task or app, or a class of Celery's; ``made`` is there where it is a
+    signature of the task, and not the task itself, whose method is called.
+    """
+
+    owner: Any
+    method: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    made: Made | None = None
+
+
+@dataclass(slots=True)
+class _Message:
+    """What the real method would have sent, as far as it is known."""
+
+    mocked: str
+    name: str = "a task"  # of a mock that stands for a method of every task
+    task: Any = None
+    app: Any = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    serializer: Any = None
+    fault: str | None = None
+
+
+class _RefusedError(Exception):
+    """Celery would not take the call."""
+
+
+class _UnknownError(Exception):
+    """What the arguments would be can't be told."""
+
+
+def sent(watching: Watching, call: Call) -> Sent:
+    """The message that the real method would have sent, whatever is wrong with it."""
+    message = _Message(mocked=call.method)
+    with watching.unharmed(), suppress(_UnknownError):
+        try:
+            if call.method == SEND_TASK:
+                _read_send_task(message, call)
+            else:
+                _read_send(message, call)
+            message.fault = fault_of(
+                message.task, message.args, message.kwargs, _serializer(message)
+            )
+        except _RefusedError as error:
+            message.fault = str(error)
+    return Sent(
+        task=message.name,
+        args=message.args,
+        kwargs=message.kwargs,
+        location=watching.caller(),
+        way="mock",
+        mocked=message.mocked,
+        fault=message.fault,
+    )
+
+
+def _read_send_task(message: _Message, call: Call) -> None:
+    owner, args = call.owner, call.args
+    if args and originals.is_app(args[0]):  # by autospec, with its ``self``
+        owner, args = args[0], args[1:]
+    name, given, named, message.serializer = _taken(send_task, args, call.kwargs)
+    if not issubclass(type(name), str):
+        raise _UnknownError
+    message.name = str.__str__(name)
+    message.app = originals.app_of(owner)
+    if message.app is not None:
+        message.task = message.app.tasks.get(message.name)
+    _fill(message, given, named, Made())
+
+
+def _read_send(message: _Message, call: Call) -> None:
+    subject, given, named = originals.task_of(call.owner), call.args, call.kwargs
+    if subject is None and given and _sends(given[0]):  # by autospec, with its ``self``
+        subject, given = given[0], given[1:]
+    elif subject is None:
+        subject = _sender()
+    made, of_signature = call.made, originals.is_signature_class(call.owner)
+    if originals.is_signature(subject):
+        message.name = dict.get(subject, "task", message.name)
+        with suppress(KeyError):  # a task that is not registered here
+            message.task = subject.type
+    elif subject is not None:
+        message.task, message.name = subject, subject.name
+    message.mocked = f"{message.name}{'.s()' if made or of_signature else ''}.{call.method}"
+    if of_signature:
+        made = _made(subject)
+    if call.method in _APPLIES:
+        given, named, message.serializer = _taken(apply_async, given, named)
+    _fill(message, given, named, made or Made())
+
+
+def _made(signature: Any) -> Made:
+    """What a signature holds. A workflow holds others, which aren't gone through."""
+    if type(signature) is not sys.modules["celery.canvas"].Signature:
+        raise _UnknownError
+    return Made(
+        args=signature["args"],
+        kwargs=signature["kwargs"],
+        serializer=signature["options"].get("serializer"),
+        immutable=signature["immutable"],
+    )
+
+
+def _fill(message: _Message, given: Any, named: Any, made: Made) -> None:
+    """Put the arguments together, as `Signature.apply_async` does."""
+    own, own_named = _positional(made.args), _by_keyword(made.kwargs)
+    if made.immutable:
+        message.args, message.kwargs = own, own_named
+    else:
+        message.args = _positional(given) + own
+        message.kwargs = {**own_named, **_by_keyword(named)}
+    if message.serializer is None:
+        message.serializer = made.serializer
+
+
+def _serializer(message: _Message) -> Any:
+    """The name of the serializer, where it is known: to read it loads no configuration."""
+    if message.serializer is not None:
+        return message.serializer
+    if message.task is not None:
+        return message.task.serializer or "json"
+    if message.app is not None and message.app.configured:
+        return message.app.conf.task_serializer
+    return None
+
+
+def _sends(value: Any) -> bool:
+    return originals.task_of(value) is not None or originals.is_signature(value)
+
+
+def _sender() -> Any:
+    """The task or signature whose own method has called the mock, such as `Task.delay`."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _module(frame).partition(".")[0] in _MOCKING:
+        frame = frame.f_back
+    if _module(frame) in ("celery.app.task", "celery.canvas") and frame.f_code.co_name in METHODS:
+        found = frame.f_locals.get("self")
+        return found if _sends(found) else None
+    return None
+
+
+def _module(frame: Any) -> str:
+    return str(frame.f_globals.get("__name__"))
+
+
+# Arguments, as Celery takes them --------------------------------------------------------
+
+
+def send_task(  # noqa: D103 - what is wrong with a call is told by its name
+    name: Any, args: Any = None, kwargs: Any = None, *_: Any, serializer: Any = None, **__: Any
+) -> tuple[Any, ...]:
+    return name, args, kwargs, serializer
+
+
+def apply_async(  # noqa: D103 - its signature is all there is to it
+    args: Any = None, kwargs: Any = None, *_: Any, serializer: Any = None, **__: Any
+) -> tuple[Any, ...]:
+    return args, kwargs, serializer
+
+
+def _taken(method: Callable[..., tuple[Any, ...]], args: Any, kwargs: Any) -> tuple[Any, ...]:
+    try:
+        return method(*args, **kwargs)
+    except TypeError as error:
+        raise _RefusedError(str(error)) from None
+
+
+def _positional(value: Any) -> tuple[Any, ...]:
+    """``args or ()``, as `Task.apply_async` takes it and `AMQP.as_task_v2` refuses it."""
+    if is_empty(value):
+        return ()
+    if issubclass(type(value), list | tuple):
+        return tuple(parts(value))
+    if is_of_the_test(value) or is_lazy(type(value)):
+        raise _UnknownError
+    raise _RefusedError("task args must be a list or tuple")
+
+
+def _by_keyword(value: Any) -> dict[str, Any]:
+    """``kwargs or {}``, as `Task.apply_async` takes it and `AMQP.as_task_v2` refuses it."""
+    if is_empty(value):
+        return {}
+    if issubclass(type(value), dict):
+        if not all(issubclass(type(name), str) for name in dict.keys(value)):
+            raise _RefusedError("keywords must be strings")
+        return dict(dict.items(value))
+    if is_of_the_test(value) or is_lazy(type(value)) or issubclass(type(value), Mapping):
+        raise _UnknownError
+    raise _RefusedError("task keyword arguments must be a mapping")

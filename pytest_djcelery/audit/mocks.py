@@ -1,0 +1,263 @@
+"""Hear the calls that reach a mock in place of ``delay``, ``apply_async`` and ``send_task``.
+
+What is replaced is seen where it is replaced: by `unittest.mock` (and its backport, and
+pytest-mock, which use it) and by pytest's `MonkeyPatch`. Mocks have no hook for their calls, so
+``_patch`` and ``CallableMixin._increment_mock_call`` (private) are wrapped, by functions that pass
+everything on; a mock's parent and what its parent calls it (private, too) tell what it stands for.
+Checked on Python 3.10 to 3.13 and pytest 8 and 9.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from inspect import ismethod
+from types import FrameType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_djcelery.audit import originals
+from pytest_djcelery.audit.encoding import is_mock
+from pytest_djcelery.audit.mocked_calls import (
+    METHODS,
+    SEND_TASK,
+    SENDS_ON_COMMIT,
+    Call,
+    Made,
+    sent,
+)
+from pytest_djcelery.patching import replaced
+from pytest_djcelery.transparent import transparent
+
+if TYPE_CHECKING:
+    from pytest_djcelery.audit.watching import Watching
+
+_SIGNATURES = ("s", "si")
+_RESULT = "()"  # what a call of a mock returns, as `unittest.mock` names it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandIn:
+    """What a mock stands for: what ``path`` leads to from a task, an app, a class or a module."""
+
+    owner: Any
+    path: tuple[str, ...] = ()
+
+
+_HOOK_RUNNER = StandIn(owner=None)
+
+
+class Mocks:
+    """The mocks that stand for tasks, and for `on_commit`, now."""
+
+    def __init__(self, watching: Watching) -> None:
+        self._watching = watching
+        # By the identity of the mock, or of a function's code; both are kept alive.
+        self._known: dict[int, tuple[Any, StandIn]] = {}
+        self._held: dict[int, list[int]] = {}  # those that a patcher has put in place
+
+    def replaced(self, holder: Any, owner: Any, name: str, original: Any) -> None:
+        """A patcher has put something else in an attribute's place."""
+        with self._watching.unharmed():
+            stands_for = _stands_for(owner, name, original)
+            if stands_for is None:
+                return
+            known = self._heard_there(owner, name, stands_for)
+            if known is not None:
+                self._known[id(known)] = known, stands_for
+                self._held.setdefault(id(holder), []).append(id(known))
+
+    def _heard_there(self, owner: Any, name: str, stands_for: StandIn) -> Any:
+        """What is there now, so that its calls are heard; ``None`` where they can't be."""
+        value = getattr(owner, name)
+        is_function = type(value) is FunctionType
+        mock = vars(value).get("mock") if is_function else value  # as autospec makes it
+        if is_mock(mock):
+            return mock
+        if stands_for is _HOOK_RUNNER and is_function:
+            return value.__code__  # found among the frames
+        if stands_for is not _HOOK_RUNNER and not stands_for.path:
+            return None  # what else stands for a whole task is not known
+        in_class = issubclass(type(owner), type)
+        if not callable(value) or (in_class and type(vars(owner).get(name)) is not FunctionType):
+            return None
+        overheard = _overheard(value, partial(self._heard, stands_for, ()))
+        setattr(owner, name, overheard)
+        return overheard
+
+    def restored(self, holder: Any) -> None:
+        """A patcher has put back what it found."""
+        for each in self._held.pop(id(holder), ()):
+            self._known.pop(each, None)
+
+    @property
+    def hook_runner(self) -> FrameType | None:
+        """What a test has in the place of `on_commit`, where it runs a hook in this thread."""
+        runners = {id(each) for each, known in list(self._known.values()) if known is _HOOK_RUNNER}
+        frame = sys._getframe(1) if runners else None
+        while frame is not None:
+            if id(frame.f_code) in runners or id(frame.f_locals.get("self")) in runners:
+                return frame
+            frame = frame.f_back
+        return None
+
+    def called(self, mock: Any, args: Any, kwargs: Any) -> None:
+        """A mock, any mock, is called."""
+        if not self._known:
+            return
+        with self._watching.unharmed():
+            line = [mock]  # and what has made it: ``task.s().delay`` is one of ``task``
+            names: list[str] = []
+            while id(line[-1]) not in self._known:
+                names.insert(0, vars(line[-1]).get("_mock_new_name"))
+                line.append(vars(line[-1]).get("_mock_new_parent"))
+                if line[-1] is None:
+                    return
+            _, known = self._known[id(line[-1])]
+            if known is not _HOOK_RUNNER and not _passes_on(mock):
+                stands_for = StandIn(owner=known.owner, path=(*known.path, *names))
+                self._heard(stands_for, line, args, kwargs)
+
+    def _heard(self, stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> None:
+        with self._watching.unharmed():
+            call = _call(stands_for, line, args, kwargs)
+            if call is None:
+                return
+            message = sent(self._watching, call)
+            if call.method in SENDS_ON_COMMIT:
+                self._watching.journal.append(message)
+            else:
+                self._watching.judged(message)
+
+
+def _overheard(function: Callable[..., Any], heard: Callable[[Any, Any], None]) -> Any:
+    """A function in the place of another, which is heard as it is called.
+
+    `sys.monitoring` would hear it where it is, but tells the parameters and not the call: neither
+    which were given by name, nor by default, nor which of two tasks one function stands for.
+    """
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        heard(args, kwargs)
+        return function(*args, **kwargs)
+
+    return transparent(function, called)
+
+
+def _stands_for(owner: Any, name: str, original: Any) -> StandIn | None:
+    """What a mock stands for that has taken the place of an attribute."""
+    if originals.is_on_commit(owner, name, original):
+        return _HOOK_RUNNER
+    if _sends(owner, name) or (name in _SIGNATURES and originals.may_be_task(owner)):
+        return StandIn(owner=owner, path=(name,))
+    if (
+        originals.may_be_task(original)
+        or originals.may_be_app(original)
+        or issubclass(type(original), ModuleType)
+    ):
+        return StandIn(owner=original)
+    return None
+
+
+def _sends(owner: Any, name: str) -> bool:
+    """Whether an attribute of something is one of the methods that send."""
+    if name == SEND_TASK:
+        return originals.may_be_app(owner) or originals.is_app_class(owner)
+    return name in METHODS and (
+        originals.may_be_task(owner)
+        or originals.is_task_class(owner)
+        or originals.is_signature_class(owner)
+    )
+
+
+def _call(stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> Call | None:
+    """The call of something that sends; ``line`` is the mock, what has made it, and so on."""
+    owner, path = stands_for.owner, stands_for.path
+    while issubclass(type(owner), ModuleType) and path:
+        owner, path = vars(owner).get(path[0]), path[1:]
+    if len(path) == 1 and _sends(owner, path[0]):
+        return Call(owner=owner, method=path[0], args=args, kwargs=kwargs)
+    if (
+        len(path) == 3  # noqa: PLR2004 - ``s``, its result, and a method of that
+        and path[0] in _SIGNATURES
+        and path[1] == _RESULT
+        and originals.may_be_task(owner)
+        and path[2] in METHODS
+    ):
+        # Of several signatures it is the last: they are one mock.
+        given = line[2].call_args
+        made = Made(args=given.args, kwargs=given.kwargs, immutable=path[0] == "si")
+        return Call(owner=owner, method=path[2], args=args, kwargs=kwargs, made=made)
+    return None
+
+
+def _passes_on(mock: Any) -> bool:
+    """Whether a mock only watches: ``wraps=``, or pytest-mock's ``spy``. What it calls is heard."""
+    if vars(mock).get("_mock_wraps") is not None:
+        return True
+    effect = mock.side_effect
+    spied = vars(effect).get("__wrapped__") if type(effect) is FunctionType else None
+    return (
+        ismethod(spied)
+        and spied.__name__ in METHODS
+        and originals.task_of(spied.__self__) is not None
+    )
+
+
+@contextmanager
+def _library_heard(mocks: Mocks, name: str) -> Iterator[None]:
+    """Hear the patchers and the calls of a mock library."""
+    module = sys.modules[name]
+    enter, leave = vars(module._patch)["__enter__"], vars(module._patch)["__exit__"]
+    increment = vars(module.CallableMixin)["_increment_mock_call"]
+
+    def __enter__(patcher: Any) -> Any:  # noqa: N807 - stands in for it
+        __tracebackhide__ = True
+        value = enter(patcher)
+        mocks.replaced(patcher, patcher.target, patcher.attribute, patcher.temp_original)
+        return value
+
+    def __exit__(patcher: Any, *exc_info: object) -> Any:  # noqa: N807 - stands in for it
+        __tracebackhide__ = True
+        mocks.restored(patcher)
+        return leave(patcher, *exc_info)
+
+    def _increment_mock_call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        mocks.called(self, args, kwargs)
+        return increment(self, *args, **kwargs)
+
+    with (
+        replaced(module._patch, __enter__=__enter__, __exit__=__exit__),
+        replaced(module.CallableMixin, _increment_mock_call=_increment_mock_call),
+    ):
+        yield
+
+
+@contextmanager
+def monkeypatches_heard(mocks: Mocks) -> Iterator[None]:
+    """Hear what pytest's `MonkeyPatch` puts in the place of something; its list is private."""
+    put, undo = vars(pytest.MonkeyPatch)["setattr"], vars(pytest.MonkeyPatch)["undo"]
+
+    def setattr(self: pytest.MonkeyPatch, *args: Any, **kwargs: Any) -> None:  # noqa: A001 - stands in for it
+        __tracebackhide__ = True
+        put(self, *args, **kwargs)
+        mocks.replaced(self, *self._setattr[-1])
+
+    def undone(self: pytest.MonkeyPatch) -> None:
+        __tracebackhide__ = True
+        mocks.restored(self)
+        undo(self)
+
+    with replaced(pytest.MonkeyPatch, setattr=setattr, undo=undone):
+        yield
+
+
+def ears(mocks: Mocks) -> dict[str, Callable[[], Any]]:
+    """What to hear once a module is there."""
+    return {name: partial(_library_heard, mocks, name) for name in ("unittest.mock", "mock.mock")}

@@ -1,0 +1,203 @@
+"""The report as one self-contained HTML page, which asks the network for nothing.
+
+All of it can be read without JavaScript: the script sorts and filters the rows that are there.
+What the project under test has brought (paths, lines of code, URLs, texts of errors) is escaped,
+and none of it stands in the script.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from pytest_djcelery.audit.kinds import SURE
+
+#: `code` in the texts of facts, and names in the texts of kinds, which have no marks.
+_MARKED = re.compile(r"`([^`]+)`")
+_NAME = re.compile(r"--\w[\w-]*|(?:assert )?\b\w+_\w+(?:\.\w+\(\))?(?: ==? (?:\[.*?\](?!\w)|\w+))?")
+
+
+def page(report: dict[str, Any]) -> str:
+    """Return the page.
+
+    Args:
+        report: as `files.as_json` returns it.
+    """
+    style, script = _part("page.css"), _part("page.js")
+    return Template(_part("page.html")).substitute(
+        title=escape(_headline(report)),
+        style=style,
+        style_hash=_hash(style),
+        script=script,
+        script_hash=_hash(script),
+        figures=_figures(report) if report["findings"] else "",
+        troubles="\n".join(map(_trouble, report["troubles"])),
+        main=_findings(report) if report["findings"] else _clean(report),
+    )
+
+
+def _part(name: str) -> str:
+    return files(__package__).joinpath(f"page_parts/{name}").read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """What a Content-Security-Policy knows a style or a script by."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _headline(report: dict[str, Any]) -> str:
+    return f"{_number(len(report['findings']), 'finding')} in {_number(report['tests'], 'test')}"
+
+
+def _figures(report: dict[str, Any]) -> str:
+    new = [each for each in report["findings"] if not each["known"]]
+    figures = {
+        "tests watched": report["tests"],
+        "findings": len(new),
+        "of them sure": sum(each["sure"] for each in new),
+        "known before": len(report["findings"]) - len(new),
+    }
+    listed = "\n".join(
+        f"<div><dt>{name}</dt><dd>{count:,}</dd></div>" for name, count in figures.items()
+    )
+    return (
+        f'<dl class="figures">\n{listed}\n</dl>\n'
+        '<p class="jump"><a href="#findings">To the findings</a></p>'
+    )
+
+
+def _trouble(text: str) -> str:
+    return (
+        '<p class="trouble">The audit itself failed, and may have missed something: '
+        f"<code>{_breakable(text)}</code></p>"
+    )
+
+
+def _clean(report: dict[str, Any]) -> str:
+    line = "No test was watched, so there is nothing to tell."
+    if report["tests"]:
+        line = f"{_number(report['tests'], 'test')} watched, and nothing found: well done."
+    return f'<p class="clean">{line}</p>\n{_absent(report["kinds"])}'
+
+
+def _absent(kinds: list[dict[str, str]]) -> str:
+    """Name the kinds of which there is nothing, so that it's known what was looked for."""
+    if not kinds:
+        return ""
+    titles = "; ".join(escape(kind["title"]) for kind in kinds)
+    return f'<p class="absent">Looked for, and not found: {titles}.</p>'
+
+
+def _findings(report: dict[str, Any]) -> str:
+    findings = report["findings"]
+    places = Counter(each["kind"] for each in findings)
+    sure = Counter(each["kind"] for each in findings if each["sure"])
+    known = Counter(each["kind"] for each in findings if each["known"])
+    found = [kind for kind in report["kinds"] if places[kind["name"]]]
+    titles = {kind["name"]: escape(kind["title"]) for kind in found}
+    return Template(_part("findings.html")).substitute(
+        kinds="\n".join(
+            _kind(kind, *(each[kind["name"]] for each in (places, sure, known))) for kind in found
+        ),
+        absent=_absent([kind for kind in report["kinds"] if not places[kind["name"]]]),
+        legend=_legend(sure=bool(sure), known=bool(known)),
+        options="".join(
+            f'<option value="{escape(name)}">{title} ({places[name]:,})</option>'
+            for name, title in titles.items()
+        ),
+        known_hidden="" if known else "hidden",
+        rows="\n".join(_row(rank, each, titles) for rank, each in enumerate(findings, 1)),
+    )
+
+
+def _kind(kind: dict[str, str], places: int, sure: int, known: int) -> str:
+    counts = _number(places, "place")
+    counts += f", {sure:,} sure" if sure else ""
+    counts += f", {known:,} known before" if known else ""
+    return (
+        f"<li><h3>{escape(kind['title'])}</h3>"
+        f'<p class="counts">{counts} · <code>{escape(kind["name"])}</code></p>'
+        f"<p>{escape(kind['why'])}</p>"
+        f'<p class="remedy">{_NAME.sub(_as_code, escape(kind["remedy"]))}</p>'
+        f'<button type="button" data-kind="{escape(kind["name"])}" hidden>Show only these</button>'
+        "</li>"
+    )
+
+
+_SURE = '<strong class="mark sure">sure</strong>'
+_KNOWN = '<span class="mark">known before</span>'
+
+
+def _legend(*, sure: bool, known: bool) -> str:
+    """Explain the marks that are on the page."""
+    texts = []
+    if sure:
+        texts.append(f"{_SURE}: {SURE}. Begin with these.")
+    if known:
+        texts.append(f"{_KNOWN} stands in the baseline, and comes last.")
+    return f'<p class="legend">{" ".join(texts)}</p>' if texts else ""
+
+
+def _row(rank: int, finding: dict[str, Any], titles: dict[str, str]) -> str:
+    marks = (f" {_SURE}" if finding["sure"] else "") + (f" {_KNOWN}" if finding["known"] else "")
+    known = ' class="known"' if finding["known"] else ""
+    return (
+        f'<tr role="row"{known} data-kind="{escape(finding["kind"])}">'
+        f'<td role="cell" class="rank"><data value="{rank}">{rank:,}</data></td>'
+        f'<td role="cell" class="kind"><span>{titles[finding["kind"]]}</span>{marks}</td>'
+        f'<th role="rowheader" scope="row" class="where">{_where(finding)}</th>'
+        f'<td role="cell" class="what">{_what(finding)}</td>'
+        f"{_count('tests', finding['tests'])}{_count('times', finding['count'])}</tr>"
+    )
+
+
+def _count(name: str, count: int) -> str:
+    return f'<td role="cell" class="number {name}"><data value="{count}">{count:,}</data></td>'
+
+
+def _where(finding: dict[str, Any]) -> str:
+    if not finding["path"]:
+        return '<span class="place">no line of the project</span>'
+    place = _breakable(f"{finding['path']}:{finding['line']}")
+    code = f"<pre><code>{escape(finding['code'])}</code></pre>" if finding["code"] else ""
+    function = escape(finding["function"])
+    return f'<span class="place">{place}</span> <span class="in">in {function}</span>{code}'
+
+
+def _what(finding: dict[str, Any]) -> str:
+    facts = [_fact(name, map(_text, values)) for name, values in finding["facts"].items()]
+    tests = [_breakable(each) for each in finding["examples"]]
+    if more := finding["tests"] - len(tests):
+        tests.append(f"and {more:,} more")
+    facts.append(_fact("test" if finding["tests"] == 1 else "tests", tests))
+    subject = _breakable(finding["subject"])
+    return f'<code class="subject">{subject}</code><dl class="facts">{"".join(facts)}</dl>'
+
+
+def _fact(name: str, values: Iterable[str]) -> str:
+    texts = "".join(f"<dd>{value}</dd>" for value in values)
+    return f"<div><dt>{escape(name)}</dt>{texts}</div>"
+
+
+def _text(fact: str) -> str:
+    return _MARKED.sub(_as_code, _breakable(fact))
+
+
+def _as_code(match: re.Match[str]) -> str:
+    return f"<code>{match[match.lastindex or 0]}</code>"
+
+
+def _breakable(text: str) -> str:
+    """Escape a path or a dotted name, and let a line break behind what divides it."""
+    return escape(text).replace("/", "/<wbr>").replace(".", ".<wbr>").replace("::", "::<wbr>")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

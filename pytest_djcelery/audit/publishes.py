@@ -1,0 +1,178 @@
+"""Hear what is published, run and looked at, by Celery's own signals where it has one.
+
+Eager calls have none, so `Task.apply`, in which all of them end, is wrapped: by a function that
+passes everything on as it came. Checked on Celery 5.4 to 5.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery import locations
+from pytest_djcelery.audit.events import Sent, Taken
+from pytest_djcelery.journal import Ended, Looked
+from pytest_djcelery.patching import replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pytest_djcelery.audit.watching import Watching
+
+# What keeps Celery going, and is no work of the project's; of `celery.app.builtins`, and the ping
+# of `celery.contrib.testing`.
+_UPKEEP = frozenset(
+    f"celery.{name}" for name in ("accumulate", "backend_cleanup", "chord_unlock", "ping")
+)
+_MAPS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
+
+
+@contextmanager
+def signals_heard(watching: Watching) -> Iterator[None]:
+    """Hear messages that leave for a broker, and what workers of this process make of them."""
+    from celery import signals
+
+    from pytest_djcelery.signals import signals_connected
+
+    def about_to_publish(sender: str, body: Any, headers: Any, **_: Any) -> None:
+        with watching.unharmed():
+            if not watching.quiet and sender not in _UPKEEP:
+                watching.judge(_message(watching, sender, body, headers))
+
+    def published(sender: str, body: Any, headers: Any, **_: Any) -> None:
+        with watching.unharmed():
+            if not watching.quiet and sender not in _UPKEEP:
+                watching.append(_message(watching, sender, body, headers))
+
+    def received(request: Any, **_: Any) -> None:
+        watching.append(Taken(task_id=request.id))
+
+    def started(task_id: str, **_: Any) -> None:
+        watching.append(Taken(task_id=task_id))
+
+    with ExitStack() as stack:
+        stack.enter_context(signals_connected(watching))
+        for signal, receiver in (
+            (signals.task_received, received),
+            (signals.task_prerun, started),
+            (signals.before_task_publish, about_to_publish),
+            (signals.after_task_publish, published),
+        ):
+            signal.connect(receiver, weak=False, dispatch_uid=watching)
+            stack.callback(signal.disconnect, dispatch_uid=watching)
+        yield
+
+
+def _message(watching: Watching, name: str, body: Any, headers: Any) -> Sent:
+    if isinstance(body, tuple):
+        args, kwargs, task_id = body[0], body[1], headers.get("id")
+    else:  # the first protocol keeps everything in the body
+        args, kwargs, task_id = body["args"], body["kwargs"], body["id"]
+    task, args, kwargs = _mapped(name, args, kwargs)
+    return Sent(
+        task=task,
+        args=args,
+        kwargs=kwargs,
+        id=task_id,
+        location=watching.caller(),
+        way="broker",
+    )
+
+
+def _mapped(name: str, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
+    """The task that `Task.map`, ``starmap`` and ``chunks`` call, with all values of each argument.
+
+    Celery has tasks of its own for them (`celery.app.builtins`); checked on Celery 5.4 to 5.7.
+    """
+    task, items = kwargs.get("task"), kwargs.get("it")
+    if name not in _MAPS or not isinstance(task, dict) or not isinstance(items, list | tuple):
+        return name, args, kwargs
+    if name == "celery.map":
+        return task["task"], (items,), {}
+    calls = [each for each in items if isinstance(each, list | tuple)]
+    return task["task"], tuple(zip_longest(*calls)), {}
+
+
+@contextmanager
+def eager_runs_heard(watching: Watching) -> Iterator[None]:
+    """Hear eager runs, those that stand for a publish and those of a test's own ``apply()``."""
+    from celery.app.task import Task
+
+    original = vars(Task)["apply"]
+
+    def apply(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        if watching.quiet:
+            return original(self, *args, **kwargs)
+        with watching.unharmed():
+            frame = locations.publishing_frame()
+            if frame is not None and self.name not in _UPKEEP:
+                task, given, named = _mapped(
+                    self.name,
+                    _argument(args, kwargs, 0, "args") or (),
+                    _argument(args, kwargs, 1, "kwargs") or {},
+                )
+                sent = Sent(
+                    task=task,
+                    args=given,
+                    kwargs=named,
+                    location=watching.caller(frame),
+                    way="eager",
+                )
+                if locations.passes_by(frame, self):
+                    watching.journal.append(sent)
+                else:
+                    watching.judged(sent)
+        since = len(watching.journal)
+        with watching.eager_task():
+            try:
+                return original(self, *args, **kwargs)
+            except BaseException:
+                # Who called it has been told of what failed.
+                for ended in list(watching.journal.events(Ended, since)):
+                    if ended.eager:
+                        watching.append(Looked(task_id=ended.task_id))
+                raise
+
+    with replaced(Task, apply=apply):
+        yield
+
+
+def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
+    return args[place] if len(args) > place else kwargs.get(name)
+
+
+@contextmanager
+def results_heard(watching: Watching) -> Iterator[None]:
+    """Hear which outcomes a test has read."""
+    from pytest_djcelery.waiting import watched_results
+
+    with watched_results(_Looks(watching)):
+        yield
+
+
+class _Looks:
+    """What `watched_results` asks of the waits of a test: here nothing is brought about."""
+
+    def __init__(self, watching: Watching) -> None:
+        self._watching = watching
+
+    def before(self, results: Iterable[Any]) -> None:
+        """Let Celery wait."""
+
+    def looked(self, task_ids: Iterable[str]) -> None:
+        """Note what the test has read."""
+        with self._watching.unharmed():
+            if not self._watching.quiet:
+                for task_id in task_ids:
+                    self._watching.append(Looked(task_id=task_id))
+
+
+#: What to hear once a module is there.
+EARS: dict[str, Callable[[Watching], Any]] = {
+    "celery.signals": signals_heard,
+    "celery.app.task": eager_runs_heard,
+    "celery.result": results_heard,
+}

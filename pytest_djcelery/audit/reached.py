@@ -1,0 +1,136 @@
+"""Hear which brokers and result backends outside this process are really reached.
+
+Neither kombu nor Celery has a signal for it. ``Connection._establish_connection`` (private) and
+``Producer.publish`` of kombu, ``Backend.store_result`` and ``Backend.get_task_meta`` of Celery and
+``AbstractConnection.connect`` of redis are wrapped, by functions that pass everything on. Checked
+on kombu 5.4 to 5.7, Celery 5.4 to 5.7 and redis 5 to 7.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.audit.events import Reached
+from pytest_djcelery.patching import replaced
+
+if TYPE_CHECKING:
+    from pytest_djcelery.audit.watching import Watching
+
+_INSIDE = ("memory", "djcelery", "pyro")  # transports that end in this process
+# Django isolates the first; the others are of a test that uses the plugin.
+_ISOLATED = ("django_celery_results", "pytest_djcelery")
+_IN_MEMORY = ("sqlite://", "sqlite:///:memory:", "memory", "cache+memory")
+
+
+@contextmanager
+def connections_heard(watching: Watching) -> Iterator[None]:
+    """Hear the connections that are made to a broker."""
+    from kombu.connection import Connection
+
+    def heard(connection: Any, _: Any) -> None:
+        _broker_reached(watching, connection)
+
+    with _after(watching, Connection, "_establish_connection", heard):
+        yield
+
+
+@contextmanager
+def producers_heard(watching: Watching) -> Iterator[None]:
+    """Hear messages over connections that were made before."""
+    from kombu.messaging import Producer
+
+    def heard(producer: Any, _: Any) -> None:
+        _broker_reached(watching, producer.connection)
+
+    with _after(watching, Producer, "publish", heard):
+        yield
+
+
+def _broker_reached(watching: Watching, connection: Any) -> None:
+    if connection is not None and connection.transport.driver_type not in _INSIDE:
+        _reached(watching, "broker", connection.as_uri(include_password=True))
+
+
+@contextmanager
+def backends_heard(watching: Watching) -> Iterator[None]:
+    """Hear results that are stored or read."""
+    from celery.backends.base import Backend
+
+    def heard(backend: Any, _: Any) -> None:
+        _backend_reached(watching, backend)
+
+    with (
+        _after(watching, Backend, "store_result", heard),
+        _after(watching, Backend, "get_task_meta", heard),
+    ):
+        yield
+
+
+@contextmanager
+def redis_heard(watching: Watching) -> Iterator[None]:
+    """Hear connections that a result backend makes as soon as a task is sent."""
+    from redis.connection import AbstractConnection
+
+    def heard(_: Any, frame: FrameType) -> None:
+        backend = _calling_backend(frame)
+        if backend is not None:
+            _backend_reached(watching, backend)
+
+    with _after(watching, AbstractConnection, "connect", heard):
+        yield
+
+
+def _calling_backend(frame: FrameType | None) -> Any:
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "celery.backends.redis":
+            owner = frame.f_locals.get("self")
+            return getattr(owner, "backend", owner)
+        frame = frame.f_back
+    return None
+
+
+def _backend_reached(watching: Watching, backend: Any) -> None:
+    if type(backend).__module__.startswith(_ISOLATED) or backend.as_uri() in ("", "disabled://"):
+        return
+    address = str(backend.as_uri())
+    if not address.startswith(_IN_MEMORY) and type(backend).__name__ != "DisabledBackend":
+        _reached(watching, "result backend", address)
+
+
+def _reached(watching: Watching, what: Any, url: str) -> None:
+    from kombu.utils.url import maybe_sanitize_url
+
+    url = maybe_sanitize_url(url)
+    watching.append(Reached(what=what, url=url, location=watching.caller()))
+
+
+@contextmanager
+def _after(
+    watching: Watching, owner: Any, name: str, heard: Callable[[Any, FrameType], None]
+) -> Iterator[None]:
+    """Call ``heard`` with the object and the calling frame once a method has returned."""
+    method = vars(owner)[name]
+
+    def passed_on(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        returned = method(self, *args, **kwargs)
+        with watching.unharmed():
+            if not watching.quiet:
+                heard(self, sys._getframe(1))
+        return returned
+
+    with replaced(owner, **{name: passed_on}):
+        yield
+
+
+#: What to hear once a module is there.
+EARS: dict[str, Callable[[Watching], Any]] = {
+    "kombu.connection": connections_heard,
+    "kombu.messaging": producers_heard,
+    "celery.backends.base": backends_heard,
+    "redis.connection": redis_heard,
+}
