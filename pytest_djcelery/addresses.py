@@ -13,6 +13,8 @@ SCHEME = "djcelery"
 _PREFIX = f"{SCHEME}:"
 TRANSPORT = "pytest_djcelery.transport:Transport"
 BACKEND = "pytest_djcelery.backend:MemoryBackend"
+LENIENT_BACKEND = "pytest_djcelery.backend:LenientMemoryBackend"
+BACKENDS = (BACKEND, LENIENT_BACKEND)
 FOLDER_BACKEND = "pytest_djcelery.backend:FolderBackend"
 
 

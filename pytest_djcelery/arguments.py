@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+FINE: Final = object()  # of a value: no part of it is at fault
 
 
 def explain_unserializable(error: Exception, task: str, body: Any, serializer: str) -> None:
     """Add to an ``EncodeError`` the arguments at fault and the remedy."""
     args, kwargs, _ = body
-    culprits = [
-        *_culprits(
-            serializer, ((f"argument {place + 1}", value) for place, value in enumerate(args))
-        ),
-        *_culprits(serializer, ((f"argument {name!r}", value) for name, value in kwargs.items())),
-    ]
     lines = [f"{task} was not sent: the {serializer!r} serializer can't encode its arguments."]
-    for place, value in culprits:
-        lines.append(f"  {place}: {_short(value)} (a {type(value).__qualname__}); {_remedy(value)}")
+    for place, argument in named(args, kwargs):
+        value = culprit(argument, serializer)
+        if value is FINE:
+            continue
+        lines.append(f"  {place}: {_short(value)} (a {type(value).__qualname__}); {remedy(value)}")
     note = "\n".join(lines)
     if sys.version_info >= (3, 11):
         error.add_note(note)
@@ -26,19 +25,26 @@ def explain_unserializable(error: Exception, task: str, body: Any, serializer: s
     error.args = (f"{error}\n{note}", *error.args[1:])
 
 
-def _culprits(serializer: str, named: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+def named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each argument with words that say which it is."""
+    yield from ((f"argument {place + 1}", value) for place, value in enumerate(args))
+    yield from ((f"argument {name!r}", value) for name, value in kwargs.items())
+
+
+def culprit(value: Any, serializer: str, around: tuple[int, ...] = ()) -> Any:
+    """The innermost part of a value that a serializer can't encode, or `FINE`.
+
+    It is encoded to find out, so it has to be one that may be: its own code runs.
+    """
     from kombu import serialization
     from kombu.exceptions import EncodeError
 
-    for name, value in named:
-        try:
-            serialization.dumps(value, serializer)
-        except EncodeError:
-            yield name, _innermost(value, serializer)
-
-
-def _innermost(value: Any, serializer: str) -> Any:
-    """The part of a container that is at fault, where it is one part."""
+    try:
+        serialization.dumps(value, serializer)
+    except EncodeError:
+        pass
+    else:
+        return FINE
     parts = (
         value.values()
         if isinstance(value, Mapping)
@@ -46,22 +52,51 @@ def _innermost(value: Any, serializer: str) -> Any:
         if isinstance(value, list | tuple)
         else ()
     )
-    for _, part in _culprits(serializer, (("", part) for part in parts)):
-        return part
+    around = (*around, id(value))
+    for part in parts:
+        # What contains itself is at fault as a whole.
+        found = FINE if id(part) in around else culprit(part, serializer, around)
+        if found is not FINE:
+            return found
     return value
 
 
-def _remedy(value: Any) -> str:
-    if hasattr(value, "_meta") and hasattr(value, "pk"):
-        name = type(value).__name__
+def remedy(value: Any) -> str:
+    """What to send instead of a value that can't be encoded.
+
+    Told by its type: to ask a value for its attributes may run a query, or anything else.
+    """
+    kind = type(unwrapped(value))
+    if hasattr(kind, "_meta") and hasattr(kind, "pk"):
+        name = kind.__name__
         return f"send its primary key ({name.lower()}.pk) and fetch the {name} in the task"
-    if isinstance(value, set | frozenset):
+    if is_lazy(kind):
+        return "send plain data of what it stands for, such as its primary key"
+    if issubclass(kind, set | frozenset):
         return "send a list"
-    if isinstance(value, bytes):
+    if issubclass(kind, bytes):
         return "send text, or set serializer='pickle' and accept it"
-    if hasattr(value, "query") and hasattr(value, "model"):
+    if hasattr(kind, "query") and hasattr(kind, "as_manager"):
         return "send a list of primary keys"
     return "send plain data (numbers, text, lists, dicts, dates)"
+
+
+def is_lazy(kind: type) -> bool:
+    """Whether values of a type are lazy objects of Django's, such as ``request.user``."""
+    functional = sys.modules.get("django.utils.functional")
+    return functional is not None and issubclass(kind, functional.LazyObject)
+
+
+def unwrapped(value: Any) -> Any:
+    """What a lazy object of Django's stands for, where that is made already.
+
+    ``_wrapped`` and ``empty`` are private; checked on Django 4.2, 5.2, 6.0 and 6.1.
+    """
+    if is_lazy(type(value)):
+        made = object.__getattribute__(value, "_wrapped")
+        if made is not sys.modules["django.utils.functional"].empty:
+            return made
+    return value
 
 
 def _short(value: Any) -> str:

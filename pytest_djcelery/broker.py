@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import count
+from datetime import datetime, timezone
+from itertools import chain, count
 from queue import Empty
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
@@ -23,21 +24,37 @@ if TYPE_CHECKING:
     from pytest_djcelery.transport import Transport
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """A message in a queue: the highest priority first, then the oldest; no two are as old."""
 
     rank: int
     order: int
     message: dict[str, Any]
+    put_at: datetime
     expires_at: float | None
+
+    @property
+    def turn(self) -> tuple[datetime, int]:
+        """When it came, among the messages of all queues."""
+        return self.put_at, self.order
 
 
 @dataclass(slots=True)
 class _Queue:
-    ready: list[_Ready] = field(default_factory=list)
+    """Its messages, in two heaps: a worker holds those with an ETA apart from the others."""
+
+    plain: list[Ready] = field(default_factory=list)
+    timed: list[Ready] = field(default_factory=list)
     auto_delete: bool = False
     ttl: float | None = None  # seconds
     consumers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.plain) + len(self.timed)
+
+    def clear(self) -> None:
+        self.plain.clear()
+        self.timed.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +72,9 @@ class Broker:
     def __init__(self) -> None:
         self.state = virtual.BrokerState()
         self.queues: dict[str, _Queue] = {}
-        self.changed = threading.Condition(threading.RLock())
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self._waiting = 0  # how many readers do
         self.transports: WeakSet[Transport] = WeakSet()
         self.version = 0
         self.on_delivered: Callable[[], None] = _nothing  # a reader is done, or found nothing
@@ -65,13 +84,22 @@ class Broker:
 
     def notify(self) -> None:
         """Wake every reader."""
-        with self.changed:
+        with self.lock:
             self.version += 1
-            self.changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
+
+    def wait(self, seconds: float | None) -> None:
+        """Sleep until there is something new to read; whoever calls has the lock."""
+        self._waiting += 1
+        try:
+            self._changed.wait(seconds)
+        finally:
+            self._waiting -= 1
 
     def declare(self, name: str, *, auto_delete: bool = False, ttl: float | None = None) -> _Queue:
         """The queue ``name``, made if it is missing."""
-        with self.changed:
+        with self.lock:
             queue = self.queues.get(name)
             if queue is None:
                 queue = self.queues[name] = _Queue(auto_delete=auto_delete, ttl=ttl)
@@ -88,86 +116,98 @@ class Broker:
                 "delivery_info": dict(properties["delivery_info"]),
             },
         }
-        with self.changed:
+        with self.lock:
             queue = self.declare(name)
-            order = next(self._restored_order if first else self._order)
-            heapq.heappush(
-                queue.ready,
-                _Ready(-_priority(message), order, message, _expiry(message, queue.ttl)),
+            ready = Ready(
+                rank=-_priority(message),
+                order=next(self._restored_order if first else self._order),
+                message=message,
+                put_at=datetime.now(timezone.utc),
+                expires_at=_expiry(message, queue.ttl),
             )
+            heapq.heappush(queue.timed if _has_eta(message) else queue.plain, ready)
             self.notify()
 
     def get(self, name: str) -> dict[str, Any]:
         """Take the next message; `queue.Empty` when there is none."""
-        with self.changed:
-            if self._head(name) is None:
-                raise Empty
-            return heapq.heappop(self.queues[name].ready).message
+        with self.lock:
+            queue = self.queues.get(name) or _Queue()
+            plain, timed = _head(queue.plain), _head(queue.timed)
+            first = timed is None or (plain is not None and plain < timed)
+            return _take(queue.plain if first else queue.timed)
 
-    def oldest(self, takes: Callable[[str], bool]) -> str | None:
-        """The queue, of those that ``takes`` names, whose next message came before the others'."""
-        with self.changed:
-            heads = [
-                (head.order, name)
-                for name in self.queues
-                if (head := self._head(name)) is not None and takes(name)
-            ]
-        return min(heads)[1] if heads else None
+    def get_timed(self, name: str) -> dict[str, Any]:
+        """Take the next message with an ETA; `queue.Empty` when there is none."""
+        with self.lock:
+            return _take(self.queues[name].timed)
 
-    def peek(self, name: str) -> dict[str, Any]:
-        """The next message of a queue, left where it is."""
-        with self.changed:
-            return self.queues[name].ready[0].message
+    def oldest(
+        self, takes: Callable[[str], bool], *, timed: bool = False
+    ) -> tuple[str, Ready] | None:
+        """The queue whose next message came before the others', and that message, left there.
 
-    def ready(self, takes: Callable[[str], bool]) -> list[tuple[str, dict[str, Any]]]:
-        """Queue and message of all that is ready, in the order in which `oldest` takes them."""
-        with self.changed:
-            queues = {
-                name: sorted(queue.ready, reverse=True)
+        Args:
+            takes: which queues are meant.
+            timed: of the messages with an ETA, or of the others.
+        """
+        with self.lock:
+            heaps = [
+                (name, heap)
                 for name, queue in self.queues.items()
-                if takes(name) and self._head(name) is not None
-            }
+                if (heap := queue.timed if timed else queue.plain) and takes(name)
+            ]
+            heads = [(name, head) for name, heap in heaps if (head := _head(heap)) is not None]
+        return min(heads, key=lambda each: each[1].order, default=None)
+
+    def ready(self, takes: Callable[[str], bool]) -> list[Ready]:
+        """All that is ready and has no ETA, in the order in which `oldest` finds it."""
+        with self.lock:
+            queues = [
+                sorted(queue.plain, reverse=True)
+                for name, queue in self.queues.items()
+                if takes(name) and _head(queue.plain) is not None
+            ]
+        heads = [(queue[-1].order, queue) for queue in queues]
+        heapq.heapify(heads)
         found = []
-        while queues:
-            name = min(queues, key=lambda each: queues[each][-1].order)
-            found.append((name, queues[name].pop().message))
-            if not queues[name]:
-                del queues[name]
+        while heads:
+            _, queue = heads[0]
+            found.append(queue.pop())
+            if queue:
+                heapq.heapreplace(heads, (queue[-1].order, queue))
+            else:
+                heapq.heappop(heads)
         return found
 
-    def _head(self, name: str) -> _Ready | None:
-        """The next message of a queue; those before it that outlived their TTL are gone."""
-        queue = self.queues.get(name)
-        while queue is not None and queue.ready:
-            head = queue.ready[0]
-            if head.expires_at is None or head.expires_at > time.time():
-                return head
-            heapq.heappop(queue.ready)
-        return None
+    def timed(self, takes: Callable[[str], bool]) -> list[Ready]:
+        """All that is ready and has an ETA, in no order."""
+        with self.lock:
+            queues = [queue for name, queue in self.queues.items() if queue.timed and takes(name)]
+            return list(chain.from_iterable(queue.timed for queue in queues if _head(queue.timed)))
 
     def depth(self, name: str) -> int:
         """How many messages are ready in a queue."""
         queue = self.queues.get(name)
-        return len(queue.ready) if queue else 0
+        return 0 if queue is None else len(queue)
 
     def depths(self) -> dict[str, int]:
         """Ready messages by queue, empty queues left out."""
-        with self.changed:
-            return {name: len(queue.ready) for name, queue in self.queues.items() if queue.ready}
+        with self.lock:
+            return {name: len(queue) for name, queue in self.queues.items() if len(queue)}
 
     def purge(self, name: str) -> int:
         """Drop the ready messages of a queue; their number."""
-        with self.changed:
+        with self.lock:
             queue = self.queues.get(name)
             if queue is None:
                 return 0
-            size = len(queue.ready)
-            queue.ready.clear()
+            size = len(queue)
+            queue.clear()
             return size
 
     def delete(self, name: str) -> None:
         """Remove a queue with its bindings."""
-        with self.changed:
+        with self.lock:
             self.queues.pop(name, None)
             self.state.queue_bindings_delete(name)
             for exchange in self.state.exchanges.values():
@@ -177,7 +217,7 @@ class Broker:
 
     def topology(self) -> Topology:
         """What is declared now."""
-        with self.changed:
+        with self.lock:
             return Topology(
                 queues=frozenset(self.queues),
                 exchanges=deepcopy(self.state.exchanges),
@@ -187,10 +227,10 @@ class Broker:
     def reset(self, to: Topology | None = None) -> None:
         """Drop every message, and everything declared since ``to``."""
         keep = to or Topology(frozenset(), {}, {})
-        with self.changed:
+        with self.lock:
             for name in list(self.queues):
                 if name in keep.queues:
-                    self.queues[name].ready.clear()
+                    self.queues[name].clear()
                 else:
                     del self.queues[name]
             state = self.state
@@ -230,6 +270,27 @@ def forget(virtual_host: str) -> None:
     """Drop a broker for good."""
     with _brokers_lock:
         _brokers.pop(virtual_host.strip("/"), None)
+
+
+def _head(heap: list[Ready]) -> Ready | None:
+    """The next message of a heap; those before it that outlived their TTL are gone."""
+    while heap:
+        head = heap[0]
+        if head.expires_at is None or head.expires_at > time.time():
+            return head
+        heapq.heappop(heap)
+    return None
+
+
+def _take(heap: list[Ready]) -> dict[str, Any]:
+    if _head(heap) is None:
+        raise Empty
+    return heapq.heappop(heap).message
+
+
+def _has_eta(message: dict[str, Any]) -> bool:
+    """By its headers: in the first protocol a worker finds it in the body."""
+    return message["headers"].get("eta") is not None
 
 
 def _priority(message: dict[str, Any]) -> int:

@@ -1,19 +1,22 @@
 """The clock of a test: real time until it is moved, and then where it was moved to.
 
 time-machine moves it for all code of the process; monotonic clocks go on, so that waits end.
-Where the test travels by itself already, with time-machine or freezegun, its traveller is
-moved: two of them would fight.
+Where the test travels by itself, with time-machine or freezegun, the innermost traveller is the
+one that is moved, since it alone decides what code sees.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import time_machine
+
+from pytest_djcelery.errors import ClockError
 
 # UTC or a zone with a name would become the local time of the process, too.
 _NO_PLACE = dt.timezone(dt.timedelta(hours=1))
@@ -59,18 +62,39 @@ class Clock:
                 self.move_to(before)
 
     def move_to(self, moment: dt.datetime) -> None:
-        """Go to an aware datetime, and stand there."""
-        own = self._journey is not None and _journeys()[-1:] == [self._traveller]
-        if own:
-            self._traveller.move_to(moment.astimezone(_NO_PLACE), tick=False)
-        elif _frozen():
-            _freezer().move_to(moment)
-        elif _journeys():
-            # By a distance: a destination would end the time zone that was asked for.
-            _journeys()[-1].shift(moment - self.now())
-        else:
+        """Go to an aware datetime, and stand there.
+
+        Raises:
+            ClockError: code sees an earlier time all the same. Whoever goes from moment to
+                moment would go on for ever.
+        """
+        __tracebackhide__ = True
+        self._travel(moment)
+        if self.now() < moment:
+            # ``time.time`` is a float: in some decades coarser than a microsecond.
+            step = dt.timedelta(seconds=2 * math.ulp(moment.timestamp()))
+            self._travel(moment + step)
+        now = self.now()
+        if now < moment:
+            msg = (
+                f"The clock was moved to {moment}, and code sees {now} all the same: something "
+                "holds the time that can't be moved, such as a patched datetime.datetime.\n"
+                "Let time-machine or freezegun hold it, which the clock follows."
+            )
+            raise ClockError(msg)
+
+    def _travel(self, moment: dt.datetime) -> None:
+        journeys = _journeys()
+        if _frozen():
+            _move_freezer(moment)
+        elif not journeys:
             self._journey = time_machine.travel(moment.astimezone(_NO_PLACE), tick=False)
             self._traveller = self._journey.start()
+        elif journeys[-1] is self._traveller:
+            self._traveller.move_to(moment.astimezone(_NO_PLACE), tick=False)
+        else:
+            # By a distance: a destination would end the time zone that was asked for.
+            journeys[-1].shift(moment - self.now())
 
     def put_back(self) -> None:
         """Let real time go on."""
@@ -78,6 +102,16 @@ class Clock:
         if journey is not None:
             with suppress(IndexError):  # the test has stopped all journeys by itself
                 journey.stop()
+
+
+def stands() -> bool:
+    """Whether the time that code sees stands still: what is sent now has exact times.
+
+    Private API (``_tick`` of time-machine's travellers), checked on time-machine 2.13 to 3.6.
+    freezegun doesn't tell whether it ticks.
+    """
+    journeys = [] if _frozen() else _journeys()
+    return bool(journeys) and not getattr(journeys[-1], "_tick", True)
 
 
 def _journeys() -> list[Any]:
@@ -90,6 +124,7 @@ def _journeys() -> list[Any]:
 
 
 def _frozen() -> bool:
+    """Whether freezegun decides the time: time-machine can't start inside of it."""
     return "freezegun" in sys.modules and dt.datetime.__name__ == "FakeDatetime"
 
 
@@ -98,3 +133,14 @@ def _freezer() -> Any:
     from freezegun import api
 
     return api.freeze_factories[-1]
+
+
+def _move_freezer(moment: dt.datetime) -> None:
+    """Let what freezegun shows be an aware datetime.
+
+    Its factories are without the ``tz_offset`` that it adds to whatever it shows. Private API,
+    checked on freezegun 1.2 to 1.5 (1.5 for ``tick=True``, which could not be moved before).
+    """
+    from freezegun import api
+
+    _freezer().move_to(moment - api.tz_offsets[-1])

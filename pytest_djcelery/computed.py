@@ -169,6 +169,7 @@ def close_pool(pool: Any) -> None:
         for key, value in list(group.items()):
             if pool in (value, getattr(value, "connections", None)):
                 dict.__delitem__(group, key)
+                value.force_close_all()
     pool.force_close_all()
 
 
@@ -204,20 +205,25 @@ def refresh_tasks(app: Celery, before: Mapping[str, Any]) -> None:
             if key not in before:
                 continue
             owner = next((cls for cls in type(task).__mro__ if attribute in vars(cls)), None)
-            if owner is None or not _copied_by_bind(owner, attribute):
+            if owner is None or not copied_by_bind(owner, attribute):
                 continue
             if vars(owner)[attribute] == before[key]:
                 setattr(owner, attribute, app.conf[key])
                 touched = True
     if touched:
-        from celery.app.trace import build_tracer
-
-        for task in list(app._tasks.values()):
-            if task.__trace__ is not None:  # built from these attributes
-                task.__trace__ = build_tracer(task.name, task, app.loader, app=app)
-            task._exec_options = None
+        renew_built(app)
 
 
-def _copied_by_bind(owner: type, attribute: str) -> bool:
+def renew_built(app: Celery) -> None:
+    """Let go of what was built from the attributes of tasks."""
+    from pytest_djcelery.workers.process import renew_tracers
+
+    renew_tracers(app)
+    for task in list(app._tasks.values()):
+        task._exec_options = None
+
+
+def copied_by_bind(owner: type, attribute: str) -> bool:
+    """Whether `Task.bind` has set an attribute, and not the author of the task."""
     names = list(vars(owner))
     return "__bound__" in names and names.index(attribute) > names.index("__bound__")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery.annotations import Annotations
 from pytest_djcelery.computed import MISSING, Computed, put, refresh_tasks
 from pytest_djcelery.errors import BadOptionError
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 class Layer:
     """Values laid over the configuration. Identity is what matters."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], *, django: bool = True) -> None:
         self.values = dict(values)
-        self.django = True  # whether the Django settings show it too
+        self.django = django  # whether the Django settings show it too
 
 
 def setting_name(app: Celery, key: str) -> str | None:
@@ -65,6 +66,7 @@ class Configuration:
         self._originals: dict[str, Any] = {}  # raw entries of ``conf.changes``
         self._holders: dict[str, tuple[Any, Any]] = {}  # Django setting -> (holder, original)
         self._computed = Computed(app)
+        self._annotations = Annotations(app)
         self.version = 0  # grows with each change
 
     @contextmanager
@@ -80,7 +82,7 @@ class Configuration:
         """Add a layer on top of all others."""
         namespace = self.app.namespace
         layer = Layer({canonical(key, namespace=namespace): value for key, value in values.items()})
-        self._change([*self._layers, layer], layer.values)
+        self._lay(layer)
         return layer
 
     def laid_over(self) -> dict[str, Any]:
@@ -95,14 +97,20 @@ class Configuration:
         from celery.app.defaults import DEFAULTS
         from django.conf import settings
 
-        layer = Layer({key: getattr(settings, setting, DEFAULTS[key])})
+        layer = Layer({key: getattr(settings, setting, DEFAULTS[key])}, django=False)
         before = self._effective(layer.values)
         if before == layer.values:  # Celery reads it from the Django settings: changed already
             earlier = getattr(settings._wrapped, "default_settings", settings)
             before = {key: getattr(earlier, setting, DEFAULTS[key])}
-        self._change([*self._layers, layer], layer.values, django=False, before=before)
-        layer.django = False
+        self._lay(layer, before=before)
         return layer
+
+    def _lay(self, layer: Layer, *, before: Mapping[str, Any] | None = None) -> None:
+        try:
+            self._change([*self._layers, layer], layer.values, django=layer.django, before=before)
+        except BaseException:  # such as by an annotation that can't be imported
+            self.remove(layer)
+            raise
 
     def remove(self, layer: Layer) -> None:
         """Take a layer away, wherever it stands."""
@@ -135,6 +143,18 @@ class Configuration:
         for key in touched:
             put(changes, key, snapshot.get(key, MISSING))
         self._refresh(before)
+
+    @contextmanager
+    def as_found(self) -> Iterator[None]:
+        """Undo what a block sets on ``app.conf`` by hand; next to nothing where it sets nothing."""
+        conf = self.app.conf
+        before = dict(conf.maps[0]) if self.app.configured else None
+        try:
+            yield
+        finally:
+            if before is not None and (conf is not self.app.conf or before != conf.maps[0]):
+                by_hand = before.keys() - self._originals.keys()
+                self.restore({key: before[key] for key in by_hand})
 
     def _changes(self) -> dict[str, Any]:
         conf = self.app.conf
@@ -176,7 +196,8 @@ class Configuration:
         self.version += 1
         changed = {key: old for key, old in before.items() if self.app.conf.get(key) != old}
         self._computed.change(self._combination(), changed)
-        refresh_tasks(self.app, changed)
+        with self._annotations.following(changed):
+            refresh_tasks(self.app, changed)
 
     def _set_conf(self, changes: dict[str, Any], key: str, value: Any) -> None:
         # An entry under another spelling (prefixed, old) would be found first; before Celery 5.7

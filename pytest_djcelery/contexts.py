@@ -132,7 +132,10 @@ def running_worker(scope: scopes.Scope, settings: WorkerSettings) -> Iterator[Wo
     from pytest_djcelery.views.worker import Worker
     from pytest_djcelery.workers import lease
 
-    runner = Worker(scope)
+    if isinstance(scope.runner, Worker) and scope.runner.settings == settings:
+        yield scope.runner  # celery_worker beside celery_session_worker: there is one
+        return
+    runner = Worker(scope, settings)
     with ExitStack() as stack:
         stack.enter_context(_runs(scope, runner))
         _check_visible_to_workers(runner.name)
@@ -169,9 +172,10 @@ def live_worker(
     """
     from pytest_djcelery.views.live import LiveWorker
     from pytest_djcelery.workers import live
+    from pytest_djcelery.workers.live_worker import LiveSettings
 
     with scopes.entered() as scope:
-        settings = live.LiveSettings.chosen(
+        settings = LiveSettings.chosen(
             scope.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
         )
         runner = LiveWorker(scope)
@@ -184,13 +188,12 @@ def live_worker(
 
 
 @contextmanager
-def inline(*, auto: bool = False, implicit: bool = False) -> Iterator[Inline]:
+def inline(*, auto: bool = False) -> Iterator[Inline]:
     """A worker in the calling thread for the time of the block: its connection, its transaction.
 
     Args:
         auto: deliver after each publish by the test's own code, after its commit if it is in a
             transaction.
-        implicit: give way to another way to run tasks inside the block.
 
     Raises:
         FixtureConflictError: beside another way to run tasks.
@@ -199,10 +202,28 @@ def inline(*, auto: bool = False, implicit: bool = False) -> Iterator[Inline]:
     """
     from pytest_djcelery.views.inline import Inline
 
+    with scopes.entered() as scope, _delivering(scope, Inline(scope, auto=auto)) as runner:
+        yield runner
+
+
+@contextmanager
+def automatic() -> Iterator[None]:
+    """Automatic delivery where nothing else runs the tasks: a block around this one, or in it."""
+    from pytest_djcelery.views.inline import Inline
+
     with scopes.entered() as scope:
-        runner = Inline(scope, auto=auto, implicit=implicit)
-        with _runs(scope, runner), _not_eager(scope), scope.project.in_memory(), runner.started():
-            yield runner
+        if scope.runner is not None:
+            yield
+            return
+        with _delivering(scope, Inline(scope, auto=True, implicit=True)):
+            yield
+
+
+@contextmanager
+def _delivering(scope: scopes.Scope, runner: Inline) -> Iterator[Inline]:
+    __tracebackhide__ = True
+    with _runs(scope, runner), _not_eager(scope), scope.project.in_memory(), runner.started():
+        yield runner
 
 
 @contextmanager
@@ -262,12 +283,13 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
     project = scopes.use_project()
     _prepare(project.app, includes, class_tasks)
-    lease.started(project, settings, wake=lambda: None)
-    lease.keep_for_session()
-    try:
-        yield SessionWorker(settings)
-    finally:
-        lease.stop()
+    with scopes.isolated(project):
+        lease.started(project, settings, wake=lambda: None)
+        lease.keep_for_session()
+        try:
+            yield SessionWorker(settings)
+        finally:
+            lease.stop()
 
 
 def _worker_settings(
@@ -288,7 +310,10 @@ def _prepare(app: Celery, includes: Sequence[str], class_tasks: Sequence[Any]) -
     for module in includes:
         app.loader.import_task_module(module)
     for task in class_tasks:
-        app.register_task(task)
+        kind = task if isinstance(task, type) else type(task)
+        name = task.name or app.gen_task_name(kind.__name__, kind.__module__)
+        if type(app.tasks.get(name)) is not kind:  # else a worker before this one has
+            app.register_task(task)
 
 
 @contextmanager
@@ -303,6 +328,7 @@ def results() -> Iterator[Results]:
 @contextmanager
 def _runs(scope: scopes.Scope, runner: Runner) -> Iterator[None]:
     """Let ``runner`` run this test's messages; there can be one only."""
+    __tracebackhide__ = True
     before = scope.runner
     if before is not None and not before.implicit:
         msg = (

@@ -31,6 +31,10 @@ class BeatError(DjceleryError, RuntimeError):
     """``celery_beat`` can't go on with the schedule."""
 
 
+class ClockError(DjceleryError, RuntimeError):
+    """The time of the test can't be moved."""
+
+
 class FixtureConflictError(DjceleryError):
     """Two fixtures that exclude each other, or one that the test's database can't serve."""
 
@@ -57,6 +61,10 @@ class SentInTransactionError(DjceleryError):
 
 class SentInTransactionWarning(DjceleryWarning):
     """A message was published inside an open transaction."""
+
+
+class SharedConnectionsWarning(DjceleryWarning):
+    """Processes of a live worker may share connections of Django's connection pool."""
 
 
 class UnhandledTaskFailureError(DjceleryError):

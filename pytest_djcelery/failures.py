@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import UnhandledTaskFailureError, UnhandledTaskFailureWarning
@@ -22,10 +22,17 @@ _CALL = re.compile(r'\s*File "(?P<path>.+)", line (?P<line>\d+), in (?P<function
 
 def unhandled(journal: Journal) -> list[Ended]:
     """Final failures, in order, whose outcome was not read. ``Task.throws`` are no failures."""
+    return unseen(journal.events(Ended), journal.events(Looked))
+
+
+def unseen(attempts: Iterable[Ended], looks: Iterable[Looked]) -> list[Ended]:
+    """Those of the tasks' attempts that are final failures, and that nobody looked at."""
     last: dict[str, Ended] = {}
-    for event in journal.events(Ended):
-        last[event.task_id] = event
-    looked = {event.task_id for event in journal.events(Looked)}
+    for event in attempts:
+        # An attempt that leads to another may be told of after that one (`Results._ended`).
+        if not event.goes_on or event.task_id not in last:
+            last[event.task_id] = event
+    looked = {event.task_id for event in looks}
     return [
         event
         for event in last.values()

@@ -6,11 +6,13 @@ Names that `celery.contrib.pytest` documents mean the same here, for the project
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_djcelery import contexts, markers, scope
+from pytest_djcelery.errors import AppNotFoundError
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -71,8 +73,20 @@ def celery_session_app(
     celery_config: Mapping[str, Any], celery_parameters: Mapping[str, Any]
 ) -> Iterator[Celery]:
     """The Django project's own app, for session fixtures."""
-    with contexts.session_app(config=celery_config, parameters=celery_parameters) as app:
+    with (
+        _usage_errors(),
+        contexts.session_app(config=celery_config, parameters=celery_parameters) as app,
+    ):
         yield app
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    __tracebackhide__ = True
+    try:
+        yield
+    except AppNotFoundError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture
@@ -121,6 +135,13 @@ def celery_inline(
     """A worker in the test's own thread, connection and transaction, on a virtual clock."""
     with contexts.inline(**markers.inline(request.node)) as inline:
         yield inline
+
+
+@pytest.fixture
+def _celery_by_mode(celery_app: Celery) -> Iterator[None]:  # noqa: ARG001 - opens the test
+    """``djcelery_mode = inline``: this test's tasks run by themselves."""
+    with contexts.automatic():
+        yield
 
 
 @pytest.fixture

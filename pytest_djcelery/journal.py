@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,10 @@ from pytest_djcelery.deadlines import Deadline
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages import SentTask
+    from pytest_djcelery.messages import Message, SentTask
+    from pytest_djcelery.transactions.blocks import OpenTransaction
+
+_REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5.4 to 5.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,19 @@ class NotSent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overtaking(Event):
+    """A message was published inside a transaction that writes: a worker may overtake the commit.
+
+    ``late``: the transaction first wrote after the message, at ``wrote_at``.
+    """
+
+    message: Message
+    transaction: OpenTransaction
+    late: bool = False
+    wrote_at: Location | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HookRegistered(Event):
     """``transaction.on_commit`` was called."""
 
@@ -52,6 +69,15 @@ class HookRegistered(Event):
     using: str
     robust: bool
     function: str  # what was registered, as a person would name it
+    through: str | None = None  # the method of a task that was called, as ``delay_on_commit``
+    task: str | None = None  # whose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookDue(Event):
+    """Production would run the hook now, and the test's own transaction keeps it."""
+
+    hook: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,30 +104,32 @@ class HookDiscarded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Received(Event):
-    """A worker took the message."""
+class Storing(Event):
+    """The result backend is about to be told a state, ``update_state`` included.
 
-    task_id: str
-    task: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started(Event):
-    """An attempt of a task begins (``task_prerun``)."""
-
-    task_id: str
-    task: str
-    retries: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateStored(Event):
-    """The result backend was told a state, ``update_state`` included."""
+    It stands before all that comes of it: who has read the state there finds it here.
+    """
 
     task_id: str
     state: str
     meta: Any
-    traceback: str | None = None
+    retries: int | None = None  # of the attempt, if the task itself tells
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateStored(Event):
+    """The result backend was told what `Storing` says: who waits for a result may look."""
+
+    task_id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotStored(Event):
+    """Telling failed after `Storing`: the result backend has no such state."""
+
+    task_id: str
+    state: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +146,13 @@ class Ended(Event):
     expected: bool = False  # the exception is one that ``Task.throws`` names
     expired: bool = False  # it was too late to run it
     eager: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the task has another attempt, so that this one is not its outcome."""
+        if self.state == "REJECTED":
+            return bool(getattr(self.value, "requeue", False))
+        return self.state == "RETRY" or (self.state == "IGNORED" and str(self.value) == _REPLACED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +185,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self._first = 0  # those before it are not shown
         self._lock = threading.RLock()
         self._waiters: list[tuple[type[Event], threading.Condition]] = []
         self._version = 0
@@ -177,7 +213,27 @@ class Journal:
 
     def events(self, kind: type[E], since: int = 0) -> Iterator[E]:
         """The events of a kind, oldest first, from position ``since`` on."""
-        return (event for event in self._events[since:] if isinstance(event, kind))
+        events = self._events[max(since, self._first) :]
+        return (event for event in events if isinstance(event, kind))
+
+    @contextmanager
+    def afresh(self) -> Iterator[None]:
+        """Show a block nothing of what was before it, and forget after it what it has appended."""
+        before, self._first = self._first, len(self)
+        try:
+            yield
+        finally:
+            with self._lock:
+                # Who remembers how far it has read goes on from there.
+                own = slice(self._first, None)
+                self._events[own] = [Event()] * len(self._events[own])
+                self._first = before
+
+    def drain(self) -> list[Event]:
+        """Return all events, and forget them."""
+        with self._lock:
+            events, self._events = self._events, []
+            return events
 
     def published(self) -> list[Published]:
         """Every message that was really sent, in the order of sending."""
@@ -187,6 +243,16 @@ class Journal:
         return (
             [event for event in published if event.message not in failed] if failed else published
         )
+
+    def states(self, task_id: str) -> list[Storing]:
+        """Every state of a task that the result backend was told, in the order of telling."""
+        told: list[Storing] = []
+        for event in self.events(Event):
+            if isinstance(event, Storing) and event.task_id == task_id:
+                told.append(event)
+            elif isinstance(event, NotStored) and event.task_id == task_id:
+                told.remove([each for each in told if each.state == event.state][-1])
+        return told
 
     def wait_until(
         self, condition: Callable[[], bool], timeout: float, *, kind: type[Event] = Event

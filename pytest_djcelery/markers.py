@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.options import INLINE, policy
+
+if TYPE_CHECKING:
+    import pytest
 
 DECLARED = (
     (
@@ -33,7 +34,6 @@ DECLARED = (
         "does: 'error', 'warn' or 'ignore'"
     ),
 )
-_BY_MODE = pytest.StashKey[bool]()
 _POLICIES = {
     "celery_sent_in_transaction": "sent_in_transaction",
     "celery_unhandled_failures": "unhandled_failures",
@@ -94,14 +94,13 @@ def configuration(node: pytest.Item) -> dict[str, Any]:
 
 
 def inline(node: pytest.Item) -> dict[str, Any]:
-    """Arguments for `contexts.inline`, by ``@pytest.mark.celery_inline`` and ``djcelery_mode``.
+    """Arguments for `contexts.inline`, by ``@pytest.mark.celery_inline``.
 
     Raises `BadOptionError` for a marker used the wrong way.
     """
     marker = node.get_closest_marker("celery_inline")
     if marker is None:
-        by_mode = node.stash.get(_BY_MODE, False)
-        return {"auto": by_mode, "implicit": by_mode}
+        return {}
     unknown = set(marker.kwargs) - {"auto"}
     if marker.args or unknown or not isinstance(marker.kwargs.get("auto", False), bool):
         msg = (
@@ -155,8 +154,7 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> None:
     if _LIVE in marked and _LIVE not in names:
         names.append(_LIVE)
     if mode == INLINE and not any(runner in names for runner in _RUNNERS):
-        names.append("celery_inline")
-        item.stash[_BY_MODE] = True
+        names.append("_celery_by_mode")
     if "transactional_db" not in names and (
         # Its processes open the databases that they find; those are to be the test's.
         (_LIVE in names and not _is_django_test_case(item))

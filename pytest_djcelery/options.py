@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pytest_djcelery.audit import kinds
 from pytest_djcelery.errors import BadOptionError
 
 Policy = Literal["warn", "error", "ignore"]
@@ -16,6 +17,7 @@ POLICIES: tuple[Policy, ...] = ("warn", "error", "ignore")
 MEMORY = "memory"
 PROJECT = "project"
 INLINE = "inline"
+ALL = "all"
 LIVE_POOLS = ("prefork", "threads", "solo")
 LOGLEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 
@@ -28,7 +30,7 @@ class Options:
     ``broker`` and ``result_backend`` are ``memory``, ``project`` (what the settings say) or
     a URL. ``timeout`` is in seconds. ``mode`` is what runs the tasks of a test that asks for
     nothing: ``None`` or ``inline``. ``live_…`` are options of ``celery worker`` for the live
-    worker.
+    worker. ``audit`` only watches the tests; ``audit_…`` say what becomes of what it finds.
     """
 
     app: str | None = None
@@ -42,6 +44,10 @@ class Options:
     live_concurrency: int = 2
     live_queues: tuple[str, ...] = ()
     live_loglevel: str = "INFO"
+    audit: bool = False
+    audit_report: str | None = None
+    audit_fail_on: tuple[str, ...] = ()
+    audit_baseline: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +57,8 @@ class Declared:
     name: str
     parse: Callable[[str, str], Any]
     help: str
+    switch: bool = False  # on the command line it takes no value
+    path: bool = False  # of a file; in the ini file from there, as pytest's own
 
     @property
     def ini(self) -> str:
@@ -89,6 +97,7 @@ def _mode(name: str, value: str) -> str:
 
 def policy(name: str, value: object) -> Policy:
     """Check one of `POLICIES`."""
+    __tracebackhide__ = True
     if value not in POLICIES:
         raise _refused(name, value, f"one of {', '.join(map(repr, POLICIES))}")
     return value
@@ -137,6 +146,33 @@ def loglevel(name: str, value: object) -> str:
     return value.upper()
 
 
+def _switch(name: str, value: str) -> bool:
+    switches = {"true": True, "1": True, "yes": True, "on": True,
+                "false": False, "0": False, "no": False, "off": False}  # fmt: skip
+    if value.lower() not in switches:
+        raise _refused(name, value, "'true' or 'false'")
+    return switches[value.lower()]
+
+
+def _report(name: str, value: str) -> str:
+    if not value.lower().endswith((".json", ".html")):
+        raise _refused(name, value, "the path of a file that ends in .json or .html")
+    return value
+
+
+def _kinds(name: str, value: str) -> tuple[str, ...]:
+    given = tuple(each.strip() for each in value.split(","))
+    unknown = [each for each in given if each not in (*kinds.NAMES, ALL)]
+    if unknown:
+        valid = ", ".join(map(repr, (*kinds.NAMES, ALL)))
+        raise _refused(name, value, f"some of {valid}, with commas between")
+    return kinds.NAMES if ALL in given else given
+
+
+def _path(name: str, value: str) -> str:  # noqa: ARG001 - as all that parse
+    return value
+
+
 DECLARED: tuple[Declared, ...] = (
     Declared(
         name="app", parse=_app,
@@ -182,6 +218,22 @@ DECLARED: tuple[Declared, ...] = (
         name="timeout", parse=_seconds,
         help="seconds that any wait may last (10)",
     ),
+    Declared(
+        name="audit", parse=_switch, switch=True,
+        help="watch the tests, change nothing, and report at the end what they hide",
+    ),
+    Declared(
+        name="audit_report", parse=_report, path=True,
+        help="also write what the audit found to this file, by its ending: .json or .html",
+    ),
+    Declared(
+        name="audit_fail_on", parse=_kinds,
+        help=f"fail the run if the audit finds any of these: {', '.join(kinds.NAMES)}; or {ALL}",
+    ),
+    Declared(
+        name="audit_baseline", parse=_path, path=True,
+        help="accept what an earlier run has written to this file (--djcelery-audit-report)",
+    ),
 )  # fmt: skip
 
 
@@ -196,6 +248,16 @@ def parse(raw: Mapping[str, str | None]) -> Options:
         if (value := raw.get(declared.name)) not in (None, "")
     }
     return Options(**values)
+
+
+def refuse_without_audit(options: Options, given: Collection[str]) -> None:
+    """Check the names of options that the command line gives.
+
+    Raises `BadOptionError` for one that only an audit obeys, where there is none.
+    """
+    for declared in DECLARED:
+        if declared.name.startswith("audit_") and declared.name in given and not options.audit:
+            raise BadOptionError(f"{declared.flag} needs --djcelery-audit beside it.")
 
 
 def replace(options: Options, **changes: Any) -> Options:

@@ -15,6 +15,10 @@ class StateChange:
     meta: Any = None
 
 
+class History(list[StateChange]):
+    """The states that a task passed through; a list that a failed comparison can tell of."""
+
+
 class Outcome:
     """Base of all outcomes. One that really happened names its ``task``, for texts."""
 

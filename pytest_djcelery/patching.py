@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import update_wrapper
+from types import FunctionType
 from typing import Any, Final
 
 _INHERITED: Final = object()
@@ -11,9 +13,15 @@ _INHERITED: Final = object()
 
 @contextmanager
 def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
-    """Set ``attributes`` on ``owner`` and put back exactly what stood there, after an error too."""
+    """Set ``attributes`` on ``owner`` and put back exactly what stood there, after an error too.
+
+    A function has the name, the text and the signature of the one that it replaces, for those who
+    ask: `inspect`, and mocks with ``autospec``.
+    """
     before = {name: vars(owner).get(name, _INHERITED) for name in attributes}
     for name, value in attributes.items():
+        if isinstance(value, FunctionType) and callable(original := getattr(owner, name, None)):
+            update_wrapper(value, original)
         setattr(owner, name, value)
     try:
         yield

@@ -6,7 +6,8 @@ Neither Django nor Celery is imported here before a test asks for a fixture.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("djcelery", "Celery in Django projects")
     for declared in options.DECLARED:
         parser.addini(declared.ini, declared.help, default="")
-        group.addoption(declared.flag, dest=declared.ini, default=None, help=declared.help)
+        taken = {"action": "store_const", "const": "true"} if declared.switch else {}
+        group.addoption(declared.flag, dest=declared.ini, default=None, help=declared.help, **taken)
 
 
 @pytest.hookimpl(trylast=True)
@@ -35,25 +37,39 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     from pytest_djcelery import fixtures, markers, scope
 
-    try:
+    with _usage_errors():
         chosen = options.parse(
             {
-                declared.name: config.getoption(declared.ini) or config.getini(declared.ini)
+                declared.name: config.getoption(declared.ini) or _in_ini_file(config, declared)
                 for declared in options.DECLARED
             }
         )
-    except DjceleryError as error:
-        raise pytest.UsageError(str(error)) from None
+        given = [each.name for each in options.DECLARED if config.getoption(each.ini)]
+        options.refuse_without_audit(chosen, given)
     scope.begin_run(chosen)
+    if chosen.audit:
+        from pytest_djcelery.audit.hooks import AuditHooks
+
+        config.pluginmanager.register(AuditHooks(config, chosen), "djcelery-audit")
     for marker in markers.DECLARED:
         config.addinivalue_line("markers", marker)
     config.pluginmanager.register(fixtures, "djcelery-fixtures")
 
 
+def _in_ini_file(config: pytest.Config, declared: options.Declared) -> str:
+    value: str = config.getini(declared.ini)
+    if value and declared.path and config.inipath is not None:
+        return str(config.inipath.parent / value)
+    return value
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart() -> None:
     """Isolate the app from its broker as soon as the project has imported it."""
-    _isolate_imported_app()
+    from pytest_djcelery import scope
+
+    with _usage_errors():
+        scope.await_project()
 
 
 def pytest_report_header() -> str | None:
@@ -88,13 +104,14 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test whose tasks failed unseen."""
+    """Fail a test whose tasks failed unseen; undo what one has set on ``app.conf``."""
+    from pytest_djcelery.scope import park_worker, settings_as_found
+
     scope = _open_scope()
     if scope is None and "pytest_djcelery.workers.lease" in sys.modules:
-        from pytest_djcelery.scope import park_worker
-
         park_worker()
-    outcome = yield
+    with settings_as_found():
+        outcome = yield
     scope = _open_scope()
     if scope is not None:
         from pytest_djcelery.reporting import task_reports
@@ -136,11 +153,18 @@ def pytest_assertrepr_compare(
     """Explain a comparison that failed."""
     if "pytest_djcelery.publishing" not in sys.modules:
         return None
-    from pytest_djcelery.reporting import comparisons, task_reports
+    from pytest_djcelery.reporting import comparisons, outcome_comparisons, task_reports
 
-    lines = comparisons.compare(op, left, right) or task_reports.compare(op, left, right)
+    lines = comparisons.compare(op, left, right) or outcome_comparisons.compare(op, left, right)
     task_reports.remember(config, lines)
     return lines
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Have the teardown that is to come wait for no task."""
+    from pytest_djcelery import scope
+
+    scope.interrupt_run()
 
 
 def pytest_unconfigure() -> None:
@@ -155,10 +179,17 @@ def _isolate_imported_app() -> None:
     if "celery.app.base" in sys.modules:
         from pytest_djcelery import scope
 
-        try:
+        with _usage_errors():
             scope.use_imported_project()
-        except DjceleryError as error:  # djcelery_app names what is no app
-            raise pytest.UsageError(str(error)) from None
+            scope.check_app()
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except DjceleryError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _open_scope() -> Scope | None:

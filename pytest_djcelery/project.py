@@ -1,8 +1,7 @@
-"""Find the project's Celery app, and keep it away from every real broker and backend."""
+"""Keep the project's Celery app away from every real broker and backend."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import addresses
 from pytest_djcelery.configuration import Configuration, Layer, canonical
-from pytest_djcelery.errors import AppNotFoundError, BadOptionError, UnknownSettingWarning
+from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
 from pytest_djcelery.workers.limits import Limits
 
@@ -30,6 +29,7 @@ _ENVIRONMENT = (
     "CELERY_RESULT_BACKEND",
 )
 _DJANGO_BACKENDS = ("django-db", "django-cache", "django_celery_results")
+_LENIENT_BACKENDS = ("disabled", "rpc")  # see `LenientMemoryBackend`
 _numbers = count(1)
 
 
@@ -89,7 +89,9 @@ class Project:
         broker = "memory" if self._publishes_to_memory else maybe_sanitize_url(str(broker))
         backend = self.app.conf.result_backend
         backend = (
-            "memory" if _is_memory(backend) else maybe_sanitize_url(str(backend or "disabled"))
+            "memory"
+            if backend in addresses.BACKENDS
+            else maybe_sanitize_url(str(backend or "disabled"))
         )
         name = appstr(self.app).split(" at ", maxsplit=1)[0]
         return f"app: {name}, broker: {broker}, result backend: {backend}"
@@ -99,8 +101,11 @@ class Project:
         """Publish to memory and store results in memory, as far as the options say so."""
         from django.core.signals import setting_changed
 
+        from pytest_djcelery import producers
+
         with ExitStack() as stack:
             stack.enter_context(addresses.registered())
+            stack.enter_context(producers.staying())
             stack.callback(self._forget)
             stack.enter_context(_without_environment(self.options))
             self._push_base(stack)
@@ -167,7 +172,8 @@ class Project:
             values["broker_connection_retry_on_startup"] = self.app.conf.broker_connection_retry
         configured = str(self.app.conf.result_backend or "")
         if self.options.result_backend == MEMORY and not configured.startswith(_DJANGO_BACKENDS):
-            values["result_backend"] = addresses.BACKEND
+            lenient = not configured or configured.startswith(_LENIENT_BACKENDS)
+            values["result_backend"] = addresses.LENIENT_BACKEND if lenient else addresses.BACKEND
         elif self.options.result_backend not in (MEMORY, PROJECT):
             values["result_backend"] = self.options.result_backend
             if self._isolation is not None:
@@ -221,10 +227,6 @@ def _isolation(options: Options) -> Isolation | None:
     return Isolation(broker=broker, results=results, timeout=options.timeout)
 
 
-def _is_memory(backend: Any) -> bool:
-    return bool(backend == addresses.BACKEND)
-
-
 @contextmanager
 def _without_environment(options: Options) -> Iterator[None]:
     hidden = {
@@ -239,98 +241,6 @@ def _without_environment(options: Options) -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-def imported_app(options: Options) -> Celery | None:
-    """The project's app if the project has imported it by itself. Imports nothing."""
-    if "celery.app.base" not in sys.modules:
-        return None
-    if options.app:
-        module, _, _ = options.app.partition(":")
-        return find_app(options) if module in sys.modules else None
-    return _current_app()
-
-
-def find_app(options: Options) -> Celery:
-    """The project's Celery app.
-
-    Raises `AppNotFoundError`, which names the places looked in.
-    """
-    if options.app:
-        return _app_at(options.app)
-    settings_module = os.environ.get("DJANGO_SETTINGS_MODULE", "")
-    tried = []
-    found = _current_app()
-    package = settings_module
-    while found is None and "." in package:
-        package = package.rpartition(".")[0]
-        tried.append(package)
-        found = app_beside(package)
-    if found is None:
-        beside = (
-            " and ".join(repr(name) for name in tried)
-            or "no package: DJANGO_SETTINGS_MODULE is not set"
-        )
-        msg = (
-            "No Celery app was found for this Django project. Looked in:\n"
-            "  1. djcelery_app (ini) and --djcelery-app: not given;\n"
-            "  2. the current Celery app: none that was made after "
-            "DJANGO_SETTINGS_MODULE was set;\n"
-            f"  3. where 'celery -A' would look next to the settings module: {beside}.\n"
-            "Set djcelery_app = proj.celery:app, or import the app in proj/__init__.py as "
-            "Celery's Django tutorial does."
-        )
-        raise AppNotFoundError(msg)
-    return found
-
-
-def _current_app() -> Celery | None:
-    """The app that ``shared_task`` uses, if Celery's Django fixup is installed on it.
-
-    Private API (``celery._state``, ``Celery._fixups``), checked on Celery 5.4 to 5.7; the
-    public ``current_app`` would make a default app where there is none.
-    """
-    from celery import _state
-    from celery.fixups.django import DjangoFixup
-
-    for app in (_state._tls.current_app, _state.default_app):
-        if app is not None and any(isinstance(fixup, DjangoFixup) for fixup in app._fixups):
-            return app
-    return None
-
-
-def app_beside(package: str) -> Celery | None:
-    """What ``celery -A package`` would find."""
-    from celery import Celery
-    from celery.app.utils import find_app as celery_find_app
-
-    try:
-        found = celery_find_app(package, imp=importlib.import_module)
-    except (AttributeError, ImportError):
-        return None
-    return found if isinstance(found, Celery) else None
-
-
-def _app_at(path: str) -> Celery:
-    from celery import Celery
-    from celery.app.utils import find_app as celery_find_app
-
-    try:
-        found = celery_find_app(path, imp=importlib.import_module)
-    except (AttributeError, ImportError, ValueError) as error:
-        msg = (
-            f"djcelery_app = {path!r} could not be imported: {type(error).__name__}: {error}\n"
-            "Expected a module and the name of the app in it, such as 'proj.celery:app', "
-            "importable from where pytest runs."
-        )
-        raise AppNotFoundError(msg) from error
-    if not isinstance(found, Celery):
-        msg = (
-            f"djcelery_app = {path!r} is {found!r}, which is no Celery app.\n"
-            "Expected a module and the name of the app in it, such as 'proj.celery:app'."
-        )
-        raise AppNotFoundError(msg)
-    return found
 
 
 _PARAMETERS_AS_SETTINGS = {

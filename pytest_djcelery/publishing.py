@@ -11,18 +11,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery import locations
+from pytest_djcelery import clock, locations
 from pytest_djcelery.addresses import in_memory
 from pytest_djcelery.journal import NotSent, Published
-from pytest_djcelery.messages import SentTask
+from pytest_djcelery.matching.carried import all_carried, carried
+from pytest_djcelery.messages import Items, SentTask
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.reachable import explained
 from pytest_djcelery.transactions.hooks import WatchedHook
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from celery import Celery
 
     from pytest_djcelery.journal import Journal
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 
 _PLAIN = frozenset({bool, int, str, type(None)})
+_NAMES = frozenset({str})
+_NONE: Items[Any] = Items()
 
 
 class Tap:
@@ -72,7 +76,8 @@ class Tap:
         self, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]
     ) -> Iterator[None]:
         """Around an eager run that stands for a publish."""
-        if _called_directly():
+        frame = locations.publishing_frame()
+        if frame is None:
             # ``task.apply()`` by the test itself: nothing would have been published.
             with self._watch.eager_task():
                 yield
@@ -80,36 +85,39 @@ class Tap:
         situation = self._watch.publishing()
         app = task.app
         message, routed = _as_published(app, task, args, kwargs, options)
-        sent = sent_task(app, task.name, message, routed, situation)
-        self._watch.judge(sent)
+        sent = sent_task(app, task.name, message, routed, situation, frame)
+        if not locations.passes_by(frame, task):
+            self._watch.judge(sent)
         self._journal.append(Published(message=sent, hook=situation.hook, eager=True))
         with self._watch.eager_task():
             yield
 
 
-def sent_task(
-    app: Celery, name: str, message: Any, options: Mapping[str, Any], situation: Publishing
+def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
+    app: Celery,
+    name: str,
+    message: Any,
+    options: Mapping[str, Any],
+    situation: Publishing,
+    frame: FrameType | None = None,
 ) -> SentTask:
     """The record of a message as ``AMQP.send_task_message`` got it."""
     serializer = options.get("serializer") or app.conf.task_serializer
     headers = {**message.headers, **(options.get("headers") or {})}
-    if len(message.body) == 3 and not isinstance(message.body, Mapping):  # noqa: PLR2004 - protocol 2
+    if isinstance(message.body, tuple):  # protocol 2
         body = message.body
     else:  # protocol 1 keeps everything in the body
         headers = {**message.body, **headers}
         embed = {key: headers.get(key) for key in ("callbacks", "errbacks", "chord")}
         body = headers.pop("args"), headers.pop("kwargs"), embed
     args, kwargs, embed = _round_trip(name, body, serializer)
-    # Records of one task share the names of its arguments.
-    kwargs = {sys.intern(key): value for key, value in kwargs.items()}
+    if kwargs:  # records of one task share the names of its arguments
+        kwargs = {sys.intern(key): value for key, value in kwargs.items()}
     queue, exchange, routing_key = _destination(app, options)
-
-    def signatures(key: str) -> tuple[Any, ...]:
-        return tuple(app.signature(each) for each in embed.get(key) or ())
-
+    links, link_errors, chain, chord = _canvas(app, embed, serializer)
     return SentTask(
         task=name,
-        args=args,
+        args=Items(args),
         kwargs=kwargs,
         id=headers["id"],
         queue=queue,
@@ -123,25 +131,42 @@ def sent_task(
         root_id=headers.get("root_id"),
         parent_id=headers.get("parent_id"),
         group_id=headers.get("group"),
-        links=signatures("callbacks"),
-        link_errors=signatures("errbacks"),
-        chain=signatures("chain")[::-1],  # Celery pops the next step off its end
-        chord=app.signature(embed["chord"]) if embed.get("chord") else None,
+        links=links,
+        link_errors=link_errors,
+        chain=chain,
+        chord=chord,
         sent_at=datetime.now(timezone.utc),
-        location=locations.of_caller(until=WatchedHook.__call__.__code__)
+        location=locations.of_caller(frame, until=WatchedHook.__call__.__code__)
         or situation.hook_location,
         transaction=situation.transaction,
         serializer=serializer,
+        exact_times=clock.stands(),
+    )
+
+
+def _canvas(app: Celery, embed: Mapping[str, Any], serializer: str) -> tuple[Any, Any, Any, Any]:
+    """What a message brings along: links, error links, the rest of its chain, its chord."""
+    if not any(embed.values()):
+        return _NONE, _NONE, _NONE, None
+
+    def signatures(written: Any) -> Items[Any]:
+        return Items(all_carried(written, app, serializer)) if written else _NONE
+
+    return (
+        signatures(embed.get("callbacks")),
+        signatures(embed.get("errbacks")),
+        signatures((embed.get("chain") or [])[::-1]),  # Celery pops the next step off its end
+        carried(embed["chord"], app, serializer) if embed.get("chord") else None,
     )
 
 
 def _round_trip(name: str, body: Any, serializer: str) -> Any:
     """What a worker would decode. Arguments that can't be encoded are named."""
+    if serializer == "json" and _is_plain(body):
+        return list(body[0]), dict(body[1]), body[2]
     from kombu import serialization
     from kombu.exceptions import EncodeError
 
-    if serializer == "json" and _is_plain(body):
-        return list(body[0]), dict(body[1]), body[2]
     try:
         content_type, encoding, data = serialization.dumps(body, serializer)
     except EncodeError as error:
@@ -158,8 +183,9 @@ def _is_plain(body: Any) -> bool:
     return (
         type(args) in (list, tuple)
         and type(kwargs) is dict
-        and all(type(each) in _PLAIN for each in args)
-        and all(type(key) is str and type(each) in _PLAIN for key, each in kwargs.items())
+        and _PLAIN.issuperset(map(type, args))
+        and _NAMES.issuperset(map(type, kwargs))
+        and _PLAIN.issuperset(map(type, kwargs.values()))
         and not any(embed.values())
     )
 
@@ -228,16 +254,6 @@ def _as_published(
 
 def _listed(value: Any) -> Any:
     return value if value is None or isinstance(value, list | tuple) else [value]
-
-
-def _called_directly() -> bool:
-    """Whether the project called ``apply()`` itself, rather than a call that publishes."""
-    frame: FrameType | None = sys._getframe(1)
-    entered = ""
-    while frame is not None and locations.in_library(frame.f_code.co_filename):
-        entered = frame.f_code.co_name
-        frame = frame.f_back
-    return entered in ("apply", "tapped_apply")
 
 
 @contextmanager
@@ -321,13 +337,16 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
     """Wrap ``Task.apply``, which every eager call of tasks and canvas ends in.
 
     ``apply(throw=True)`` would skip ``on_failure`` and the errbacks; the task is run as a
-    worker would run it, and what it raised is raised afterwards.
+    worker would run it, and what it raised is raised afterwards: the exception itself, where
+    the result has what can be pickled.
     """
     from celery.app.task import Task
     from celery.utils import uuid
     from kombu.exceptions import EncodeError
 
+    from pytest_djcelery import unrolled
     from pytest_djcelery.arguments import explain_unserializable
+    from pytest_djcelery.signals import raised_eagerly
 
     apply = vars(Task)["apply"]
 
@@ -343,14 +362,18 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
             **options, "task_id": task_id, "link": link, "link_error": link_error,
             "retries": retries, "headers": headers,
         }  # fmt: skip
-        with tap.eager(self, args or (), kwargs or {}, published):
+        with (
+            unrolled.task_run(task_id, published) as published,
+            tap.eager(self, args or (), kwargs or {}, published),
+        ):
             result = apply(
                 self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
                 retries=retries, throw=False, logfile=logfile, loglevel=loglevel,
                 headers=headers, **options,
             )  # fmt: skip
+        error = raised.pop(task_id, None)
         if throw and isinstance(result.result, BaseException) and result.state == "FAILURE":
-            raise result.result
+            raise result.result if error is None else error
         return result
 
     apply_async = vars(Task)["apply_async"]
@@ -368,5 +391,9 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
                 explain_unserializable(error, self.name, body, serializer)
             raise
 
-    with replaced(Task, apply=tapped_apply, apply_async=tapped_apply_async):
+    with (
+        raised_eagerly() as raised,
+        unrolled.followed(),
+        replaced(Task, apply=tapped_apply, apply_async=tapped_apply_async),
+    ):
         yield

@@ -1,4 +1,4 @@
-"""The tasks that a fresh worker process would know."""
+"""The tasks that the app knows: those of a fresh worker process, and those of one test."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import scope as scopes
 from pytest_djcelery.errors import DjceleryError
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 # What ``celery -A proj worker`` does before it consumes: find the app, import its modules.
 _FRESH_WORKER = """
@@ -62,6 +67,27 @@ def check_registry(*, timeout: float = 60.0) -> None:
     raise UnregisteredTaskError(msg)
 
 
+@contextmanager
+def as_found(app: Celery) -> Iterator[None]:
+    """Forget the tasks that a test defines in its body, so that the next one may name its own so.
+
+    Celery keeps the first task of a name: a second test would run the first one's. What a test
+    has imported stays, since a module is imported once.
+    """
+    found = dict(app.tasks)
+    try:
+        yield
+    finally:
+        for name, task in list(app.tasks.items()):
+            before = found.get(name)
+            if task is before or not _in_a_body(task):
+                continue
+            if before is None:
+                del app.tasks[name]
+            else:
+                app.tasks[name] = before
+
+
 def _fresh_tasks(app: Any, timeout: float) -> set[str]:
     module, name = _place(app)
     try:
@@ -99,8 +125,18 @@ def _of_a_test(task: Any) -> bool:
     return _for_tests(_module(task))
 
 
+def _in_a_body(task: Any) -> bool:
+    """Whether a task is defined in a function of a test module."""
+    names = type(task).__qualname__, getattr(task.run, "__qualname__", "")
+    return _of_a_test(task) and any("<locals>" in name for name in names)
+
+
 def _for_tests(module: str) -> bool:
     if module.startswith("pytest_"):  # pytest-celery has tasks of its own
         return True
     last = module.rpartition(".")[2]
-    return last.startswith("test_") or last.endswith("_test") or last in ("conftest", "__main__")
+    return (
+        last.startswith("test_")
+        or last.endswith("_test")
+        or last in ("conftest", "tests", "__main__")
+    )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from pytest_djcelery.patching import replaced
 if TYPE_CHECKING:
     from celery import Celery
 
+    from pytest_djcelery.audit.watching import Watching
     from pytest_djcelery.clock import Clock
     from pytest_djcelery.journal import Ended
     from pytest_djcelery.project import Project
@@ -37,6 +38,7 @@ class Scope:
         self.journal = Journal()
         self.runner: Runner | None = None
         self.watch: TransactionWatch
+        self._of_example = _in_hypothesis_example()
 
     @property
     def app(self) -> Celery:
@@ -58,8 +60,12 @@ class Scope:
         waiting = ", ".join(f"{count} in {queue!r}" for queue, count in depths.items()) or "none"
         return (
             "No worker runs in this test (messages in queues: "
-            f"{waiting}). Ask for celery_worker, or celery_eager, to have tasks run."
+            f"{waiting}). Ask for celery_inline or celery_worker to have tasks run."
         )
+
+    def worker_has_ended(self) -> bool:
+        """Whether there was a worker, which will run nothing any more."""
+        return self.runner is not None and self.runner.has_ended
 
     def settle(self) -> None:
         """Wait until whoever runs this test's messages has nothing left to do."""
@@ -77,6 +83,7 @@ class Scope:
         """Record and isolate for the time of a block."""
         from pytest_djcelery import publishing, signals
         from pytest_djcelery.configuration_reads import remembered
+        from pytest_djcelery.configuration_writes import obeyed
         from pytest_djcelery.transactions.watch import TransactionWatch
         from pytest_djcelery.waiting import Waits, patched
         from pytest_djcelery.workers.threads import in_task
@@ -88,6 +95,7 @@ class Scope:
             app=self.app,
             timeout=self.options.timeout,
             situation=self.situation,
+            ended=self.worker_has_ended,
             in_worker=in_task,
             bring_about=self._bring_about,
         )
@@ -96,15 +104,46 @@ class Scope:
             stack.callback(self._put_clock_back)
             stack.enter_context(self._clean())
             stack.enter_context(remembered(self.app))
+            stack.enter_context(obeyed(self.project.configuration))
             stack.enter_context(self.watch)
             stack.enter_context(publishing.tapped(tap))
             stack.enter_context(signals.recorded(self.journal, self.app))
             stack.enter_context(patched(waits))
             yield
 
+    @property
+    def awaits_example(self) -> bool:
+        """Whether the block that is entered next is an example of Hypothesis's `@given`.
+
+        Not where the test itself has chosen who runs its tasks: there it is one test.
+        """
+        chosen = self.runner is not None and not self.runner.implicit
+        return _in_hypothesis_example() and not self._of_example and not chosen
+
+    @contextmanager
+    def example(self) -> Iterator[Scope]:
+        """One example of a Hypothesis test, as clean as a test of its own, in the scope of it."""
+        from pytest_djcelery.configuration_writes import obeyed
+
+        with ExitStack() as stack:
+            stack.enter_context(rolled_back_example())
+            stack.enter_context(replaced(self, _of_example=True))
+            stack.enter_context(self.journal.afresh())
+            for tidy_up in (self._put_clock_back, self._drop_what_waits):
+                tidy_up()
+                stack.callback(tidy_up)
+            stack.enter_context(self._clean())
+            stack.enter_context(obeyed(self.project.configuration))
+            yield self
+
+    def _drop_what_waits(self) -> None:
+        if self.runner is not None:
+            self.runner.drop_what_waits()
+
     @contextmanager
     def _clean(self) -> Iterator[None]:
         """Start with empty queues and no results, and leave the configuration as it was."""
+        from pytest_djcelery import registry
         from pytest_djcelery.computed import queues_as_found
 
         configuration = self.project.configuration
@@ -114,7 +153,7 @@ class Scope:
         waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
         before = configuration.snapshot()
         try:
-            with waking, queues_as_found(self.app):
+            with waking, queues_as_found(self.app), registry.as_found(self.app):
                 yield
         finally:
             configuration.restore(before)
@@ -145,6 +184,9 @@ class _Run:
         self.project: Project | None = None
         self.isolation = ExitStack()
         self.scope: Scope | None = None
+        self.watching: Watching | None = None  # of an audit
+        self.interrupted = False
+        self.isolating = 0  # blocks that want the app isolated, in an audited run
 
 
 # Modules that hold a worker from test to test.
@@ -164,11 +206,23 @@ def end_run() -> None:
     """Put the app back as the settings have it, at the end of the run."""
     with _lock:
         run = _runs.pop()
-        if run.project is not None:
-            with run.isolation, ExitStack() as held:
-                for module in _HOLDERS:
-                    if module in sys.modules:  # else no worker was held
-                        held.callback(sys.modules[module].stop)
+        with run.isolation:
+            _stop_held_workers()
+
+
+def interrupt_run() -> None:
+    """Whoever runs pytest wants it to end now."""
+    _runs[-1].interrupted = True
+
+
+def run_interrupted() -> bool:
+    """Whether the run is to end now, and not to wait for tasks."""
+    return _runs[-1].interrupted
+
+
+def watched_by(watching: Watching) -> None:
+    """Let an audit watch the run: the app stays as it is, but in tests that use a fixture."""
+    _runs[-1].watching = watching
 
 
 def run_options() -> Options:
@@ -177,12 +231,12 @@ def run_options() -> Options:
 
 
 def use_project() -> Project:
-    """The project's app, found and isolated from now on.
+    """The project's app, found and isolated from now on; while `isolated`, in an audited run.
 
     Raises:
         AppNotFoundError: when the project has none.
     """
-    from pytest_djcelery.project import find_app
+    from pytest_djcelery.finding import find_app
 
     with _lock:
         return _runs[-1].project or _isolate(find_app(_runs[-1].options))
@@ -191,13 +245,40 @@ def use_project() -> Project:
 def use_imported_project() -> Project | None:
     """The project's app, isolated from now on, if the project has imported it by itself."""
     run = _runs[-1]
-    if run.project is not None:  # asked before each test, so it must cost nothing
+    if run.project is not None or run.watching is not None:  # asked before each test
         return run.project
-    from pytest_djcelery.project import imported_app
+    from pytest_djcelery.finding import imported_app
 
     with _lock:
         app = imported_app(run.options)
-        return None if app is None else _isolate(app)
+        return _runs[-1].project or (None if app is None else _isolate(app))
+
+
+def await_project() -> None:
+    """Isolate the app as soon as the project has it, in the middle of a test too.
+
+    Raises:
+        AppNotFoundError: when ``djcelery_app`` names what is no app.
+    """
+    run = _runs[-1]
+    check_app()
+    if use_imported_project() is None and run.watching is None:
+        from pytest_djcelery.finding import configured_apps_heard
+
+        run.isolation.enter_context(configured_apps_heard(use_imported_project))
+
+
+def check_app() -> None:
+    """Check ``djcelery_app`` for as long as the project has not imported what it names.
+
+    Raises:
+        AppNotFoundError: when it names what is no app.
+    """
+    run = _runs[-1]
+    if run.project is None and run.options.app:
+        from pytest_djcelery.finding import check_named_app
+
+        check_named_app(run.options)
 
 
 def _isolate(app: Celery) -> Project:
@@ -205,9 +286,36 @@ def _isolate(app: Celery) -> Project:
 
     run = _runs[-1]
     project = Project(app, run.options)
-    run.isolation.enter_context(project.isolated())
+    if run.watching is None:
+        run.isolation.enter_context(project.isolated())
     run.project = project
     return project
+
+
+@contextmanager
+def isolated(project: Project) -> Iterator[None]:
+    """Isolate the app for a block, where the run doesn't do so anyway."""
+    run = _runs[-1]
+    if run.watching is None:
+        yield
+        return
+    if not run.isolating:
+        run.isolation.enter_context(project.isolated())
+    run.isolating += 1
+    try:
+        yield
+    finally:
+        run.isolating -= 1
+        if not run.isolating:
+            with run.isolation:
+                _stop_held_workers()
+
+
+def _stop_held_workers() -> None:
+    with ExitStack() as held:
+        for module in _HOLDERS:
+            if module in sys.modules:  # else no worker was held
+                held.callback(sys.modules[module].stop)
 
 
 def current() -> Scope | None:
@@ -217,24 +325,38 @@ def current() -> Scope | None:
 
 @contextmanager
 def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
-    """The open scope, or one for this block.
+    """The open scope, or one for this block; each example of Hypothesis's `@given` is clean.
 
     Args:
-        checks: whether unseen task failures are raised at the end of a scope opened here; the
-            hooks of pytest do it for one that a fixture opens.
+        checks: whether unseen task failures are raised at the end of a scope opened here, or of
+            an example; the hooks of pytest do it for one that a fixture opens.
         **changes: replace options of the run, for a scope that is opened here.
     """
     run = _runs[-1]
-    if run.scope is not None:
+    if run.scope is not None and not run.scope.awaits_example:
         yield run.scope
         return
-    scope = Scope(use_project(), options_module.replace(run.options, **changes))
-    with rolled_back_example(), scope.running(), replaced(run, scope=scope):
+    opening = _opened(run, changes) if run.scope is None else run.scope.example()
+    with opening as scope:
         yield scope
         if checks:
             from pytest_djcelery import failures
 
             failures.judge(scope)
+
+
+@contextmanager
+def _opened(run: _Run, changes: Mapping[str, Any]) -> Iterator[Scope]:
+    scope = Scope(use_project(), options_module.replace(run.options, **changes))
+    audit = nullcontext() if run.watching is None else run.watching.giving_way(scope)
+    with (
+        audit,
+        isolated(scope.project),
+        rolled_back_example(),
+        scope.running(),
+        replaced(run, scope=scope),
+    ):
+        yield scope
 
 
 @contextmanager
@@ -268,10 +390,18 @@ def park_worker() -> None:
         lease.park()
 
 
+def settings_as_found() -> AbstractContextManager[None]:
+    """Undo what a test that uses no fixture sets on ``app.conf``, in its own body."""
+    project = _runs[-1].project
+    if project is None or current() is not None or _runs[-1].watching is not None:
+        return nullcontext()
+    return project.configuration.as_found()
+
+
 def tidy() -> None:
     """Drop messages that were published outside any scope."""
     project = _runs[-1].project
-    if project is None or current() is not None:
+    if project is None or current() is not None or _runs[-1].watching is not None:
         return
     if project.broker is not None and not project.broker.pristine:
         project.empty()

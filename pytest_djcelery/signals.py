@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
-from celery.exceptions import Reject
+from celery.exceptions import NotRegistered, Reject
 
-from pytest_djcelery.journal import Ended, Journal, Received, Started, StateStored
+from pytest_djcelery.journal import Ended, Event, Journal, NotStored, StateStored, Storing
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
     from celery import Celery
 
 
+class Appends(Protocol):
+    """A journal, as far as signals are concerned."""
+
+    def append(self, event: Event) -> None:
+        """Add an event."""
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+
+
 @contextmanager
 def recorded(journal: Journal, app: Celery) -> Iterator[None]:
     """Record what tasks of ``app`` go through, in whatever thread or mode they run."""
-    with _signals_connected(_Recorder(journal, app)), _stored_states(journal, app):
+    with signals_connected(journal, app), _stored_states(journal, app):
         yield
 
 
 @contextmanager
-def _signals_connected(recorder: _Recorder) -> Iterator[None]:
+def signals_connected(journal: Appends, app: Celery | None = None) -> Iterator[None]:
+    """Record what a worker's signals tell of the tasks of ``app``, or of every app's."""
     from celery import signals
 
+    recorder = _Recorder(journal, app)
     handlers: dict[Any, Callable[..., None]] = {
-        signals.task_received: recorder.received,
         signals.task_unknown: recorder.unknown,
         signals.task_revoked: recorder.revoked,
-        signals.task_prerun: recorder.started,
         signals.task_success: recorder.succeeded,
         signals.task_failure: recorder.failed,
         signals.task_retry: recorder.retried,
@@ -47,20 +58,23 @@ def _signals_connected(recorder: _Recorder) -> Iterator[None]:
 
 
 class _Recorder:
-    """What each signal says of a task of ``app``, as an event of the journal."""
+    """What each signal says of a task of ``app`` (``None``: any), as an event of the journal."""
 
-    def __init__(self, journal: Journal, app: Celery) -> None:
+    def __init__(self, journal: Appends, app: Celery | None) -> None:
         self._journal = journal
         self._app = app
 
-    def received(self, request: Any, **_: Any) -> None:
-        if self._is_ours(request.task):
-            self._journal.append(Received(task_id=request.id, task=request.name))
-
     def unknown(self, sender: Any, name: str, id: str, exc: Any, **_: Any) -> None:  # noqa: A002 - Celery's name
-        if sender.app is self._app:
+        if self._app is None or sender.app is self._app:
             self._journal.append(
-                Ended(task_id=id, task=name, state="FAILURE", value=exc, retries=0)
+                Ended(
+                    task_id=id,
+                    task=name,
+                    state="FAILURE",
+                    # What the result backend is told (`Consumer.on_unknown_task`).
+                    value=NotRegistered(name).with_traceback(exc.__traceback__),
+                    retries=0,
+                )
             )
 
     def revoked(self, sender: Any, request: Any, expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signature
@@ -77,11 +91,6 @@ class _Recorder:
             )
         )
 
-    def started(self, sender: Any, task_id: str, **_: Any) -> None:
-        if self._is_ours(sender):
-            retries = sender.request.retries or 0
-            self._journal.append(Started(task_id=task_id, task=sender.name, retries=retries))
-
     def succeeded(self, sender: Any, result: Any, **_: Any) -> None:
         if self._is_ours(sender):
             self._ended(sender, sender.request, "SUCCESS", result)
@@ -93,7 +102,7 @@ class _Recorder:
             return  # Celery 5.7 tells of a rejected message twice
         request = sender.request
         if request.id == task_id:
-            self._ended(sender, request, "FAILURE", exception)
+            self._ended(sender, request, "FAILURE", _raised(exception))
             return
         # Outside its tracer: a time limit, a lost worker, an argument that can't be decoded.
         self._journal.append(
@@ -126,7 +135,7 @@ class _Recorder:
         self._journal.wake()
 
     def _is_ours(self, task: Any) -> bool:
-        return getattr(task, "_app", None) in (self._app, None)
+        return self._app is None or getattr(task, "_app", None) in (self._app, None)
 
     def _ended(self, task: Any, request: Any, state: str, value: Any) -> None:
         expected = isinstance(value, BaseException) and isinstance(value, tuple(task.throws or ()))
@@ -145,6 +154,37 @@ class _Recorder:
         )
 
 
+def _raised(exception: BaseException) -> BaseException:
+    """What a task raised, by what ``task_failure`` tells of it.
+
+    That is what can be pickled: of an exception that can't, one of a base class, or a wrapper,
+    with the traceback of the original, which is being handled as the signal is sent
+    (``TraceInfo.handle_failure``, Celery 5.4 to 5.7).
+    """
+    original = sys.exc_info()[1]
+    if original is not None and exception.__traceback__ is original.__traceback__:
+        return original
+    return exception
+
+
+@contextmanager
+def raised_eagerly() -> Iterator[dict[str, BaseException]]:
+    """What tasks that run eagerly in a block raise, by their id, until somebody takes it away."""
+    from celery.signals import task_failure
+
+    raised: dict[str, BaseException] = {}
+
+    def note(sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
+        if sender.request.is_eager:
+            raised[task_id] = _raised(exception)
+
+    task_failure.connect(note, weak=False)
+    try:
+        yield raised
+    finally:
+        task_failure.disconnect(note)
+
+
 def _retries_of(task_id: str) -> int:
     """How often a task that a worker has was retried, as its message says."""
     from celery.worker import state
@@ -155,25 +195,38 @@ def _retries_of(task_id: str) -> int:
 
 @contextmanager
 def _stored_states(journal: Journal, app: Celery) -> Iterator[None]:
-    """Wrap ``Backend.store_result``: the one call that all states, custom ones too, pass.
+    """Wrap ``store_result``: the one call that all states, custom ones too, pass.
 
-    Celery has no signal for ``update_state``. Checked on Celery 5.4 to 5.7 and
-    django-celery-results 2.5 and 2.6, which implement ``_store_result`` beneath it.
+    The journal knows of a state before the backend does, so that nobody who reads the state there
+    can miss it here.
+
+    Celery has no signal for ``update_state``. Checked on Celery 5.4 to 5.7, where the RPC backend
+    has one of its own, and django-celery-results 2.5 and 2.6, which implement ``_store_result``.
     """
     from celery.backends.base import Backend
+    from celery.backends.rpc import RPCBackend
 
-    store = vars(Backend)["store_result"]
+    def recording(store: Callable[..., Any]) -> Callable[..., Any]:
+        def store_result(
+            self: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any
+        ) -> Any:
+            if self.app is not app:
+                return store(self, task_id, result, state, *args, **kwargs)
+            request: Any = kwargs.get("request")
+            retries = request.retries if getattr(request, "id", None) == task_id else None
+            journal.append(Storing(task_id=task_id, state=state, meta=result, retries=retries))
+            try:
+                stored = store(self, task_id, result, state, *args, **kwargs)
+            except BaseException:
+                journal.append(NotStored(task_id=task_id, state=state))
+                raise
+            journal.append(StateStored(task_id=task_id, state=state))
+            return stored
 
-    def store_result(
-        self: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any
-    ) -> Any:
-        stored = store(self, task_id, result, state, *args, **kwargs)
-        if self.app is app:
-            traceback = kwargs.get("traceback", args[0] if args else None)
-            journal.append(
-                StateStored(task_id=task_id, state=state, meta=result, traceback=traceback)
-            )
-        return stored
+        return store_result
 
-    with replaced(Backend, store_result=store_result):
+    with ExitStack() as stack:
+        for backend in (Backend, RPCBackend):
+            own = recording(vars(backend)["store_result"])
+            stack.enter_context(replaced(backend, store_result=own))
         yield

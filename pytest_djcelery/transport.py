@@ -50,15 +50,15 @@ class Channel(virtual.Channel):
         return to_rabbitmq_queue_arguments(arguments, **kwargs)
 
     def exchange_declare(self, *args: Any, **kwargs: Any) -> Any:
-        with self.broker.changed:
+        with self.broker.lock:
             return super().exchange_declare(*args, **kwargs)
 
     def queue_bind(self, *args: Any, **kwargs: Any) -> Any:
-        with self.broker.changed:
+        with self.broker.lock:
             return super().queue_bind(*args, **kwargs)
 
     def queue_unbind(self, *args: Any, **kwargs: Any) -> Any:
-        with self.broker.changed:
+        with self.broker.lock:
             return super().queue_unbind(*args, **kwargs)
 
     def queue_delete(
@@ -68,7 +68,7 @@ class Channel(virtual.Channel):
         if_empty: bool = False,  # noqa: FBT001, FBT002 - kombu's signature
         **_: Any,
     ) -> None:
-        with self.broker.changed:
+        with self.broker.lock:
             found = self.broker.queues.get(queue)
             in_use = found is not None and found.consumers
             if not ((if_empty and self._size(queue)) or (if_unused and in_use)):
@@ -107,8 +107,16 @@ class Channel(virtual.Channel):
             ttl=None if ttl is None else float(ttl) / 1000,
         )
 
+    def get_timed(self, queue: str) -> Any:
+        """As `basic_get`, but the next message with an ETA; `queue.Empty` when there is none."""
+        message = self.Message(self._taken(queue, self.broker.get_timed(queue)), channel=self)
+        self.qos.append(message, message.delivery_tag)
+        return message
+
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
-        message = self.broker.get(queue)
+        return self._taken(queue, self.broker.get(queue))
+
+    def _taken(self, queue: str, message: dict[str, Any]) -> dict[str, Any]:
         self._queue_of[message["properties"]["delivery_tag"]] = queue
         return message
 
@@ -168,20 +176,20 @@ class Transport(virtual.Transport):
 
     def interrupt(self) -> None:
         """Make a thread that waits in `drain_events` come back as after a time-out."""
-        with self.broker.changed:
+        with self.broker.lock:
             self._interrupted = True
             self.broker.notify()
 
     def park(self, *, parked: bool) -> None:
         """Leave messages where they are until unparked."""
-        with self.broker.changed:
+        with self.broker.lock:
             self.parked = parked
             self.broker.notify()
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's signature
         deadline = None if timeout is None else Deadline(timeout)
         while True:
-            with self.broker.changed:
+            with self.broker.lock:
                 version = self.broker.version
                 self._raise_if_interrupted()
                 self.delivering = not self.parked
@@ -193,12 +201,12 @@ class Transport(virtual.Transport):
             finally:
                 self.delivering = False
                 self.broker.on_delivered()
-            with self.broker.changed:
+            with self.broker.lock:
                 self._raise_if_interrupted()
                 if self.broker.version == version:
                     if deadline is not None and deadline.passed:
                         raise TimeoutError
-                    self.broker.changed.wait(None if deadline is None else deadline.remaining)
+                    self.broker.wait(None if deadline is None else deadline.remaining)
 
     def _raise_if_interrupted(self) -> None:
         if self._interrupted:

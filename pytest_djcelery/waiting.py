@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
@@ -24,12 +24,17 @@ if TYPE_CHECKING:
 _RECHECK = 0.5  # seconds, as often as Celery polls
 
 
-class WaitTimeoutError(DjceleryError, CeleryTimeoutError):
+class WaitTimeoutError(DjceleryError, CeleryTimeoutError, TimeoutError):
     """A result, a message or an idle worker did not come in time."""
 
 
 class NeverReadyError(WaitTimeoutError):
     """A result that nothing will ever make ready: said at once."""
+
+
+def none_will_come(task_ids: Iterable[str], situation: str) -> str:
+    """What to say of results when their worker has ended."""
+    return f"No result for {', '.join(task_ids)} will come.\n{situation}"
 
 
 class Waits:
@@ -40,6 +45,7 @@ class Waits:
         app: whose results are meant.
         timeout: seconds for a wait that has no time-out of its own.
         situation: what to say of worker and queues when the time is over.
+        ended: whether the worker has ended that was to bring the results.
         in_worker: whether the calling thread runs tasks; there Celery's own ways apply.
         bring_about: called with the ids of results that are about to be waited for; whether
             they are ready now.
@@ -52,6 +58,7 @@ class Waits:
         app: Celery,
         timeout: float,
         situation: Callable[[], str],
+        ended: Callable[[], bool],
         in_worker: Callable[[], bool],
         bring_about: Callable[[Collection[str]], bool],
     ) -> None:
@@ -59,6 +66,7 @@ class Waits:
         self.app = app
         self.timeout = timeout
         self.situation = situation
+        self.ended = ended
         self.in_worker = in_worker
         self._bring_about = bring_about
 
@@ -89,8 +97,10 @@ class Waits:
         """The metas of all tasks, once all are ready.
 
         Raises:
+            NeverReadyError: when the worker has ended.
             WaitTimeoutError: after ``timeout`` (or the run's) seconds.
         """
+        __tracebackhide__ = True
         from celery import states
 
         waiting: dict[str, None] = dict.fromkeys(task_ids)
@@ -116,25 +126,26 @@ class Waits:
             return look(told & waiting.keys())
 
         # A backend that others write to as well (a live worker) is asked now and then, too.
-        while not look(waiting):
-            if not self.journal.wait_until(
-                stored, min(_RECHECK, deadline.remaining), kind=StateStored
-            ):
-                if not deadline.passed:
-                    continue
-                names = ", ".join(waiting)
+        while True:
+            ended = self.ended()  # before the look: what the worker has stored until then is found
+            if look(waiting):
+                return metas
+            if ended:
+                raise NeverReadyError(none_will_come(waiting, self.situation()))
+            brief = min(_RECHECK, deadline.remaining)
+            if not self.journal.wait_until(stored, brief, kind=StateStored) and deadline.passed:
                 msg = (
-                    f"No result for {names} after {deadline.seconds:g} s.\n{self.situation()}\n"
+                    f"No result for {', '.join(waiting)} after {deadline.seconds:g} s.\n"
+                    f"{self.situation()}\n"
                     "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
                 )
                 raise WaitTimeoutError(msg)
-        return metas
 
 
 @contextmanager
 def patched(waits: Waits) -> Iterator[None]:
     """Let results of ``waits.app`` wait on the journal and tell when they were read."""
-    with _event_driven_backends(waits), _brought_about(waits), _watched_results(waits):
+    with _event_driven_backends(waits), _brought_about(waits), watched_results(waits):
         yield
 
 
@@ -201,14 +212,25 @@ def _brought_about(waits: Waits) -> Iterator[None]:
         yield
 
 
+class Reads(Protocol):
+    """Who is told of results that are waited for and read."""
+
+    def before(self, results: Iterable[Any]) -> None:
+        """These are about to be waited for."""
+
+    def looked(self, task_ids: Iterable[str]) -> None:
+        """The outcome of these has been read."""
+
+
 @contextmanager
-def _watched_results(waits: Waits) -> Iterator[None]:
+def watched_results(waits: Reads) -> Iterator[None]:
     """Note each outcome that reaches a result object in the test's own hands."""
     from celery import states
     from celery.result import AsyncResult, EagerResult, ResultSet
 
     set_cache = vars(AsyncResult)["_set_cache"]
     eager_get = vars(EagerResult)["get"]
+    iter_native = vars(ResultSet)["iter_native"]
 
     def _set_cache(self: Any, meta: Any) -> Any:
         if meta["status"] in states.READY_STATES:
@@ -228,6 +250,11 @@ def _watched_results(waits: Waits) -> Iterator[None]:
 
         return joined
 
+    def watched_iter(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        waits.looked(with_relatives(self))
+        return iter_native(self, *args, **kwargs)
+
     def watched_read(name: str) -> property:
         attribute = vars(EagerResult)[name]
 
@@ -245,10 +272,15 @@ def _watched_results(waits: Waits) -> Iterator[None]:
     state = watched_read("state")
     with (
         replaced(AsyncResult, _set_cache=_set_cache),
-        replaced(ResultSet, join=watched_join("join"), join_native=watched_join("join_native")),
+        replaced(
+            ResultSet, join=watched_join("join"), join_native=watched_join("join_native"),
+            iter_native=watched_iter,
+        ),
+        # What an eager result inherits (``info``, ``maybe_throw``) reads its ``_cache``.
         replaced(
             EagerResult, state=state, status=state, result=watched_read("result"),
-            traceback=watched_read("traceback"), get=watched_get, wait=watched_get,
+            traceback=watched_read("traceback"), _cache=watched_read("_cache"),
+            get=watched_get, wait=watched_get,
         ),
     ):  # fmt: skip
         yield

@@ -6,20 +6,24 @@ Celery's own waits for Redis and RPC have no end where the test gives none.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from kombu.exceptions import OperationalError
 
 from pytest_djcelery import scope
+from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
-from pytest_djcelery.waiting import WaitTimeoutError
+from pytest_djcelery.waiting import NeverReadyError, WaitTimeoutError, none_will_come
 from pytest_djcelery.workers.threads import in_task
 
 if TYPE_CHECKING:
     from celery import Celery
+
+_LAST_WORD: Final = 1.0  # seconds
 
 
 @contextmanager
@@ -45,15 +49,16 @@ def bounded(app: Celery, timeout: float) -> Iterator[None]:
             yield from wait_for_pending(self, result, timeout=timeout, **options)
             return
         seconds = limit if timeout is None else timeout
-        try:
-            yield from wait_for_pending(self, result, timeout=seconds, **options)
-        except CeleryTimeoutError as error:
-            if isinstance(error, WaitTimeoutError):
-                raise
-            raise WaitTimeoutError(_nothing_came(result, seconds)) from error
-        except Exception as error:
-            _explain(self, error, f"No result for {result.id} can come.")
-            raise
+        options["on_interval"] = _unless_worker_has_ended(options.get("on_interval"))
+        with explained(self, f"No result for {result.id} can come."):
+            try:
+                yield from wait_for_pending(self, result, timeout=seconds, **options)
+            except _WorkerHasEndedError:
+                raise NeverReadyError(none_will_come([result.id], _situation())) from None
+            except CeleryTimeoutError as error:
+                if isinstance(error, WaitTimeoutError):
+                    raise
+                raise WaitTimeoutError(_nothing_came(result, seconds)) from error
 
     limit = timeout
     with ExitStack() as stack:
@@ -74,15 +79,51 @@ def _named_before_sending(app: Celery) -> Iterator[None]:
 
     def explained_on_task_call(self: Any, producer: Any, task_id: str) -> Any:
         __tracebackhide__ = True
-        try:
+        with explained(self, "The task was not sent.") if self.app is app else nullcontext():
             return on_task_call(self, producer, task_id)
-        except Exception as error:
-            if self.app is app:
-                _explain(self, error, "The task was not sent.")
-            raise
 
     with replaced(RedisBackend, on_task_call=explained_on_task_call):
         yield
+
+
+class _WorkerHasEndedError(Exception):
+    """Ends a wait from inside, where Celery takes any `TimeoutError` for one of the backend's."""
+
+
+def _unless_worker_has_ended(on_interval: Callable[[], object] | None) -> Callable[[], None]:
+    """What to do after each second, or result, of a wait: `on_interval`, and see who is there."""
+    last_word: Deadline | None = None  # for what the worker has sent before its end
+
+    def after_interval() -> None:
+        nonlocal last_word
+        if on_interval:
+            on_interval()
+        current = scope.current()
+        if current is None or not current.worker_has_ended():
+            return
+        if last_word is None:
+            last_word = Deadline(_LAST_WORD)
+        elif last_word.passed:
+            raise _WorkerHasEndedError
+
+    return after_interval
+
+
+@contextmanager
+def explained(backend: Any, consequence: str) -> Iterator[None]:
+    """Name the result backend in what its client raises when it does not answer.
+
+    Raises:
+        ResultsUnreachableError: in place of that.
+    """
+    __tracebackhide__ = True
+    try:
+        yield
+    except DjceleryError:  # which has said it already
+        raise
+    except Exception as error:
+        _explain(backend, error, consequence)
+        raise
 
 
 def _explain(backend: Any, error: Exception, consequence: str) -> None:
@@ -98,6 +139,9 @@ def _explain(backend: Any, error: Exception, consequence: str) -> None:
     if isinstance(cause, errors) or isinstance(error.__context__, errors):
         from pytest_djcelery.reachable import ResultsUnreachableError
 
+        current = scope.current()
+        if current is not None and current.runner is not None:
+            current.runner.end_told = True  # what can't be stored ends a worker
         raise ResultsUnreachableError(
             f"The result backend {backend.as_uri()} does not answer: {cause or error}\n"
             f"{consequence} The run uses that backend because of djcelery_result_backend "
@@ -107,9 +151,12 @@ def _explain(backend: Any, error: Exception, consequence: str) -> None:
 
 
 def _nothing_came(result: Any, seconds: float) -> str:
-    current = scope.current()
-    situation = f"{current.situation()}\n" if current is not None else ""
     return (
-        f"No result for {result.id} after {seconds:g} s.\n{situation}"
+        f"No result for {result.id} after {seconds:g} s.\n{_situation()}\n"
         "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
     )
+
+
+def _situation() -> str:
+    current = scope.current()
+    return "" if current is None else current.situation()

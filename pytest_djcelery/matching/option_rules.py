@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages import SentTask
 
 TOLERANCE: Final = 1.0  # seconds between two times that count as the same
+_ROUNDING: Final = 0.001  # … where the clock stood when the message was sent
 
 
 class _Untold:
@@ -62,6 +63,11 @@ class Told:
     serializer: str
     sent_at: datetime | None = None  # None for a signature, which has not been sent yet
     immutable: bool = False
+    exact_times: bool = False
+
+    def near(self, expected: float, found: float) -> bool:
+        """Whether two times, in seconds, count as the same."""
+        return abs(expected - found) <= (_ROUNDING if self.exact_times else TOLERANCE)
 
 
 class OptionDifference(NamedTuple):
@@ -81,6 +87,7 @@ def told_by_message(message: SentTask) -> Told:
         option=lambda name: _message_option(message, name),
         serializer=message.serializer,
         sent_at=message.sent_at,
+        exact_times=message.exact_times,
     )
 
 
@@ -185,7 +192,9 @@ def _same_option(name: str, expected: Any, found: Any, actual: Told, app: Celery
     if name in _SIGNATURES:
         return _same_signatures(name, expected, found, actual)
     if name == "countdown" and isinstance(expected, (int, float, type(None))):
-        return isinstance(found, (int, float, type(None))) and _near(expected or 0, found or 0)
+        return isinstance(found, (int, float, type(None))) and actual.near(
+            expected or 0, found or 0
+        )
     if name in ("eta", "expires"):
         return _same_time(expected, found, actual, app)
     if name in ("queue", "exchange"):
@@ -198,10 +207,10 @@ def _same_time(expected: Any, found: Any, actual: Told, app: Celery) -> bool:
         return expected is found
     if isinstance(expected, (int, float)):  # ``expires`` in seconds after the publish
         if actual.sent_at is None:
-            return isinstance(found, (int, float)) and _near(expected, found)
+            return isinstance(found, (int, float)) and actual.near(expected, found)
         expected = actual.sent_at + timedelta(seconds=expected)
     moments = _moment(expected, app), _moment(found, app)
-    return all(moments) and _near(*(moment.timestamp() for moment in moments if moment))
+    return all(moments) and actual.near(*(moment.timestamp() for moment in moments if moment))
 
 
 def _moment(value: Any, app: Celery) -> datetime | None:
@@ -212,10 +221,6 @@ def _moment(value: Any, app: Celery) -> datetime | None:
         return recorded(app, value) if isinstance(value, (str, datetime)) else None
     except ValueError:
         return None
-
-
-def _near(left: float, right: float) -> bool:
-    return abs(left - right) <= TOLERANCE
 
 
 def _name(value: object) -> object:
@@ -261,7 +266,7 @@ def option_text(name: str, value: object) -> str:
 
 def _actual_text(name: str, found: object, options: Mapping[str, Any], actual: Told) -> str:
     if name == "countdown" and isinstance(found, float):
-        return f"{round(found, 1):g}"
+        return f"{round(found, 3 if actual.exact_times else 1):g}"
     in_seconds = isinstance(options.get(name), (int, float))
     if name == "expires" and in_seconds and isinstance(found, datetime) and actual.sent_at:
         return f"{round((found - actual.sent_at).total_seconds(), 1):g}"

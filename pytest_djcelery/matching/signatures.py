@@ -45,6 +45,7 @@ class Difference:
     property: str
     expected: str
     actual: str
+    option: bool = False  # of the call, which a signature need not name
 
 
 class Expectation(Protocol):
@@ -159,7 +160,9 @@ class Expected:
             yield Difference(property="task", expected=self.written["task"], actual=actual.task)
         yield from self._differing_call(actual)
         for found in option_differences(self.written.options or {}, actual, self._app):
-            yield Difference(property=found.name, expected=found.expected, actual=found.actual)
+            yield Difference(
+                property=found.name, expected=found.expected, actual=found.actual, option=True
+            )
 
     @property
     def misfit(self) -> str | None:

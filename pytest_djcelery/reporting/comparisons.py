@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import partial
 from operator import ne
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.reporting.descriptions import LONGEST_LIST, describe_call, describe_item
+from pytest_djcelery.reporting import remedies
+from pytest_djcelery.reporting.descriptions import (
+    LONGEST_LIST,
+    describe_call,
+    describe_item,
+    task_name,
+)
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages import SentTask
-    from pytest_djcelery.views.listing import Listing, Matcher
+    from pytest_djcelery.views.listing import Count, Listing, Matcher
     from pytest_djcelery.views.outbox import Outbox
 
 NEAREST = 3  # misses that a text compares in full
+_MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 # Items that are compared in search of the nearest; a text need not be worth a minute.
 _CANDIDATES = 300
 
 
 def compare(op: str, left: object, right: object) -> list[str] | None:
-    """Explain a failed comparison of an outbox, or its canvas, with signatures.
+    """Explain a failed comparison of an outbox, its canvas or a message with signatures.
 
     Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary; ``None``
     when neither side is ours or there is nothing to explain.
     """
-    from pytest_djcelery.views.listing import Listing
+    from pytest_djcelery.views.listing import Count, Listing
 
+    if isinstance(left, Count) and isinstance(right, int) and op in _MIRRORED:
+        return list(_explain_count(op, left, right))
+    if isinstance(right, Count) and isinstance(left, int) and op in _MIRRORED:
+        return list(_explain_count(_MIRRORED[op], right, left))
     if op in ("in", "not in") and isinstance(right, Listing):
         explain = _explain_in if op == "in" else _explain_not_in
         return list(explain(right, right.matcher(left)))
     if op not in ("==", "!="):
         return None
+    if lines := _explain_message(op, left, right) or _explain_message(op, right, left):
+        return lines
+    return _compare_lists(op, left, right)
+
+
+def _compare_lists(op: str, left: object, right: object) -> list[str] | None:
+    from pytest_djcelery.views.listing import Listing
+
+    left, right = _listed(left, right), _listed(right, left)
     if not isinstance(left, Listing):
         if not isinstance(right, Listing):
             return None
@@ -43,10 +63,48 @@ def compare(op: str, left: object, right: object) -> list[str] | None:
     matchers = [left.matcher(each) for each in written]
     if op == "==":
         return list(_explain_equal(left, matchers))
-    return [f"{left.description} != {_bracketed(matchers)}", "", "They are equal.", *_sent(left)]
+    return list(_explain_unequal(left, matchers))
+
+
+def _listed(value: object, other: object) -> object:
+    """Messages in a plain list (``celery_inline.pending``), where signatures are expected."""
+    from celery.canvas import Signature
+
+    from pytest_djcelery.messages import SentTask
+    from pytest_djcelery.views.listing import Messages
+
+    if not value or not isinstance(value, (list, tuple)) or not isinstance(other, (list, tuple)):
+        return value
+    ours = all(isinstance(each, SentTask) for each in value)
+    return Messages(value) if ours and all(isinstance(each, Signature) for each in other) else value
 
 
 # -- explanations ----------------------------------------------------------------------------
+
+
+def _explain_message(op: str, message: object, written: object) -> list[str] | None:
+    from celery.canvas import Signature
+
+    from pytest_djcelery.matching.signatures import expectation
+    from pytest_djcelery.messages import SentTask
+    from pytest_djcelery.views.listing import Messages
+
+    if not isinstance(message, SentTask) or not isinstance(written, Signature):
+        return None
+    matcher = expectation(written)
+    summary = f"{describe_call(message)} {op} {describe_call(written)}"
+    sent = f"Sent:     {describe_item(message)}"
+    if op == "!=":
+        fix = remedies.of_present([message])
+        return [summary, "", "They are equal.", sent, *remedies.fixes([fix])]
+    return [
+        summary,
+        "",
+        f"Expected: {describe_call(written)}",
+        sent,
+        *(f"  {line}" for line in _difference_lines(matcher, message)),
+        *remedies.fixes(remedies.of_missing(Messages([message]), [(matcher, [(0, message)])])),
+    ]
 
 
 def _explain_in(listing: Listing[Any], matcher: Matcher[Any]) -> Iterator[str]:
@@ -67,7 +125,7 @@ def _explain_missing(listing: Listing[Any], matcher: Matcher[Any]) -> Iterator[s
     elif rest:
         yield "Also sent:" if near else "Sent:"
         yield from _capped(f"[{position}] {describe_item(item)}" for position, item in rest)
-    yield from _fixes(_remedies(listing, [matcher]))
+    yield from remedies.fixes(remedies.of_missing(listing, [(matcher, near)]))
 
 
 def _explain_not_in(listing: Listing[Any], matcher: Matcher[Any]) -> Iterator[str]:
@@ -75,10 +133,40 @@ def _explain_not_in(listing: Listing[Any], matcher: Matcher[Any]) -> Iterator[st
     yield ""
     yield f"Expected no message like: {describe_call(matcher.written)}"
     yield "Sent:"
-    yield from _capped(
-        f"[{position}] {describe_item(item)}"
-        for position, item in enumerate(listing.items())
-        if matcher.matches(item)
+    found = [pair for pair in enumerate(listing.items()) if matcher.matches(pair[1])]
+    yield from _capped(f"[{position}] {describe_item(item)}" for position, item in found)
+    yield from remedies.fixes([remedies.of_present([item for _, item in found])])
+
+
+def _explain_count(op: str, count: Count, other: int) -> Iterator[str]:
+    listing, matcher = count.listing, count.matcher
+    call = f"{listing.description}.count({describe_call(matcher.written)})"
+    yield f"{call} {op} {other}: {_number(count)} match{'es' if count == 1 else ''}"
+    yield ""
+    items = list(enumerate(listing.items()))
+    found = [pair for pair in items if matcher.matches(pair[1])]
+    if not found:
+        yield from _explain_missing(listing, matcher)
+        return
+    yield f"Expected {f'{op} '.removeprefix('== ')}{other}. Sent:"
+    yield from _capped(f"[{position}] {describe_item(item)}" for position, item in found)
+    if op in ("<", "<=", "!=") or (op == "==" and count > other):
+        yield from remedies.fixes([remedies.of_present([item for _, item in found])])
+        return
+    near = _nearest(matcher, [pair for pair in items if not matcher.matches(pair[1])])
+    yield from _nearest_lines(matcher, near, "")
+    yield from remedies.fixes(remedies.of_missing(listing, [(matcher, near or found)]))
+
+
+def _explain_unequal(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> Iterator[str]:
+    items = listing.items()
+    yield f"{listing.description} != {_bracketed(matchers)}"
+    yield ""
+    yield "They are equal."
+    yield "Sent:" if items else "Nothing was sent."
+    yield from _capped(f"[{at}] {describe_item(item)}" for at, item in enumerate(items))
+    yield from remedies.fixes(
+        [remedies.of_present(items)] if items else remedies.of_nothing(listing)
     )
 
 
@@ -96,18 +184,19 @@ def _explain_equal(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> I
         )
         yield "Sent:"
         yield from _capped(f"[{at}] {describe_item(item)}" for at, item in enumerate(items))
-        example = f"assert add.s(1) in {listing.description}"
-        yield from _fixes([f"If the order doesn't matter, ask for each: {example}."])
+        yield from remedies.fixes([remedies.of_order(listing, matchers)])
         return
     yield f"Expected {len(matchers)}, sent {len(items)}."
     near_by: set[int] = set()
+    unmet: list[tuple[Matcher[Any], remedies.Near]] = []
     if missing:
         yield "Not sent:"
     for index in missing[:LONGEST_LIST]:
         matcher = matchers[index]
-        near = _nearest(matcher, [(at, items[at]) for at in extra]) or _nearest(
-            matcher, list(enumerate(items))
+        near = _nearest(matcher, [(at, items[at]) for at in extra], index) or _nearest(
+            matcher, list(enumerate(items)), index
         )
+        unmet.append((matcher, near))
         near_by.update(at for at, _ in near)
         yield f"  [{index}] {describe_call(matcher.written)}"
         yield from _nearest_lines(matcher, near, "      ")
@@ -120,13 +209,11 @@ def _explain_equal(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> I
     if pairs:
         yield "As expected:"
         yield from _capped(f"[{at}] {describe_item(items[at])}" for _, at in pairs)
-    remedies = _remedies(listing, [matchers[index] for index in missing])
-    if not missing:
-        remedies.append(
-            "Add what is meant to be sent to the list; or compare a part of it: "
-            "celery_outbox.of(task), or with celery_outbox.record() as sent: ..."
-        )
-    yield from _fixes(remedies)
+    found = remedies.of_missing(listing, unmet)
+    if unexpected and len(items) > len(matchers):
+        rest = [items[at] for at in unexpected]
+        found.append(remedies.of_unexpected(listing, matchers, rest))
+    yield from remedies.fixes(found)
 
 
 def explain_one(
@@ -143,9 +230,7 @@ def explain_one(
     yield from _capped(
         f"[{at}] {describe_item(item)}" for at, item in enumerate(items) if id(item) in ids
     )
-    yield from _fixes(
-        [f"Tell them apart with .set(queue=...), or count them: {outbox.description}.count(...)."]
-    )
+    yield from remedies.fixes([remedies.of_several(outbox, found)])
 
 
 def explain_wait(outbox: Outbox, matcher: Matcher[SentTask], seconds: float) -> Iterator[str]:
@@ -184,102 +269,53 @@ def _assigned(
     return missing, extra, sorted(pairs)
 
 
-def _nearest(matcher: Matcher[Any], items: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    """The items that come close, the closest first: those of the task, or of a like name."""
-    name = _task_name(matcher.written)
+def _nearest(
+    matcher: Matcher[Any], items: Sequence[tuple[int, Any]], position: int = 0
+) -> list[tuple[int, Any]]:
+    """The items that come close, the closest first: those of the task, or of a like name.
+
+    Of several that differ in as much, those come first that are nearer to ``position``.
+    """
+    name = task_name(matcher.written)
     if name is None:
         return []
-    tasks = {_task_name(item) for _, item in items} - {None}
+    tasks = {task_name(item) for _, item in items} - {None}
     likely = {name} & tasks or {
         task
         for task in tasks
         if task is not None
         and (
             task.rpartition(".")[2] == name.rpartition(".")[2]
-            or get_close_matches(name, [task], 1, 0.8)
+            or (
+                not getattr(matcher, "registered", False)
+                and get_close_matches(name, [task], 1, 0.8)
+            )
         )
     }
-    candidates = [pair for pair in items if _task_name(pair[1]) in likely][:_CANDIDATES]
-    return sorted(candidates, key=lambda pair: len(matcher.differences(pair[1])))[:NEAREST]
-
-
-def _task_name(call: object) -> str | None:
-    """The task of a message or signature; of a canvas, that of its first step."""
-    from pytest_djcelery.matching.canvas import CanvasEntry
-    from pytest_djcelery.matching.canvas_form import first_task
-    from pytest_djcelery.messages import SentTask
-
-    if isinstance(call, SentTask):
-        return call.task
-    if isinstance(call, CanvasEntry):
-        return call.messages[0].task
-    return first_task(call) if isinstance(call, Mapping) else None
+    candidates = [pair for pair in items if task_name(pair[1]) in likely][:_CANDIDATES]
+    return sorted(
+        candidates,
+        key=lambda pair: (len(matcher.differences(pair[1])), abs(pair[0] - position)),
+    )[:NEAREST]
 
 
 def _nearest_lines(
     matcher: Matcher[Any], near: Sequence[tuple[int, Any]], indent: str
 ) -> Iterator[str]:
-    if near:
-        yield f"{indent}Nearest {'miss' if len(near) == 1 else 'misses'}:"
-    for position, item in near:
+    misses = [(position, item) for position, item in near if matcher.differences(item)]
+    if misses:
+        yield f"{indent}Nearest {'miss' if len(misses) == 1 else 'misses'}:"
+    for position, item in misses:
         yield f"{indent}  [{position}] {describe_item(item)}"
-        for found in matcher.differences(item):
-            what = f"{found.property}: expected {found.expected}, sent {found.actual}"
-            yield f"{indent}        {what}"
+        yield from (f"{indent}        {line}" for line in _difference_lines(matcher, item))
 
 
-# -- remedies --------------------------------------------------------------------------------
+def _difference_lines(matcher: Matcher[Any], item: Any) -> Iterator[str]:
+    for found in matcher.differences(item):
+        yield f"{found.property}: expected {found.expected}, sent {found.actual}"
 
 
-def _remedies(listing: Listing[Any], missing: Sequence[Matcher[Any]]) -> list[str]:
-    """What to do about expected messages that were not sent; most telling first."""
-    from pytest_djcelery.matching.signatures import Expected
-
-    found: list[str] = []
-    for matcher in missing[:LONGEST_LIST]:
-        if isinstance(matcher, Expected):
-            found += _remedies_of_call(matcher, listing)
-        found += listing.remedies(matcher)
-    if missing and not len(listing):
-        found += listing.circumstances()
-        if not found:
-            found.append(
-                "Check that the code that sends it runs, and that nothing stands in its place: "
-                "a mock of delay() or apply_async() sends nothing."
-            )
-    return list(dict.fromkeys(found))
-
-
-def _remedies_of_call(expected: Any, listing: Listing[Any]) -> Iterator[str]:
-    call = describe_call(expected.written)
-    if not expected.registered:
-        name = expected.written["task"]
-        like = get_close_matches(name, expected.known, 3, 0.6)
-        guess = f" Did you mean {' or '.join(like)}?" if like else ""
-        yield f"No task is registered as {name!r}: check the name, or import its module.{guess}"
-    elif expected.misfit:
-        yield f"{call} can't be sent at all: {expected.misfit}."
-    serializer = next((item.serializer for item in listing if hasattr(item, "serializer")), "json")
-    for name, value in expected.unsendable(serializer):
-        yield (
-            f"{name} of {call} is of type {type(value).__name__}, which {serializer} can't carry: "
-            "expect what the task is given in its place, such as a primary key."
-        )
-
-
-def _fixes(remedies: Sequence[str]) -> Iterator[str]:
-    if len(remedies) == 1:
-        yield f"To fix: {remedies[0]}"
-    elif remedies:
-        yield "To fix:"
-        for remedy in remedies:
-            yield f"  - {remedy}"
-
-
-def _sent(listing: Listing[Any]) -> Iterator[str]:
-    items = listing.items()
-    yield "Sent:" if items else "Nothing was sent."
-    yield from _capped(f"[{at}] {describe_item(item)}" for at, item in enumerate(items))
+# -- lists ---------------------------------------------------------------------------------
 
 
 def _capped(lines: Iterable[str]) -> Iterator[str]:

@@ -118,3 +118,16 @@ def describe_item(item: SentTask | CanvasEntry) -> str:
     }[message.transaction]
     where = f"{message.location}, " if message.location else ""
     return f"{_call_of(item)}  ({where}{when})"
+
+
+def task_name(call: object) -> str | None:
+    """The task of a message or signature; of a canvas, that of its first step."""
+    from pytest_djcelery.matching.canvas import CanvasEntry
+    from pytest_djcelery.matching.canvas_form import first_task
+    from pytest_djcelery.messages import SentTask
+
+    if isinstance(call, SentTask):
+        return call.task
+    if isinstance(call, CanvasEntry):
+        return call.messages[0].task
+    return first_task(call) if isinstance(call, Mapping) else None

@@ -1,13 +1,12 @@
-"""What a test's report says of tasks: failures unseen, outcomes that differ, missing methods."""
+"""What a test's report says of tasks: failures unseen, comparisons cut short, missing methods."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from io import StringIO
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -140,75 +139,12 @@ def _filtered(info: pytest.ExceptionInfo[BaseException]) -> Traceback:
     )
 
 
-# -- outcomes --------------------------------------------------------------------------------
-
-
-def compare(op: str, left: object, right: object) -> list[str] | None:
-    """Explain a failed comparison of outcomes; ``None`` where neither side is one.
-
-    Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary.
-    """
-    from pytest_djcelery.outcomes import Outcome
-
-    if op != "==":
-        return None
-    ours = [each for side in (left, right) for each in _listed(side)]
-    if not any(isinstance(each, Outcome) for each in ours):
-        return None
-    # What Results made knows its task; what a test wrote does not.
-    actual, expected = (left, right)
-    if any(getattr(each, "task", None) for each in _listed(right)):
-        actual, expected = right, left
-    return [f"{left!r} == {right!r}", "", *_differences(actual, expected)]
+# -- a comparison that failed ----------------------------------------------------------------
 
 
 def remember(config: pytest.Config, lines: list[str] | None) -> None:
     """Keep the explanation of a comparison for a report in which pytest has cut it short."""
     config.stash[_LAST_COMPARISON] = lines
-
-
-def _listed(side: object) -> list[Any]:
-    return list(side) if isinstance(side, list | tuple) else [side]
-
-
-def _differences(actual: object, expected: object) -> Iterator[str]:
-    from pytest_djcelery.outcomes import Outcomes
-
-    if isinstance(actual, Outcomes) and not isinstance(expected, list | tuple):
-        actual = [actual.as_one]
-    happened, wanted = _listed(actual), _listed(expected)
-    if len(happened) != len(wanted):
-        yield f"Expected {len(wanted)} outcomes, there are {len(happened)}."
-    for index, (mine, theirs) in enumerate(zip_longest(happened, wanted, fillvalue=_Absent())):
-        if mine == theirs:
-            continue
-        place = f"[{index}] " if isinstance(expected, list | tuple) else ""
-        yield f"{place}{getattr(mine, 'task', None) or 'the task'}"
-        yield f"  expected: {theirs!r}"
-        yield f"  happened: {mine!r}"
-        yield from (f"  {line}" for line in _reasons(mine, theirs))
-
-
-class _Absent:
-    def __repr__(self) -> str:
-        return "nothing"
-
-
-def _reasons(actual: Any, expected: Any) -> Iterable[str]:
-    """Which property differs, where it can't be seen at once; the task's own traceback."""
-    from pytest_djcelery.outcomes import Failure, Pending
-
-    wanted, counted = getattr(expected, "retries", None), getattr(actual, "retries", None)
-    if None not in (wanted, counted) and wanted != counted:
-        yield f"retries: expected {wanted}, happened {counted}"
-    match = getattr(expected, "match", None)
-    if isinstance(actual, Failure) and match is not None:
-        yield f"match: {match!r} was searched in {str(actual.exception)!r}"
-    if isinstance(actual, Pending):
-        yield "now() does not wait; celery_results[result] waits for the final outcome."
-    text = getattr(actual, "traceback", None)
-    if text:
-        yield from failures.own_calls(text)
 
 
 # -- delay_on_commit -------------------------------------------------------------------------

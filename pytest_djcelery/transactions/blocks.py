@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery.transactions.rows import Rows
 from pytest_djcelery.transactions.sql import wrote
 
 if TYPE_CHECKING:
-    from pytest_djcelery.messages import SentTask
+    from pytest_djcelery.locations import Location
+    from pytest_djcelery.messages import Message
     from pytest_djcelery.transactions.hooks import WatchedHook
     from pytest_djcelery.transactions.openers import Opener
 
@@ -48,8 +51,24 @@ class ThreadBlocks:
     @property
     def transactions(self) -> list[OpenTransaction]:
         """The open transactions, outermost first, as the eager task that runs sees them."""
+        if not self.blocks:
+            return []
         began = self.task_began
         return [block.transaction for block in self.blocks if block.begins and block.serial > began]
+
+
+class EagerTask(AbstractContextManager[None]):
+    """Around an eager task that runs in a thread."""
+
+    def __init__(self, thread: ThreadBlocks) -> None:
+        self._scopes = thread.scopes
+        self._scope = Running(hook=None)
+
+    def __enter__(self) -> None:
+        self._scopes.append(self._scope)
+
+    def __exit__(self, *_: object) -> None:
+        self._scopes.remove(self._scope)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -74,7 +93,9 @@ class OpenTransaction:
     thread: ThreadBlocks
     on_write: Callable[[OpenTransaction], None]
     wrote: bool = False
-    unjudged: list[SentTask] = field(default_factory=list)  # sent before any write
+    wrote_at: Location | None = None  # the first time
+    unjudged: list[Message] = field(default_factory=list)  # sent before any write
+    rows: Rows = field(default_factory=Rows)
 
     def __call__(
         self,
@@ -107,3 +128,4 @@ class WatchedConnection:
     own: list[Block] = field(default_factory=list)
     pending: dict[int, WatchedHook] = field(default_factory=dict)
     running: list[int] = field(default_factory=list)  # serials at which runs of hooks began
+    due: set[int] = field(default_factory=set)  # hooks that production would have run, if audited

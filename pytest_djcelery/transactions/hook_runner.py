@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import contextmanager, nullcontext
 from itertools import groupby
@@ -10,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery import locations
 from pytest_djcelery.journal import HookDiscarded, HookFinished, HookRegistered, HookStarted
 from pytest_djcelery.transactions.blocks import Running, serials
-from pytest_djcelery.transactions.hooks import WatchedHook, run_as_committed, run_in_autocommit
+from pytest_djcelery.transactions.hooks import (
+    WatchedHook,
+    hook_of,
+    run_as_committed,
+    run_in_autocommit,
+)
 from pytest_djcelery.transactions.openers import function_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -42,7 +49,7 @@ class HookRunner:
     def __init__(self, journal: Journal, blocks: OpenBlocks) -> None:
         self.on = False
         self.around = nullcontext
-        self._journal = journal
+        self.journal = journal
         self._blocks = blocks
         self._lock = threading.RLock()
         self._holds = 0
@@ -64,29 +71,42 @@ class HookRunner:
             on_commit(connection, function, robust)  # raises
             return
         number = next(serials)
+        through, task = _sender(sys._getframe(1))
         hook = WatchedHook(
-            function,
+            function=function,
             id=number,
             location=locations.of_caller(),
             robust=robust,
             transaction=known.own[0].serial if known.own else number,
             run=self._run,
         )
-        self._journal.append(
+        self.journal.append(
             HookRegistered(
                 hook=number,
                 location=hook.location,
                 using=connection.alias,
                 robust=robust,
                 function=function_text(function),
+                through=through,
+                task=task,
             )
         )
         if connection.atomic_blocks and not known.own:
-            run_in_autocommit(hook, on_commit)
+            self.in_autocommit(connection, hook, on_commit)
         else:
             if connection.in_atomic_block:
                 known.pending[number] = hook
-            on_commit(connection, hook, robust)
+            on_commit(connection, hook.stand_in, robust)
+
+    def in_autocommit(
+        self,
+        connection: BaseDatabaseWrapper,  # noqa: ARG002 - a subclass needs it
+        hook: WatchedHook,
+        on_commit: Callable[..., None],
+    ) -> None:
+        """Run a hook that is registered where only blocks of the test's own are open."""
+        __tracebackhide__ = True
+        run_in_autocommit(hook, on_commit)
 
     def commit(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> None:
         """Run the hooks of a transaction that ends inside the test's own."""
@@ -102,16 +122,28 @@ class HookRunner:
     def take(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> list[WatchedHook]:
         """Take the pending hooks out of Django's list."""
         entries: list[Any] = connection.run_on_commit
-        taken = [entry[1] for entry in entries if _is_ours(entry) and entry[1].id in known.pending]
-        entries[:] = [entry for entry in entries if entry[1] not in taken]
+        left: list[Any] = []
+        taken: list[WatchedHook] = []
+        for entry in entries:
+            hook = hook_of(entry[1])
+            if hook is not None and hook.id in known.pending:
+                taken.append(hook)
+            else:
+                left.append(entry)
+        entries[:] = left
         return taken
+
+    def left(
+        self, connection: BaseDatabaseWrapper, known: WatchedConnection, *, rolled_back: bool
+    ) -> None:
+        """A block that is not the code's own is over: here nothing depends on it."""
 
     def settle(
         self, connection: BaseDatabaseWrapper, known: WatchedConnection, reason: str
     ) -> None:
         """Record what is no longer in Django's list and never ran as discarded."""
         entries: list[Any] = connection.run_on_commit
-        kept = {entry[1].id for entry in entries if _is_ours(entry)}
+        kept = {hook.id for entry in entries if (hook := hook_of(entry[1]))}
         # While hooks run Django keeps the rest of them in a list that no one sees.
         began = max(known.running[-1:] + self._blocks.thread.hooks_running, default=0)
         for number, hook in list(known.pending.items()):
@@ -119,7 +151,7 @@ class HookRunner:
                 del known.pending[number]
             elif number > began and number not in kept:
                 del known.pending[number]
-                self._journal.append(HookDiscarded(hook=number, reason=reason))
+                self.journal.append(HookDiscarded(hook=number, reason=reason))
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -136,10 +168,10 @@ class HookRunner:
                     released, self._held = self._held, []
             self._release(released)
 
-    def _run(self, hook: WatchedHook) -> object:
+    def _run(self, hook: WatchedHook, function: Callable[[], object]) -> object:
         __tracebackhide__ = True
         if not self.on:
-            return hook.__wrapped__()
+            return function()
         with self._lock:
             if self._holds:
                 for _, known in self._blocks.connections():
@@ -150,16 +182,16 @@ class HookRunner:
         thread, scope = self._blocks.thread, Running(hook=hook)
         thread.scopes.append(scope)
         error: BaseException | None = None
-        self._journal.append(HookStarted(hook=hook.id))
+        self.journal.append(HookStarted(hook=hook.id))
         try:
             with self.around():
-                return hook.__wrapped__()
+                return function()
         except BaseException as raised:
             error = raised
             raise
         finally:
             thread.scopes.remove(scope)
-            self._journal.append(HookFinished(hook=hook.id, error=error))
+            self.journal.append(HookFinished(hook=hook.id, error=error))
 
     def _release(self, held: list[WatchedHook]) -> None:
         __tracebackhide__ = True
@@ -172,7 +204,7 @@ class HookRunner:
                 first = first or error
             for hook in batch:
                 if not hook.started:
-                    self._journal.append(HookDiscarded(hook=hook.id, reason=HOOK_RAISED))
+                    self.journal.append(HookDiscarded(hook=hook.id, reason=HOOK_RAISED))
         if first is not None:
             raise first
 
@@ -181,10 +213,21 @@ def unwrap(connection: BaseDatabaseWrapper) -> None:
     """Give Django back the functions that still stand in its list."""
     entries: list[Any] = connection.run_on_commit
     entries[:] = [
-        (entry[0], entry[1].__wrapped__, *entry[2:]) if _is_ours(entry) else entry
+        (entry[0], hook.function, *entry[2:]) if (hook := hook_of(entry[1])) else entry
         for entry in entries
     ]
 
 
-def _is_ours(entry: Any) -> bool:
-    return isinstance(entry[1], WatchedHook)
+def _sender(frame: FrameType | None) -> tuple[str, str] | tuple[None, None]:
+    """The method that registers a hook to publish later, and the name of its task, if one does.
+
+    That is Celery's `DjangoTask.delay_on_commit`, or an ``apply_async`` of the project's own.
+    """
+    while frame is not None and locations.is_between(frame):
+        method = frame.f_code.co_name
+        if method in locations.PUBLISHES:
+            name = getattr(locations.first_argument(frame), "name", None)
+            if isinstance(name, str):
+                return method, name
+        frame = frame.f_back
+    return None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from pytest_djcelery.journal import (
     HookStarted,
     Published,
 )
+from pytest_djcelery.messages import Items
+from pytest_djcelery.transparent import call_of, transparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,7 +40,7 @@ class Hook:
     robust: bool
     function: str
     # What becomes of a hook does not make it another one.
-    sent: tuple[SentTask, ...] = field(default=(), compare=False)
+    sent: tuple[SentTask, ...] = field(default=Items(), compare=False)
     error: BaseException | None = field(default=None, compare=False)
     reason: str | None = field(default=None, compare=False)
 
@@ -107,7 +110,7 @@ class OnCommit:
                     using=event.using,
                     robust=event.robust,
                     function=event.function,
-                    sent=tuple(sent.get(hook, ())),
+                    sent=Items(sent.get(hook, ())),
                     error=errors.get(hook),
                     reason=reasons.get(hook),
                 )
@@ -119,39 +122,36 @@ class OnCommit:
         return listed(waiting), listed(started), listed(reasons)
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class WatchedHook:
-    """What Django is given in place of the function: it tells the watch when it is called.
+    """A hook that is followed: Django has a stand-in that tells the watch when it is called.
 
-    Every other attribute is the function's, so that what Django logs (``__qualname__``, which
-    a partial has not) and what other tools look for (a partial's ``func``) is the same.
+    So that what Django logs (``__qualname__``, which a partial has not) and what a test finds in
+    the list of ``captureOnCommitCallbacks`` is the same, that is transparent.
     """
 
-    __slots__ = ("__wrapped__", "_run", "id", "location", "robust", "started", "transaction")
+    function: Callable[..., object]
+    id: int
+    location: Location | None
+    robust: bool
+    transaction: int  # hooks with the same number were registered in one
+    run: Callable[[WatchedHook, Callable[[], object]], object]
+    started: bool = False
 
-    def __init__(  # noqa: PLR0913 - what is known when it is registered
-        self,
-        function: Callable[[], object],
-        *,
-        id: int,  # noqa: A002 - as everywhere else
-        location: Location | None,
-        robust: bool,
-        transaction: int,
-        run: Callable[[WatchedHook], object],
-    ) -> None:
-        self.__wrapped__ = function
-        self.id = id
-        self.location = location
-        self.robust = robust
-        self.transaction = transaction  # hooks with the same number were registered in one
-        self.started = False
-        self._run = run
-
-    def __call__(self) -> object:
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
         __tracebackhide__ = True
-        return self._run(self)
+        return self.run(self, partial(self.function, *args, **kwargs))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__wrapped__, name)
+    @property
+    def stand_in(self) -> Any:
+        """What Django is given in place of the function."""
+        return transparent(self.function, self)
+
+
+def hook_of(function: object) -> WatchedHook | None:
+    """The hook that a function in Django's list stands for."""
+    hook = call_of(function)
+    return hook if isinstance(hook, WatchedHook) else None
 
 
 def run_as_committed(hooks: Iterable[WatchedHook]) -> None:
@@ -165,7 +165,7 @@ def run_as_committed(hooks: Iterable[WatchedHook]) -> None:
 
     committed: Any = SimpleNamespace(
         validate_no_atomic_block=lambda: None,
-        run_on_commit=[(set(), hook, hook.robust) for hook in hooks],
+        run_on_commit=[(set(), hook.stand_in, hook.robust) for hook in hooks],
     )
     BaseDatabaseWrapper.run_and_clear_commit_hooks(committed)
 
@@ -176,6 +176,5 @@ def run_in_autocommit(hook: WatchedHook, on_commit: Callable[..., None]) -> None
     Checked on Django 4.2, 5.2, 6.0 and 6.1.
     """
     __tracebackhide__ = True
-    on_commit(
-        SimpleNamespace(in_atomic_block=False, get_autocommit=lambda: True), hook, hook.robust
-    )
+    connection = SimpleNamespace(in_atomic_block=False, get_autocommit=lambda: True)
+    on_commit(connection, hook.stand_in, hook.robust)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -13,19 +14,24 @@ from pytest_djcelery.transactions.blocks import (
     WatchedConnection,
     serials,
 )
-from pytest_djcelery.transactions.openers import opener_of
+from pytest_djcelery.transactions.openers import Opener, opener_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 class OpenBlocks:
-    """Knows the threads and the connections that a watch has seen."""
+    """Knows the threads and the connections that a watch has seen.
 
-    def __init__(self) -> None:
+    Args:
+        counts: whether a block that something has opened is of the code under test.
+    """
+
+    def __init__(self, counts: Callable[[Opener], bool] = lambda _: True) -> None:
+        self._counts = counts
         self._lock = threading.RLock()
         self.clear()
 
@@ -65,6 +71,17 @@ class OpenBlocks:
             known.stack = connection.atomic_blocks
         return known
 
+    @contextmanager
+    def set_aside(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        """Know nothing of a connection for a while: its blocks, and their hooks, wait."""
+        key, known = _underlying(connection), self.of(connection)
+        apart = self._connections[key] = WatchedConnection(connection.atomic_blocks)
+        try:
+            yield
+        finally:
+            self.forget(connection, apart)
+            self._connections[key] = known
+
     def entered(
         self,
         connection: BaseDatabaseWrapper,
@@ -85,12 +102,14 @@ class OpenBlocks:
         )
         begins = transaction is None
         if transaction is None:
+            requests = bool(connection.settings_dict.get("ATOMIC_REQUESTS"))
+            opener = opener_of(frame, atomic_requests=requests)
+            if not self._counts(opener):
+                return
             transaction = OpenTransaction(
                 serial=serial,
                 using=connection.alias,
-                opener=opener_of(
-                    frame, atomic_requests=bool(connection.settings_dict.get("ATOMIC_REQUESTS"))
-                ),
+                opener=opener,
                 thread=thread,
                 on_write=on_write,
             )

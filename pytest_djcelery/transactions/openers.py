@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import os
+import sys
 from contextlib import ContextDecorator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,6 +18,7 @@ from pytest_djcelery import locations
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_djcelery.journal import Overtaking
     from pytest_djcelery.locations import Location
     from pytest_djcelery.messages import SentTask
 
@@ -39,13 +41,30 @@ class Opener:
     call: str | None = None  # the Django method that opened it
 
     def __str__(self) -> str:
+        return self.text(locations.relative)
+
+    @property
+    def path(self) -> str | None:
+        """The file of whoever opened it; of a decorator, that of the function."""
         if self.function is not None:
-            name, place = function_text(self.function), _definition(self.function)
-            at = f" ({place})" if place else ""
+            code = getattr(inspect.unwrap(self.function), "__code__", None)
+            return code.co_filename if code is not None else None
+        return self.location.path if self.location else None
+
+    def text(self, shown: Callable[[str], str]) -> str:
+        """As a person would say it.
+
+        Args:
+            shown: shortens the path of a file.
+        """
+        if self.function is not None:
+            name, definition = function_text(self.function), _definition(self.function)
+            at = f" ({shown(definition[0])}:{definition[1]})" if definition else ""
             if self.kind == "request":
                 return f"ATOMIC_REQUESTS, around the view {name}{at}"
             return f"the decorator transaction.atomic of {name}{at}"
-        at = f" at {self.location}" if self.location else ""
+        place = self.location
+        at = f" at {shown(place.path)}:{place.line} in {place.function}" if place else ""
         if self.call:
             return f"{self.call}(){at and f', called{at}'}"
         return f"`with transaction.atomic()`{at}"
@@ -79,47 +98,44 @@ def opener_of(frame: FrameType | None, *, atomic_requests: bool) -> Opener:
 
 def function_text(function: Any) -> str:
     """A callable as a person would name it: ``demoapp.tasks.send_email.delay``."""
-    from celery.app.task import Task
-    from celery.canvas import Signature
-
     while True:
         if isinstance(function, partial):
             function = function.func
+        elif inspect.ismethod(function) and (owner := task_of(function)) is not None:
+            return f"{owner}.{function.__name__}"
         elif (inner := getattr(function, "__wrapped__", None)) is not None:
             function = inner
         else:
             break
     function = getattr(function, "view_class", function)  # what ``View.as_view()`` is made for
-    if inspect.ismethod(function):
-        owner = function.__self__
-        if isinstance(owner, Task):
-            return f"{owner.name}.{function.__name__}"
-        if isinstance(owner, Signature):
-            return f"{owner.task}.{function.__name__}"
     if not hasattr(function, "__qualname__"):
         function = type(function)
     return f"{function.__module__}.{function.__qualname__}"
 
 
-def sent_in_transaction(
-    message: SentTask, *, using: str, opener: Opener, wrote_at: Location | None, late: bool
-) -> str:
-    """The text of ``SentInTransactionWarning`` and ``SentInTransactionError``.
+def task_of(method: Any) -> str | None:
+    """The name of the task whose method, or whose signature's, this is. Imports nothing."""
+    owner = method.__self__
+    task, canvas = sys.modules.get("celery.app.task"), sys.modules.get("celery.canvas")
+    if task is not None and isinstance(owner, task.Task):
+        return str(owner.name)
+    if canvas is not None and isinstance(owner, canvas.Signature):
+        return str(owner.task)
+    return None
 
-    Args:
-        message: What was sent.
-        using: The alias of the database whose transaction is open.
-        opener: What opened the transaction.
-        wrote_at: The project's line that wrote, where the write came ``late``.
-        late: Whether the transaction wrote after the message was sent, not before.
-    """
-    nowhere = "no line of the project"
-    written = f"after it was sent, at {wrote_at or nowhere}" if late else "before it was sent"
+
+def sent_in_transaction(found: Overtaking) -> str:
+    """The text of ``SentInTransactionWarning`` and ``SentInTransactionError``."""
+    message: Any = found.message
+    using, nowhere = found.transaction.using, "no line of the project"
+    written = "before it was sent"
+    if found.late:
+        written = f"after it was sent, at {found.wrote_at or nowhere}"
     lines = (
         f"{message.task}({_arguments(message)}) was sent inside an open transaction of the ",
         f"database {using!r}, which also writes.\n",
         f"  sent at:   {message.location or nowhere}\n",
-        f"  opened by: {opener}\n",
+        f"  opened by: {found.transaction.opener}\n",
         f"  written:   {written}\n",
         "A worker may run the task before the commit, and so not see what was written; it will ",
         "run it even if the transaction is rolled back.\n",
@@ -193,7 +209,7 @@ def _short(value: object) -> str:
     return short.repr(value)
 
 
-def _definition(function: Callable[..., Any]) -> str | None:
+def _definition(function: Callable[..., Any]) -> tuple[str, int] | None:
     """Where a function, or the class of a view, is written."""
     while isinstance(function, partial) and not hasattr(function, "__wrapped__"):
         function = function.func
@@ -203,7 +219,7 @@ def _definition(function: Callable[..., Any]) -> str | None:
         path, (_, line) = inspect.getsourcefile(written), inspect.getsourcelines(written)
     except (OSError, TypeError):  # made at run time, or in C
         return None
-    return f"{locations.relative(path)}:{line}" if path else None
+    return (path, line) if path else None
 
 
 @lru_cache(maxsize=1)

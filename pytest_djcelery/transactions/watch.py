@@ -6,11 +6,12 @@ import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
-from pytest_djcelery.transactions.blocks import Running, serials
+from pytest_djcelery.transactions.autocommit import Autocommit, innermost
+from pytest_djcelery.transactions.blocks import EagerTask, serials
 from pytest_djcelery.transactions.hook_runner import (
     HOOK_RAISED,
     LOST,
@@ -19,11 +20,11 @@ from pytest_djcelery.transactions.hook_runner import (
     HookRunner,
     unwrap,
 )
-from pytest_djcelery.transactions.judging import Judge, warn
+from pytest_djcelery.transactions.judging import ByPolicy, Judge, warn
 from pytest_djcelery.transactions.open_blocks import OpenBlocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.journal import Journal
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages import SentTask, Transaction
+    from pytest_djcelery.messages import Message, Transaction
     from pytest_djcelery.options import Policy
 
 _only_one = threading.Lock()
@@ -46,6 +47,9 @@ class Publishing:
     transaction: Transaction
     hook: int | None  # the on_commit hook now running in this thread, if that is innermost
     hook_location: Location | None
+
+
+_ALONE = Publishing(transaction="autocommit", hook=None, hook_location=None)
 
 
 class TransactionWatch:
@@ -66,10 +70,15 @@ class TransactionWatch:
         policy: Callable[[], Policy],
         warn: Callable[[str, Location | None], None] = warn,
     ) -> None:
+        blocks = OpenBlocks()
+        judge = Judge(ByPolicy(journal, policy, warn))
+        self._set_up(blocks, HookRunner(journal, blocks), judge)
+
+    def _set_up(self, blocks: OpenBlocks, hooks: HookRunner, judge: Judge) -> None:
         self.after_blocks = _nothing
-        self._blocks = OpenBlocks()
-        self._hooks = HookRunner(journal, self._blocks)
-        self._judge = Judge(policy, warn)
+        self._blocks = blocks
+        self._hooks = hooks
+        self._judge = judge
         self._patches = ExitStack()
 
     def __enter__(self) -> Self:
@@ -115,6 +124,8 @@ class TransactionWatch:
     def publishing(self) -> Publishing:
         """Tell what a message that this thread publishes now is published in."""
         thread = self._blocks.thread
+        if not (thread.scopes or thread.blocks):
+            return _ALONE
         scope = thread.scopes[-1] if thread.scopes else None
         hook = scope.hook if scope else None
         began = scope.serial if scope else 0
@@ -127,7 +138,7 @@ class TransactionWatch:
             hook_location=hook.location if hook else None,
         )
 
-    def judge(self, message: SentTask) -> None:
+    def judge(self, message: Message) -> None:
         """Warn or raise if ``message``, about to be published, may overtake a commit.
 
         Blocks that are open around an on_commit hook count: the hook waited for another
@@ -139,16 +150,31 @@ class TransactionWatch:
         __tracebackhide__ = True
         self._judge.sent(message, self._blocks.thread.transactions)
 
-    @contextmanager
-    def eager_task(self) -> Iterator[None]:
+    def saved(self, instances: Iterable[Any], using: str) -> None:
+        """Note the primary keys of rows that this thread has saved."""
+        transactions = [each for each in self._blocks.thread.transactions if each.using == using]
+        if transactions:
+            for instance in instances:
+                for transaction in transactions:
+                    transaction.rows.add(instance)
+
+    def eager_task(self) -> AbstractContextManager[None]:
         """Run a task eagerly: the blocks that are open now are not the task's."""
-        thread = self._blocks.thread
-        scope = Running(hook=None)
-        thread.scopes.append(scope)
-        try:
+        return EagerTask(self._blocks.thread)
+
+    @contextmanager
+    def autocommit(self) -> Iterator[None]:
+        """Run tasks as a worker does, which has none of the blocks that this thread has open."""
+        from django.db import connections
+
+        with ExitStack() as stack:
+            for connection in connections.all(initialized_only=True):
+                # A transaction that the test itself has broken is left as it is.
+                open_and_sound = connection.in_atomic_block and not connection.needs_rollback
+                if open_and_sound and connection.features.uses_savepoints:
+                    stack.enter_context(self._blocks.set_aside(connection))
+                    stack.enter_context(Autocommit(connection))
             yield
-        finally:
-            thread.scopes.remove(scope)
 
     def hold(self) -> AbstractContextManager[None]:
         """Keep hooks back, in every thread, until the outermost ``hold()`` ends."""
@@ -177,11 +203,12 @@ class TransactionWatch:
 
         def __enter__(atomic: Atomic) -> None:  # noqa: N807 - stands in for it
             __tracebackhide__ = True
+            connection = get_connection(atomic.using)
+            if (autocommit := innermost(connection)) is not None:
+                autocommit.block_begins(atomic)
             enter(atomic)
             if not getattr(atomic, "_from_testcase", False):
-                self._blocks.entered(
-                    get_connection(atomic.using), sys._getframe(1), self._judge.wrote
-                )
+                self._blocks.entered(connection, sys._getframe(1), self._judge.wrote)
 
         def __exit__(  # noqa: N807 - stands in for it
             atomic: Atomic,
@@ -190,11 +217,22 @@ class TransactionWatch:
             traceback: TracebackType | None,
         ) -> None:
             __tracebackhide__ = True
+            connection = get_connection(atomic.using)
+
+            def leave_block() -> None:
+                __tracebackhide__ = True
+                try:
+                    leave(atomic, exc_type, exc_value, traceback)
+                finally:
+                    if (autocommit := innermost(connection)) is not None:
+                        autocommit.block_ended()
+
             was_in_blocks = self.in_blocks
             self._leave(
-                get_connection(atomic.using),
-                lambda: leave(atomic, exc_type, exc_value, traceback),
+                connection,
+                leave_block,
                 failed=exc_type is not None,
+                of_testcase=getattr(atomic, "_from_testcase", False),
             )
             if was_in_blocks and not self.in_blocks:
                 self.after_blocks()
@@ -211,22 +249,30 @@ class TransactionWatch:
         self._patches.enter_context(replaced(BaseDatabaseWrapper, on_commit=on_commit))
 
     def _leave(
-        self, connection: BaseDatabaseWrapper, leave: Callable[[], None], *, failed: bool
+        self,
+        connection: BaseDatabaseWrapper,
+        leave: Callable[[], None],
+        *,
+        failed: bool,
+        of_testcase: bool,
     ) -> None:
         __tracebackhide__ = True
         known = self._blocks.of(connection)
+        failed = failed or connection.needs_rollback or connection.closed_in_transaction
         if not known.own or known.own[-1].depth != len(connection.atomic_blocks):
             # A block of the test's, or one that was opened before the watch was entered.
             try:
                 leave()
             finally:
                 self._hooks.settle(connection, known, ROLLED_BACK)
+                self._hooks.left(connection, known, rolled_back=failed and not of_testcase)
             return
-        failed = failed or connection.needs_rollback or connection.closed_in_transaction
         # Before Django leaves it: with a real commit the hooks run in there.
         block = self._blocks.leave_innermost(connection, known)
         outermost = not known.own
         simulated = outermost and len(connection.atomic_blocks) > 1
+        if block.begins:
+            self._judge.ended(block.transaction)
         if failed:
             block.transaction.wrote = block.had_written
         known.running.append(next(serials))

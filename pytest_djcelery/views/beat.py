@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery import moments
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.journal import NotSent, Published
-from pytest_djcelery.workers.scheduler import VirtualScheduler
+from pytest_djcelery.workers.scheduler import VirtualScheduler, entries_apart
 
 if TYPE_CHECKING:
     from celery.beat import ScheduleEntry
@@ -26,7 +26,8 @@ class Beat:
     """Beat, started with the test, on the test's clock.
 
     It sends what ``celery beat`` would send, through the project's own scheduler: the schedule
-    of the settings, or django-celery-beat's (of which each call here reads the present rows).
+    of the settings, or django-celery-beat's. Each call here goes by what that is now: an entry
+    that was changed is sent by its new times, and keeps when it last ran; a new one starts then.
 
     Where the test travels by itself (time-machine, freezegun), beat starts anew at the
     destination: it was not there to send what would have been due on the way.
@@ -47,7 +48,7 @@ class Beat:
         app.loader.import_default_modules()
         app.finalize()
         configuration = self._scope.project.configuration
-        with configuration.override(beat_schedule=dict(app.conf.beat_schedule)):
+        with configuration.override(beat_schedule=entries_apart(app.conf.beat_schedule)):
             self._start()
             try:
                 yield self
@@ -73,9 +74,9 @@ class Beat:
             BeatError: an entry is due without end.
         """
         __tracebackhide__ = True
+        scheduler = self._current()  # first: an entry that is new starts no later than the span
         now = self._clock.now()
         start, end = _span(between, now)
-        scheduler = self._current()
         fired: list[tuple[datetime, str]] = []
         with self._clock.excursion():
             past = start if start < now else None
@@ -106,9 +107,9 @@ class Beat:
             Exception: what a task failed with that was delivered.
         """
         __tracebackhide__ = True
+        scheduler = self._current()  # first: an entry that is new starts no later than the run
         now = self._clock.now()
         end = moments.end_of(until, now)
-        scheduler = self._current()
         self._clock.move_to(now)
         first = len(self._scope.journal)
         sent: list[Sent] = []

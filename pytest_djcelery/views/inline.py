@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import states
@@ -14,11 +15,14 @@ from kombu import Queue
 from pytest_djcelery import moments
 from pytest_djcelery.errors import BadOptionError, InlineError
 from pytest_djcelery.failures import own_traceback
-from pytest_djcelery.journal import Ended, Looked, Published, StateStored
+from pytest_djcelery.journal import Ended, Looked, StateStored
 from pytest_djcelery.views.executions import Execution, Summary
+from pytest_djcelery.views.origins import Origins
+from pytest_djcelery.views.undelivered import Undelivered
 from pytest_djcelery.waiting import NeverReadyError
+from pytest_djcelery.workers.coroutines import run_for_test
 from pytest_djcelery.workers.endless import Endless
-from pytest_djcelery.workers.inline import InlineWorker, fields_of
+from pytest_djcelery.workers.inline import InlineWorker
 from pytest_djcelery.workers.process import listened_to
 from pytest_djcelery.workers.runner import Runner
 from pytest_djcelery.workers.threads import in_coroutine, in_task
@@ -49,9 +53,9 @@ class Inline(Runner):
         self._thread = threading.current_thread()
         self._clock = scope.clock
         self._busy = threading.Lock()
-        self._sent: dict[tuple[str, str, int], SentTask] = {}
-        self._read = 0  # how far the journal has been read for `_sent`
+        self._origins = Origins(scope.journal)
         self._worker: InlineWorker
+        self._undelivered: Undelivered
 
     @contextmanager
     def started(self) -> Iterator[Inline]:
@@ -63,6 +67,7 @@ class Inline(Runner):
         self._worker = InlineWorker(
             self._scope.app, self._broker(), now=self._clock.now, limits=self._scope.project.limits
         )
+        self._undelivered = Undelivered(self._worker, self._origins)
         self._version = self._scope.project.configuration.version, listened_to()
         with self._worker.started():
             yield self
@@ -110,14 +115,15 @@ class Inline(Runner):
         end = self._end(until)
         _check_limit(limit)
         executions: list[Execution] = []
-        with self._delivering():
+        with self._delivering(), self._scope.watch.autocommit():
             for execution in self._executions(takes, end, limit):
                 executions.append(execution)
                 if raise_failures and execution.failed:
                     self._raise(execution)
             if end is not None and (limit is None or len(executions) < limit):
                 self._clock.move_to(max(end, self._clock.now()))
-        return Summary(executions, scheduled=len(self.scheduled), looked=self._looked)
+        scheduled = self._undelivered.count_later(self._clock.now())
+        return Summary(executions, scheduled=scheduled, looked=self._looked)
 
     async def arun(
         self,
@@ -144,7 +150,7 @@ class Inline(Runner):
             InlineError: as for `run`.
         """
         __tracebackhide__ = True
-        with self._delivering():
+        with self._delivering(), self._scope.watch.autocommit():
             execution = self._deliver(self._worker.takes)
         if execution is not None and execution.failed:
             self._looked(execution)
@@ -180,25 +186,16 @@ class Inline(Runner):
     @property
     def pending(self) -> list[SentTask]:
         """The messages that are due, in the order in which they will be delivered."""
-        now = self._clock.now()
-        waiting = [each.request.message for each in self._worker.timer.entries() if each.eta <= now]
-        return [
-            *self._recorded((each.headers, each.body) for each in waiting),
-            *(sent for sent in self._queued() if sent.eta is None or sent.eta <= now),
-        ]
+        return self._undelivered.due(self._clock.now())
 
     @property
     def scheduled(self) -> list[SentTask]:
         """The messages with an ETA to come, by ETA."""
-        now = self._clock.now()
-        waiting = [each.request.message for each in self._worker.timer.entries() if each.eta > now]
-        later = [sent for sent in self._queued() if sent.eta is not None and sent.eta > now]
-        received = self._recorded((each.headers, each.body) for each in waiting)
-        return sorted([*received, *later], key=lambda sent: sent.eta or now)
+        return self._undelivered.later(self._clock.now())
 
     def next_eta(self) -> datetime | None:
         """The earliest ETA of what a run has received and left."""
-        return self._worker.timer.next_eta(self._worker.takes)
+        return self._next_eta(self._worker.takes)
 
     def hold(self) -> AbstractContextManager[None]:
         """Deliver nothing in a block, whatever is published in it.
@@ -208,27 +205,6 @@ class Inline(Runner):
         """
         return self._delivering()
 
-    def _queued(self) -> list[SentTask]:
-        ready = self._worker.broker.ready(self._worker.takes)
-        return self._recorded((message["headers"], message["body"]) for _, message in ready)
-
-    def _recorded(self, messages: Iterable[tuple[Any, Any]]) -> list[SentTask]:
-        found = (self._sent_task(headers, body) for headers, body in messages)
-        return [sent for sent in found if sent is not None]
-
-    def _sent_task(self, headers: Any, body: Any) -> SentTask | None:
-        """The record of a message on its way; ``None`` for what was not published as a task."""
-        fields = fields_of(headers, body)
-        key: Any = fields.get("id"), fields.get("task"), fields.get("retries") or 0
-        journal = self._scope.journal
-        if key not in self._sent:
-            end = len(journal)
-            for event in journal.events(Published, self._read):
-                sent = event.message
-                self._sent[sent.id, sent.task, sent.retries] = sent
-            self._read = end
-        return self._sent.get(key)
-
     # Runner -------------------------------------------------------------------------------
 
     def situation(self) -> str:
@@ -237,14 +213,16 @@ class Inline(Runner):
 
         return undelivered(self.pending, self.scheduled)
 
+    def drop_what_waits(self) -> None:
+        self._worker.drop_what_waits()
+
     def published(self) -> None:
         __tracebackhide__ = True
         if not self._auto or in_task() or self._busy.locked():
             return
-        if threading.current_thread() is not self._thread:
-            return
         raises = bool(self._scope.app.conf.task_eager_propagates)
-        self.run(raise_failures=raises)
+        run = partial(self.run, raise_failures=raises)
+        run_for_test(run, home=self._thread, timeout=self._scope.options.timeout)
 
     def bring_about(self, task_ids: Collection[str]) -> bool:
         """Deliver until the results of all these are stored.
@@ -275,7 +253,7 @@ class Inline(Runner):
         __tracebackhide__ = True
         if done():
             return
-        with self._delivering():
+        with self._delivering(), self._scope.watch.autocommit():
             for _ in self._executions(self._worker.takes, None, None):
                 if done():
                     return
@@ -302,10 +280,14 @@ class Inline(Runner):
                 delivered += 1
                 yield execution
                 continue
-            following = self._worker.timer.next_eta(takes) if end is not None else None
+            following = self._next_eta(takes) if end is not None else None
             if following is None or end is None or following > end:
                 return
             self._clock.move_to(following)
+
+    def _next_eta(self, takes: Callable[[str], bool]) -> datetime | None:
+        first = self._worker.timer.first(takes)
+        return None if first is None else first.turn.eta
 
     def _deliver(
         self, takes: Callable[[str], bool], endless: Endless | None = None
@@ -317,10 +299,11 @@ class Inline(Runner):
             message = worker.deliver(takes)
         if message is None:
             return None
-        sent = self._sent_task(message.headers, message.body)
+        sent = self._origins.of(message.delivery_tag, message.headers, message.body)
         execution = Execution.of(message, sent, journal.events(Ended, since), worker.refused)
         if endless is not None:
-            endless.count(execution, redelivered=message.delivery_info.get("redelivered"))
+            redelivered = bool(message.delivery_info.get("redelivered"))
+            endless.count(execution, redelivered=redelivered)
         return execution
 
     @contextmanager
@@ -354,6 +337,7 @@ class Inline(Runner):
 
     def _follow_configuration(self) -> None:
         __tracebackhide__ = True
+        self._scope.project.limits.follow(self._scope.app)
         # A tracer asks once, as it is built, whether anyone listens to what a worker logs.
         version = self._scope.project.configuration.version, listened_to()
         if version != self._version:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, final, overload
 
 from celery.canvas import Signature
 
 from pytest_djcelery.errors import NotASignatureError
-from pytest_djcelery.matching.signatures import Difference, kind_of
+from pytest_djcelery.matching.signatures import Difference, expectation, kind_of
 from pytest_djcelery.matching.wire import equal, is_wildcard, shown
+from pytest_djcelery.messages import SentTask
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -130,7 +131,8 @@ class Listing(Sequence[T]):
     def count(self, value: Any) -> int:
         """How many items match a signature."""
         matcher = self.matcher(value)
-        return sum(matcher.matches(item) for item in self.items())
+        number = sum(matcher.matches(item) for item in self.items())
+        return Count(number, self, matcher)
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
         """The position of the first item that matches a signature.
@@ -147,3 +149,45 @@ class Listing(Sequence[T]):
         from pytest_djcelery.reporting.descriptions import describe_call
 
         raise ValueError(f"{describe_call(value)} is not in {self.description}")
+
+
+@final
+class Count(int):
+    """How many items of a listing match; a comparison that fails can tell of which.
+
+    Args:
+        number: so many.
+        listing: what was counted in.
+        matcher: what was counted.
+    """
+
+    listing: Listing[Any]
+    matcher: Matcher[Any]
+
+    def __new__(cls, number: int, listing: Listing[Any], matcher: Matcher[Any]) -> Count:
+        count = super().__new__(cls, number)
+        count.listing = listing
+        count.matcher = matcher
+        return count
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)  # a copy of it is a number
+
+
+class Messages(Listing[SentTask]):
+    """Messages that stand in a plain list.
+
+    Args:
+        messages: those.
+    """
+
+    description = "the messages"
+
+    def __init__(self, messages: Sequence[SentTask]) -> None:
+        self._messages = messages
+
+    def items(self) -> Sequence[SentTask]:
+        return self._messages
+
+    def matcher(self, written: object) -> Matcher[SentTask]:
+        return expectation(written)

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 from pytest_djcelery.journal import Warned
 from pytest_djcelery.transactions.judging import warn
 from pytest_djcelery.waiting import WaitTimeoutError
+from pytest_djcelery.workers import ended
 from pytest_djcelery.workers.runner import Runner
 
 if TYPE_CHECKING:
     from pytest_djcelery.scope import Scope
-    from pytest_djcelery.workers import live
+    from pytest_djcelery.workers import live_worker
 
 
 class LiveWorker(Runner):
     """A running ``celery -A proj worker``, with processes of its own."""
 
     name = "celery_live_worker"
-    processes: live.LiveWorker
+    processes: live_worker.LiveWorker
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -47,16 +48,29 @@ class LiveWorker(Runner):
 
         Raises:
             WaitTimeoutError: with the queues, what is running, and the end of the worker's log.
+            WorkerError: when the worker has ended, by itself or with messages left to run.
         """
         __tracebackhide__ = True
         seconds = self._scope.options.timeout if timeout is None else timeout
-        if not self._wait(seconds):
+        idle = self._wait(seconds)
+        ended.check(self._scope, self.processes)
+        if not idle:
             msg = f"celery_live_worker is not idle after {seconds:g} s.\n{self.situation()}"
             raise WaitTimeoutError(msg)
 
     def settle(self) -> None:
-        """Let all that is due run, as far as the time-out goes."""
+        """Let all that is due run, as far as the time-out goes.
+
+        Raises:
+            WorkerError: when the worker has ended, and the test doesn't know it.
+        """
+        __tracebackhide__ = True
         self._wait(self._scope.options.timeout)
+        ended.check_unless_told(self._scope, self.processes)
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.processes.alive
 
     def _wait(self, seconds: float) -> bool:
         idle = self._scope.journal.wait_until(lambda: self.processes.idle, seconds)
@@ -68,7 +82,7 @@ class LiveWorker(Runner):
 
     def situation(self) -> str:
         """Worker, queues and running tasks, in words, with the end of its log."""
-        return self.processes.situation()
+        return ended.told_situation(self, self.processes)
 
     def __repr__(self) -> str:
         return f"<celery_live_worker {self.processes.pid}>"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
 
+from pytest_djcelery.brokers.results import explained
 from pytest_djcelery.errors import BadOptionError, UnknownResultError
 from pytest_djcelery.failures import call_text
 from pytest_djcelery.journal import Ended, Event, Looked, StateStored
 from pytest_djcelery.outcomes import (
     Failure,
+    History,
     Outcome,
     Outcomes,
     Pending,
@@ -25,12 +27,16 @@ from pytest_djcelery.outcomes import (
     StateChange,
     Success,
 )
-from pytest_djcelery.waiting import NeverReadyError, WaitTimeoutError, with_relatives
+from pytest_djcelery.waiting import (
+    NeverReadyError,
+    WaitTimeoutError,
+    none_will_come,
+    with_relatives,
+)
 
 if TYPE_CHECKING:
     from pytest_djcelery.scope import Scope
 
-_REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5.4 to 5.7
 _FINAL_WITHOUT_RESULT = ("IGNORED", "REJECTED")
 
 
@@ -88,29 +94,38 @@ class Results:
         """The states that the task passed through, as the result backend was told them."""
         __tracebackhide__ = True
         task_id = self._id(result)
-        return [
-            StateChange(event.state, event.meta)
-            for event in self._scope.journal.events(StateStored)
-            if event.task_id == task_id
-        ]
+        return History(
+            StateChange(each.state, each.meta) for each in self._scope.journal.states(task_id)
+        )
 
     def _id(self, result: ResultBase | str) -> str:
-        if isinstance(result, str):
-            if not self._known(result):
-                raise UnknownResultError(self._unknown(result))
-            return result
-        if isinstance(result, AsyncResult):
+        __tracebackhide__ = True
+        if isinstance(result, EagerResult):  # it knows the outcome itself
             return str(result.id)
-        msg = (
-            f"celery_results[{result!r}]: expected what delay() or apply_async() returned, or a "
-            "task id. For every message of a task: celery_results.of(task)."
-        )
-        raise BadOptionError(msg)
+        if not isinstance(result, AsyncResult | str):
+            msg = (
+                f"celery_results[{result!r}]: expected what delay() or apply_async() returned, or "
+                "a task id. For every message of a task: celery_results.of(task)."
+            )
+            raise BadOptionError(msg)
+        task_id = str(result)
+        # That of a chain or chord has the id of a message to come.
+        ids = {task_id} if isinstance(result, str) else {*with_relatives(result)}
+        if not self._known(ids):
+            self._scope.settle()  # a task that runs now may send it
+            if not self._known(ids):
+                raise UnknownResultError(self._unknown(task_id))
+        return task_id
 
-    def _known(self, task_id: str) -> bool:
-        if any(event.message.id == task_id for event in self._scope.journal.published()):
-            return True
-        return bool(self._scope.app.AsyncResult(task_id).state != states.PENDING)
+    def _known(self, ids: set[str]) -> bool:
+        journal = self._scope.journal
+        messages = [event.message for event in journal.published()]
+        return (
+            any(message.id in ids for message in messages)
+            or any(_names((message.chain, message.chord), ids) for message in messages)
+            or any(event.task_id in ids for event in journal.events(Ended))
+            or any(self._stored_state(task_id) != states.PENDING for task_id in ids)
+        )
 
     def _unknown(self, task_id: str) -> str:
         known = [event.message for event in self._scope.journal.published()]
@@ -141,17 +156,16 @@ class Results:
     def _ended(self, task_id: str) -> Ended | None:
         """The last attempt if no other follows it."""
         attempts = [e for e in self._scope.journal.events(Ended) if e.task_id == task_id]
-        if not attempts or attempts[-1].state == states.RETRY:
-            return None
-        last = attempts[-1]
-        if last.state == states.IGNORED and str(last.value) == _REPLACED:
-            return None  # another message has its id now
-        if last.state == states.REJECTED and getattr(last.value, "requeue", False):
-            return None
-        return last
+        runner = self._scope.runner
+        if runner is None or not runner.in_place:
+            # Where attempts run side by side, one may be over before that which led to it is.
+            attempts.sort(key=lambda each: each.goes_on, reverse=True)
+        return attempts[-1] if attempts and not attempts[-1].goes_on else None
 
     def _stored_state(self, task_id: str) -> str:
-        return str(self._scope.app.AsyncResult(task_id).state)
+        __tracebackhide__ = True
+        with explained(self._scope.app.backend, f"The outcome of {task_id} can't be read."):
+            return str(self._scope.app.AsyncResult(task_id).state)
 
     def _wait(self, result: ResultBase | str, task_id: str) -> None:
         __tracebackhide__ = True
@@ -166,7 +180,17 @@ class Results:
         if scope.runner is None or not scope.runner.will_run:
             msg = f"{self._name(task_id)} has no outcome yet.\n{scope.situation()}"
             raise WaitTimeoutError(msg)
-        if not scope.journal.wait_until(lambda: self._final(task_id), scope.options.timeout):
+        ended = False
+
+        def over() -> bool:
+            nonlocal ended
+            ended = scope.worker_has_ended()  # first: what it has stored until then is found
+            return self._final(task_id) or ended
+
+        in_time = scope.journal.wait_until(over, scope.options.timeout)
+        if ended and not self._final(task_id):
+            raise NeverReadyError(none_will_come([self._name(task_id)], scope.situation()))
+        if not in_time:
             msg = (
                 f"{self._name(task_id)} has no outcome after {scope.options.timeout:g} s.\n"
                 f"{scope.situation()}"
@@ -186,7 +210,9 @@ class Results:
             self._scope.journal.append(Looked(task_id=task_id))
 
     def _outcome(self, task_id: str) -> Outcome:
-        outcome: Outcome = replace(self._bare_outcome(task_id), task=self._name(task_id))
+        __tracebackhide__ = True
+        with explained(self._scope.app.backend, f"The outcome of {task_id} can't be read."):
+            outcome: Outcome = replace(self._bare_outcome(task_id), task=self._name(task_id))
         return outcome
 
     def _bare_outcome(self, task_id: str) -> Any:  # noqa: PLR0911 - one for each state
@@ -195,7 +221,7 @@ class Results:
         state = stored.state
         if state not in states.READY_STATES and ended is not None:
             return _of_ended(ended)  # its result is ignored
-        retries = ended.retries if ended else None
+        retries = ended.retries if ended else self._retries(task_id, state)
         if state == states.SUCCESS:
             return Success(stored.result, retries=retries)
         if state == states.FAILURE:
@@ -210,6 +236,18 @@ class Results:
         if state == states.STARTED:
             return Started()
         return Progress(stored.info, state)
+
+    def _retries(self, task_id: str, state: str) -> int | None:
+        """How often a task was retried whose state is stored, and whose end is yet to be told."""
+        told = self._scope.journal.states(task_id)
+        return told[-1].retries if told and told[-1].state == state else None
+
+
+def _names(carried: Any, ids: set[str]) -> bool:
+    """Whether signatures that a message carries are to be sent with one of the ids."""
+    if isinstance(carried, Mapping):
+        return carried.get("task_id") in ids or _names(tuple(carried.values()), ids)
+    return isinstance(carried, list | tuple) and any(_names(each, ids) for each in carried)
 
 
 def _of_ended(ended: Ended) -> Outcome:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import scope as scopes
 from pytest_djcelery.waiting import WaitTimeoutError
+from pytest_djcelery.workers import ended
 from pytest_djcelery.workers.runner import Runner
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ class Worker(Runner):
     name = "celery_worker"
     embedded: EmbeddedWorker
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, settings: WorkerSettings) -> None:
         self._scope = scope
+        self.settings = settings
 
     def wait_until_idle(self, timeout: float | None = None) -> None:
         """Wait until every message that is due has been run; ETAs to come are not waited for.
@@ -36,20 +38,36 @@ class Worker(Runner):
 
         Raises:
             WaitTimeoutError: with the queues, what is running, and where it stands.
+            WorkerError: when the worker has ended, by itself or with messages left to run.
         """
         __tracebackhide__ = True
         seconds = self._scope.options.timeout if timeout is None else timeout
-        if not self._scope.journal.wait_until(lambda: self.embedded.idle, seconds):
+        idle = self._wait(seconds)
+        ended.check(self._scope, self.embedded)
+        if not idle:
             msg = f"celery_worker is not idle after {seconds:g} s.\n{self.situation()}"
             raise WaitTimeoutError(msg)
 
     def settle(self) -> None:
-        """Let all that is due run, as far as the time-out goes."""
-        self._scope.journal.wait_until(lambda: self.embedded.idle, self._scope.options.timeout)
+        """Let all that is due run, as far as the time-out goes.
+
+        Raises:
+            WorkerError: when the worker has ended, and the test doesn't know it.
+        """
+        __tracebackhide__ = True
+        self._wait(self._scope.options.timeout)
+        ended.check_unless_told(self._scope, self.embedded)
+
+    def _wait(self, seconds: float) -> bool:
+        return self._scope.journal.wait_until(lambda: self.embedded.idle, seconds)
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.embedded.alive
 
     def situation(self) -> str:
         """Worker, queues and running tasks, in words."""
-        return self.embedded.situation()
+        return ended.told_situation(self, self.embedded)
 
     def reload(self, *args: Any, **kwargs: Any) -> None:
         """Kept from `celery.contrib.pytest`, where a worker must be told of new tasks.

@@ -1,20 +1,25 @@
-"""A worker's database connections are its own, and none outlives its test."""
+"""A worker's database connections are its own, and none outlives its test: or it is told."""
 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import celery
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from pytest_djcelery.errors import SharedConnectionsWarning
 from pytest_djcelery.workers.threads import in_worker_thread
 
 if TYPE_CHECKING:
     from celery import Celery
+
+_CLOSES_POOLS: Final = (5, 6)  # the version of Celery
 
 
 class WorkerConnections:
@@ -98,3 +103,26 @@ def _only_in_workers(close: Any) -> Any:
             close(**kwargs)
 
     return close_in_workers
+
+
+def warn_of_shared_connections() -> None:
+    """Tell of a connection pool that children of the worker would have from their parent.
+
+    In production, too, so it is not mended here. The parent opens its pool where it stores a result
+    itself, as after a time limit.
+    """
+    if celery.VERSION >= _CLOSES_POOLS:
+        return
+    pooled = [each.alias for each in connections.all() if each.settings_dict["OPTIONS"].get("pool")]
+    if pooled:
+        warnings.warn(
+            SharedConnectionsWarning(
+                f"Celery {celery.__version__} does not close Django's connection pool in the "
+                f"processes that it forks (database {', '.join(map(repr, pooled))}). One that is "
+                "forked after the worker itself has used the database, as for a time limit, shares "
+                'its connections and fails: "another command is already in progress", or worse. '
+                "In production, too.\n"
+                "Celery 5.6 closes it: upgrade, or turn the pool off."
+            ),
+            stacklevel=2,
+        )

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery.app.trace import setup_worker_optimizations
@@ -17,7 +18,7 @@ from pytest_djcelery.computed import close_backends_of_ended_threads
 from pytest_djcelery.errors import BadOptionError, WorkerError
 from pytest_djcelery.workers import parts
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
-from pytest_djcelery.workers.process import info_enabled, limits_changed, process_as_found
+from pytest_djcelery.workers.process import limits_changed, process_as_found
 from pytest_djcelery.workers.threads import enter_worker_thread, stack_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class EmbeddedWorker:
         #: Whether messages are on their way, over a broker that can't be asked.
         self.outstanding: Callable[[], bool] = _nothing
         self._ready = threading.Event()
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None  # that ended it
         self._thread = threading.Thread(target=self._run, name="celery-worker", daemon=True)
         self._cleanup = ExitStack()
         self._consumed_at_start: list[str] = []
@@ -99,15 +100,14 @@ class EmbeddedWorker:
         self._cleanup = ExitStack()
         self._cleanup.enter_context(process_as_found(self.app))
         self._cleanup.enter_context(fixups_kept_to_workers(self.app))
-        with info_enabled():
-            self._thread.start()
-            came = self._ready.wait(self.timeout)
-        if self._error is None and came:
+        self._thread.start()
+        came = self._ready.wait(self.timeout)
+        if self.error is None and came:
             broker = self._transport_broker()
             self.topology = broker.topology() if broker else None
             self._consumed_at_start = self._consumed()
             return
-        error = self._error
+        error = self.error
         where = "" if error else f" Its thread stands at:\n{stack_of(self._thread)}"
         self.abandon()
         what = (
@@ -126,7 +126,7 @@ class EmbeddedWorker:
                 app=self.app,
                 pool=self._pool,
                 consumer_cls=parts.Consumer,
-                timer_cls=parts.Timer,
+                timer_cls=partial(parts.Timer, wake=self.wake),
                 use_eventloop=False,
                 ready_callback=lambda _: self._ready.set(),
                 **self.settings.arguments(),
@@ -135,9 +135,9 @@ class EmbeddedWorker:
                 self.app.log.setup(loglevel=self.controller.loglevel)
             with _first_error_of(self.controller) as errors:
                 self.controller.start()
-            self._error = next(iter(errors), None)
+            self.error = _raised_by_task(errors[0]) if errors else None
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
-            self._error = error
+            self.error = error
         finally:
             self.connections.close()
             self.connections.disconnect()
@@ -184,7 +184,17 @@ class EmbeddedWorker:
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
-        return self._thread.is_alive() and self._error is None
+        return self._thread.is_alive() and self.error is None
+
+    @property
+    def ended_as_asked(self) -> bool:
+        """Whether it has ended because it was told to, by remote control."""
+        return not self.alive and self.error is None
+
+    @property
+    def consumed(self) -> list[str]:
+        """The names of the queues that it was started for."""
+        return self._consumed_at_start
 
     def park(self) -> None:
         """Leave messages in their queues from now on, and let go of the database."""
@@ -272,9 +282,14 @@ class EmbeddedWorker:
                 return False
         elif self.outstanding():
             return False
-        if self._in_hand.count or self.busy() or consumer.has_pending_operations:
-            return False
-        return not any(bucket and bucket.contents for bucket in consumer.task_buckets.values())
+        # In the order in which a task goes from one to the next.
+        return not (
+            consumer.timer.late
+            or any(bucket and bucket.contents for bucket in consumer.task_buckets.values())
+            or self._in_hand.count
+            or self.busy()
+            or consumer.has_pending_operations
+        )
 
     def busy(self) -> list[Request]:
         """The requests that a pool has or will have at once."""
@@ -298,7 +313,9 @@ class EmbeddedWorker:
     def situation(self) -> str:
         """Worker, queues and running tasks, in words."""
         if not self.alive:
-            return f"The embedded worker is dead: {self._error!r}"
+            if self.error is None:
+                return "The embedded worker has ended, as it was asked to."
+            return f"The embedded worker died: {type(self.error).__name__}: {self.error}"
         consumed = self._consumed()
         lines = [f"The embedded worker consumes from: {', '.join(consumed)}."]
         lost = self._consumer().lost
@@ -341,6 +358,20 @@ def _nothing() -> bool:
 
 def _shut_down() -> None:
     raise WorkerShutdown(0)
+
+
+def _raised_by_task(error: BaseException) -> BaseException:
+    """What a task has ended the worker with, which Celery's own follow-up hides.
+
+    A solo pool calls back with what no callback can take (`celery.concurrency.base.apply_target`),
+    and the worker dies of a `TypeError`.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        if not isinstance(each, Exception):
+            return each
+        each = each.__cause__ or each.__context__
+    return error
 
 
 @contextmanager

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from pytest_djcelery.journal import Journal
     from pytest_djcelery.views.executions import Execution
 
-_ENDLESS: Final = 10_000  # messages that tasks of a run have published, and that it has delivered
+_LINE: Final = 10  # publishers, one published by the other; a task that sends many has a short one
+_ENDLESS: Final = 10_000  # deliveries at the end of a longer line
 
 
 class Endless:
@@ -26,7 +27,7 @@ class Endless:
         self._journal = journal
         self._bounded = bounded
         self._read = len(journal)
-        self._published: set[str] = set()
+        self._lines: dict[str, int] = {}  # how many publishers led to a message, by its id
         self._delivered = 0
 
     def count(self, execution: Execution, *, redelivered: bool) -> None:
@@ -38,14 +39,17 @@ class Endless:
         __tracebackhide__ = True
         if self._bounded:
             return
-        self._delivered += redelivered or execution.id in self._published
+        line = self._lines.get(execution.id, 0) + redelivered
+        self._lines[execution.id] = line  # if it is put back once more
         new, self._read = self._journal.events(Published, self._read), len(self._journal)
-        self._published.update(event.message.id for event in new)
+        self._lines.update((event.message.id, line + 1) for event in new)
+        self._delivered += line > _LINE
         if self._delivered > _ENDLESS:
             msg = (
-                f"More than {_ENDLESS:,} messages that the tasks of this run had published (or put "
-                f"back) were delivered; the last was {execution}. Does it publish, retry or "
-                "requeue itself without end?\n"
+                f"More than {_ENDLESS:,} messages were delivered to which a line of more than "
+                f"{_LINE} tasks of this run had led, each published (or put back) by the one "
+                f"before; the last was {execution}. Does it publish, retry or requeue itself "
+                "without end?\n"
                 "Say how far to go: run(limit=…), or run(until=…) with a nearer moment."
             )
             raise NeverEndsError(msg)

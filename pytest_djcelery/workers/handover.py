@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError, WorkerError
-from pytest_djcelery.project import app_beside
+from pytest_djcelery.finding import app_beside
 
 if TYPE_CHECKING:
     from celery import Celery

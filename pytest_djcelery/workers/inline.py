@@ -13,13 +13,11 @@ checked on Celery 5.4 to 5.7.
 
 from __future__ import annotations
 
-import heapq
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
+from functools import partial
 from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -34,33 +32,21 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.pidbox import Pidbox
 from kombu.serialization import prepare_accept_content
-from kombu.utils.json import loads
 
 from pytest_djcelery.workers import parts
 from pytest_djcelery.workers.process import process_as_found
-from pytest_djcelery.workers.threads import running_task
+from pytest_djcelery.workers.threads import RunningTask
+from pytest_djcelery.workers.timer import Timer
 
 if TYPE_CHECKING:
     from celery import Celery
     from celery.worker.request import Request
 
-    from pytest_djcelery.broker import Broker
+    from pytest_djcelery.broker import Broker, Ready
     from pytest_djcelery.workers.limits import Limits
+    from pytest_djcelery.workers.timer import Scheduled
 
 _RUNS_IN_PLACE = 1  # tasks at a time
-_POLL = "celery.chord_unlock"
-
-
-@dataclass(order=True, slots=True)
-class Scheduled:
-    """A request that waits for its ETA, unacknowledged, as a worker holds it."""
-
-    eta: datetime
-    order: int
-    request: Request = field(compare=False)
-    queue: str = field(compare=False)
-    start: Callable[[], None] = field(compare=False)
-    received_at: int = field(compare=False)  # how many tasks had been delivered by then
 
 
 class InlineWorker:
@@ -80,7 +66,7 @@ class InlineWorker:
         self.broker = broker
         self._limits = limits
         self.hostname = default_nodename(None)
-        self.timer = _Timer(now)
+        self.timer = Timer(now)
         self._tracers: dict[str, Any] = {}  # of the tasks, as they were found
 
     @contextmanager
@@ -107,6 +93,7 @@ class InlineWorker:
     def read_configuration(self) -> None:
         """Go by the settings of now, as a worker would that starts now."""
         setup_worker_optimizations(self.app, self.hostname)
+        self._consumer.pool.start()  # until then it would describe each task for its debug log
         self._consumer.strategies.clear()
         for queue in self.app.amqp.queues.consume_from.values():
             queue(self._channel).declare()
@@ -124,50 +111,65 @@ class InlineWorker:
     def takes(self, queue: str) -> bool:
         """Whether a queue is one of tasks: no mailbox of remote control, no results."""
         found = self.broker.queues.get(queue)
-        return queue in self.app.amqp.queues or not (found is not None and found.auto_delete)
+        temporary = found is not None and found.auto_delete
+        return not temporary or queue in self.app.amqp.queues
 
     def deliver(self, takes: Callable[[str], bool]) -> Any:
         """Hand the next message that is due to Celery, and return it; ``None``: there is none.
 
-        A message with an ETA to come is received, and waits in `timer`.
+        A message is due when it is published, or at its ETA. One with an ETA is received at
+        once, whatever stands before it in its queue, and waits in `timer`, as it does under a
+        worker that listens all the time: so it makes no difference when this one is told to.
 
         Args:
             takes: which queues to deliver from.
         """
         self._obey_remote_control()
         self._consumer.refused = None
-        while True:
-            due = self.timer.take_due(takes)
-            if due is not None:
-                return self._start(due)
-            queue = self.broker.oldest(takes)
-            if queue is None:
-                poll = self.timer.take_poll(takes)
-                return None if poll is None else self._start(poll)
-            scheduled = len(self.timer)
-            with self._limits.told(self.app, self.broker.peek(queue)["headers"]):
-                message = self._receive(queue)
-            if len(self.timer) == scheduled:
-                self.timer.delivered += 1
-                return message
-
-    def _start(self, scheduled: Scheduled) -> Any:
-        message = scheduled.request.message
-        self.timer.delivered += scheduled.request.type != _POLL
-        with self._limits.told(self.app, message.headers):
-            scheduled.start()
+        message = None
+        while message is None:
+            timed = self.broker.oldest(takes, timed=True)
+            if timed is not None:
+                message = self._receive(*timed, self._channel.get_timed)
+                continue
+            plain, held = self.broker.oldest(takes), self.timer.first_due(takes)
+            if held is not None and (plain is None or held.turn.due < plain[1].turn):
+                message = self._start(held)
+            elif plain is not None:
+                message = self._receive(*plain, self._channel.basic_get)
+            elif (poll := self.timer.first_poll(takes)) is not None:
+                message = self._start(poll)
+            else:
+                return None
         return message
+
+    def _start(self, held: Scheduled) -> Any:
+        message = held.request.message
+        with self._limits.told(self.app, message.headers):
+            self.timer.start(held)
+        return message
+
+    def drop_what_waits(self) -> None:
+        """Forget the messages that wait for their ETA."""
+        for request in self.timer.clear():
+            request.acknowledge()
 
     @property
     def refused(self) -> BaseException | None:
         """Why the message last delivered is none that a worker can read."""
         return self._consumer.refused
 
-    def _receive(self, queue: str) -> Any:
-        message = self._channel.basic_get(queue)
-        message.accept = self._accept
-        self.timer.receiving = queue
-        self._handle(message)
+    def _receive(self, queue: str, ready: Ready, get: Callable[[str], Any]) -> Any:
+        """Receive a message, and return it; ``None``: it waits in `timer`."""
+        waiting = len(self.timer)
+        with self._limits.told(self.app, ready.message["headers"]):
+            message = get(queue)
+            message.accept = self._accept
+            self.timer.receiving = queue, ready
+            self._handle(message)
+        if len(self.timer) > waiting:
+            return None
+        self.timer.delivered += 1
         return message
 
     def _obey_remote_control(self) -> None:
@@ -224,6 +226,12 @@ class _Consumer(CeleryConsumer):
 
     def _execute(self, request: Request) -> None:
         """As `WorkController._process_task`."""
+        timer = self._worker.timer
+        if request.eta is not None and request is not timer.started:
+            # Celery reckons with the time since the machine was started: of an ETA before that
+            # no timer is told, and where it belongs among the others would be up to the machine.
+            timer.hold(request, partial(self._execute, request))
+            return
         with suppress(TaskRevokedError):  # the request has told it
             request.execute_using_pool(self.pool)
 
@@ -260,7 +268,7 @@ class _InPlacePool(BasePool):
         accept_callback: Callable[[int, float], None],
         **_: Any,
     ) -> None:
-        with running_task():
+        with RunningTask():
             accept_callback(os.getpid(), monotonic())
             try:
                 result = target(*args, **kwargs)
@@ -277,74 +285,6 @@ def _lost(error: SystemExit) -> ExceptionInfo:
     return ExceptionInfo((WorkerLostError, lost, error.__traceback__))
 
 
-class _Timer:
-    """The requests that wait for their ETA; the clock is the test's."""
-
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self.receiving = ""  # the queue of the message that is being received
-        self.delivered = 0  # tasks, but for those that only look whether others are done
-        self._now = now
-        self._order = count()
-        self._entries: list[Scheduled] = []
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def call_at(
-        self, _eta: float, start: Callable[..., None], args: tuple[Any, ...], **_: Any
-    ) -> Scheduled:
-        """Celery's way to say: start this request at its ETA."""
-        entry = Scheduled(
-            eta=args[0].eta,
-            order=next(self._order),
-            request=args[0],
-            queue=self.receiving,
-            start=lambda: start(*args),
-            received_at=self.delivered,
-        )
-        heapq.heappush(self._entries, entry)
-        return entry
-
-    def entries(self) -> list[Scheduled]:
-        """All of them, by ETA."""
-        return sorted(self._entries)
-
-    def take_due(self, takes: Callable[[str], bool]) -> Scheduled | None:
-        """Remove and return the first that is due."""
-        passed_over = []
-        found = None
-        while self._entries and self._entries[0].eta <= self._now():
-            entry = heapq.heappop(self._entries)
-            if takes(entry.queue):
-                found = entry
-                break
-            passed_over.append(entry)
-        for entry in passed_over:
-            heapq.heappush(self._entries, entry)
-        return found
-
-    def take_poll(self, takes: Callable[[str], bool]) -> Scheduled | None:
-        """Remove and return a ``chord_unlock`` that may find something new.
-
-        Over a backend that can't count, Celery has this task look every second whether the
-        header of a chord is done. That second is nothing that a test should have to wait for.
-        """
-        for entry in sorted(self._entries):
-            if (
-                entry.request.type == _POLL
-                and entry.received_at < self.delivered
-                and takes(entry.queue)
-            ):
-                self._entries.remove(entry)
-                heapq.heapify(self._entries)
-                return entry
-        return None
-
-    def next_eta(self, takes: Callable[[str], bool]) -> datetime | None:
-        """The earliest ETA, of the queues that are delivered from."""
-        return min((each.eta for each in self._entries if takes(each.queue)), default=None)
-
-
 def _no_window(_count: int = 1) -> None:
     """One message at a time needs no prefetch window."""
 
@@ -356,14 +296,3 @@ def _current_app_as_found() -> Iterator[None]:
         yield
     finally:
         _state._tls.current_app = current
-
-
-def fields_of(headers: Mapping[str, Any], body: Any) -> Mapping[str, Any]:
-    """What a message says of its task: in its headers, or in its body by the first protocol."""
-    if "id" in headers:
-        return headers
-    try:
-        fields = loads(body)
-    except ValueError:
-        return {}
-    return fields if isinstance(fields, dict) else {}

@@ -12,8 +12,10 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery import scope as scopes
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.journal import Dropped, Ended
+from pytest_djcelery.workers import ended
+from pytest_djcelery.workers.outstanding import not_ended
 
 if TYPE_CHECKING:
     from pytest_djcelery.broker import Topology
@@ -87,21 +89,20 @@ def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
         worker.unpark()
         try:
             yield worker
+        except KeyboardInterrupt:
+            _end(worker)
+            raise
         finally:
-            _give_back(scope, worker)
+            if _Held.worker is worker:
+                _give_back(scope, worker)
 
 
 def _outstanding(journal: Journal, queues: list[Any]) -> bool:
     """Whether a message that is due, and comes to one of the queues, has not been run yet."""
-    ended = {(event.task_id, event.retries) for event in journal.events(Ended)}
-    dropped = {event.task_id for event in journal.events(Dropped)}
     now = datetime.now(timezone.utc)
     return any(
-        (sent.id, sent.retries) not in ended
-        and sent.id not in dropped
-        and (sent.eta is None or sent.eta <= now)
-        and any(_comes_to(queue, sent) for queue in queues)
-        for sent in (event.message for event in journal.published() if not event.eager)
+        (sent.eta is None or sent.eta <= now) and any(_comes_to(queue, sent) for queue in queues)
+        for sent in not_ended(journal)
     )
 
 
@@ -120,8 +121,12 @@ def _comes_to(queue: Any, sent: SentTask) -> bool:
 
 
 def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:
-    if not worker.alive:
+    __tracebackhide__ = True
+    if scopes.run_interrupted():
+        _end(worker)
+    elif not worker.alive:
         drop()
+        ended.check_unless_told(scope, worker)
     elif not scope.journal.wait_until(lambda: worker.idle, scope.options.timeout):
         stuck = worker.describe_busy()
         drop()
@@ -137,9 +142,18 @@ def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:
         stop()
 
 
+def _end(worker: EmbeddedWorker) -> None:
+    """Give a worker up without waiting for its task, if it runs one."""
+    if worker.idle:
+        stop()
+    else:
+        drop()
+
+
 def keep_for_session() -> None:
-    """Let the held worker serve session fixtures too."""
+    """Let the held worker serve session fixtures too, from now on."""
     _Held.for_session = True
+    serve_session_fixtures()
 
 
 def serve_session_fixtures() -> None:

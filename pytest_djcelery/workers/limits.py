@@ -31,17 +31,36 @@ class Limits:
 
     def __init__(self) -> None:
         self._told: set[tuple[str, str]] = set()
+        self._of_all: dict[str, Any] = {}
+
+    def follow(self, app: Celery) -> None:
+        """Go by the settings of now."""
+        self._of_all = {name: app.conf[setting] for name, setting in _SETTINGS.items()}
 
     def told(self, app: Celery, headers: Mapping[str, Any]) -> AbstractContextManager[None]:
         """Around the delivery of a message."""
         task = app.tasks.get(headers.get("task"))
-        limits = _limits(app, headers, task) if task is not None else None
-        return self._told_of(app, task, limits) if limits else _NONE
+        limits = self._limits(headers, task) if task is not None else None
+        return self._told_of(task, limits) if limits else _NONE
+
+    def _limits(self, headers: Mapping[str, Any], task: Any) -> dict[str, Any]:
+        time_limit, soft_time_limit = headers.get("timelimit") or (None, None)
+        rate_limit = task.rate_limit
+        time_limit = time_limit or task.time_limit or self._of_all["time_limit"]
+        soft_time_limit = soft_time_limit or task.soft_time_limit or self._of_all["soft_time_limit"]
+        if not (rate_limit or time_limit or soft_time_limit):
+            return {}
+        limits = {
+            "rate_limit": rate_limit,
+            "time_limit": time_limit,
+            "soft_time_limit": soft_time_limit,
+        }
+        return {name: value for name, value in limits.items() if value}
 
     @contextmanager
-    def _told_of(self, app: Celery, task: Any, limits: Mapping[str, Any]) -> Iterator[None]:
+    def _told_of(self, task: Any, limits: Mapping[str, Any]) -> Iterator[None]:
         for name, value in limits.items():
-            if value != app.conf[_SETTINGS[name]]:
+            if value != self._of_all[name]:
                 self._tell(task.name, name, f"{name}={value!r}")
         began = monotonic()
         yield
@@ -64,18 +83,3 @@ class Limits:
             ),
             stacklevel=2,
         )
-
-
-def _limits(app: Celery, headers: Mapping[str, Any], task: Any) -> dict[str, Any]:
-    time_limit, soft_time_limit = headers.get("timelimit") or (None, None)
-    rate_limit = task.rate_limit
-    time_limit = time_limit or task.time_limit or app.conf.task_time_limit
-    soft_time_limit = soft_time_limit or task.soft_time_limit or app.conf.task_soft_time_limit
-    if not (rate_limit or time_limit or soft_time_limit):
-        return {}
-    limits = {
-        "rate_limit": rate_limit,
-        "time_limit": time_limit,
-        "soft_time_limit": soft_time_limit,
-    }
-    return {name: value for name, value in limits.items() if value}

@@ -1,8 +1,10 @@
-"""The line between a test and the processes of its live worker.
+"""The lines between a test and the processes of its live worker.
 
-Each process of the worker connects to the test's and sends the events of its journal as they
+Each process of the worker connects to the test's and tells the events of its journal as they
 happen: Celery's own task events travel through the broker, late, and carry no more than the
-`repr` of a value. The worker's main process also answers questions.
+`repr` of a value. It goes on when the test has heard, so that a message or a result, whichever
+way it goes, never comes before what led to it. The worker's main process also answers questions,
+on a line of their own.
 """
 
 from __future__ import annotations
@@ -16,12 +18,18 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, Final
 
-from pytest_djcelery.journal import Ended, Event, StateStored
+from pytest_djcelery.journal import Ended, Event, Storing
 
 KEY: Final = "DJCELERY_LIVE_KEY"  # in the worker's environment
+_ANSWERS: Final = "answers"
+_EVENTS: Final = "events"
+_HEARD: Final = b""
+_PATIENCE: Final = 30  # seconds, with a test that something has stopped
+_LONGEST_PATH: Final = 100  # bytes; a socket's takes 107 on Linux, 103 on macOS
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it stands for a traceback, and is never raised
@@ -36,15 +44,17 @@ class Ear:
     """The test's end.
 
     Args:
-        address: of the socket to make.
+        path: of the socket to make; where it is too long for one, a port of this machine's is used.
         heard: called with each event, in a thread of its own for each process of the worker.
     """
 
-    def __init__(self, address: str, *, heard: Callable[[Event], None]) -> None:
-        self.address = address
+    def __init__(self, path: str, *, heard: Callable[[Event], None]) -> None:
         self.key = secrets.token_bytes(32)
         self._heard = heard
-        self._listener = Listener(address, authkey=self.key)
+        too_long = len(os.fsencode(path)) > _LONGEST_PATH
+        self._listener = Listener(("127.0.0.1", 0) if too_long else path, authkey=self.key)
+        #: What a `Mouth` is told.
+        self.address = _as_text(self._listener.address)
         self._main: Connection | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._asking = threading.Lock()
@@ -86,7 +96,7 @@ class Ear:
         self._closed = True
         with suppress(OSError):
             # Nothing else wakes a thread that accepts.
-            Client(self.address, authkey=self.key).close()
+            Client(self._listener.address, authkey=self.key).close()
         self._listener.close()
 
     def _start(self, target: Callable[..., None], name: str, *args: Any) -> None:
@@ -94,21 +104,19 @@ class Ear:
 
     def _accept(self) -> None:
         while not self._closed:
-            with suppress(OSError, EOFError):
+            with suppress(OSError, EOFError, AuthenticationError):
                 connection = self._listener.accept()
                 self._start(self._listen, "djcelery-live-listen", connection)
 
     def _listen(self, connection: Connection) -> None:
         with suppress(OSError, EOFError), connection:
-            main = connection.recv()
-            if main:
+            if connection.recv() == _ANSWERS:
                 self._main = connection
+                while True:
+                    self._answers.put(connection.recv())
             while True:
-                is_event, payload = connection.recv()
-                if is_event:
-                    self._heard(payload)
-                else:
-                    self._answers.put(payload)
+                self._heard(connection.recv())
+                connection.send_bytes(_HEARD)
 
 
 class Mouth:
@@ -117,69 +125,98 @@ class Mouth:
     Args:
         address: of the test's `Ear`.
         key: that it knows us by.
-        kinds: of events that are sent; the test has no use for others.
+        kinds: of events that are told; the test has no use for others.
     """
 
     def __init__(self, address: str, key: bytes, *, kinds: tuple[type[Event], ...]) -> None:
         self._address = address
         self._key = key
         self._kinds = kinds
-        self._main = os.getpid()
-        self._of_process = self._connected()
+        self._answers: Connection | None = None  # of the main process
+        self._events: Connection | None = None
+        self._telling = threading.Lock()
+        os.register_at_fork(after_in_child=self._leave_to_parent)
 
     def append(self, event: Event) -> None:
-        """Send an event, as `Journal.append` keeps it."""
-        if isinstance(event, self._kinds):
-            self._send(_dumped(event))
+        """Tell an event, as `Journal.append` keeps it; a test that has gone is no concern here."""
+        if not isinstance(event, self._kinds):
+            return
+        data = _dumped(event)
+        with self._telling, suppress(OSError, EOFError):
+            if self._events is None:
+                self._events = self._connected(_EVENTS)
+            try:
+                self._events.send_bytes(data)
+                _await_heard(self._events)
+            except BaseException:
+                # Such as a time limit, with half of it said: nothing more is said on that line.
+                self._events.close()
+                self._events = None
+                raise
 
     def wake(self) -> None:
         """Nobody waits here."""
 
+    def questions(self) -> Iterator[float]:
+        """The questions of the test, each with its patience, until the test has gone.
+
+        The first is put without a word: what the worker is doing when it is ready.
+        """
+        with suppress(OSError, EOFError):
+            self._answers = self._connected(_ANSWERS)
+            yield 0.0
+            while True:
+                yield self._answers.recv()
+
     def answer(self, answer: Any) -> None:
         """Tell what the test has asked."""
-        self._send(pickle.dumps((False, answer)))
+        if self._answers is not None:
+            with suppress(OSError):
+                self._answers.send(answer)
 
-    def _send(self, data: bytes) -> None:
-        """Send a message; a test that has gone is no concern of the task's."""
-        connection, lock = self._connection()
-        with lock, suppress(OSError):
-            connection.send_bytes(data)
+    def _connected(self, what_for: str) -> Connection:
+        connection = Client(_from_text(self._address), authkey=self._key)
+        connection.send(what_for)
+        return connection
 
-    def questions(self) -> Iterator[float]:
-        """The questions of the test, each with its patience, until the test has gone."""
-        connection, _ = self._connection()
-        with suppress(OSError, EOFError):
-            while True:
-                yield connection.recv()
+    def _leave_to_parent(self) -> None:
+        """In a process that was forked: what it finds is its parent's."""
+        for found in (self._answers, self._events):
+            if found is not None:
+                found.close()
+        self._answers = self._events = None
+        self._telling = threading.Lock()
 
-    def _connection(self) -> tuple[Connection, threading.Lock]:
-        """The connection of this process: what a fork finds is its parent's."""
-        pid, connection, _ = self._of_process
-        if pid != os.getpid():
-            connection.close()
-            self._of_process = self._connected()
-        return self._of_process[1:]
 
-    def _connected(self) -> tuple[int, Connection, threading.Lock]:
-        pid = os.getpid()
-        connection = Client(self._address, authkey=self._key)
-        connection.send(pid == self._main)
-        return pid, connection, threading.Lock()
+def _await_heard(connection: Connection) -> None:
+    """Wait until the test has an event; one that is stopped gets it as it goes on."""
+    if not connection.poll(_PATIENCE):
+        raise TimeoutError
+    connection.recv_bytes()
+
+
+def _as_text(address: str | tuple[str, int]) -> str:
+    return address if isinstance(address, str) else "{}:{}".format(*address)
+
+
+def _from_text(text: str) -> str | tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return text if os.path.isabs(text) else (host, int(port))
 
 
 def _dumped(event: Event) -> bytes:
     if isinstance(event, Ended):
         event = replace(event, value=_value(event.value))
-    elif isinstance(event, StateStored):
+    elif isinstance(event, Storing):
         event = replace(event, meta=_value(event.meta))
     try:
-        return pickle.dumps((True, event))
+        return pickle.dumps(event)
     except Exception:  # noqa: BLE001 - whatever a task has made, that it ended must be told
         shown: dict[str, Any] = {
             name: repr(getattr(event, name)) for name in ("value", "meta") if hasattr(event, name)
         }
         shown |= {name: None for name in ("args", "kwargs") if hasattr(event, name)}
-        return pickle.dumps((True, replace(event, **shown)))
+        return pickle.dumps(replace(event, **shown))
 
 
 def _value(value: Any) -> Any:

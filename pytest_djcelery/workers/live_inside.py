@@ -46,12 +46,19 @@ class Inside:
 
     def _on_ready(self, sender: Any, **_: Any) -> None:
         self._consumer = sender
+        if sender.hub is None:
+            self._begin()
+        else:
+            # After the first turn of the loop, with which a worker subscribes to remote control
+            # at Redis: what was sent before is lost.
+            sender.hub.call_soon(sender.hub.call_later, _PAUSE, self._begin)
+
+    def _begin(self) -> None:
         threading.Thread(target=self._answer, name="djcelery-live", daemon=True).start()
-        self._mouth.answer(self._state())
 
     def _answer(self) -> None:
         pause = threading.Event()
-        for patience in self._mouth.questions():
+        for patience in self._mouth.questions():  # the first is whether it is ready
             deadline = Deadline(patience)
             # Nothing tells when the main process is done with a task that has ended.
             while self._state()["busy"] and not deadline.passed:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ def main() -> None:
     from pytest_djcelery.workers.link import KEY, Mouth
 
     path = Path(file)
+    _leave_files_in(path.parent)
     handover = Handover.read(path)
     mouth = Mouth(address, bytes.fromhex(os.environ.pop(KEY)), kinds=_reported())
     app = handover.apply()
@@ -41,13 +44,25 @@ def main() -> None:
         del inside
 
 
+def _leave_files_in(folder: Path) -> None:
+    """Have multiprocessing, and billiard through it, keep its files where they will be removed.
+
+    It makes a folder for them, once, and a process that is killed leaves that behind.
+    """
+    found, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        get_temp_dir()
+    finally:
+        tempfile.tempdir = found
+
+
 def _reported() -> tuple[Any, ...]:
     """What the test's journal has use for; hooks are known by numbers of their process."""
     from pytest_djcelery import journal
 
     return (
-        journal.Dropped, journal.Ended, journal.NotSent, journal.Published, journal.Received,
-        journal.Started, journal.StateStored, journal.Warned,
+        journal.Dropped, journal.Ended, journal.NotSent, journal.NotStored, journal.Published,
+        journal.StateStored, journal.Storing, journal.Warned,
     )  # fmt: skip
 
 

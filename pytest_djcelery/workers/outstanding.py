@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,20 @@ from pytest_djcelery.journal import Dropped, Ended
 
 if TYPE_CHECKING:
     from pytest_djcelery.journal import Journal
+    from pytest_djcelery.messages import SentTask
 
 
 def outstanding(
     journal: Journal, queues: Collection[str] | None = None, *, later: bool = False
 ) -> bool:
-    """Whether a message that is due has neither been run yet nor let go.
+    """Whether one of the messages is `waiting`."""
+    return any(True for _ in waiting(journal, queues, later=later))
+
+
+def waiting(
+    journal: Journal, queues: Collection[str] | None = None, *, later: bool = False
+) -> Iterator[SentTask]:
+    """The messages that are due and have neither been run yet nor let go.
 
     Args:
         journal: of the test.
@@ -23,13 +32,25 @@ def outstanding(
         queues: that a worker consumes from, where that is known; a message in another one will
             not be run.
     """
-    ended = {(event.task_id, event.retries) for event in journal.events(Ended)}
-    dropped = {event.task_id for event in journal.events(Dropped)}
     now = datetime.now(timezone.utc)
-    return any(
-        (sent.id, sent.retries) not in ended
-        and sent.id not in dropped
-        and (later or sent.eta is None or sent.eta <= now)
+    return (
+        sent
+        for sent in not_ended(journal)
+        if (later or sent.eta is None or sent.eta <= now)
         and (queues is None or sent.queue is None or sent.queue in queues)
-        for sent in (event.message for event in journal.published() if not event.eager)
     )
+
+
+def not_ended(journal: Journal) -> Iterator[SentTask]:
+    """The messages of a test that no worker is done with, as far as is known."""
+    ended = Counter((event.task_id, event.retries) for event in journal.events(Ended))
+    dropped = {event.task_id for event in journal.events(Dropped)}
+    for event in journal.published():
+        sent = event.message
+        attempt = sent.id, sent.retries
+        if event.eager or sent.id in dropped:
+            continue
+        if ended[attempt]:
+            ended[attempt] -= 1  # a task that replaces another has its id, too
+        else:
+            yield sent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,6 +24,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 from pytest_djcelery import scope
 from pytest_djcelery.journal import Dropped
+from pytest_djcelery.workers.process import info_enabled
 from pytest_djcelery.workers.threads import enter_worker_thread
 
 _POLL = 0.05  # seconds
@@ -31,24 +33,36 @@ _AGAIN = {"interval_start": 0.05, "interval_step": 0.05, "interval_max": 0.5}
 
 
 class Strategies(dict[str, Any]):
-    """Knows the tasks that a test registered after the worker had started."""
+    """Knows the tasks that a test registered after the worker had started.
+
+    A worker asks for a strategy by name; each is kept with the task that it was built for, which
+    another may have taken the place of.
+    """
 
     def __init__(self, consumer: Any) -> None:
         super().__init__()
         self._consumer = consumer
+        self._tasks = consumer.app.tasks
 
-    def __missing__(self, name: str) -> Any:
-        strategy = self[name] = self.build(self._consumer.app.tasks[name])
+    def __setitem__(self, name: str, strategy: Any) -> None:
+        super().__setitem__(name, (self._tasks[name], strategy))
+
+    def __getitem__(self, name: str) -> Any:
+        task = self._tasks[name]
+        built_for, strategy = self.get(name, (None, None))
+        if built_for is not task:
+            strategy = self[name] = self.build(task)
         return strategy
 
     def build(self, task: Any) -> Any:
         """A task's strategy; and its tracer, which a worker builds at its start."""
         consumer = self._consumer
-        if task.__trace__ is None:
-            task.__trace__ = build_tracer(
-                task.name, task, consumer.app.loader, consumer.hostname, app=consumer.app
-            )
-        return task.start_strategy(consumer.app, consumer)
+        with info_enabled():
+            if task.__trace__ is None:
+                task.__trace__ = build_tracer(
+                    task.name, task, consumer.app.loader, consumer.hostname, app=consumer.app
+                )
+            return task.start_strategy(consumer.app, consumer)
 
 
 class Consumer(CeleryConsumer):
@@ -65,6 +79,10 @@ class Consumer(CeleryConsumer):
         if interrupt is not None:
             interrupt()
         return pending
+
+    def update_strategies(self) -> None:
+        with info_enabled():
+            super().update_strategies()
 
     def connect(self) -> Any:
         """Connect; a broker of another kind is asked often, since nothing can interrupt it."""
@@ -249,11 +267,22 @@ def pool_class(pool: Any, in_hand: InHand) -> type[BasePool] | None:
 
 
 class Timer(timer2.Timer):
-    """Celery's timer thread, woken by new entries and by `stop`."""
+    """Celery's timer thread, woken by new entries and by `stop`.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        wake: called when it has done what was due.
+    """
+
+    def __init__(self, *args: Any, wake: Callable[[], None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._wake = wake
+        self._starting = threading.Lock()
+        self._doing = False
         self._stopping = False
+
+    def ensure_started(self) -> None:
+        with self._starting:  # a test can be the first to use it, and so can the worker
+            super().ensure_started()
 
     def run(self) -> None:
         enter_worker_thread(None)
@@ -262,10 +291,22 @@ class Timer(timer2.Timer):
         while not self._stopping:
             with self.not_empty:
                 delay, entry = next(schedule)
+                self._doing = entry is not None
                 if entry is None and not self._stopping:
                     self.not_empty.wait(delay)
             if entry is not None:
                 self.schedule.apply_entry(entry)
+                self._doing = False
+                self._wake()
+
+    @property
+    def late(self) -> bool:
+        """Whether the time of an entry has come, and not all of it is done."""
+        with self.mutex:
+            now = time.monotonic()
+            return self._doing or any(
+                each.eta <= now and not each.entry.canceled for each in self.schedule.queue
+            )
 
     def stop(self) -> None:
         with self.not_empty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from celery.worker import state
@@ -19,9 +19,30 @@ _MISSING = object()
 _LOGGERS = [logging.getLogger(name) for name in ("celery.worker.strategy", "celery.app.trace")]
 
 
-_changing = threading.RLock()
-_holders: list[object] = []
-_found = ExitStack()
+class _Shared:
+    """A change to the process that several want: the first one makes it, the last one undoes it."""
+
+    def __init__(self) -> None:
+        self._changing = threading.RLock()
+        self._users = 0
+        self._change = ExitStack()
+
+    @contextmanager
+    def used(self, change: AbstractContextManager[None]) -> Iterator[None]:
+        with self._changing:
+            if not self._users:
+                self._change.enter_context(change)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._users -= 1
+                if not self._users:
+                    self._change.close()
+
+
+_working, _listening = _Shared(), _Shared()
 
 
 @contextmanager
@@ -32,21 +53,13 @@ def process_as_found(app: Celery) -> Iterator[None]:
     ``get()`` in tasks, the limits set by remote control, and the optimized tracing of tasks.
     Workers may end in any order: the process is put back as the last one ends.
     """
-    holder = object()
-    with _changing:
-        if not _holders:
-            _found.enter_context(_as_found(app))
-        _holders.append(holder)
-    _forget_requests()
-    try:
-        yield
-    finally:
+    with _working.used(_as_found(app)):
         _forget_requests()
-        limits_changed(app)
-        with _changing:
-            _holders.remove(holder)
-            if not _holders:
-                _found.close()
+        try:
+            yield
+        finally:
+            _forget_requests()
+            limits_changed(app)
 
 
 @contextmanager
@@ -110,12 +123,17 @@ def listened_to() -> bool:
 
 @contextmanager
 def info_enabled() -> Iterator[None]:
-    """Let Celery build a worker that logs what it receives and does.
+    """Let Celery build strategies and tracers that log what is received and done.
 
-    It asks once, when it builds strategies and tracers, whether anyone listens at level INFO;
-    a test may want to listen later (``caplog.at_level``). Each record is still filtered by the
-    level of its time.
+    It asks once, when it builds them, whether anyone listens at level INFO; a test may want to
+    listen later (``caplog.at_level``). Each record is still filtered by the level of its time.
     """
+    with _listening.used(_levels_lowered()):
+        yield
+
+
+@contextmanager
+def _levels_lowered() -> Iterator[None]:
     levels = [logger.level for logger in _LOGGERS]
     for logger in _LOGGERS:
         logger.setLevel(logging.INFO)
@@ -124,3 +142,25 @@ def info_enabled() -> Iterator[None]:
     finally:
         for logger, level in zip(_LOGGERS, levels, strict=True):
             logger.setLevel(level)
+
+
+def renew_tracers(app: Celery) -> None:
+    """Let the tracers of tasks follow the attributes of the tasks, which they were built from.
+
+    A worker that runs here may be about to use one, so each is built anew as that worker has
+    built it. Where none runs, Celery builds one when it needs it.
+
+    Private API (``celery.app.trace._localized``: what `setup_worker_optimizations` was given),
+    checked on Celery 5.4 to 5.7.
+    """
+    from celery.app import trace
+
+    tasks, _, hostname = trace._localized or (None, None, None)
+    with info_enabled():
+        for task in list(app._tasks.values()):  # ``app.tasks`` would finalize
+            if task.__trace__ is not None:
+                task.__trace__ = (
+                    trace.build_tracer(task.name, task, app.loader, hostname, app=app)
+                    if tasks is app._tasks
+                    else None
+                )

@@ -19,6 +19,8 @@ class Runner:
     implicit = False
     #: Whether a message that is published now will be run by itself, or by asking for its result.
     will_run = True
+    #: Whether the test has been told that it has ended, or why it is about to.
+    end_told = False
 
     @property
     def log(self) -> str:
@@ -28,9 +30,17 @@ class Runner:
     def settle(self) -> None:
         """Wait until all that is due has run."""
 
+    def drop_what_waits(self) -> None:
+        """Forget the messages that it holds until their time comes."""
+
     def situation(self) -> str:
         """What it is doing, for the text of a time-out."""
         return f"{self.name} runs the tasks of this test."
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will run nothing any more."""
+        return False
 
     def published(self) -> None:
         """A message was published, and the transaction it was published in is over."""

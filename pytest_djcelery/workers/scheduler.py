@@ -79,6 +79,19 @@ class _Driven(Scheduler):
         """Whether the schedule has changed since it was read."""
         return False
 
+    def follow(self, changed: Mapping[str, Any]) -> None:  # noqa: ARG002 - for who overrides
+        """Read the settings again, as beat does that starts with what it has stored.
+
+        Args:
+            changed: the entries of the settings that are new, or not as they were.
+        """
+        before = dict(self.schedule)
+        self.setup_schedule()
+        for name, entry in before.items():  # Celery makes its own entries anew
+            if name in self.schedule and self.schedule[name] == entry:
+                self.schedule[name] = entry
+        self._heap = None
+
     def adjust(self, n: Any, drift: float = 0) -> Any:  # noqa: ARG002 - the signature of Celery
         """There is no sleep that would have to end early."""
         return n
@@ -107,11 +120,10 @@ class _Driven(Scheduler):
 
 
 class _Store(dict[str, Any]):
-    """What stands for the file of a `PersistentScheduler`."""
+    """What stands for the file of a `PersistentScheduler`, and for the module that opens it."""
 
-    @classmethod
-    def open(cls, *_: Any, **__: Any) -> _Store:
-        return cls()
+    def open(self, *_: Any, **__: Any) -> _Store:
+        return self
 
     def sync(self) -> None: ...
 
@@ -119,13 +131,9 @@ class _Store(dict[str, Any]):
 
 
 class _DrivenPersistent(_Driven):
-    persistence = _Store
-    _store: Any = None
-
     def __init__(self, app: Celery, **kwargs: Any) -> None:
+        self.persistence = self._store = _Store()
         super().__init__(app, **kwargs)
-        if self._store is None:  # not set up: lazy
-            self._store = _Store()
 
 
 class _DrivenDatabase(_Driven):
@@ -165,6 +173,10 @@ class _DrivenDatabase(_Driven):
         from django.db.models import Q
 
         return Q(pk__in=[])
+
+    def follow(self, changed: Mapping[str, Any]) -> None:
+        """Write to the table what has changed; what has gone from the settings stays there."""
+        self.update_from_dict(changed)
 
     def in_order(self) -> list[str]:
         return sorted(self._schedule, key=lambda name: self._schedule[name].model.pk)
@@ -209,6 +221,7 @@ class VirtualScheduler:
         self._override = override
         aliases = dict(load_extension_class_names("celery.beat_schedulers"))
         self._class = _driven(symbol_by_name(app.conf.beat_scheduler, aliases=aliases))
+        self._read = entries_apart(app.conf.beat_schedule)
         with self._as_in_test():
             self._scheduler = self._made()
 
@@ -232,6 +245,7 @@ class VirtualScheduler:
 
     def reload(self) -> None:
         """Read a schedule that may have changed."""
+        self._follow_settings()
         if self.reads_database:
             self._scheduler.reload()
 
@@ -243,6 +257,7 @@ class VirtualScheduler:
             SchedulingError: an entry could not be sent; the others are sent by the next call.
         """
         __tracebackhide__ = True
+        self._follow_settings()
         with self._as_in_test():
             return _send_due(self._scheduler)
 
@@ -294,9 +309,18 @@ class VirtualScheduler:
 
     def _made(self, **kwargs: Any) -> Any:
         """A scheduler with entries of its own: those of the settings stay as they are."""
-        entries = {name: _copy(entry) for name, entry in self.app.conf.beat_schedule.items()}
-        with self._override(beat_schedule=entries):
+        with self._override(beat_schedule=_copies(self._read)):
             return self._class(self.app, **kwargs)
+
+    def _follow_settings(self) -> None:
+        """Go by a schedule that a test, or a task, has changed."""
+        before, now = self._read, entries_apart(self.app.conf.beat_schedule)
+        if now == before:
+            return
+        self._read = now
+        changed = {name: entry for name, entry in now.items() if entry != before.get(name)}
+        with self._as_in_test(), self._override(beat_schedule=_copies(now)):
+            self._scheduler.follow(_copies(changed))
 
     @contextmanager
     def _as_in_test(self) -> Iterator[None]:
@@ -309,7 +333,10 @@ class VirtualScheduler:
             return
         from django_celery_beat import schedulers
 
-        with replaced(schedulers, close_old_connections=_keep, SCHEDULE_SYNC_MAX_INTERVAL=_NEVER):
+        def keep(**_: Any) -> None:
+            """The connections are the test's."""
+
+        with replaced(schedulers, close_old_connections=keep, SCHEDULE_SYNC_MAX_INTERVAL=_NEVER):
             yield
 
 
@@ -339,15 +366,27 @@ def _check_ends(sent: list[Sent]) -> None:
         raise BeatError(msg)
 
 
-def _copy(entry: Any) -> dict[str, Any]:
-    """An entry of the settings, apart from what a scheduler writes to."""
-    fields = dict(entry)
-    options = dict(fields.get("options") or {})
+def entries_apart(schedule: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of the settings, apart from what a scheduler or a test writes to."""
+    return {name: _apart(entry) for name, entry in schedule.items()}
+
+
+def _apart(entry: Any) -> dict[str, Any]:
+    fields = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in dict(entry).items()
+    }
+    options = fields.get("options") or {}
     if options.get("headers"):
         options["headers"] = dict(options["headers"])
-    if options:
-        fields["options"] = options
-    return {**fields, "schedule": copy(fields.get("schedule"))}
+    return fields
+
+
+def _copies(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Entries for a scheduler, which writes to their schedules too."""
+    return {
+        name: {**entry, "schedule": copy(entry.get("schedule"))}
+        for name, entry in entries_apart(entries).items()
+    }
 
 
 @contextmanager
@@ -360,7 +399,3 @@ def _rolled_back(model: Any) -> Iterator[None]:
     with block:
         yield
         transaction.set_rollback(True, using=using)
-
-
-def _keep(**_: Any) -> None:
-    """The connections are the test's."""

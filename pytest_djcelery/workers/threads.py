@@ -54,17 +54,17 @@ def in_coroutine() -> bool:
     return True
 
 
-@contextmanager
-def running_task() -> Iterator[None]:
-    """Run a task in place: for its time the calling thread is as a worker's."""
-    before = _local.join_will_block
-    _local.running += 1
-    _local.join_will_block = True
-    try:
-        yield
-    finally:
+class RunningTask:
+    """Run a task in place: for the time of the block the calling thread is as a worker's."""
+
+    def __enter__(self) -> None:
+        self._before = _local.join_will_block
+        _local.running += 1
+        _local.join_will_block = True
+
+    def __exit__(self, *_: object) -> None:
         _local.running -= 1
-        _local.join_will_block = before
+        _local.join_will_block = self._before
 
 
 @contextmanager

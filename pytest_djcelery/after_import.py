@@ -1,0 +1,85 @@
+"""Call a function as soon as a module has been imported, without importing it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+
+@contextmanager
+def called_after_import(wanted: Mapping[str, Callable[[], None]]) -> Iterator[None]:
+    """Call each function once its module is there: at once, or when something imports it.
+
+    Args:
+        wanted: functions by the name of the module.
+    """
+    finder = _Finder(wanted)
+    sys.meta_path.insert(0, finder)
+    try:
+        for name in [name for name in wanted if name in sys.modules]:
+            finder.imported(name)
+        yield
+    finally:
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
+
+
+class _Finder(MetaPathFinder):
+    """Finds what the others find, and puts itself between the module and its loader."""
+
+    def __init__(self, wanted: Mapping[str, Callable[[], None]]) -> None:
+        self._wanted = dict(wanted)
+        self._finding: set[str] = set()
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002 - `MetaPathFinder`'s
+        target: ModuleType | None = None,  # noqa: ARG002 - `MetaPathFinder`'s
+    ) -> ModuleSpec | None:
+        if fullname not in self._wanted or fullname in self._finding:
+            return None
+        self._finding.add(fullname)
+        try:
+            spec = find_spec(fullname)
+        finally:
+            self._finding.discard(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, lambda: self.imported(fullname))
+        return spec
+
+    def imported(self, name: str) -> None:
+        """A module is there."""
+        function = self._wanted.pop(name, None)
+        if not self._wanted and self in sys.meta_path:
+            sys.meta_path.remove(self)
+        if function is not None:
+            function()
+
+
+class _Loader(Loader):
+    """The loader it was given, which tells when it is done."""
+
+    def __init__(self, loader: Loader, done: Callable[[], None]) -> None:
+        self._loader = loader
+        self._done = done
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The module and what reads it (`inspect`, `pkgutil`) know only the loader of its own.
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._done()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)

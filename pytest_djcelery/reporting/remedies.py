@@ -1,0 +1,195 @@
+"""What to do about a comparison of messages that failed, by what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_djcelery.reporting.as_sent import written_as_sent
+from pytest_djcelery.reporting.descriptions import LONGEST_LIST, describe_call, task_name
+
+if TYPE_CHECKING:
+    from pytest_djcelery.matching.canvas import CanvasEntry
+    from pytest_djcelery.matching.signatures import Difference
+    from pytest_djcelery.messages import SentTask
+    from pytest_djcelery.views.listing import Listing, Matcher
+
+MOST = 3  # of what the remedies of one comparison name: messages, outcomes, lines of code
+_ROUTED: Final = frozenset({"queue", "exchange", "routing_key"})
+_PART = "celery_outbox.clear() before it, or with celery_outbox.record() as sent: ..."
+_NOT_SENT = (
+    "Check that the code that sends {} runs, and that nothing stands in its place: "
+    "a mock of delay() or apply_async() sends nothing."
+)
+_UNNAMED = "Options that are not named are not compared: name those that this test is about."
+
+Near = Sequence[tuple[int, Any]]  # positions and items, the nearest first
+
+
+def fixes(remedies: Iterable[str]) -> Iterator[str]:
+    """The lines that end a text."""
+    found = list(dict.fromkeys(remedies))
+    if len(found) == 1:
+        yield f"To fix: {found[0]}"
+    elif found:
+        yield "To fix:"
+        yield from (f"  - {remedy}" for remedy in found[:LONGEST_LIST])
+        if len(found) > LONGEST_LIST:
+            yield f"  … and {len(found) - LONGEST_LIST} more"
+
+
+def of_missing(listing: Listing[Any], missing: Sequence[tuple[Matcher[Any], Near]]) -> list[str]:
+    """What to do about messages that were expected and not sent, each with what comes near."""
+    found: list[str] = []
+    apart: list[tuple[Matcher[Any], Any]] = []
+    absent: list[Matcher[Any]] = []
+    for matcher, near in missing[:LONGEST_LIST]:
+        known = [*_of_call(matcher, listing), *listing.remedies(matcher)]
+        found += known
+        if not known and near:
+            apart.append((matcher, near[0][1]))
+        elif not known:
+            absent.append(matcher)
+    found += _of_differences(apart)
+    if absent or (missing and not len(listing)):
+        found += listing.circumstances() or [_of_absent(each, missing) for each in absent[:MOST]]
+    return found
+
+
+def of_nothing(listing: Listing[Any]) -> list[str]:
+    """What to do where anything at all was expected."""
+    return listing.circumstances() or [_NOT_SENT.format("it")]
+
+
+def _of_absent(matcher: Matcher[Any], missing: Sequence[object]) -> str:
+    name = task_name(matcher.written) if len(missing) > 1 else None
+    return _NOT_SENT.format(name or "it")
+
+
+def _of_differences(apart: Sequence[tuple[Matcher[Any], Any]]) -> Iterator[str]:
+    any_option = False
+    for matcher, item in apart[:MOST]:
+        differences = matcher.differences(item)
+        yield _of_near(matcher, item, differences)
+        any_option = any_option or any(found.option for found in differences)
+    if any_option:
+        yield _UNNAMED
+
+
+def _of_near(matcher: Matcher[Any], item: Any, differences: Sequence[Difference]) -> str:
+    from pytest_djcelery.messages import SentTask
+
+    if not differences:
+        return (
+            f"{describe_call(matcher.written)} was sent less often than it is expected: leave "
+            "one out, or check that the code that sends it runs each time."
+        )
+    if isinstance(matcher.written, SentTask):
+        return "A message equals itself alone; for another that is alike compare with a signature."
+    if not isinstance(item, SentTask) and _was_single(item, differences):
+        return (
+            "Its tasks were sent one by one: compare them with celery_outbox, or send the canvas "
+            f"itself, instead of {_location(item) or 'each task'}."
+        )
+    call = written_as_sent(matcher, item, differences)
+    named = ", ".join(found.property for found in differences[:MOST])
+    more = ", …" if len(differences) > MOST else ""
+    right = f"expect {call}" if call else f"take over its {named}{more}"
+    routed = any(
+        found.option and found.property.rpartition(": ")[2] in _ROUTED for found in differences
+    )
+    place = f"the call at {_location(item)}" if _location(item) else "the call"
+    place += ", or task_routes" if routed else ""
+    return f"If what was sent is right, {right}; if not, change {place}."
+
+
+def _was_single(entry: CanvasEntry, differences: Sequence[Difference]) -> bool:
+    """Whether a task was sent by itself where a canvas was expected."""
+    from pytest_djcelery.matching.canvas_form import Step
+
+    whole = differences[0].property in ("kind", "steps")
+    return whole and len(entry.line) == 1 and isinstance(entry.line[0], Step)
+
+
+def of_unexpected(
+    listing: Listing[Any], matchers: Sequence[Matcher[Any]], items: Sequence[Any]
+) -> str:
+    """What to do about messages that were sent and not expected."""
+    from pytest_djcelery.views.listing import Messages
+
+    add = "Add what is meant to be sent to the list"
+    if isinstance(listing, Messages):
+        return f"{add}."
+    wanted = {task_name(matcher.written) for matcher in matchers}
+    others = {task_name(item) for item in items}
+    if len(wanted) == 1 and None not in wanted and not wanted & others:
+        outbox = listing.description.removesuffix(".canvas")
+        canvas = ".canvas" if outbox != listing.description else ""
+        return f"{add}; or compare this task's alone: {outbox}.of({wanted.pop()!r}){canvas}."
+    return f"{add}; or compare a part of the test alone: {_PART}"
+
+
+def of_order(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> str:
+    """What to do where only the order differs."""
+    from pytest_djcelery.matching.wire import is_wildcard
+
+    one = min((each.written for each in matchers), key=is_wildcard)
+    return (
+        "If the order doesn't matter, ask for each: "
+        f"assert {describe_call(one)} in {listing.description}."
+    )
+
+
+def of_present(items: Sequence[Any]) -> str:
+    """What to do about messages that were sent and must not be."""
+    places = list(dict.fromkeys(str(_location(item)) for item in items if _location(item)))
+    more = f" and {len(places) - MOST} more" if len(places) > MOST else ""
+    senders = " and ".join(places[:MOST]) + more or "the code that sends it"
+    return (
+        f"Keep {senders} from sending it; where that is only set-up, look at the rest of the "
+        f"test alone: {_PART}"
+    )
+
+
+def of_several(outbox: Listing[Any], found: Sequence[SentTask]) -> str:
+    """What to do where one message was asked for and several match."""
+    calls = {describe_call(message): None for message in found}
+    queues = {message.queue: None for message in found}
+    if len(calls) > 1:
+        return f"Write the arguments that tell them apart: {next(iter(calls))}."
+    if len(queues) > 1:
+        return f"Tell them apart by the queue: .set(queue={next(iter(queues))!r})."
+    return (
+        f"If it is meant to be sent so often, count them: {outbox.description}.count(...); or "
+        f"look at a part of the test alone: {_PART}"
+    )
+
+
+def _of_call(matcher: Matcher[Any], listing: Listing[Any]) -> Iterator[str]:
+    """Why a signature is none that could be sent."""
+    from pytest_djcelery.matching.signatures import Expected
+
+    if not isinstance(matcher, Expected):
+        return
+    call = describe_call(matcher.written)
+    if not matcher.registered:
+        name = matcher.written["task"]
+        like = get_close_matches(name, matcher.known, 3, 0.6)
+        guess = f" Did you mean {' or '.join(like)}?" if like else ""
+        yield f"No task is registered as {name!r}: check the name, or import its module.{guess}"
+    elif matcher.misfit:
+        yield f"{call} can't be sent at all: {matcher.misfit}."
+    serializer = next((item.serializer for item in listing if hasattr(item, "serializer")), "json")
+    for name, value in matcher.unsendable(serializer):
+        yield (
+            f"{name} of {call} is of type {type(value).__name__}, which {serializer} can't carry: "
+            "expect what the task is given in its place, such as a primary key."
+        )
+
+
+def _location(item: Any) -> object:
+    from pytest_djcelery.messages import SentTask
+
+    message = item if isinstance(item, SentTask) else item.messages[0]
+    return message.location

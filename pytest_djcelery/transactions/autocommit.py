@@ -1,0 +1,142 @@
+"""Autocommit inside the test's own transaction: what an error of a task undoes, and what not.
+
+A worker's task is in no transaction but those that it begins. There a statement that fails undoes
+itself, and an outermost block that fails undoes the block; what comes later is not concerned. In
+the test's transaction the first error would be the end of it, for every later task and the test:
+Django refuses further statements (``needs_rollback``), and so does PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack, closing, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.transaction import Atomic
+
+_SAVEPOINT: Final = "djcelery_autocommit"
+_OF_SAVEPOINTS: Final = re.compile(r"\s*(?:SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
+
+
+class Autocommit:
+    """Where a task begins, among the atomic blocks of a connection.
+
+    While it is the innermost of ``connection.atomic_blocks``, the task has no block open there,
+    and a savepoint takes the place of the transaction that production would have. It is set by the
+    driver's own cursor: it is none of the queries that a test counts.
+
+    It stands among the blocks as one of ``django.test.TestCase`` does: a durable block may follow.
+    ``connection.atomic_blocks``, ``needs_rollback`` and ``closed_in_transaction``, and
+    ``Atomic.savepoint`` and ``_from_testcase``, were checked on Django 4.2, 5.2, 6.0 and 6.1.
+    """
+
+    _from_testcase = True
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._connection = connection
+        self._around_block = False  # whether the savepoint is that of a block
+        self._wrapper = ExitStack()
+
+    def __enter__(self) -> None:
+        self._blocks.append(self)
+        self._wrapper.enter_context(self._connection.execute_wrapper(self._execute))
+
+    def __exit__(self, *_: object) -> None:
+        self._wrapper.close()
+        if self in self._blocks:  # else the connection was opened anew
+            self._blocks.remove(self)
+            self._go_on()
+
+    def block_begins(self, block: Atomic) -> None:
+        """An outermost block of the task is about to be entered."""
+        usable = self._go_on()
+        self._around_block = usable and not block.savepoint  # else Django sets one
+        if self._around_block:
+            self._set()
+
+    def block_ended(self) -> None:
+        """It was left."""
+        if self._around_block:
+            self._around_block = False
+            if self._connection.needs_rollback:
+                self._undo()
+            else:
+                self._release()
+        self._go_on()
+
+    def _execute(
+        self,
+        execute: Callable[[str, Any, bool, dict[str, Any]], Any],
+        sql: str,
+        params: Any,
+        many: bool,  # noqa: FBT001 - Django's signature
+        context: dict[str, Any],
+    ) -> Any:
+        __tracebackhide__ = True
+        in_block = innermost(self._connection) is not self
+        if in_block or not (self._go_on() and self._has_to_be_undone(sql)):
+            return execute(sql, params, many, context)
+        self._set()
+        try:
+            result = execute(sql, params, many, context)
+        except BaseException:
+            self._undo()
+            raise
+        self._release()
+        return result
+
+    def _has_to_be_undone(self, sql: str) -> bool:
+        """Whether a statement that fails doesn't undo itself, and spoils the transaction.
+
+        A savepoint of Django's, or of the task's, has to outlast the statement that sets it.
+        """
+        return self._connection.features.atomic_transactions and not _OF_SAVEPOINTS.match(str(sql))
+
+    def _go_on(self) -> bool:
+        """Let Django forget an error, now that what failed is undone.
+
+        Returns:
+            Whether the connection can be used: not if the task has closed it.
+        """
+        if self._connection.closed_in_transaction:
+            return False
+        self._connection.needs_rollback = False
+        return True
+
+    def _set(self) -> None:
+        self._run(self._connection.ops.savepoint_create_sql(_SAVEPOINT))
+
+    def _release(self) -> None:
+        from django.db import Error
+
+        try:
+            self._run(self._connection.ops.savepoint_commit_sql(_SAVEPOINT))
+        except Error:  # there was an error that Django was not told of
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        from django.db import Error
+
+        with suppress(Error):  # the connection is lost; the first error is the one to tell
+            self._run(self._connection.ops.savepoint_rollback_sql(_SAVEPOINT))
+            self._run(self._connection.ops.savepoint_commit_sql(_SAVEPOINT))
+
+    def _run(self, sql: str) -> None:
+        connection: Any = self._connection
+        with connection.wrap_database_errors, closing(connection.connection.cursor()) as cursor:
+            cursor.execute(sql)
+
+    @property
+    def _blocks(self) -> list[Any]:
+        return self._connection.atomic_blocks
+
+
+def innermost(connection: BaseDatabaseWrapper) -> Autocommit | None:
+    """What takes the place of autocommit, if a task runs and has no block open."""
+    blocks: list[Any] = connection.atomic_blocks
+    return blocks[-1] if blocks and isinstance(blocks[-1], Autocommit) else None
