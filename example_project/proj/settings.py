@@ -5,7 +5,7 @@ Everything runs with no server by default. The environment chooses others:
 - ``DATABASE``: ``sqlite`` (default), ``postgresql`` or ``mariadb``; where that server is:
   ``DATABASE_HOST``, ``DATABASE_PORT``, ``DATABASE_USER``, ``DATABASE_PASSWORD``,
   ``DATABASE_NAME``
-- ``DATABASE_POOL=1``: Django's connection pool (PostgreSQL, Django 5.1 and later)
+- ``DATABASE_POOL=1``: Django's connection pool (PostgreSQL; Django 5.1, Celery 5.6 and later)
 - ``BROKER_URL``: ``filesystem://`` (default), ``redis://...`` or ``amqp://...``
 - ``RESULT_BACKEND``: ``django-db`` (default), ``django-cache`` or a URL
 """
@@ -109,8 +109,8 @@ def _database(kind: str) -> dict[str, Any]:
     if kind == "postgresql":
         database = _server("postgresql", user="postgres", port="5432")
         if os.environ.get("DATABASE_POOL") == "1":
-            # Celery closes the pool in its worker processes: a connection can't be shared
-            # between processes.
+            # Celery closes the pool in its worker processes, since 5.6: a connection can't be
+            # shared between processes.
             database["OPTIONS"] = {"pool": True}
         return database
     if kind == "mariadb":

@@ -1,0 +1,22 @@
+"""What the project does with its tasks away from any request."""
+
+from django.db import transaction
+
+from demoapp.tasks import delete_widget, rename_widget, send_email
+
+
+@transaction.atomic
+def withdraw(widget):
+    """Archive a widget, and have it deleted: the task waits for the commit."""
+    widget.archived = True
+    widget.save()
+    delete_widget.delay_on_commit(widget.pk)
+
+
+def welcome_again(user):
+    send_email.delay(user.pk)
+
+
+def rename_all(widgets, name):
+    for widget in widgets:
+        rename_widget.delay(widget.pk, name)
