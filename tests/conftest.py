@@ -10,7 +10,7 @@ from typing import IO
 
 import pytest
 
-from tests.forking import ForkServer
+from tests.forking import MEASURED, ForkServer
 
 pytest_plugins = ["pytester"]
 
@@ -171,6 +171,16 @@ def project(
 
     monkeypatch.setattr(pytester, "popen", forked)
     return Project(pytester)
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the runs of a test out of the coverage: it takes a third of their time.
+
+    For those that are long, and run what others run, too.
+    """
+    for name in MEASURED:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

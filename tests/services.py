@@ -1,10 +1,11 @@
-"""The servers that some tests need."""
+"""The servers that some tests need, and the browser."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +15,7 @@ _URLS = {
     "redis": ("REDIS_URL", "redis://127.0.0.1:6379/0"),
     "rabbitmq": ("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//"),
 }
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Address(NamedTuple):
@@ -31,23 +33,39 @@ def require(service: str) -> Address:
             ``DATABASE_HOST`` and ``DATABASE_PORT`` say when ``DATABASE`` names it, and
             ``REDIS_URL`` and ``AMQP_URL``.
     """
-    if os.environ.get("DJCELERY_NO_SERVICES") == "1":
-        pytest.skip(f"{service} is not used (DJCELERY_NO_SERVICES=1)")
+    _skip_unless_used(service)
     address = _address(service)
     try:
         socket.create_connection(address, timeout=3).close()
     except OSError as error:
-        reason = f"no {service} at {address.host}:{address.port}: {error}"
-        if os.environ.get("DJCELERY_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"{reason} (DJCELERY_REQUIRE_SERVICES=1)")
-        pytest.skip(reason)
+        _missing(f"no {service} at {address.host}:{address.port}: {error}")
     return address
+
+
+def require_chromium() -> str:
+    """The path of Chromium; without it the calling test skips, or fails, as without a server."""
+    _skip_unless_used("chromium")
+    path = next(filter(None, map(shutil.which, _CHROMIUM)), None)
+    if path is None:
+        _missing(f"no chromium: none of {', '.join(_CHROMIUM)} is on PATH")
+    return path
 
 
 def url(service: str) -> str:
     """Where ``redis`` or ``rabbitmq`` is, as Celery is told."""
     variable, default = _URLS[service]
     return os.environ.get(variable) or default
+
+
+def _skip_unless_used(service: str) -> None:
+    if os.environ.get("DJCELERY_NO_SERVICES") == "1":
+        pytest.skip(f"{service} is not used (DJCELERY_NO_SERVICES=1)")
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("DJCELERY_REQUIRE_SERVICES") == "1":
+        pytest.fail(f"{reason} (DJCELERY_REQUIRE_SERVICES=1)")
+    pytest.skip(reason)
 
 
 def _address(service: str) -> Address:

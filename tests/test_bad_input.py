@@ -41,43 +41,95 @@ def test_without_an_app_only_tests_that_ask_for_celery_fail_and_name_the_places_
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
         [
-            "E *AppNotFoundError: No Celery app was found for this Django project. Looked in:",
+            "E *UsageError: No Celery app was found for this Django project. Looked in:",
             "E *1. djcelery_app (ini) and --djcelery-app: not given;",
             "E *2. the current Celery app: *",
             "E *3. where 'celery -A' would look next to the settings module: 'proj'.",
             "E *Set djcelery_app = proj.celery:app, *",
         ]
     )
+    result.stdout.no_fnmatch_line("*def find_app*")
 
 
+def test_without_settings_the_remedy_is_to_name_them(project: Project) -> None:
+    project.pytester.makeini("[pytest]\npythonpath = .\n")
+    result = project.run("""
+        def test_that_asks(celery_outbox):
+            pass
+        """)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *3. where 'celery -A' would look *: no package: DJANGO_SETTINGS_MODULE is not set.",
+            (
+                "E *Name the project's settings in pytest's configuration, for pytest-django: "
+                "DJANGO_SETTINGS_MODULE = proj.settings."
+            ),
+        ]
+    )
+
+
+@pytest.mark.parametrize("test", ["def test(): pass", "def test(celery_app): pass"])
 @pytest.mark.parametrize(
     ("app", "reason"),
     [
-        pytest.param(
-            "proj.nowhere:app", "*No module named 'proj.nowhere'", id="a module that is not there"
-        ),
-        pytest.param("proj.celery:nope", "*nope*", id="a name that is not in the module"),
+        pytest.param("nope.celery:app", "*No module named 'nope'", id="no such package"),
+        pytest.param("proj.nowhere:app", "*No module named 'proj.nowhere'", id="no such module"),
+        pytest.param("proj.nowhere", "*No module named 'proj.nowhere'", id="nor by its name alone"),
+        pytest.param("proj.celery:nope", "*nope*", id="no such name in the module"),
+        pytest.param("proj.celery.nope", "*nope*", id="nor with a dot"),
         pytest.param(
             "proj.settings:SECRET_KEY", "*is 'test', which is no Celery app.", id="no Celery app"
         ),
     ],
 )
-def test_an_app_that_does_not_import_is_named_with_the_reason(
-    project: Project, app: str, reason: str
+def test_an_app_that_is_not_there_ends_the_run_with_the_reason(
+    project: Project, app: str, reason: str, test: str
 ) -> None:
     project.ini(f"djcelery_app = {app}")
+    result = project.run(test)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            f"ERROR: djcelery_app = '{app}' {reason}",
+            "Expected a module and the name of the app in it, such as 'proj.celery:app'*",
+        ]
+    )
+
+
+def test_an_app_whose_module_does_not_import_is_told_to_the_tests_that_ask(
+    project: Project,
+) -> None:
+    project.write(**{"proj/__init__": "", "proj/broken": "import nowhere"})
+    project.ini("djcelery_app = proj.broken:app")
     result = project.run("""
+        def test_that_asks_for_nothing():
+            pass
+
         def test_that_asks(celery_app):
             pass
         """)
-    assert result.ret != 0
-    output = result.outlines + result.errlines
-    lines = pytest.LineMatcher(output)
-    lines.fnmatch_lines([f"*djcelery_app = '{app}' {reason}"])
-    lines.fnmatch_lines(
-        ["*Expected a module and the name of the app in it, such as 'proj.celery:app'*"]
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        ["E *UsageError: djcelery_app = 'proj.broken:app' *No module named 'nowhere'"]
     )
-    lines.no_fnmatch_line("INTERNALERROR*")
+
+
+@pytest.mark.parametrize(
+    "app", ["proj", "proj.celery", "proj.celery:app", "proj.celery.app", "proj:celery_app"]
+)
+def test_an_app_is_named_in_each_way_that_celery_takes(project: Project, app: str) -> None:
+    result = project.run(
+        """
+        from proj.celery import app
+
+        def test_that_asks_for_nothing():
+            assert app.conf.broker_url.startswith("djcelery")
+        """,
+        f"--djcelery-app={app}",
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["celery: app: proj, broker: memory, result backend: memory"])
 
 
 # -- options and markers ---------------------------------------------------------------------

@@ -59,6 +59,8 @@ def test_whatever_changes_them(run: Run) -> None:
                 for key in KEYS:
                     truth = ConfigurationView.__getitem__(celery_app.conf, key)
                     assert celery_app.conf[key] == getattr(celery_app.conf, key) == truth
+                    namespace, _, name = key.partition("_")
+                    assert celery_app.conf.find_value_for_key(name, namespace) == truth
                 with pytest.raises(AttributeError):
                     celery_app.conf.nothing_of_the_kind
 

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "example_project"
 OPTIONS = {"from-eager-mode": ("-o", "djcelery_mode=inline")}
+QUOTED = "# tests_before/"  # what a block begins with that is to be read, and runs in the example
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 WITH_EXAMPLES = [page for page in (README, *PAGES) if "```python" in page.read_text()]
@@ -22,7 +23,7 @@ WITH_EXAMPLES = [page for page in (README, *PAGES) if "```python" in page.read_t
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
 def test_the_examples_of_a_page_pass_in_the_example_project(page: Path, tmp_path: Path) -> None:
     found = re.findall(r"^( *)```python\n(.*?)^\1```", page.read_text(), re.DOTALL | re.MULTILINE)
-    blocks = [dedent(block) for _, block in found]
+    blocks = [dedent(block) for _, block in found if not block.startswith(QUOTED)]
     if page == README:
         del blocks[1:]  # what follows the first is in fragments
     module = tmp_path / "test_page.py"
@@ -42,6 +43,15 @@ def test_the_examples_of_a_page_pass_in_the_example_project(page: Path, tmp_path
     tests = sum(block.count("def test_") for block in blocks)
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"\n{tests} passed" in run.stdout
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
+def test_what_a_page_quotes_stands_in_the_example_project(page: Path) -> None:
+    quoted = re.findall(
+        rf"^```python\n({QUOTED}\S+)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
+    )
+    for name, block in quoted:
+        assert block in (EXAMPLE / name.removeprefix("# ")).read_text()
 
 
 @pytest.mark.parametrize(

@@ -84,10 +84,14 @@ def test_fixtures_overridden_in_a_conftest_mean_what_celery_documents(project: P
             assert celery_app.send_task("shop.extra.extra").get() == 1
 
 
+        def test_so_is_the_next_ones(celery_worker, celery_app):
+            assert celery_app.send_task("greet", ("bob",)).get() == "Hello, bob"
+
+
         def test_the_session_has_the_same_app(celery_session_app):
             assert celery_session_app is app
         """)
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=4)
 
 
 def test_logging_is_set_up_where_it_is_enabled_and_left_alone_elsewhere(project: Project) -> None:
@@ -149,12 +153,50 @@ def test_the_session_worker_is_one_thread_for_all_tests_and_clean_for_each(
             threads.add(celery_session_worker.embedded._thread)
 
 
+        def test_it_is_the_worker_of_a_test_that_asks_for_one(celery_session_worker, celery_worker):
+            assert add.delay(1, 2).get() == 3
+            celery_session_worker.wait_until_idle()
+            assert celery_session_worker.embedded is celery_worker.embedded
+            threads.add(celery_worker.embedded._thread)
+
+
         def test_it_leaves_others_alone(celery_outbox, celery_app):
             add.delay(1, 2)
             assert celery_outbox == [add.s(1, 2)]
             assert len(threads) == 1
         """)
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)
+
+
+def test_the_session_worker_serves_fixtures_also_after_a_worker_of_one_test(
+    project: Project,
+) -> None:
+    result = project.run("""
+        import pytest
+        from shop.tasks import add
+
+
+        @pytest.fixture(scope="module")
+        def early(celery_session_worker):
+            return add.delay(5, 5).get(timeout=10)
+
+
+        def test_with_a_worker(celery_worker):
+            assert add.delay(1, 2).get() == 3
+
+
+        def test_it_serves_fixtures(early):
+            assert early == 10
+
+
+        def test_and_the_tests_that_ask_for_it(early, celery_session_worker):
+            assert add.delay(1, 2).get() == 3
+
+
+        def test_and_no_others(early, celery_outbox):
+            assert add.delay(1, 2).state == "PENDING"
+        """)
+    result.assert_outcomes(passed=4)
 
 
 def test_fixtures_can_be_used_on_unittest_classes(project: Project) -> None:

@@ -163,14 +163,25 @@ def test_warn_and_ignore_let_the_test_pass(run: Run) -> None:
     result.stdout.no_fnmatch_line("*'ignored'*")
 
 
-def test_an_outcome_that_differs_names_the_task_what_was_expected_and_what_happened(
-    run: Run,
+@pytest.mark.parametrize("verbosity", ["-q", "-vv"])
+def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_and_the_remedy(
+    run: Run, verbosity: str
 ) -> None:
-    result = run("""
+    result = run(
+        """
         import pytest
         from celery import group
-        from pytest_djcelery import Failure, Revoked, Success
+        from pytest_djcelery import Failure, Pending, Revoked, Success
         from shop.tasks import add, fail, flaky
+
+        def test_value(celery_worker, celery_results):
+            assert celery_results[add.delay(1, 2)] == Success(4)
+
+        def test_plain_value(celery_worker, celery_results):
+            assert celery_results[add.delay(1, 2)] == 3
+
+        def test_tuple(celery_worker, celery_results):
+            assert celery_results[add.delay([1], [2])] == Success((1, 2))
 
         def test_failure(celery_worker, celery_results):
             assert celery_results[fail.delay("boo")] == Success(4)
@@ -178,52 +189,337 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_and_what_happe
         def test_reversed(celery_worker, celery_results):
             assert Revoked() == celery_results[add.delay(1, 2)]
 
+        def test_revoked(celery_inline, celery_results):
+            result = add.delay(1, 2)
+            result.revoke()
+            assert celery_results[result] == Success(3)
+
         def test_retries(celery_worker, celery_results):
             assert celery_results[flaky.delay()] == Success("ok", retries=1)
 
         def test_match(celery_worker, celery_results):
             assert celery_results[fail.delay("boo")] == Failure((ValueError, KeyError), match="bar")
 
+        def test_no_pattern(celery_worker, celery_results):
+            assert celery_results[fail.delay("f(1)")] == Failure(ValueError, match="f(1)")
+
+        def test_arguments(celery_worker, celery_results):
+            assert celery_results[fail.delay("boo")] == Failure(ValueError("bar"))
+
         def test_all_of_a_task(celery_worker, celery_results):
             add.delay(1, 2)
             add.delay(3, 4)
             assert celery_results.of(add) == [Success(3), Success(8)]
 
+        def test_fewer(celery_worker, celery_results):
+            add.delay(1, 2)
+            assert celery_results.of(add) == [Success(3), Success(3)]
+
+        def test_in(celery_worker, celery_results):
+            add.delay(1, 2)
+            assert Success(4) in celery_results.of(add)
+
         def test_group(celery_worker, celery_results):
             assert celery_results[group(add.s(1, 2), fail.s())()] == Success([3, 4])
 
+        def test_group_of_more(celery_worker, celery_results):
+            assert celery_results[group(add.s(1, 2), add.s(1, 3))()] == [Success(3)]
+
         def test_now(celery_outbox, celery_results):
             assert celery_results.now(add.delay(1, 2)) == Success(3)
-        """)
-    result.assert_outcomes(failed=7)
+
+        def test_now_inline(celery_inline, celery_results):
+            assert celery_results.now(add.delay(1, 2)) == Success(3)
+
+        def test_over(celery_eager, celery_results):
+            assert celery_results.now(add.delay(1, 2)) == Pending()
+        """,
+        verbosity,
+    )
+    result.assert_outcomes(failed=18)
     for lines in (
+        [
+            "E  *assert Success(3, retries=0) == Success(4)",
+            "E  *shop.tasks.add(1, 2) [[]*]",
+            "E  *expected: Success(4)",
+            "E  *happened: Success(3, retries=0)",
+            (
+                "E  *To fix: If what happened is right, expect Success(3); if not, change the "
+                "task at shop/tasks.py:* in add."
+            ),
+        ],
+        [
+            "E  *expected: 3",
+            (
+                "E  *To fix: celery_results has outcomes: compare with Success(...), "
+                "Failure(...) or Revoked(); result.get() has the value alone."
+            ),
+        ],
+        [
+            "E  *happened: Success([[]1, 2], retries=0)",
+            (
+                "E  *To fix: A result goes through the serializer, which makes a list of a "
+                "tuple, for one: expect what result.get() returns."
+            ),
+        ],
         [
             "E  *assert Failure(ValueError('boo'), retries=0) == Success(4)",
             "E  *shop.tasks.fail('boo') [[]*]",
             "E  *expected: Success(4)",
             "E  *happened: Failure(ValueError('boo'), retries=0)",
             "E  *at shop/tasks.py:* in fail: raise ValueError(text)",
+            (
+                "E  *To fix: If the failure is meant, expect Failure(ValueError); if not, begin "
+                "at the line that raised it."
+            ),
         ],
-        ["E  *expected: Revoked()", "E  *happened: Success(3, retries=0)"],
-        ["E  *retries: expected 1, happened 2"],
+        [
+            "E  *expected: Revoked()",
+            "E  *happened: Success(3, retries=0)",
+            (
+                "E  *To fix: What a worker has begun is run: call result.revoke(), or let expires "
+                "pass, before the message is delivered."
+            ),
+        ],
+        [
+            "E  *happened: Revoked(retries=0)",
+            (
+                "E  *To fix: Nothing ran: find the revoke(), or the expires that passed before "
+                "the delivery."
+            ),
+        ],
+        [
+            "E  *retries: expected 1, happened 2",
+            (
+                "E  *To fix: If 2 is right, expect retries=2; a number that is not named is not "
+                "compared. celery_results.history(result) has the states in between."
+            ),
+        ],
         [
             "E  *expected: Failure((ValueError, KeyError), match='bar')",
             "E  *match: 'bar' was searched in 'boo'",
+            (
+                "E  *To fix: If the failure is meant, expect Failure(ValueError, match='boo'); "
+                "if not, begin at the line that raised it."
+            ),
+        ],
+        ["E  *To fix: match is a regular expression: write match=re.escape('f(1)')."],
+        [
+            "E  *expected: Failure(ValueError('bar'))",
+            ("E  *To fix: Where its arguments don't matter, expect the type: Failure(ValueError)."),
         ],
         [
             "E  *[[]1] shop.tasks.add(3, 4) [[]*]",
             "E  *expected: Success(8)",
             "E  *happened: Success(7, retries=0)",
+            "E  *To fix: If what happened is right, expect Success(7); *",
+        ],
+        [
+            "E  *Outcomes: expected 2, happened 1",
+            "E  *happened: nothing",
+            (
+                "E  *To fix: Each message that was sent has one outcome: see celery_outbox for "
+                "what was sent."
+            ),
+        ],
+        [
+            "E  *assert Success(4) in [[]Success(3, retries=0)]",
+            "E  *expected: Success(4)",
+            "E  *happened:",
+            "E  *shop.tasks.add(1, 2) [[]*]: Success(3, retries=0)",
+            "E  *To fix: If what happened is right, expect Success(3); *",
         ],
         [
             "E  *shop.tasks.fail() [[]*]",
             "E  *expected: Success([[]3, 4])",
             "E  *happened: Failure(ValueError('boom'), retries=0)",
+            "E  *To fix: If the failure is meant, expect Failure(ValueError); *",
         ],
-        ["E  *happened: Pending()", "E  *now() does not wait; *"],
+        [
+            "E  *Outcomes: expected 1, happened 2",
+            (
+                "E  *To fix: A group has an outcome for each of its tasks; Success([[]...]) "
+                "stands for the whole."
+            ),
+        ],
+        [
+            "E  *happened: Pending()",
+            (
+                "E  *To fix: No worker runs in this test (messages in queues: 1 in 'celery'). "
+                "Ask for celery_inline or celery_worker to have tasks run."
+            ),
+        ],
+        [
+            "E  *happened: Pending()",
+            (
+                "E  *To fix: now() delivers nothing: celery_inline.run() does, and "
+                "celery_results[[]result], until the final outcome."
+            ),
+        ],
+        [
+            "E  *expected: Pending()",
+            (
+                "E  *To fix: It is over: look before a worker runs it. celery_inline delivers "
+                "when told to."
+            ),
+        ],
     ):
         pytest.LineMatcher(result.outlines).fnmatch_lines(lines)
     result.stdout.no_fnmatch_line("E  *[[]0] shop.tasks.add(1, 2)*")
+
+
+def test_a_history_that_differs_names_each_state_that_does(project: Project) -> None:
+    project.tasks(
+        """
+        @shared_task(bind=True)
+        def half(self):
+            self.update_state(state="HALF", meta=50)
+        """
+    )
+    result = project.run(
+        """
+        from pytest_djcelery import StateChange
+        from shop.tasks import half
+
+        def history(celery_results):
+            result = half.delay()
+            result.get()
+            return celery_results.history(result)
+
+        def test_meta(celery_inline, celery_results):
+            assert history(celery_results) == [StateChange("HALF", 51), StateChange("SUCCESS")]
+
+        def test_states(celery_inline, celery_results):
+            assert [StateChange("SUCCESS")] == history(celery_results)
+
+        def test_started(celery_inline, celery_results):
+            assert history(celery_results) == [StateChange("STARTED"), StateChange("SUCCESS")]
+
+        def test_none(celery_inline, celery_results):
+            assert celery_results.history(half.delay()) == [StateChange("HALF", 50)]
+        """
+    )
+    result.assert_outcomes(failed=4)
+    for lines in (
+        [
+            "E *[[]0] expected: StateChange(state='HALF', meta=51)",
+            "E *    happened: StateChange(state='HALF', meta=50)",
+            "E *To fix: Where what comes with a state doesn't matter, write mock.ANY for it.",
+        ],
+        [
+            "E *States: expected 1, happened 2",
+            "E *[[]0] expected: StateChange(state='SUCCESS', meta=None)",
+            "E *    happened: StateChange(state='HALF', meta=50)",
+            "E *[[]1] expected: nothing",
+            "E *    happened: StateChange(state='SUCCESS', meta=None)",
+            "E *To fix: If what happened is right, expect the states HALF, SUCCESS.",
+        ],
+        [
+            (
+                "E *To fix: Celery stores STARTED with task_track_started alone: "
+                "@pytest.mark.celery(task_track_started=True)."
+            ),
+        ],
+        [
+            "E *    happened: nothing",
+            "E *To fix: No state was stored: the task has not run yet, or it ignores its result.",
+        ],
+    ):
+        pytest.LineMatcher(result.outlines).fnmatch_lines(lines)
+
+
+def test_messages_that_differ_come_with_the_remedy(run: Run) -> None:
+    result = run(
+        """
+        from unittest.mock import ANY
+
+        from shop.tasks import add, ship
+
+        def test_equal(celery_outbox):
+            add.apply_async((1, 2), queue="x")
+            ship.delay(1)
+            assert celery_outbox == [add.s(1, 3).set(queue="y", priority=3)]
+
+        def test_not_in(celery_outbox):
+            add.delay(1, 2)
+            assert add.s(ANY, ANY) not in celery_outbox
+
+        def test_message(celery_outbox):
+            add.delay(1, 2)
+            assert celery_outbox[0] == add.s(1, 3)
+
+        def test_count(celery_outbox):
+            add.delay(1, 2)
+            assert celery_outbox.count(add.s(1, 3)) == 1
+        """,
+        "-vv",
+    )
+    result.assert_outcomes(failed=4)
+    for lines in (
+        [
+            "E *assert celery_outbox == [[]shop.tasks.add.s(1, 3).set(queue='y', priority=3)]",
+            "E *",
+            "E *Expected 1, sent 2.",
+            "E *Not sent:",
+            "E *  [[]0] shop.tasks.add.s(1, 3).set(queue='y', priority=3)",
+            "E *      Nearest miss:",
+            "E *        [[]0] shop.tasks.add.s(1, 2)  (test_it.py:7 in *, outside any transaction)",
+            "E *              argument y: expected 3, sent 2",
+            "E *              queue: expected 'y', sent 'x'",
+            "E *              priority: expected 3, sent None",
+            "E *Sent, but not expected:",
+            "E *  [[]1] shop.tasks.ship.s(1)  (test_it.py:8 in *, outside any transaction)",
+            "E *To fix:",
+            (
+                "E *  - If what was sent is right, expect shop.tasks.add.s(1, 2).set(queue='x'); "
+                "if not, change the call at test_it.py:7 in test_equal, or task_routes."
+            ),
+            (
+                "E *  - Options that are not named are not compared: name those that this test "
+                "is about."
+            ),
+            (
+                "E *  - Add what is meant to be sent to the list; or compare this task's alone: "
+                "celery_outbox.of('shop.tasks.add')."
+            ),
+        ],
+        [
+            "E *assert shop.tasks.add.s(<ANY>, <ANY>) not in celery_outbox",
+            "E *",
+            "E *Expected no message like: shop.tasks.add.s(<ANY>, <ANY>)",
+            "E *Sent:",
+            "E *  [[]0] shop.tasks.add.s(1, 2)  (test_it.py:12 in *, outside any transaction)",
+            (
+                "E *To fix: Keep test_it.py:12 in test_not_in from sending it; where that is "
+                "only set-up, look at the rest of the test alone: celery_outbox.clear() before "
+                "it, or with celery_outbox.record() as sent: ..."
+            ),
+        ],
+        [
+            "E *assert shop.tasks.add.s(1, 2) == shop.tasks.add.s(1, 3)",
+            "E *",
+            "E *Expected: shop.tasks.add.s(1, 3)",
+            "E *Sent:     shop.tasks.add.s(1, 2)  (test_it.py:16 in *, outside any transaction)",
+            "E *  argument y: expected 3, sent 2",
+            (
+                "E *To fix: If what was sent is right, expect shop.tasks.add.s(1, 2); if not, "
+                "change the call at test_it.py:16 in test_message."
+            ),
+        ],
+        [
+            "E *assert celery_outbox.count(shop.tasks.add.s(1, 3)) == 1: 0 messages match",
+            "E *",
+            "E *Expected: shop.tasks.add.s(1, 3)",
+            "E *Nearest miss:",
+            "E *  [[]0] shop.tasks.add.s(1, 2)  (test_it.py:20 in *, outside any transaction)",
+            "E *        argument y: expected 3, sent 2",
+            (
+                "E *To fix: If what was sent is right, expect shop.tasks.add.s(1, 2); if not, "
+                "change the call at test_it.py:20 in test_count."
+            ),
+        ],
+    ):
+        pytest.LineMatcher(result.outlines).fnmatch_lines(lines, consecutive=True)
 
 
 def test_an_explanation_that_pytest_cuts_short_stands_in_full_in_a_section(run: Run) -> None:
@@ -232,17 +528,23 @@ def test_an_explanation_that_pytest_cuts_short_stands_in_full_in_a_section(run: 
         from shop.tasks import add
 
         def test_it(celery_worker, celery_results):
-            for number in range(5):
+            for number in range(100):
                 add.delay(number, 0)
-            assert celery_results.of(add) == [Success(-1)] * 5
+            assert celery_results.of(add) == [Success(-1)] * 100
         """)
     result.stdout.fnmatch_lines(
         [
             "E  *Full output truncated*",
             "*--- celery: the comparison in full ---*",
-            "[[]4] shop.tasks.add(4, 0) [[]*]",
+            "[[]Success(0, retries=0), *, Success(9, retries=0), … 90 more] == *, … 90 more]",
+            "[[]9] shop.tasks.add(9, 0) [[]*]",
             "  expected: Success(-1)",
-            "  happened: Success(4, retries=0)",
+            "  happened: Success(9, retries=0)",
+            "… and 90 more",
+            "To fix:",
+            "  - If what happened is right, expect Success(0); *",
+            "  - If what happened is right, expect Success(1); *",
+            "  - If what happened is right, expect Success(2); *",
         ]
     )
 
@@ -271,7 +573,7 @@ def test_a_wait_in_vain_says_what_the_worker_and_the_queues_are_at(project: Proj
             "E *WaitTimeoutError: shop.tasks.add(1, 2) [[]*] has no outcome yet.",
             (
                 "E *No worker runs in this test (messages in queues: 1 in 'celery'). Ask for "
-                "celery_worker, or celery_eager, to have tasks run."
+                "celery_inline or celery_worker to have tasks run."
             ),
         ],
         [

@@ -1,4 +1,4 @@
-"""The order of the outbox, and what was never sent."""
+"""The order of the outbox, what was never sent, and who has sent it."""
 
 from __future__ import annotations
 
@@ -47,5 +47,34 @@ def test_a_message_that_could_not_be_sent_is_not_in_the_outbox(project: Project)
             with pytest.raises(Exception, match="no broker"):
                 add.delay(1, 2)
             assert celery_outbox == []
+        """)
+    result.assert_outcomes(passed=1)
+
+
+def test_a_task_class_that_overrides_apply_is_passed_over(project: Project) -> None:
+    project.tasks("""
+        from celery import Task
+
+
+        class Own(Task):
+            def apply(self, *args, **kwargs):
+                return super().apply(*args, **kwargs)
+
+
+        @shared_task(base=Own)
+        def own():
+            pass
+        """)
+    result = project.run("""
+        from shop.tasks import own
+
+
+        def test_it(celery_eager, celery_outbox):
+            own.apply()
+            own.s().apply()
+            assert celery_outbox == []
+            own.delay()
+            assert celery_outbox == [own.s()]
+            assert celery_outbox[0].location.function == "test_it"
         """)
     result.assert_outcomes(passed=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.conftest import Project
 
@@ -39,6 +41,11 @@ def test_every_state_has_its_outcome(project: Project) -> None:
             return "unheard"
 
 
+        @shared_task
+        def total(numbers):
+            return sum(numbers)
+
+
         @shared_task(bind=True)
         def leaves(self, how):
             from celery.exceptions import Ignore, Reject
@@ -48,9 +55,10 @@ def test_every_state_has_its_outcome(project: Project) -> None:
     result = project.run(
         """
         import pytest
-        from celery import group
+        from celery import chain, chord, group
+        from celery.exceptions import TimeoutError as CeleryTimeoutError
         from shop import tasks
-        from shop.tasks import add, fail, leaves, patient, silent, slow
+        from shop.tasks import add, fail, leaves, patient, silent, slow, total
 
         from pytest_djcelery import (
             BadOptionError,
@@ -113,14 +121,41 @@ def test_every_state_has_its_outcome(project: Project) -> None:
                 celery_results["x"]
             with pytest.raises(BadOptionError, match="expected what delay"):
                 celery_results[3]
-            with pytest.raises(WaitTimeoutError, match="No worker runs in this test"):
+            with pytest.raises(WaitTimeoutError, match="No worker runs in this test") as caught:
                 celery_results[result]
+            assert isinstance(caught.value, TimeoutError)  # Python's, as well as Celery's
+            assert isinstance(caught.value, CeleryTimeoutError)
             assert celery_results.history(result) == []
+
+
+        @pytest.mark.parametrize("name", ["celery_worker", "celery_inline", "celery_app"])
+        @pytest.mark.parametrize("look", ["__getitem__", "now", "history"])
+        def test_a_result_of_no_message_is_refused_as_its_id_is(name, look, request):
+            request.getfixturevalue(name)
+            results = request.getfixturevalue("celery_results")
+            told = []
+            for unknown in ("x", add.AsyncResult("x")):
+                with pytest.raises(UnknownResultError, match="has the id 'x'") as caught:
+                    getattr(results, look)(unknown)
+                told.append(str(caught.value))
+            assert told[0] == told[1]
+
+
+        @pytest.mark.parametrize("name", ["celery_worker", "celery_inline"])
+        def test_the_id_of_a_message_to_come_is_known(name, request):
+            request.getfixturevalue(name)
+            results = request.getfixturevalue("celery_results")
+            for named in (lambda it: it, lambda it: it.id, lambda it: add.AsyncResult(it.id)):
+                sent = chain(add.s(1, 1), add.s(2)).delay()
+                assert results[named(sent)] == Success(4)
+                sent = chord([add.s(1, 1), add.s(1, 1)], total.s()).delay()
+                assert results[named(sent)] == Success(4)
 
 
         def test_what_is_stored_elsewhere_is_found_by_its_id(celery_app, celery_results):
             celery_app.backend.store_result("elsewhere", 42, "SUCCESS")
             assert celery_results["elsewhere"] == Success(42)
+            assert celery_results[celery_app.AsyncResult("elsewhere")] == Success(42)
             celery_app.AsyncResult("elsewhere").forget()
             with pytest.raises(UnknownResultError, match="none"):
                 celery_results.now("elsewhere")
@@ -136,7 +171,7 @@ def test_every_state_has_its_outcome(project: Project) -> None:
         "-W",
         "ignore::celery.exceptions.AlwaysEagerIgnored",
     )
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=19)
 
 
 def test_sqlite_held_by_an_open_transaction_is_an_error_that_says_what_to_do(
@@ -166,3 +201,40 @@ def test_sqlite_held_by_an_open_transaction_is_an_error_that_says_what_to_do(
         "--djcelery-timeout=2",
     )
     result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("backend", "raises"), [(None, False), ("rpc://", False), ("redis://192.0.2.1/0", True)]
+)
+def test_a_task_called_as_a_function_updates_its_state_as_with_the_projects_backend(
+    project: Project, backend: str | None, *, raises: bool
+) -> None:
+    project.settings(f"CELERY_RESULT_BACKEND = {backend!r}")
+    project.tasks("""
+        @shared_task(bind=True)
+        def progress(self):
+            self.update_state(state="PROGRESS")
+            return "done"
+        """)
+    result = project.run(f"""
+        import contextlib
+
+        import pytest
+        from shop.tasks import progress
+
+        EXPECTED = pytest.raises(ValueError) if {raises} else contextlib.nullcontext()
+
+        def test_without_a_fixture():
+            with EXPECTED:
+                assert progress() == "done"
+
+        def test_with_one(celery_app):
+            with EXPECTED:
+                assert progress() == "done"
+
+        def test_as_a_task(celery_inline, celery_results):
+            sent = progress.delay()
+            assert sent.get() == "done"
+            assert "PROGRESS" in [each.state for each in celery_results.history(sent)]
+    """)
+    result.assert_outcomes(passed=3)

@@ -52,6 +52,11 @@ TASKS = """
     def slow():
         time.sleep(0.05)
         return "to its end"
+
+
+    @shared_task
+    def insert(pk):
+        Order.objects.create(pk=pk)
 """
 
 TESTS = """
@@ -60,11 +65,13 @@ TESTS = """
 
     import pytest
     from celery import chain, signals
-    from django.db import connection
+    from django.db import IntegrityError, connection
     from django.utils import timezone
     from pytest_djcelery import Success
     from shop.models import Order
-    from shop.tasks import back_off, count_orders, fail, gets, log, pair, rejects, slow, tell
+    from shop.tasks import (
+        back_off, count_orders, fail, gets, insert, log, pair, rejects, slow, tell,
+    )
 
     EAGER, INLINE, EMBEDDED = (each == "KIND" for each in ("eager", "inline", "worker"))
     SIGNALS = (
@@ -158,6 +165,13 @@ TESTS = """
         Order.objects.create()
         assert count_orders.delay().get() == 1
         assert connection.in_atomic_block is not EMBEDDED
+
+    @pytest.mark.django_db
+    def test_a_database_error():
+        order = Order.objects.create()
+        with pytest.raises(IntegrityError):
+            insert.delay(order.pk).get()
+        assert connection.needs_rollback is EAGER
 """
 
 
@@ -165,4 +179,4 @@ TESTS = """
 def test_each_row(project: Project, kind: str) -> None:
     project.tasks(TASKS)
     result = project.run(TESTS.replace("KIND", kind))
-    result.assert_outcomes(passed=11)
+    result.assert_outcomes(passed=12)

@@ -56,7 +56,6 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "the_time_limits_of_a_message_reach_the_request",
         "eta_and_expiry_reach_the_request",
         "shadow_and_argsrepr",
-        "a_child_knows_root_and_parent",
         "the_lineage_of_a_chain",
         "the_rest_of_a_chain_is_in_the_request",
         "the_members_of_a_group_know_it",
@@ -73,6 +72,11 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "replace_inside_a_group",
         "replace_inside_a_chord",
         "add_to_chord",
+    ),
+    "a database error breaks the test's own transaction": (
+        "a_task_goes_on_after_a_database_error",
+        "a_retry_after_a_database_error",
+        "a_database_error_ends_its_task_alone",
     ),
     "results are stored otherwise": (
         "a_result_ignored_at_the_call",

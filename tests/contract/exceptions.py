@@ -33,8 +33,10 @@ TRIPLES = (
     # The others are held to it where a second connection to the database is in play.
     Triple("embedded", "memory", "memory"),
     Triple("embedded", "memory", "django-db"),
-    Triple("embedded", "redis", "memory"),
+    Triple("embedded", "memory", "django-cache"),
+    Triple("embedded", "redis", "redis"),
     Triple("embedded", "rabbitmq", "rpc"),
+    Triple("live", "filesystem", "memory"),
     Triple("live", "filesystem", "django-db"),
     Triple("live", "redis", "redis"),
     Triple("live", "rabbitmq", "django-db"),
@@ -237,8 +239,8 @@ TABLE = (
     ),
     Declared(
         backends=("rpc",),
-        reason="an RPC result is a message to who waits for it: no state on the way, nothing more "
-        "than value or exception, nothing to look up later",
+        reason="an RPC result is a message to who waits for it: nothing more than value or "
+        "exception, nothing to look up later",
         behaviours=(
             "a_revoked_task_stops_its_chain",
             "ignore_leaves_a_state",
@@ -248,12 +250,9 @@ TABLE = (
             "a_task_starts_pending",
             "a_group_result_is_saved_and_restored",
             "children_are_stored",
-            "custom_states",
             "date_done_is_stored",
             "extended_results",
             "replace_inside_a_group",
-            "started_is_tracked",
-            "the_state_of_a_retry",
         ),
     ),
     Declared(

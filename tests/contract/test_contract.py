@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.conftest import Project
     from tests.contract.exceptions import Triple
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 HERE = Path(__file__).parent
 SETTINGS = """
     from kombu import Exchange, Queue

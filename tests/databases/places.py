@@ -33,6 +33,10 @@ def leave_it_to_the_disk(connection, **_):
 connection_created.connect(leave_it_to_the_disk)
 """
 
+_OPTIONS = {
+    POSTGRESQL: {"options": "-c synchronous_commit=off"},  # likewise
+    MARIADB: {"charset": "utf8mb4"},
+}
 _USERS = {POSTGRESQL: "postgres", MARIADB: "root"}
 _ENGINES = {POSTGRESQL: "postgresql", MARIADB: "mysql"}
 _ENDING = 10  # seconds; a server ends a connection some time after its client has closed it
@@ -72,7 +76,7 @@ def _settings(kind: str, alias: str) -> dict[str, Any]:
         "PASSWORD": os.environ.get("DATABASE_PASSWORD", "") if this else "",
         "HOST": host,
         "PORT": port,
-        "OPTIONS": {"charset": "utf8mb4"} if kind == MARIADB else {},
+        "OPTIONS": _OPTIONS[kind],
     }
 
 

@@ -12,6 +12,8 @@ from tests.databases import places
 if TYPE_CHECKING:
     from tests.conftest import Project
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 _TASKS = """
     from django.db import transaction
 

@@ -32,6 +32,28 @@ VIEWS = {
         """,
 }
 
+SYNC_VIEWS = {
+    "proj/urls": """
+        from django.urls import path
+        from shop import sync_views, views
+
+        urlpatterns = [path("order/", views.order), path("sync/", sync_views.order)]
+        """,
+    "shop/sync_views": """
+        from django.db import transaction
+        from django.http import HttpResponse
+        from shop.models import Order
+        from shop.tasks import ship
+
+
+        def order(request):
+            with transaction.atomic():
+                made = Order.objects.create(name="new")
+                ship.delay_on_commit(made.pk)
+            return HttpResponse(made.pk)
+        """,
+}
+
 
 def test_pitfall_45_a_coroutine_delivers_with_arun(run: Run, project: Project) -> None:
     project.write(**VIEWS)
@@ -97,3 +119,77 @@ def test_pitfall_45_fixtures_in_async_tests(run: Run, project: Project, plugin: 
         *OPTIONS[plugin],
     )
     result.assert_outcomes(passed=1)
+
+
+def test_pitfall_45_automatic_delivery_reaches_the_orm_from_a_coroutine(
+    run: Run, project: Project
+) -> None:
+    project.write(**VIEWS)
+    project.write(**SYNC_VIEWS)
+    project.ini("djcelery_timeout = 0.5")
+    result = run(
+        """
+        import asyncio
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+
+        import pytest
+        from asgiref.sync import sync_to_async
+        from django.test import TestCase
+        from pytest_djcelery import InlineError, Success
+        from shop.models import Order
+        from shop.tasks import add, fail, ship
+
+        pytestmark = pytest.mark.celery_inline(auto=True)
+        database = pytest.mark.django_db(transaction=True)
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.django_db
+        @pytest.mark.parametrize("path", ["/order/", "/sync/"])
+        def test_a_test_without_a_loop(client, path):
+            client.get(path)
+            assert Order.objects.get().name == "shipped"
+
+        @database
+        @pytest.mark.anyio
+        @pytest.mark.parametrize("path", ["/order/", "/sync/"])
+        async def test_a_test_in_a_loop(async_client, celery_results, path):
+            await async_client.get(path)
+            assert (await Order.objects.aget()).name == "shipped"
+            assert celery_results.of(ship) == [Success("shipped")]
+
+        @pytest.mark.celery_inline(auto=True)
+        class TestOfDjango(TestCase):
+            async def test_it(self):
+                await self.async_client.get("/order/")
+                order = await Order.objects.aget()
+                assert order.name == "shipped"
+                assert ship.delay(order.pk, express=True).get() == "express"
+
+        @pytest.mark.anyio
+        @pytest.mark.celery(task_eager_propagates=True)
+        async def test_a_failure_is_raised_where_the_suite_wants_it():
+            with pytest.raises(ValueError, match="here"):
+                fail.delay("here")
+
+        @pytest.mark.anyio
+        async def test_the_orms_thread_is_not_free():
+            go_on = threading.Event()
+            busy = asyncio.ensure_future(sync_to_async(go_on.wait)(10))
+            await asyncio.sleep(0)  # it starts
+            with pytest.raises(InlineError, match="is not free after 0.5 s"):
+                add.delay(1, 2)
+            go_on.set()
+            assert await busy
+
+        def test_a_thread_of_the_codes_own_delivers_nothing(celery_inline):
+            with ThreadPoolExecutor() as pool:
+                pool.submit(add.delay, 1, 2).result()
+            assert celery_inline.pending == [add.s(1, 2)]
+    """,
+        *OPTIONS["anyio"],
+    )
+    result.assert_outcomes(passed=8)

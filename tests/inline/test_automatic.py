@@ -164,3 +164,56 @@ def test_what_is_asked_for_wrongly_is_said(run: Run, project: Project) -> None:
     project.ini("djcelery_mode = eager")
     result = run("def test_it(): ...")
     result.stderr.fnmatch_lines(["ERROR: djcelery_mode = 'eager': expected 'inline', or nothing."])
+
+
+def test_it_gives_way_to_what_a_class_has_started(run: Run, project: Project) -> None:
+    project.ini("djcelery_mode = inline")
+    result = run("""
+        from contextlib import ExitStack
+
+        import pytest
+        from django.test import TestCase, TransactionTestCase
+        from pytest_djcelery import eager, inline, worker
+        from shop.tasks import add
+
+        class Started:
+            @classmethod
+            def setUpClass(cls):
+                super().setUpClass()
+                blocks = ExitStack()  # `enterClassContext` came with Python 3.11
+                cls.addClassCleanup(blocks.close)
+                cls.worker = blocks.enter_context(cls.way())
+
+        class TestByHand(Started, TestCase):
+            way = staticmethod(inline)
+
+            def test_one(self):
+                assert add.delay(1, 2).state == "PENDING"
+                assert self.worker.run().succeeded == 1
+
+            def test_two(self):
+                assert self.worker.pending == []
+                assert add.delay(1, 2).get() == 3
+
+        class TestWorker(Started, TransactionTestCase):
+            way = staticmethod(worker)
+
+            def test_it(self):
+                assert add.delay(1, 2).get() == 3
+                self.worker.wait_until_idle()
+
+        class TestEager(Started, TestCase):
+            way = staticmethod(eager)
+
+            def test_it(self):
+                assert type(add.delay(1, 2)).__name__ == "EagerResult"
+
+        def test_after_them():
+            assert add.delay(1, 2).state == "SUCCESS"
+
+        def test_what_it_asks_for_late(request):
+            worker = request.getfixturevalue("celery_inline")
+            assert add.delay(1, 2).state == "PENDING"
+            assert worker.run().succeeded == 1
+    """)
+    result.assert_outcomes(passed=6)

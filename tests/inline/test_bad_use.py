@@ -139,6 +139,15 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
         def put_back(self):
             from celery.exceptions import Reject
             raise Reject("later", requeue=True)
+
+        @shared_task(bind=True, max_retries=None)
+        def once_more(self):
+            raise self.retry(countdown=0)
+
+        @shared_task
+        def explode():
+            explode.delay()
+            explode.delay()
     """)
     result = run("""
         from datetime import timedelta
@@ -146,13 +155,13 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
         import pytest
         from pytest_djcelery import NeverEndsError
         from pytest_djcelery.workers import endless
-        from shop.tasks import again, put_back
+        from shop.tasks import again, explode, once_more, put_back
 
         @pytest.fixture(autouse=True)
         def sooner(monkeypatch):
             monkeypatch.setattr(endless, "_ENDLESS", 50)
 
-        @pytest.mark.parametrize("task", [again, put_back])
+        @pytest.mark.parametrize("task", [again, put_back, once_more])
         def test_now(celery_inline, task):
             task.delay()
             with pytest.raises(NeverEndsError, match=r"run\\(limit=…\\)"):
@@ -163,6 +172,12 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
             with pytest.raises(NeverEndsError, match="nearer moment"):
                 celery_inline.run(until=timedelta(days=1))
 
+        def test_more_and_more(celery_inline, celery_outbox):
+            explode.delay()
+            with pytest.raises(NeverEndsError, match="explode"):
+                celery_inline.run()
+            assert len(celery_outbox) < 2 * (2**11 + 51)
+
         def test_with_a_limit(celery_inline):
             again.delay()
             assert celery_inline.run(limit=100).succeeded == 100
@@ -172,7 +187,43 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
             with pytest.raises(NeverEndsError):
                 result.get()
     """)
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=7)
+
+
+def test_a_run_that_ends_is_no_error_however_many_messages_it_delivers(
+    run: Run, project: Project
+) -> None:
+    project.tasks("""
+        @shared_task
+        def send(count):
+            for number in range(count):
+                add.delay(number, 1)
+
+        @shared_task
+        def split(levels):
+            if levels:
+                split.delay(levels - 1)
+                split.delay(levels - 1)
+    """)
+    result = run("""
+        from datetime import timedelta
+
+        from shop.tasks import add, flaky, send, split
+
+        def test_one_task_publishes_them_all(celery_inline):
+            send.delay(10_001)
+            assert celery_inline.run().succeeded == 10_002
+
+        def test_a_tree(celery_inline, monkeypatch):
+            from pytest_djcelery.workers import endless
+            monkeypatch.setattr(endless, "_ENDLESS", 50)
+            split.delay(10)
+            for _ in range(20):
+                flaky.delay()
+            summary = celery_inline.run(until=timedelta(days=1))
+            assert summary.succeeded == 2**11 - 1 + 20
+    """)
+    result.assert_outcomes(passed=2)
 
 
 def test_results_that_never_come(run: Run, project: Project) -> None:

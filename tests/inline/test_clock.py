@@ -109,6 +109,43 @@ def test_what_code_under_test_sees(run: Run, project: Project) -> None:
     result.assert_outcomes(passed=9)
 
 
+def test_times_compare_exactly_where_the_clock_stands(run: Run) -> None:
+    result = run("""
+        from datetime import timedelta
+
+        import pytest
+        import time_machine
+        from django.utils import timezone
+        from shop.tasks import add
+
+        def compare(sent, near):
+            moment = sent[0].sent_at + timedelta(seconds=60)
+            half = timedelta(seconds=0.5)
+            assert sent == [add.s(1, 2).set(countdown=60)]
+            assert sent == [add.s(1, 2).set(eta=moment, expires=120)]
+            assert (sent == [add.s(1, 2).set(countdown=60.5)]) is near
+            assert (sent == [add.s(1, 2).set(eta=moment + half)]) is near
+            assert (sent == [add.s(1, 2).set(expires=120.5)]) is near
+            assert sent != [add.s(1, 2).set(countdown=62)]
+
+        def test_real_time(celery_outbox):
+            add.apply_async((1, 2), countdown=60, expires=120)
+            compare(celery_outbox, near=True)
+
+        def test_a_clock_that_stands(celery_inline, celery_outbox):
+            celery_inline.advance(timedelta(days=1))
+            add.apply_async((1, 2), countdown=60, expires=120)
+            compare(celery_outbox, near=False)
+
+        @pytest.mark.parametrize("ticks", [True, False])
+        def test_a_journey_of_the_tests_own(celery_outbox, ticks):
+            with time_machine.travel("2030-01-01 00:00 +0000", tick=ticks):
+                add.apply_async((1, 2), countdown=60, expires=120)
+            compare(celery_outbox, near=ticks)
+    """)
+    result.assert_outcomes(passed=4)
+
+
 def test_pitfall_44_the_clock_follows_a_test_that_travels_by_itself(run: Run) -> None:
     pytest.importorskip("freezegun")
     result = run("""
@@ -161,3 +198,128 @@ def test_pitfall_44_the_clock_follows_a_test_that_travels_by_itself(run: Run) ->
             assert not time_machine.escape_hatch.is_travelling()
     """)
     result.assert_outcomes(passed=6)
+
+
+def test_the_innermost_traveller_is_moved_whoever_it_is(run: Run) -> None:
+    pytest.importorskip("freezegun")
+    result = run("""
+        import time
+        from datetime import datetime, timedelta, timezone as tz
+
+        import freezegun
+        import pytest
+        from django.utils import timezone
+        from shop.tasks import add
+
+        YEAR = datetime(2040, 1, 1, tzinfo=tz.utc)
+        HOUR = timedelta(hours=1)
+
+        def test_freezegun_over_a_clock_that_was_moved(celery_inline, celery_results):
+            celery_inline.advance(HOUR)
+            before = time.time()
+            with freezegun.freeze_time(YEAR):
+                result = add.apply_async((1, 2), countdown=60)
+                celery_inline.advance(timedelta(seconds=30))
+                assert timezone.now() == YEAR + timedelta(seconds=30)
+                celery_inline.run(until=YEAR + HOUR)
+                assert timezone.now() == YEAR + HOUR
+                assert result.date_done == YEAR + timedelta(seconds=60)
+            assert time.time() == before
+            celery_inline.advance(HOUR)
+            assert time.time() == before + 3600
+
+        @pytest.mark.celery(beat_schedule={
+            "sum": {"task": "shop.tasks.add", "schedule": 600.0, "args": (1, 2)},
+        })
+        def test_beat(celery_inline, celery_beat):
+            celery_inline.advance(HOUR)
+            with freezegun.freeze_time(YEAR):
+                celery_inline.advance(HOUR)
+                assert timezone.now() == YEAR + HOUR
+                assert len(celery_beat.due(HOUR)) == 6
+                assert timezone.now() == YEAR + HOUR
+                assert len(celery_beat.run(until=HOUR)) == 6
+                assert timezone.now() == YEAR + 2 * HOUR
+
+        def test_one_freeze_in_another(celery_inline):
+            with freezegun.freeze_time(YEAR):
+                with freezegun.freeze_time("2050-01-01", tz_offset=-2):
+                    celery_inline.advance(HOUR)
+                    assert datetime.now() == datetime(2049, 12, 31, 23)
+                assert timezone.now() == YEAR
+                celery_inline.advance(HOUR)
+                assert timezone.now() == YEAR + HOUR
+    """)
+    result.assert_outcomes(passed=3)
+
+
+def test_all_kinds_of_freezes_are_moved_by_as_much_as_was_asked_for(run: Run) -> None:
+    pytest.importorskip("freezegun")
+    result = run("""
+        import time
+        from datetime import datetime, timedelta, timezone as tz
+
+        import freezegun
+        import pytest
+        from django.utils import timezone
+        from shop.tasks import add
+
+        HOUR = timedelta(hours=1)
+        AWARE = datetime(2030, 1, 1, 9, tzinfo=tz(timedelta(hours=9)))
+
+        @pytest.mark.parametrize("start", ["2030-01-01", datetime(2030, 1, 1), AWARE])
+        @pytest.mark.parametrize("offset", [0, 3, timedelta(hours=-5, minutes=-30)])
+        def test_it_stands(celery_inline, start, offset):
+            with freezegun.freeze_time(start, tz_offset=offset):
+                result = add.apply_async((1, 2), countdown=60)
+                before = timezone.now(), datetime.now(), time.time()
+                celery_inline.advance(timedelta(seconds=59))
+                assert celery_inline.run().scheduled == 1
+                celery_inline.run(until=HOUR - timedelta(seconds=59))
+                assert result.date_done == before[0] + timedelta(seconds=60)
+                after = timezone.now(), datetime.now(), time.time()
+                assert after == (before[0] + HOUR, before[1] + HOUR, before[2] + 3600)
+
+        @pytest.mark.parametrize("ticks", [dict(tick=True), dict(auto_tick_seconds=2)])
+        def test_it_goes_on(celery_inline, ticks):
+            with freezegun.freeze_time("2030-01-01", tz_offset=3, **ticks):
+                moment = timezone.now() + HOUR
+                celery_inline.run(until=moment)
+                assert timedelta(0) <= timezone.now() - moment < HOUR
+                result = add.apply_async((1, 2), countdown=3600)
+                celery_inline.run(until=2 * HOUR)
+                assert result.get() == 3
+    """)
+    result.assert_outcomes(passed=11)
+
+
+def test_a_clock_that_cannot_be_moved_is_an_error(run: Run) -> None:
+    result = run("""
+        import datetime
+        from datetime import timedelta
+
+        import pytest
+        from pytest_djcelery import ClockError
+        from shop.tasks import add
+
+        class Fixed(datetime.datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return cls(2030, 1, 1, tzinfo=tz)
+
+        def test_patched(celery_inline, monkeypatch):
+            add.apply_async((1, 2), countdown=60)
+            monkeypatch.setattr(datetime, "datetime", Fixed)
+            with pytest.raises(ClockError, match="such as a patched datetime.datetime"):
+                celery_inline.advance(timedelta(hours=1))
+
+        @pytest.mark.parametrize("year", [2026, 2106, 2300, 9000])
+        def test_where_floats_are_coarser_than_the_clock(celery_inline, year):
+            start = datetime.datetime(year, 12, 30, tzinfo=datetime.timezone.utc)
+            for step in range(1, 200):
+                moment = start + timedelta(seconds=step, microseconds=step * 997)
+                celery_inline.advance(moment - datetime.datetime.now(datetime.timezone.utc))
+                late = datetime.datetime.now(datetime.timezone.utc) - moment
+                assert timedelta(0) <= late < timedelta(milliseconds=1)
+    """)
+    result.assert_outcomes(passed=5)

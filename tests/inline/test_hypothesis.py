@@ -81,7 +81,7 @@ def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project
         from hypothesis import given, settings, strategies as st
         from pytest_djcelery import inline
         from pytest_djcelery import scope as scopes
-        from pytest_djcelery.journal import Ended, Published, Received, Started
+        from pytest_djcelery.journal import Ended, StateStored
         from shop.tasks import add, retrying
 
         seconds = st.integers(0, 3600)
@@ -110,7 +110,7 @@ def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project
                     events = [
                         (type(event).__name__, names.setdefault(event.task_id, len(names)),
                          getattr(event, "state", ""))
-                        for event in journal.events((Received, Started, Ended))
+                        for event in journal.events((StateStored, Ended))
                     ]
                     published = journal.published()
                     assert len(published) == len(summary.executions)
@@ -128,3 +128,151 @@ def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project
             assert not time_machine.escape_hatch.is_travelling()
     """)
     result.assert_outcomes(passed=1)
+
+
+MARKED = """
+    from datetime import timedelta
+
+    import pytest
+    import time_machine
+    from django.db import transaction
+    from hypothesis import given, settings, strategies as st
+    from pytest_djcelery import Success, inline, on_commit, outbox, results
+    from shop.models import Order
+    from shop.tasks import add, fail, ship
+
+    fast = settings(max_examples=5, deadline=None, database=None)
+    numbers = st.integers(0, 3)
+
+    def check_example(app):
+        '''One example, which leaves behind whatever it can.'''
+        with inline() as worker, outbox(whole_test=True) as sent, results() as outcomes:
+            assert not time_machine.escape_hatch.is_travelling()
+            assert sent == worker.pending == worker.scheduled == outcomes.of(add) == []
+            assert app.conf.task_default_priority is None
+            app.conf.task_default_priority = 3
+            with on_commit(whole_test=True) as hooks, transaction.atomic():
+                assert hooks.ran == hooks.discarded == []
+                order = Order.objects.create()
+                ship.delay_on_commit(order.pk)
+            assert len(hooks.ran) == 1
+            add.delay(1, 2)
+            assert worker.run().succeeded == 2
+            assert outcomes.of(add) == [Success(3)]
+            order.refresh_from_db()
+            assert order.name == "shipped"
+            add.apply_async((3, 4), countdown=60)
+            worker.run(until=timedelta(seconds=30))
+            assert len(worker.scheduled) == 1
+            add.delay(5, 6)
+            with transaction.atomic():
+                add.delay_on_commit(7, 8)
+                transaction.set_rollback(True)
+            assert len(hooks.discarded) == 1
+    """
+
+
+def test_each_example_of_a_marked_test_is_as_clean(run: Run, project: Project) -> None:
+    project.write(**{"shop/example": MARKED})
+    result = run("""
+        import pytest
+        from pytest_djcelery import FixtureConflictError, UnhandledTaskFailureError
+        from shop.example import *
+
+        @pytest.mark.django_db
+        @pytest.mark.celery(task_acks_late=True)
+        @fast
+        @given(numbers)
+        def test_settings(celery_session_app, number):
+            assert Order.objects.count() == 0
+            check_example(celery_session_app)
+            assert celery_session_app.conf.task_acks_late is True
+            assert Order.objects.count() == 0
+
+        @pytest.mark.django_db
+        @pytest.mark.celery_unhandled_failures("ignore")
+        @pytest.mark.celery_sent_in_transaction("ignore")
+        @fast
+        @given(numbers)
+        def test_policies(celery_session_app, number):
+            check_example(celery_session_app)
+            with inline() as worker, transaction.atomic():
+                fail.delay()
+                Order.objects.create()
+                worker.run(raise_failures=False)
+
+        @pytest.mark.celery_unhandled_failures("error")
+        @fast
+        @given(numbers)
+        def test_a_failure_is_of_its_example(number):
+            with pytest.raises(UnhandledTaskFailureError, match="boom"):
+                with inline() as worker:
+                    fail.delay()
+                    worker.run(raise_failures=False)
+            with inline() as worker:
+                add.delay(1, 2)
+                worker.run()
+
+        @pytest.mark.django_db(transaction=True)
+        @pytest.mark.celery(task_acks_late=True)
+        @fast
+        @given(numbers)
+        def test_real_transactions(celery_session_app, number):
+            check_example(celery_session_app)
+
+        @pytest.mark.django_db
+        @fast
+        @given(numbers)
+        def test_where_the_test_has_chosen_who_runs_its_tasks_it_is_one_test(celery_inline, number):
+            with outbox() as sent:
+                ship.delay(Order.objects.create().pk)
+            assert len(sent) == 1
+            assert celery_inline.run().succeeded == 1
+            assert Order.objects.latest("pk").name == "shipped"
+            with pytest.raises(FixtureConflictError):
+                with inline():
+                    pass
+
+        def test_nothing_is_left(celery_inline, celery_outbox, db):
+            assert celery_inline.pending == celery_inline.scheduled == celery_outbox == []
+            assert Order.objects.count() == 0
+    """)
+    result.assert_outcomes(passed=6)
+
+
+def test_each_example_is_as_clean_where_tasks_run_by_themselves(run: Run, project: Project) -> None:
+    project.ini("djcelery_mode = inline")
+    project.write(**{"shop/example": MARKED})
+    result = run("""
+        import pytest
+        from pytest_djcelery import eager
+        from pytest_djcelery import scope as scopes
+        from shop.example import *
+
+        @pytest.mark.django_db
+        @fast
+        @given(numbers)
+        def test_by_hand(celery_session_app, number):
+            check_example(celery_session_app)
+
+        @pytest.mark.django_db
+        @fast
+        @given(numbers)
+        def test_by_itself(number):
+            with outbox() as sent, results() as outcomes:
+                assert Order.objects.count() == 0
+                assert outcomes.of(add) == outcomes.of(ship) == []
+                assert scopes.current().runner.scheduled == []
+                assert ship.delay(Order.objects.create().pk).result == "shipped"
+                add.apply_async((1, 2), countdown=3600)
+                assert len(scopes.current().runner.scheduled) == 1
+                assert [each.task for each in sent] == [ship.name, add.name]
+
+        @fast
+        @given(numbers)
+        def test_eagerly(number):
+            with eager(), outbox() as sent:
+                assert add.delay(1, 2).get() == 3
+                assert len(sent) == 1
+    """)
+    result.assert_outcomes(passed=3)

@@ -117,6 +117,107 @@ def test_which_is_next(run: Run) -> None:
     result.assert_outcomes(passed=3)
 
 
+def test_the_order_is_a_worker_s_that_has_listened_all_the_time(run: Run, project: Project) -> None:
+    project.tasks("""
+        @shared_task
+        def note(name):
+            return name
+    """)
+    result = run("""
+        from datetime import timedelta
+
+        import pytest
+        from django.utils import timezone
+        from shop.tasks import note
+
+        def order(messages):
+            return [each.args[0] for each in messages]
+
+        def delivered(worker, **options):
+            pending = order(worker.pending)
+            names = order(each.message for each in worker.run(**options).executions)
+            assert not pending or pending == names
+            return names
+
+        @pytest.fixture(params=[True, False], ids=["received", "not received"])
+        def listen(request, celery_inline):
+            celery_inline.advance(timedelta(0))
+            return celery_inline.run if request.param else lambda: None
+
+        def later(worker, seconds):
+            worker.advance(timedelta(seconds=seconds))
+
+        def test_by_eta(celery_inline, listen):
+            for seconds in (60, 30, 90, 30):
+                note.apply_async((seconds,), countdown=seconds)
+            listen()
+            later(celery_inline, 70)
+            assert order(celery_inline.scheduled) == [90]
+            assert delivered(celery_inline) == [30, 30, 60]
+            later(celery_inline, 70)
+            assert delivered(celery_inline) == [90]
+
+        def test_without_an_eta_as_it_comes(celery_inline, listen):
+            for seconds in (60, 30):
+                note.apply_async((seconds,), countdown=seconds)
+            listen()
+            later(celery_inline, 45)
+            note.delay("at 45")
+            later(celery_inline, 45)
+            note.apply_async(("urgent",), priority=9, queue="other")
+            assert delivered(celery_inline) == [30, "at 45", 60, "urgent"]
+
+        def test_priority_holds_nothing_back_that_was_due_before(celery_inline, listen):
+            note.apply_async(("due at 30",), countdown=30)
+            listen()
+            later(celery_inline, 60)
+            note.apply_async(("urgent",), priority=9)
+            assert delivered(celery_inline) == ["due at 30", "urgent"]
+
+        def test_equal_etas_in_publish_order(celery_inline, listen):
+            for name, priority in [("a", 0), ("b", 9), ("c", 3), ("d", 0)]:
+                note.apply_async((name,), countdown=60, priority=priority)
+            listen()
+            assert order(celery_inline.scheduled) == ["a", "b", "c", "d"]
+            later(celery_inline, 60)
+            assert delivered(celery_inline) == ["a", "b", "c", "d"]
+
+        def test_equal_etas_on_two_queues(celery_inline, listen):
+            note.apply_async(("a",), countdown=60, queue="other")
+            note.apply_async(("b",), countdown=60)
+            assert celery_inline.run(queues=["celery"]).scheduled == 2
+            listen()
+            assert delivered(celery_inline, until=timedelta(minutes=2)) == ["a", "b"]
+
+        def test_longer_ago_than_the_machine_runs(celery_inline, listen):
+            for seconds in (60, 30):
+                note.apply_async((seconds,), countdown=seconds)
+            listen()
+            celery_inline.advance(timedelta(days=40_000))
+            assert delivered(celery_inline) == [30, 60]
+
+        def test_an_eta_that_had_passed_is_no_reason_to_overtake(celery_inline):
+            celery_inline.advance(timedelta(0))
+            note.delay("first")
+            note.apply_async(("late",), eta=timezone.now() - timedelta(hours=1))
+            note.delay("last")
+            assert delivered(celery_inline) == ["first", "late", "last"]
+
+        def test_what_is_refused_as_it_is_received_is_told(celery_inline):
+            note.delay("first")
+            expired = note.apply_async((0,), countdown=60, expires=-1)
+            revoked = note.apply_async((0,), countdown=60)
+            revoked.revoke()
+            found = [celery_inline.step() for _ in range(3)]
+            assert {each.id: each.state for each in found if each.state != "SUCCESS"} == {
+                expired.id: "REVOKED", revoked.id: "REVOKED"
+            }
+            assert celery_inline.step() is None
+            assert celery_inline.scheduled == []
+    """)
+    result.assert_outcomes(passed=14)
+
+
 def test_everything_is_left_as_it_was_found(run: Run, project: Project) -> None:
     project.ini("djcelery_unhandled_failures = ignore")
     result = run("""

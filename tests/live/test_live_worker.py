@@ -155,6 +155,21 @@ def test_the_command_of_the_tutorial(run: Run, project: Project) -> None:
     result.assert_outcomes(passed=1)
 
 
+def test_a_temporary_folder_whose_path_is_too_long_for_a_socket(
+    run: Run, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project.path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    run("""
+        from shop.tasks import add
+
+        def test_it(celery_live_worker):
+            assert add.delay(1, 2).get() == 3
+    """).assert_outcomes(passed=1)
+    assert list(folder.iterdir()) == []
+
+
 def test_a_failing_test_shows_log_and_traceback(run: Run) -> None:
     result = run("""
         from shop.tasks import add, fail
@@ -270,3 +285,68 @@ def test_xdist(run: Run) -> None:
             assert len(celery_outbox) == 2
     """, "-n", "2")  # fmt: skip
     result.assert_outcomes(passed=6)
+
+
+def test_attempts_that_end_before_the_one_that_led_to_them(run: Run, project: Project) -> None:
+    """In another process the next attempt may be over before this one has said what it did."""
+    project.tasks("""
+        import time
+
+        from celery import signals
+        from celery.utils.dispatch.signal import NONE_ID
+
+
+        @signals.worker_process_init.connect
+        def on_process_init(**kwargs):
+            for signal in (signals.task_retry, signals.task_postrun):
+                # Before what tells the test of it.
+                signal.receivers.insert(0, ((None, NONE_ID), linger))
+
+
+        def linger(state=None, **kwargs):
+            if state in (None, "IGNORED"):
+                time.sleep(0.5)
+
+
+        @shared_task(bind=True, ignore_result=True, default_retry_delay=0)
+        def second_time(self, error=None):
+            if not self.request.retries:
+                raise self.retry()
+            if error:
+                raise ValueError(error)
+
+
+        @shared_task(bind=True, ignore_result=True)
+        def replaced(self):
+            raise self.replace(second_time.si().set(ignore_result=True))
+    """)
+    result = run("""
+        from shop.tasks import replaced, second_time
+
+        from pytest_djcelery import Failure, Success
+
+        def test_retry(celery_live_worker, celery_results):
+            assert celery_results[second_time.delay()] == Success(None, retries=1)
+
+        def test_failure(celery_live_worker):
+            second_time.delay("unseen")
+
+        def test_replace(celery_live_worker, celery_results):
+            assert celery_results[replaced.delay()] == Success(None, retries=1)
+
+        def test_idle(celery_live_worker, celery_results, celery_outbox):
+            replaced.delay()
+            celery_live_worker.wait_until_idle()
+            assert len(celery_outbox) == 3
+    """)
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*shop.tasks.second_time('unseen')*attempt 2: ValueError: unseen"])
+
+
+def test_a_task_that_is_unknown_is_told_as_celery_tells_it(run: Run) -> None:
+    result = run("""
+        def test_it(celery_live_worker, celery_app):
+            celery_app.send_task("no.such.task")
+    """)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*no.such.task() [[]*[]]: NotRegistered: 'no.such.task'"])

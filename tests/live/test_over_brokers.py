@@ -65,3 +65,24 @@ def test_workers_take_turns(run: Run, project: Project, broker: str) -> None:
             assert add.delay(1, 2).get() == 3
     """)
     result.assert_outcomes(passed=7)
+
+
+def test_remote_control_is_heard_from_the_first(run: Run, project: Project) -> None:
+    require("redis")
+    project.ini(f"djcelery_broker = {url('redis')}")
+    project.tasks("""
+        import time
+
+        from celery import signals
+
+
+        @signals.worker_init.connect
+        def on_init(**kwargs):
+            # After what tells the test that the worker is ready, before the worker's first look
+            # at Redis, where nobody keeps what is sent to those who haven't subscribed.
+            signals.worker_ready.connect(lambda **kwargs: time.sleep(1), weak=False)
+        """)
+    run("""
+        def test_it(celery_live_worker, celery_app):
+            assert celery_app.control.ping(limit=1)
+    """).assert_outcomes(passed=1)

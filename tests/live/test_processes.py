@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import celery
+import django
 import pytest
 
 from tests.services import require
@@ -118,9 +121,9 @@ def test_limits_and_lost_workers(run: Run) -> None:
     result.assert_outcomes(passed=5)
 
 
-def test_the_connection_pool_of_children(run: Run, project: Project) -> None:
-    """The tutorial's section: connections can't be shared by processes, pools neither."""
-    django = pytest.importorskip("django")
+@pytest.fixture
+def pooled(project: Project) -> None:
+    """Django's connection pool."""
     if django.VERSION < (5, 1):
         pytest.skip("Django has connection pools since 5.1")
     address = require("postgresql")
@@ -134,6 +137,12 @@ def test_the_connection_pool_of_children(run: Run, project: Project) -> None:
             "OPTIONS": {{"pool": {{"min_size": 1, "max_size": 3}}}},
         }}
     """)
+
+
+@pytest.mark.usefixtures("pooled")
+@pytest.mark.skipif(celery.VERSION < (5, 6), reason="Celery closes pools since 5.6")
+def test_the_connection_pool_of_children(run: Run) -> None:
+    """The tutorial's section: connections can't be shared by processes, pools neither."""
     result = run("""
         from celery import group
         from django.db import connection
@@ -151,6 +160,28 @@ def test_the_connection_pool_of_children(run: Run, project: Project) -> None:
             assert tell_connection.delay().get()[1] == 3
     """)
     result.assert_outcomes(passed=2)  # and the database could be dropped
+
+
+@pytest.mark.usefixtures("pooled")
+def test_a_celery_that_shares_the_pool_with_children(run: Run) -> None:
+    result = run("""
+        import celery
+        import pytest
+        from shop.tasks import add
+
+        celery.VERSION = celery.VERSION._replace(minor=5)
+        pytestmark = pytest.mark.filterwarnings(
+            "default::pytest_djcelery.SharedConnectionsWarning"
+        )
+
+        def test_it(celery_live_worker):
+            assert add.delay(1, 2).get() == 3
+
+        def test_again(celery_live_worker):
+            assert add.delay(1, 2).get() == 3
+    """)
+    result.assert_outcomes(passed=2, warnings=1)
+    result.stdout.fnmatch_lines(["*SharedConnectionsWarning: Celery * (database 'default')*"])
 
 
 def test_a_task_that_does_not_end(run: Run, project: Project) -> None:
@@ -205,26 +236,47 @@ def test_a_worker_that_ends_in_the_test(run: Run) -> None:
 
 
 ENDLESS = """
-    import os
+    import time
     from pathlib import Path
 
     from shop.tasks import sleep
 
-    def test_it(celery_live_worker, celery_app):
-        sleep.delay(60)
-        folder = celery_app.conf.broker_transport_options["control_folder"]
+    def test_it(celery_live_worker):
+        result = sleep.delay(60)
+        while result.state != "STARTED":
+            pass
         unfinished = Path("unfinished")
-        unfinished.write_text(f"{celery_live_worker.pid} {Path(folder).parent}")
+        unfinished.write_text(str(celery_live_worker.pid))
         unfinished.rename("started")
-        HOW
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            time.sleep(0.05)  # a Ctrl-C that comes as a long sleep begins is heard as it ends
     """
 
 
+# What a shell starts in the background takes no notice of Ctrl-C, nor does what that starts.
+HEARS_CTRL_C = """
+import signal, sys, pytest
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main())
+"""
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for the temporary files of this test's runs; the path of pytest's is longer."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_of_a_run_that_is_ended(project: Project, how: signal.Signals) -> None:
+def test_nothing_is_left_of_a_run_that_is_ended(
+    project: Project, temporary: Path, how: signal.Signals
+) -> None:
     project.ini("djcelery_timeout = 1")
-    project.write(test_it=ENDLESS.replace("HOW", "import time; time.sleep(60)"))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    project.write(test_it=ENDLESS)
+    command = [sys.executable, "-c", HEARS_CTRL_C, "-p", "no:cacheprovider", "-q"]
     # A Ctrl-C that meets the code of coverage's own is lost there.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     with subprocess.Popen(command, cwd=project.path, env=env, stdout=subprocess.DEVNULL) as process:
@@ -232,13 +284,49 @@ def test_nothing_is_left_of_a_run_that_is_ended(project: Project, how: signal.Si
         _eventually(started.exists)
         process.send_signal(how)
         process.wait(30)
-    pid, folder = started.read_text().split(" ")
-    _eventually(lambda: not _group_exists(int(pid)))
-    _eventually(lambda: not Path(folder).exists())
+    pid = int(started.read_text())
+    _eventually(lambda: not _group_exists(pid))
+    _eventually(lambda: not list(temporary.iterdir()))
+
+
+@pytest.mark.parametrize("how", ["a signal", "pytest.exit()"])
+@pytest.mark.parametrize("worker", ["celery_live_worker", "celery_worker"])
+def test_an_interrupt_waits_for_no_task(
+    project: Project, temporary: Path, worker: str, how: str
+) -> None:
+    project.ini("djcelery_timeout = 3600")
+    project.write(
+        test_it=f"""
+        import os
+        import signal
+
+        import pytest
+        from shop.tasks import sleep
+
+        @pytest.mark.django_db(transaction=True)
+        def test_it({worker}):
+            result = sleep.delay(3600)
+            while result.state != "STARTED":
+                pass
+            if {how == "a signal"}:
+                os.kill(os.getpid(), signal.SIGINT)
+            pytest.exit("enough")
+        """
+    )
+    command = [sys.executable, "-c", HEARS_CTRL_C, "-p", "no:cacheprovider"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    ended = subprocess.run(
+        command, cwd=project.path, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == pytest.ExitCode.INTERRUPTED
+    assert ended.stderr == ""
+    assert "Error" not in ended.stdout
+    assert "no tests ran in" in ended.stdout
+    _eventually(lambda: not list(temporary.iterdir()))
 
 
 def _eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)  # a file or process of others, which tells nobody

@@ -176,14 +176,71 @@ def test_pitfall_12_a_change_of_settings_takes_effect_at_once_and_is_undone(run:
             assert celery_app.conf.task_acks_late is True
             assert django_settings.CELERY_TASK_ACKS_LATE is True
 
-        def test_app_conf(celery_app):
+        @pytest.mark.celery(task_acks_late=False, task_default_queue="marked")
+        def test_app_conf(celery_app, celery_outbox):
             celery_app.conf.task_acks_late = True
+            celery_app.conf.update(task_default_queue="written", own_name=1)
+            assert add.acks_late is True
+            add.delay(1, 2)
+            assert celery_outbox[0].queue == "written"
+            assert celery_app.conf.own_name == 1
+            celery_app.conf["result_backend"] = "cache+memory://"
+            assert type(celery_app.backend).__name__ == "CacheBackend"
+
+        def test_after_app_conf(celery_app):
+            as_found(celery_app)
+            assert celery_app.conf.task_default_queue == "celery"
+            assert "own_name" not in celery_app.conf
 
         def test_after(celery_app):
             as_found(celery_app)
     """)
 
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=10)
+
+
+def test_pitfall_12_what_a_test_without_a_fixture_sets_on_app_conf_is_undone(run: Run) -> None:
+    result = run("""
+        import unittest
+
+        import pytest
+        from celery.result import EagerResult
+        from proj.celery import app
+        from shop.tasks import add
+
+        @pytest.fixture(scope="module", autouse=True)
+        def of_the_module():
+            app.conf.task_default_priority = 3
+            yield
+            app.conf.task_default_priority = None
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_it(number):
+            assert app.conf.task_always_eager is False
+            app.conf.task_always_eager = True
+            app.conf.update(result_expires=7)
+            assert isinstance(add.delay(1, 2), EagerResult)
+            assert app.conf.task_default_priority == 3
+
+        class TestCase(unittest.TestCase):
+            def setUp(self):
+                app.conf.task_always_eager = True
+
+            def test_it(self):
+                assert isinstance(add.delay(1, 2), EagerResult)
+
+        def test_a_setting_that_its_fixture_undoes(settings):
+            settings.CELERY_TASK_ALWAYS_EAGER = True
+            app.conf.result_expires = 8
+            assert isinstance(add.delay(1, 2), EagerResult)
+
+        def test_after(celery_outbox):
+            assert app.conf.task_always_eager is False
+            assert app.conf.result_expires != 7
+            assert not isinstance(add.delay(1, 2), EagerResult)
+            assert app.conf.task_default_priority == 3
+    """)
+    result.assert_outcomes(passed=5)
 
 
 def test_pitfall_12_a_setting_that_celery_does_not_know_is_named(run: Run) -> None:
@@ -213,6 +270,16 @@ def test_pitfall_12_a_setting_that_celery_does_not_know_is_named(run: Run) -> No
     )
 
 
+NO_CONNECTIONS = """
+    import socket
+
+    def connect(self, address):
+        raise AssertionError(f"connects to {address}")
+
+    socket.socket.connect = socket.socket.connect_ex = connect
+    """
+
+
 @pytest.mark.parametrize("where", ["settings", "environment"])
 def test_pitfall_21_no_test_reaches_the_broker_of_the_settings(
     run: Run, project: Project, monkeypatch: pytest.MonkeyPatch, where: str
@@ -220,16 +287,7 @@ def test_pitfall_21_no_test_reaches_the_broker_of_the_settings(
     if where == "environment":  # Celery reads it before any setting
         monkeypatch.setenv("CELERY_BROKER_URL", "amqp://nobody:nothing@192.0.2.1:1//")
         monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://192.0.2.1:1/0")
-    project.write(
-        conftest="""
-        import socket
-
-        def connect(self, address):
-            raise AssertionError(f"connects to {address}")
-
-        socket.socket.connect = socket.socket.connect_ex = connect
-        """
-    )
+    project.write(conftest=NO_CONNECTIONS)
     result = run("""
         from django.test import SimpleTestCase
         from proj.celery import app
@@ -251,6 +309,85 @@ def test_pitfall_21_no_test_reaches_the_broker_of_the_settings(
 
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["celery: app: proj, broker: memory, result backend: memory"])
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["", "proj.tasking:app", "proj.tasking.app", "proj.tasking"],
+    ids=lambda name: name or "found",
+)
+@pytest.mark.parametrize("first", ["request", "fixture", "body"])
+def test_pitfall_21_nor_does_the_first_test_that_imports_the_app(
+    project: Project, first: str, named: str
+) -> None:
+    (project.path / "proj/celery.py").rename(project.path / "proj/tasking.py")
+    project.write(
+        **{
+            "proj/__init__": "",
+            "proj/urls": """
+                from django.urls import path
+                from shop import views
+
+                urlpatterns = [path("add/", views.publish)]
+                """,
+            "shop/views": """
+                from django.http import HttpResponse
+                from proj.tasking import app
+
+                def publish(request):
+                    sent = app.send_task("shop.tasks.add", (1, 2))
+                    return HttpResponse(f"{sent.state} {app.control.purge()}")
+                """,
+            "conftest": NO_CONNECTIONS,
+        }
+    )
+    result = project.run(
+        f"""
+        import sys
+
+        import pytest
+
+        def published(client, place):
+            if place == "request":
+                return client.get("/add/").content.decode()
+            from shop.views import publish
+
+            return publish(None).content.decode()
+
+        @pytest.fixture
+        def seen(client):
+            assert "proj.tasking" not in sys.modules
+            return published(client, "fixture") if "{first}" == "fixture" else ""
+
+        def test_first(client, seen):
+            assert (seen or published(client, "{first}")) == "PENDING 1"
+
+        def test_next(client, celery_app):
+            assert celery_app.main == "proj"
+            assert published(client, "request") == "PENDING 1"
+        """,
+        *([f"--djcelery-app={named}"] if named else []),
+    )
+
+    result.assert_outcomes(passed=2)
+
+
+def test_pitfall_21_an_app_that_reads_its_settings_while_it_is_imported_is_kept_away_too(
+    project: Project,
+) -> None:
+    path = project.path / "proj/celery.py"
+    path.write_text(path.read_text() + "assert app.conf.task_default_queue == 'celery'\n")
+    path.rename(project.path / "proj/tasking.py")
+    project.write(**{"proj/__init__": "", "conftest": NO_CONNECTIONS})
+    result = project.run("""
+        def test_first():
+            from proj.tasking import app
+
+            app.send_task("shop.tasks.add", (1, 2))
+            assert app.control.purge() == 1
+        """)
+
+    result.assert_outcomes(passed=1)
 
 
 def test_pitfall_29_a_task_that_only_tests_import_is_named(run: Run, project: Project) -> None:
@@ -415,6 +552,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRIVATE = {
     "celery._state:_set_task_join_will_block": ["blocks"],
     "celery._state:task_join_will_block": [],
+    "celery.app.base:Celery._load_config": ["self"],
     "celery.app.base:Celery.set_current": ["self"],
     "celery.app.task:Task.start_strategy": ["self", "app", "consumer"],
     "celery.backends.base:Backend.store_result": ["self", "task_id", "result", "state"],

@@ -175,6 +175,7 @@ def test_pitfall_22_a_result_backend_that_dies_is_named(
         import pytest
         import servers
         from pytest_djcelery import WaitTimeoutError
+        from pytest_djcelery.reachable import ResultsUnreachableError
         from shop.tasks import add
 
         @pytest.fixture(scope="module", autouse=True)
@@ -194,6 +195,15 @@ def test_pitfall_22_a_result_backend_that_dies_is_named(
                 add.AsyncResult("an-id").get()
             server.thaw()
 
+        def test_dies_before_an_outcome_is_read(server, celery_worker, celery_results):
+            result = add.delay(1, 2)
+            celery_worker.wait_until_idle()
+            server.end()
+            for read in (celery_results.__getitem__, celery_results.now):
+                with pytest.raises(ResultsUnreachableError, match=f"outcome of {{result.id}}"):
+                    read(result)
+            server.start()
+
         def test_dies(server, celery_worker):
             server.end()
             add.delay(1, 2).get()
@@ -204,7 +214,7 @@ def test_pitfall_22_a_result_backend_that_dies_is_named(
         "ignore::pytest.PytestUnraisableExceptionWarning",
     )
 
-    result.assert_outcomes(passed=2, failed=1)
+    result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(
         [
             "E *ResultsUnreachableError: The result backend redis://* does not answer: *",

@@ -252,6 +252,43 @@ def test_pitfall_18_start_result_and_stop_wait_on_events_and_never_sleep(run: Ru
     result.assert_outcomes(passed=2)
 
 
+def test_pitfall_18_a_worker_is_not_idle_while_a_task_is_late(run: Run, project: Project) -> None:
+    """A timer's thread that the machine has no time for is held here for as long as it takes."""
+    project.tasks("""
+        ran = []
+
+        @shared_task
+        def note(text):
+            ran.append(text)
+    """)
+    result = run("""
+        import threading
+
+        import pytest
+        from pytest_djcelery import WaitTimeoutError, worker
+        from shop.tasks import note, ran
+
+        @pytest.mark.parametrize("pool", ["solo", "threads"])
+        def test_late(celery_app, pool):
+            ran.clear()
+            held, go_on = threading.Event(), threading.Event()
+            with worker(pool=pool) as running:
+                running.timer.call_after(0, lambda: held.set() or go_on.wait(30))
+                assert held.wait(10)
+                note.apply_async(("soon",), countdown=0.001)
+                note.apply_async(("some time",), countdown=3600)
+                note.apply_async(("now",)).get()
+                with pytest.raises(WaitTimeoutError):
+                    running.wait_until_idle(timeout=0.2)
+                assert ran == ["now"]
+                go_on.set()
+                running.wait_until_idle()
+                assert ran == ["now", "soon"]
+    """)
+
+    result.assert_outcomes(passed=2)
+
+
 def test_pitfall_19_logging_is_left_alone_and_caplog_has_the_logs_of_tasks(
     run: Run, project: Project
 ) -> None:
@@ -296,6 +333,65 @@ def test_pitfall_19_logging_is_left_alone_and_caplog_has_the_logs_of_tasks(
     """)
 
     result.assert_outcomes(passed=2)
+
+
+def test_pitfall_40_a_worker_traces_as_before_once_attributes_of_tasks_have_changed(
+    run: Run, project: Project
+) -> None:
+    project.settings("CELERY_TASK_TRACK_STARTED = True\n")
+    result = run("""
+        import logging
+        import pytest
+        from celery import shared_task
+        from shop.tasks import add
+
+        @pytest.fixture
+        def info(caplog):
+            with caplog.at_level(logging.INFO):
+                yield caplog
+
+        def check(worker, results, caplog):
+            result = add.delay(1, 2)
+            assert result.get() == 3
+            worker.wait_until_idle()
+            [started] = [each for each in results.history(result) if each.state == "STARTED"]
+            assert started.meta["hostname"] == worker.hostname
+            assert any("shop.tasks.add" in m and "received" in m for m in caplog.messages)
+            assert any("shop.tasks.add" in m and "succeeded" in m for m in caplog.messages)
+
+        def test_first(info, celery_worker, celery_results):
+            check(celery_worker, celery_results, info)
+
+        def test_eager_mode_between(celery_eager):
+            assert add.delay(1, 2).get() == 3
+
+        def test_after_eager_mode(info, celery_worker, celery_results):
+            check(celery_worker, celery_results, info)
+
+        @pytest.mark.celery(task_acks_late=True)
+        def test_with_a_change_of_its_own(celery_worker, celery_results, caplog):
+            with caplog.at_level(logging.INFO):
+                check(celery_worker, celery_results, caplog)
+
+        def test_with_a_change_while_it_runs(celery_app, celery_worker, celery_results, caplog):
+            celery_app.conf.task_acks_late = True
+            with caplog.at_level(logging.INFO):
+                check(celery_worker, celery_results, caplog)
+
+        def test_a_task_that_comes_later_is_logged_too(celery_worker, caplog):
+            @shared_task
+            def late():
+                return 1
+
+            assert late.delay().get() == 1
+            with caplog.at_level(logging.INFO):
+                assert late.delay().get() == 1
+                celery_worker.wait_until_idle()
+            assert any("late" in m and "received" in m for m in caplog.messages)
+            assert any("late" in m and "succeeded" in m for m in caplog.messages)
+    """)
+
+    result.assert_outcomes(passed=6)
 
 
 def test_pitfall_20_no_message_or_result_of_one_test_reaches_the_next(
@@ -386,6 +482,93 @@ def test_pitfall_40_a_test_passes_alone_and_after_those_that_leave_everything_ch
     result = run(LEFT_OVERS, *(f"test_it.py::{name}" for name in names))
 
     result.assert_outcomes(passed=len(names))
+
+
+@pytest.mark.parametrize("runner", ["worker", "inline", "eager"])
+def test_pitfall_40_a_task_that_a_test_defines_is_gone_with_it(
+    run: Run, project: Project, runner: str
+) -> None:
+    """Celery keeps the first task of a name: the next test would run it in place of its own."""
+    project.write(
+        **{
+            "shop/late": """
+                from celery import shared_task
+
+                def made():
+                    @shared_task
+                    def late():
+                        return "late"
+                    return late
+
+                late = made()
+                """
+        }
+    )
+    result = run(f"""
+        import importlib
+
+        import pytest
+        from celery import Task, shared_task
+
+        @pytest.fixture(scope="module")
+        def of_the_module(celery_session_app):
+            @celery_session_app.task
+            def shout(text):
+                return text.upper()
+            return shout
+
+        @pytest.mark.parametrize("number", [1, 2, 3])
+        def test_it(celery_{runner}, celery_app, celery_outbox, of_the_module, number):
+            class OfAClass(Task):
+                name = "of.a.class"
+
+                def run(self):
+                    return number
+
+            @shared_task
+            def own(x):
+                return x * number
+
+            assert celery_app.register_task(OfAClass()).delay().get() == number
+            assert own.delay(2).get() == 2 * number
+            assert celery_outbox.of(own) == [own.s(2)]
+            assert of_the_module.delay("a").get() == "A"
+            late = importlib.import_module("shop.late")
+            assert late.late.delay().get() == "late"
+
+        def test_none_is_left(celery_app):
+            assert "of.a.class" not in celery_app.tasks
+            assert "test_it.own" not in celery_app.tasks
+            assert "shop.late.late" in celery_app.tasks
+    """)
+    result.assert_outcomes(passed=4)
+
+
+def test_pitfall_17_a_task_that_takes_the_place_of_another_is_run_by_a_worker_that_runs(
+    run: Run,
+) -> None:
+    result = run("""
+        from celery import Task
+        from shop.tasks import add
+
+        class Tripled(Task):
+            name = add.name
+
+            def run(self, x, y):
+                return 3 * (x + y)
+
+        def test_it(celery_worker, celery_app):
+            assert add.delay(1, 2).get() == 3
+            before = celery_app.tasks[add.name]
+            tripled = celery_app.tasks[add.name] = Tripled()
+            tripled.bind(celery_app)
+            try:
+                assert add.delay(1, 2).get() == 9
+            finally:
+                celery_app.tasks[add.name] = before
+            assert add.delay(1, 2).get() == 3
+    """)
+    result.assert_outcomes(passed=1)
 
 
 def test_pitfall_43_processes_of_xdist_never_see_each_others_messages(

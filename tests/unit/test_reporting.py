@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
+from datetime import datetime, timezone
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
 from celery import chain, chord, group, signature
+from dirty_equals import HasAttributes
 
 from pytest_djcelery.journal import HookDiscarded, HookRegistered, HookStarted
 from pytest_djcelery.reporting.comparisons import compare
 from pytest_djcelery.reporting.descriptions import describe_call
+from pytest_djcelery.views.outbox import NotOneMessageError
 from tests.unit.sending import LOCATION, Sent, message, new_app
 
 APP = new_app()
 ADD, MUL, MAIL, TOTAL = (
     APP.tasks[f"shop.{name}"] for name in ("add", "mul", "send_email", "total")
 )
+LATER = datetime(2031, 1, 1, tzinfo=timezone.utc)
 OUTSIDE = "  (shop/views.py:12 in sign_up, outside any transaction)"
+FROM_HERE = "if not, change the call at shop/views.py:12 in sign_up"
+UNNAMED = "  - Options that are not named are not compared: name those that this test is about."
+PART = (
+    "a part of the test alone: celery_outbox.clear() before it, or with celery_outbox.record() as "
+    "sent: ..."
+)
+KEEP = (
+    "To fix: Keep shop/views.py:12 in sign_up from sending it; where that is only set-up, look at "
+    "the rest of the test alone: celery_outbox.clear() before it, or with celery_outbox.record() "
+    "as sent: ..."
+)
 INSIDE = "  (shop/views.py:12 in sign_up, inside an open transaction)"
 
 
@@ -65,6 +81,44 @@ def test_what_is_not_ours_is_left_alone(sent: Sent) -> None:
     assert compare("<", sent.outbox, []) is None
 
 
+def test_one_message_shows_each_difference(sent: Sent) -> None:
+    ADD.apply_async((1, 2), queue="mail")
+    lines = expected(
+        "shop.add.s(1, 2) == shop.add.s(1, 3).set(queue='other')",
+        "",
+        "Expected: shop.add.s(1, 3).set(queue='other')",
+        f"Sent:     shop.add.s(1, 2){OUTSIDE}",
+        "  argument y: expected 3, sent 2",
+        "  queue: expected 'other', sent 'mail'",
+        "To fix:",
+        "  - If what was sent is right, expect shop.add.s(1, 2).set(queue='mail'); "
+        f"{FROM_HERE}, or task_routes.",
+        UNNAMED,
+    )
+    written = ADD.s(1, 3).set(queue="other")
+    assert text("==", sent.outbox[0], written) == lines
+    assert text("==", written, sent.outbox[0]) == lines
+
+
+def test_messages_in_a_plain_list_are_explained_as_an_outbox_is(sent: Sent) -> None:
+    ADD.delay(1, 2)
+    lines = expected(
+        "the messages == [shop.add.s(1, 3)]",
+        "",
+        "Expected 1, sent 1.",
+        "Not sent:",
+        "  [0] shop.add.s(1, 3)",
+        "      Nearest miss:",
+        f"        [0] shop.add.s(1, 2){OUTSIDE}",
+        "              argument y: expected 3, sent 2",
+        f"To fix: If what was sent is right, expect shop.add.s(1, 2); {FROM_HERE}.",
+    )
+    assert text("==", list(sent.outbox), [ADD.s(1, 3)]) == lines
+    assert text("==", [ADD.s(1, 3)], tuple(sent.outbox)) == lines
+    assert compare("==", [], [ADD.s(1, 3)]) is None
+    assert compare("==", list(sent.outbox), list(sent.outbox)) is None
+
+
 def test_a_missing_message_shows_the_nearest_with_each_difference(sent: Sent) -> None:
     MAIL.delay(2)
     ADD.delay(1)
@@ -79,6 +133,10 @@ def test_a_missing_message_shows_the_nearest_with_each_difference(sent: Sent) ->
         "        countdown: expected 10, sent None",
         "Also sent:",
         f"  [1] shop.add.s(1){OUTSIDE}",
+        "To fix:",
+        "  - If what was sent is right, expect shop.send_email.s(2).set(queue='celery'); "
+        f"{FROM_HERE}, or task_routes.",
+        UNNAMED,
     )
 
 
@@ -98,6 +156,9 @@ def test_lists_show_what_is_missing_unexpected_and_as_expected(sent: Sent) -> No
         f"  [2] shop.mul.s(2, 3){OUTSIDE}",
         "As expected:",
         f"  [0] shop.add.s(1){OUTSIDE}",
+        "To fix:",
+        f"  - If what was sent is right, expect shop.send_email.s(1); {FROM_HERE}.",
+        f"  - Add what is meant to be sent to the list; or compare {PART}",
     )
     assert text("==", [ADD.s(1), MAIL.s(2)], sent.outbox) == text(
         "==", sent.outbox, [ADD.s(1), MAIL.s(2)]
@@ -116,8 +177,16 @@ def test_only_the_order_differs(sent: Sent) -> None:
         "Sent:",
         f"  [0] shop.add.s(1){OUTSIDE}",
         f"  [1] shop.mul.s(1, 2){OUTSIDE}",
-        "To fix: If the order doesn't matter, ask for each: assert add.s(1) in celery_outbox.",
+        "To fix: If the order doesn't matter, ask for each: assert shop.add.s(1) in celery_outbox.",
     )
+
+
+def test_the_order_of_wildcards_alone_may_differ(sent: Sent) -> None:
+    ADD.delay(1)
+    MUL.delay(1, 2)
+    wildcards = [HasAttributes(task="shop.mul"), HasAttributes(task="shop.add")]
+    fix = text("==", sent.outbox, wildcards).splitlines()[-1]
+    assert fix.startswith("To fix: If the order doesn't matter, ask for each: assert ")
 
 
 def test_messages_too_many_say_how_to_compare_a_part(sent: Sent) -> None:
@@ -128,13 +197,29 @@ def test_messages_too_many_say_how_to_compare_a_part(sent: Sent) -> None:
         "Expected 0, sent 1.",
         "Sent, but not expected:",
         f"  [0] shop.add.s(1){OUTSIDE}",
-        "To fix: Add what is meant to be sent to the list; or compare a part of it: "
-        "celery_outbox.of(task), or with celery_outbox.record() as sent: ...",
+        f"To fix: Add what is meant to be sent to the list; or compare {PART}",
     )
 
 
+def test_messages_of_other_tasks_say_how_to_compare_those_of_one(sent: Sent) -> None:
+    ADD.delay(1)
+    MUL.delay(1, 2)
+    add = "To fix: Add what is meant to be sent to the list"
+    for listing, rest in (
+        (sent.outbox, "; or compare this task's alone: celery_outbox.of('shop.add')."),
+        (
+            sent.outbox.canvas,
+            "; or compare this task's alone: celery_outbox.of('shop.add').canvas.",
+        ),
+        (list(sent.outbox), "."),
+    ):
+        assert text("==", listing, [ADD.s(1)]).splitlines()[-1] == f"{add}{rest}"
+
+
 def test_not_in_and_not_equal_show_what_was_sent(sent: Sent) -> None:
-    assert text("!=", sent.outbox, []).endswith("They are equal.\nNothing was sent.")
+    nothing = text("!=", sent.outbox, []).splitlines()
+    assert nothing[2:4] == ["They are equal.", "Nothing was sent."]
+    assert nothing[4].startswith("To fix: Check that the code that sends it runs")
     ADD.delay(1)
     MUL.delay(1, 2)
     assert text("not in", ADD.s(ANY), sent.outbox) == expected(
@@ -143,7 +228,136 @@ def test_not_in_and_not_equal_show_what_was_sent(sent: Sent) -> None:
         "Expected no message like: shop.add.s(<ANY>)",
         "Sent:",
         f"  [0] shop.add.s(1){OUTSIDE}",
+        KEEP,
     )
+    assert text("!=", sent.outbox[0], ADD.s(1)) == expected(
+        "shop.add.s(1) != shop.add.s(1)",
+        "",
+        "They are equal.",
+        f"Sent:     shop.add.s(1){OUTSIDE}",
+        KEEP,
+    )
+    assert text("!=", sent.outbox, [ADD.s(1), MUL.s(1, 2)]).splitlines()[-1] == KEEP
+
+
+def test_what_was_sent_is_written_as_the_test_would_write_it(sent: Sent) -> None:
+    """It keeps wildcards and what is right, and leaves out what was not sent or is not written."""
+    ADD.apply_async((1, 2), queue="mail", countdown=30, headers={"a": 1}, link=MUL.s(3))
+    for written, as_sent in (
+        (ADD.s(ANY, 3), "shop.add.s(<ANY>, 2)"),
+        (ADD.s(1, y=3), "shop.add.s(1, 2)"),
+        (ADD.s(1, y=2).set(queue="other"), "shop.add.s(1, y=2).set(queue='mail')"),
+        (ADD.s(1, 2).set(countdown=10, priority=3), "shop.add.s(1, 2).set(countdown=30)"),
+        (ADD.s(1, 2).set(headers={"a": 2, "b": 1}), "shop.add.s(1, 2).set(headers={'a': 1})"),
+        (ADD.s(1, 2).set(link=MUL.s(4)), "shop.add.s(1, 2).set(link=[shop.mul.s(3)])"),
+        (ADD.s(1, 2).set(task_id="a", eta=LATER), "shop.add.s(1, 2)"),
+        (ADD.s(1, 2).set(exchange="e", routing_key="k"), "shop.add.s(1, 2)"),
+    ):
+        assert f"right, expect {as_sent}; {FROM_HERE}" in text("in", written, sent.outbox)
+
+
+def test_a_call_too_long_to_be_written_names_what_to_take_over(sent: Sent) -> None:
+    TOTAL.delay(list(range(100)))
+    written = TOTAL.s([*range(99), 0])
+    assert text("in", written, sent.outbox).splitlines()[-1] == (
+        f"To fix: If what was sent is right, take over its argument numbers[99]; {FROM_HERE}."
+    )
+
+
+def test_many_that_are_missing_pair_with_what_stands_in_their_place(sent: Sent) -> None:
+    for x in range(12):
+        ADD.delay(x, 1)
+    lines = text("==", sent.outbox, [ADD.s(x, 2) for x in range(12)]).splitlines()
+    assert lines[-4:] == ["To fix:"] + [
+        f"  - If what was sent is right, expect shop.add.s({x}, 1); {FROM_HERE}." for x in range(3)
+    ]
+
+
+def test_what_is_missing_of_several_is_named(sent: Sent) -> None:
+    ADD.delay(1)
+    assert text("==", sent.outbox, [ADD.s(2), MUL.s(1, 2)]).splitlines()[-3:] == [
+        "To fix:",
+        f"  - If what was sent is right, expect shop.add.s(1); {FROM_HERE}.",
+        (
+            "  - Check that the code that sends shop.mul runs, and that nothing stands in its "
+            "place: a mock of delay() or apply_async() sends nothing."
+        ),
+    ]
+
+
+def test_a_message_sent_less_often_is_no_miss(sent: Sent) -> None:
+    ADD.delay(1)
+    once = (
+        "To fix: shop.add.s(1) was sent less often than it is expected: leave one out, or check "
+        "that the code that sends it runs each time."
+    )
+    assert text("==", sent.outbox, [ADD.s(1), ADD.s(1)]) == expected(
+        "celery_outbox == [shop.add.s(1), shop.add.s(1)]",
+        "",
+        "Expected 2, sent 1.",
+        "Not sent:",
+        "  [1] shop.add.s(1)",
+        "As expected:",
+        f"  [0] shop.add.s(1){OUTSIDE}",
+        once,
+    )
+    assert text("==", sent.outbox.count(ADD.s(1)), 2) == expected(
+        "celery_outbox.count(shop.add.s(1)) == 2: 1 message matches",
+        "",
+        "Expected 2. Sent:",
+        f"  [0] shop.add.s(1){OUTSIDE}",
+        once,
+    )
+
+
+def test_messages_are_no_other_messages(sent: Sent) -> None:
+    ADD.delay(1)
+    with sent.outbox.record() as others:
+        ADD.delay(1)
+    assert text("==", others, sent.outbox).splitlines()[-1] == (
+        "To fix: A message equals itself alone; for another that is alike compare with a signature."
+    )
+
+
+def test_a_count_that_differs_shows_what_was_counted(sent: Sent) -> None:
+    ADD.delay(1)
+    assert text("==", sent.outbox.count(ADD.s(2)), 1) == expected(
+        "celery_outbox.count(shop.add.s(2)) == 1: 0 messages match",
+        "",
+        "Expected: shop.add.s(2)",
+        "Nearest miss:",
+        f"  [0] shop.add.s(1){OUTSIDE}",
+        "        argument x: expected 2, sent 1",
+        f"To fix: If what was sent is right, expect shop.add.s(1); {FROM_HERE}.",
+    )
+    ADD.delay(1)
+    count = sent.outbox.count(ADD.s(1))
+    assert text(">=", 1, count) == expected(
+        "celery_outbox.count(shop.add.s(1)) <= 1: 2 messages match",
+        "",
+        "Expected <= 1. Sent:",
+        f"  [0] shop.add.s(1){OUTSIDE}",
+        f"  [1] shop.add.s(1){OUTSIDE}",
+        KEEP,
+    )
+    assert compare("==", count, "2") is None
+    assert repr(count) == "2"
+    assert type(copy(count)) is int
+
+
+def test_one_of_several_is_told_apart_by_what_differs(sent: Sent) -> None:
+    def fix(written: Any) -> str:
+        with pytest.raises(NotOneMessageError) as caught:
+            sent.outbox.one(written)
+        return str(caught.value).splitlines()[-1]
+
+    ADD.delay(1)
+    ADD.delay(1)
+    assert fix(ADD.s(1)).startswith("To fix: If it is meant to be sent so often, count them: ")
+    ADD.apply_async((1,), queue="mail")
+    assert fix(ADD.s(1)) == "To fix: Tell them apart by the queue: .set(queue='celery')."
+    ADD.delay(2)
+    assert fix(ADD.s(ANY)) == "To fix: Write the arguments that tell them apart: shop.add.s(1)."
 
 
 def test_an_empty_outbox_points_to_mocks(sent: Sent) -> None:
@@ -252,4 +466,18 @@ def test_a_canvas_shows_the_step_that_differs(sent: Sent) -> None:
         "      Nearest miss:",
         f"        [0] chain(shop.add.s(1), shop.mul.s(2)){INSIDE}",
         "              step 2: argument y: expected 3, sent 2",
+        "To fix: If what was sent is right, expect chain(shop.add.s(1), shop.mul.s(2)); "
+        f"{FROM_HERE}.",
     )
+    lines = text("==", sent.outbox.canvas, [chain(ADD.s(1), MUL.s(2).set(queue="mail"))])
+    assert lines.splitlines()[-1] == UNNAMED
+
+
+def test_tasks_sent_one_by_one_are_no_canvas(sent: Sent) -> None:
+    ADD.delay(1)
+    ADD.delay(2)
+    for written in (group(ADD.s(1), ADD.s(2)), chain(ADD.s(1), ADD.s(2))):
+        assert text("==", sent.outbox.canvas, [written]).splitlines()[-1] == (
+            "To fix: Its tasks were sent one by one: compare them with celery_outbox, or send the "
+            "canvas itself, instead of shop/views.py:12 in sign_up."
+        )

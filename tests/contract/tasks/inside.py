@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 from celery import shared_task
 from celery.result import allow_join_result
 from celery.utils.log import get_task_logger
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from shop.contract.log import LOG
 from shop.contract.plain import double, remember
 from shop.models import Order
@@ -48,6 +49,24 @@ def roll_back():
     with transaction.atomic():
         Order.objects.create(name="never")
         raise ValueError("rolled back")
+
+
+@shared_task
+def make(pk):
+    return Order.objects.create(pk=pk).pk
+
+
+@shared_task
+def make_again(pk):
+    with suppress(IntegrityError):
+        Order.objects.create(pk=pk)
+    Order.objects.create(pk=pk + 1, name="after")
+    return Order.objects.count()
+
+
+@shared_task(bind=True, autoretry_for=(IntegrityError,), default_retry_delay=0)
+def make_next(self, pk):
+    return Order.objects.create(pk=pk + self.request.retries).pk
 
 
 @shared_task

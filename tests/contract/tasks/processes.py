@@ -77,7 +77,7 @@ def limited():
 
 @shared_task
 def meet(name, other, seconds):
-    """Wait until another task runs at the same time."""
+    """Wait until another has written its name, too."""
     LOG.append(name)
     deadline = time.monotonic() + seconds
     while other not in LOG:

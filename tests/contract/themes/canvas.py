@@ -23,7 +23,7 @@ def test_an_immutable_signature(work):
 
 def test_a_chain_stops_at_a_failure(work, log):
     with pytest.raises(ValueError, match="x"):
-        chain(failing.fail.s("x"), plain.remember.s()).apply_async().get(timeout=5)
+        chain(failing.fail.s("x"), plain.remember.s()).apply_async().get(timeout=10)
     work.settle()
     assert log == []
 
@@ -46,7 +46,7 @@ def test_the_results_of_a_chain_are_linked(work):
     """Each result of a chain has the one before as parent"""
     result = chain(plain.add.s(1, 2), plain.double.s())()
     assert work.outcome(result) == Success(6)
-    assert result.parent.get(timeout=5) == 3
+    assert result.parent.get(timeout=10) == 3
 
 
 def test_group(work):
@@ -63,8 +63,8 @@ def test_a_group_with_a_failure(work):
     """`get()` of a group raises the failure of a member; the others have run"""
     result = group(plain.double.s(1), failing.fail.s("member")).apply_async()
     with pytest.raises(ValueError, match="member"):
-        result.get(timeout=5)
-    assert result.results[0].get(timeout=5) == 2
+        result.get(timeout=10)
+    assert result.results[0].get(timeout=10) == 2
     work.settle()
 
 
@@ -108,7 +108,7 @@ def test_a_chord_whose_header_fails(work):
     """A chord whose header fails raises that failure"""
     canvas = chord([plain.double.s(1), failing.fail.s("x")], plain.total.s())
     with pytest.raises(Exception, match="x"):
-        canvas.apply_async().get(timeout=5)
+        canvas.apply_async().get(timeout=10)
     work.settle()
     work.looked_at_everything()
 

@@ -24,6 +24,11 @@ def ask(work, celery_app):
     return ask
 
 
+def queues(ask):
+    """The names of the queues that the worker consumes from."""
+    return {queue["name"] for queue in ask("active_queues")}
+
+
 def test_ping(ask):
     """`ping`"""
     assert ask("ping") == {"ok": "pong"}
@@ -36,29 +41,30 @@ def test_registered(ask):
 
 def test_active_queues(ask):
     """`active_queues` lists the queues"""
-    assert {"celery", "elsewhere"} <= {queue["name"] for queue in ask("active_queues")}
+    assert {"celery", "elsewhere"} <= queues(ask)
 
 
-def test_stats(ask):
+def test_stats(work, ask):
     """`stats` counts the tasks by name"""
-    plain.add.delay(1, 2).get(timeout=5)
-    assert ask("stats")["total"]["shop.contract.plain.add"] >= 1
+    assert work(plain.add.s(1, 2)) == Success(3)
+    work.until(lambda: ask("stats")["total"].get("shop.contract.plain.add", 0) >= 1)
 
 
 def test_active(work, ask, log):
     """`active` lists what runs"""
-    result = processes.last.delay(1)
-    work.until(lambda: "began" in log)
+    result = processes.meet.delay("the task", "the answer", work.too_long)
+    work.until(lambda: "the task" in log)
     assert [each["id"] for each in ask("active")] == [result.id]
-    assert work.outcome(result) == Success(None)
+    log.append("the answer")
+    assert work.outcome(result) == Success("together")
 
 
 def test_scheduled(work, ask):
     """`scheduled` lists what waits for its ETA"""
-    result = plain.add.apply_async((1, 2), countdown=1)
+    result = plain.add.apply_async((1, 2), countdown=2)
     work.until(lambda: ask("scheduled"))
     assert result.id in [each["request"]["id"] for each in ask("scheduled")]
-    work.later(1)
+    work.later(2)
     assert work.outcome(result) == Success(3)
 
 
@@ -79,6 +85,7 @@ def test_a_rate_limit_by_remote_control(work, ask):
 def test_add_and_cancel_consumer(work, ask):
     """`add_consumer` and `cancel_consumer` change the queues"""
     ask("add_consumer", queue="added")
+    work.until(lambda: "added" in queues(ask))  # it is added and cancelled after the answer
     assert work(plain.add.s(1, 2).set(queue="added")) == Success(3)
     ask("cancel_consumer", queue="added")
-    assert "added" not in {queue["name"] for queue in ask("active_queues")}
+    work.until(lambda: "added" not in queues(ask))

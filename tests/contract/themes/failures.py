@@ -31,9 +31,9 @@ def test_a_failure_that_cannot_be_pickled(work):
 def test_get_raises_the_failure(work):
     """`get()` raises the failure; with `propagate=False` it returns it"""
     result = failing.fail.delay("told")
-    assert isinstance(result.get(timeout=5, propagate=False), ValueError)
+    assert isinstance(result.get(timeout=10, propagate=False), ValueError)
     with pytest.raises(ValueError, match="told"):
-        result.get(timeout=5)
+        result.get(timeout=10)
     work.settle()
 
 
@@ -48,7 +48,8 @@ def test_an_unknown_task_is_a_failure(work, celery_app, signals_log):
     """A task that the worker doesn't know is a failure, `NotRegistered`"""
     outcome = work.outcome(celery_app.send_task("no.such.task"))
     assert outcome == Failure(NotRegistered)
-    assert "task_unknown" in [name for name, _ in signals_log]
+    # It is sent after the outcome is stored.
+    work.until(lambda: "task_unknown" in [name for name, _ in signals_log])
 
 
 def test_a_task_that_exits_is_a_lost_worker(work):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from shop.contract import inside
 from shop.models import Order
 
@@ -48,6 +48,27 @@ def test_a_transaction_of_a_failing_task_is_rolled_back(work):
     """`atomic` in a task that fails is rolled back"""
     assert work(inside.roll_back.s()) == Failure(ValueError)
     assert not Order.objects.exists()
+
+
+def test_a_task_goes_on_after_a_database_error(work):
+    """A task goes on after a database error"""
+    order = Order.objects.create()
+    assert work(inside.make_again.s(order.pk)) == Success(2)
+    assert Order.objects.filter(name="after").exists()
+
+
+def test_a_retry_after_a_database_error(work):
+    """A retry after a database error"""
+    order = Order.objects.create()
+    assert work(inside.make_next.s(order.pk)) == Success(order.pk + 1, retries=1)
+
+
+def test_a_database_error_ends_its_task_alone(work):
+    """A database error ends its task, and no other"""
+    order = Order.objects.create()
+    assert work(inside.make.s(order.pk)) == Failure(IntegrityError)
+    assert work(inside.make.s(order.pk + 1)) == Success(order.pk + 1)
+    assert Order.objects.count() == 2
 
 
 def test_on_commit_in_a_task(work, log):

@@ -71,6 +71,16 @@ def test_tasks_that_publish_tasks(work, log):
     assert log == [3, 2, 1, 0]
 
 
+def test_what_a_task_publishes_is_known_with_its_outcome(work, celery_results, celery_outbox):
+    """Whoever has a task's outcome knows the messages that it sent"""
+    for number in range(10):
+        result = requests.publish.delay(number)
+        child = celery_results[result].value
+        assert celery_outbox[-1].id == child
+        assert celery_results[child] == Success(2 * number)
+    work.settle()
+
+
 def test_delay_on_commit(work, log):
     """`delay_on_commit` publishes after the commit"""
     with transaction.atomic():

@@ -125,7 +125,7 @@ def test_the_rest_of_a_chain_is_in_the_request(work):
 def test_the_members_of_a_group_know_it(work):
     """The members of a group know its id"""
     result = group(requests.tell_lineage.s(), requests.tell_lineage.s()).apply_async()
-    assert {member[3] for member in result.get(timeout=5)} == {result.id}
+    assert {member[3] for member in result.get(timeout=10)} == {result.id}
     work.settle()
 
 

@@ -19,6 +19,13 @@ def test_retries_run_to_the_end(work, log):
     assert log == [("flaky", 0), ("flaky", 1), ("flaky", 2)]
 
 
+def test_retries_are_counted_with_the_outcome(work, celery_results):
+    """Whoever has a task's outcome knows how often it was retried"""
+    outcome = celery_results[retrying.flaky.delay()]
+    assert (outcome.value, outcome.retries) == (2, 2)
+    work.settle()
+
+
 def test_each_retry_is_a_message(work, celery_outbox):
     """Each attempt is a message of its own, with the same id"""
     work(retrying.flaky.s())
@@ -82,7 +89,7 @@ def test_a_retry_that_does_not_throw(work, log):
     work.until(lambda: "went on" in log)
     work.settle()
     assert log == ["went on"]
-    assert result.get(timeout=5) in ("first", "second")
+    assert result.get(timeout=10) in ("first", "second")
 
 
 def test_autoretry_for(work, log):

@@ -26,6 +26,18 @@ def test_started_is_tracked(work, celery_results):
     assert [each.state for each in celery_results.history(result)] == ["STARTED", "SUCCESS"]
 
 
+def test_the_history_is_complete_with_the_outcome(work, celery_results):
+    """Whoever has a task's outcome knows all states that led to it"""
+    for _ in range(10):  # what the worker tells and what it stores would often come in turn
+        result = delivery.progress.delay()
+        assert celery_results[result] == Success("done")
+        assert [each.state for each in celery_results.history(result)] == ["PROGRESS", "SUCCESS"]
+    result = delivery.progress.delay()
+    assert result.get(timeout=10) == "done"
+    assert [each.state for each in celery_results.history(result)] == ["PROGRESS", "SUCCESS"]
+    work.settle()
+
+
 def test_a_task_starts_pending(work):
     """A task that has not run is `PENDING`"""
     result = plain.add.apply_async((1, 2), countdown=0.3)
@@ -39,7 +51,7 @@ def test_a_result_is_found_by_its_id(work, celery_app):
     """A result is found by its id"""
     result = plain.add.delay(1, 2)
     assert work.outcome(result) == Success(3)
-    assert AsyncResult(result.id, app=celery_app).get(timeout=5) == 3
+    assert AsyncResult(result.id, app=celery_app).get(timeout=10) == 3
 
 
 def test_date_done_is_stored(work, celery_app):
@@ -54,14 +66,14 @@ def test_children_are_stored(work, celery_app):
     result = requests.publish.delay(4)
     work.outcome(result)
     [child] = celery_app.AsyncResult(result.id).children
-    assert child.get(timeout=5) == 8
+    assert child.get(timeout=10) == 8
 
 
 def test_a_group_result_is_saved_and_restored(work, celery_app):
     """A group's result can be saved and restored"""
     result = group(plain.double.s(n) for n in range(2)).apply_async()
     result.save()
-    assert GroupResult.restore(result.id, app=celery_app).get(timeout=5) == [0, 2]
+    assert GroupResult.restore(result.id, app=celery_app).get(timeout=10) == [0, 2]
     work.settle()
 
 
