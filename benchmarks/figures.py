@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
+from audit import audit
 from brokers import brokers
 from contract import contract
 from inline import inline
@@ -60,6 +61,9 @@ class Repeats:
     inline_runs: int
     many_tasks: int
     live_tests: int
+    database_tests: int  # of a suite that is audited
+    audited_runs: int  # pairs of runs of those
+    hooks: int
 
 
 FULL = Repeats(
@@ -76,6 +80,9 @@ FULL = Repeats(
     inline_runs=5,
     many_tasks=100_000,
     live_tests=50,
+    database_tests=1000,
+    audited_runs=7,
+    hooks=20_000,
 )
 QUICK = Repeats(
     today=1,
@@ -91,6 +98,9 @@ QUICK = Repeats(
     inline_runs=1,
     many_tasks=10_000,
     live_tests=10,
+    database_tests=300,
+    audited_runs=3,
+    hooks=20_000,
 )
 
 
@@ -271,4 +281,5 @@ GROUPS = {
     "leaks": leaks,
     "brokers": brokers,
     "contract": contract,
+    "audit": audit,
 }

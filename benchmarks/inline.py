@@ -27,6 +27,7 @@ def inline(repeats: Repeats) -> Iterator[Row]:
     yield _against_eager(repeats)
     yield _one_task(repeats)
     yield from _many(repeats)
+    yield _scheduled(repeats)
     yield from _virtual_time()
 
 
@@ -80,6 +81,20 @@ def _many(repeats: Repeats) -> Iterator[Row]:
         ours=f"{peak:.2f} KB and {again:.2f} KB",
         must="given back",
         met=again < peak / 10,
+    )
+
+
+def _scheduled(repeats: Repeats) -> Row:
+    many = repeats.many_tasks // 10
+    few = many // 10
+    raw = measured(f"{FILE}::test_scheduled", keep=[OURS], count=many).raw
+    each_of_many, each_of_few = raw["scheduled_many"] / many, raw["scheduled_few"] / few
+    return Row(
+        what=f"`celery_inline`, each of {few:,} and of {many:,} messages, a second apart",
+        ours=f"{duration(each_of_few)} and {duration(each_of_many)}",
+        ratio=f"{each_of_many / each_of_few:.2f} a task",
+        must="linear",
+        met=each_of_many / each_of_few <= LINEAR,
     )
 
 

@@ -73,6 +73,16 @@ def test_many(celery_inline: Inline, name: str, count: int) -> None:
     probe.note(**{f"seconds_{name}": seconds, f"kilobytes_{name}": _resident() - before})
 
 
+@pytest.mark.parametrize(("name", "count"), [("few", COUNT // 10), ("many", COUNT)])
+def test_scheduled(celery_inline: Inline, name: str, count: int) -> None:
+    """Messages with ETAs, the clock going from one to the next."""
+    for number in range(count):
+        add.apply_async((number, 4), countdown=number + 1)
+    start = perf_counter()
+    assert celery_inline.run(until=timedelta(seconds=count + 1)).succeeded == count
+    probe.note(**{f"scheduled_{name}": perf_counter() - start})
+
+
 def test_an_hour_of_back_off(celery_inline: Inline) -> None:
     """Retries after 1, 2, 4, … minutes."""
     result = back_off.delay()
