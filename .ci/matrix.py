@@ -5,7 +5,7 @@ Two jobs run at a time (DJCELERY_CI_JOBS changes that). What a job printed is in
 `.ci/work/NAME.log`, and is shown here when the job fails. Jobs share no database and no Redis
 database. A job whose Python is missing is skipped, and failed where CI=true.
 
-Needs Python 3.10 and pip; what else is missing (uv, MariaDB's headers) it installs.
+Needs Python 3.10 and pip; what else is missing (uv, MariaDB's headers, Chromium) it installs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".ci" / "work"
 UV = WORK / "tools" / "bin" / "uv"
 NEWEST = "3.13"
-JOB_TIMEOUT = 900  # seconds, after which a job that hangs is ended
+JOB_TIMEOUT = 1800  # seconds, thrice what the longest takes; then a job that hangs is ended
 IN_CI = os.environ.get("CI") == "true"
 SUMMARY = re.compile(r"^=+ .*\b(?:passed|failed|skipped|error)\b.* in .*=+$", re.MULTILINE)
 
@@ -102,6 +102,9 @@ class Build(Job):
         "folder = pathlib.Path(it.__file__).parent\n"
         "assert folder.parent.name == 'site-packages', folder\n"
         "assert (folder / 'py.typed').is_file(), 'py.typed is not in the wheel'\n"
+        "from pytest_djcelery.audit.page import page\n"
+        "report = {'tests': 0, 'kinds': [], 'findings': [], 'troubles': []}\n"
+        "page(report)  # which reads files of the wheel\n"
     )
 
 
@@ -115,7 +118,7 @@ class Cell(Job):
     tests: tuple[str, ...]
     chosen: str  # those of them that `pytest -k` finds by this
     database: str = "sqlite"
-    pool: bool = False  # Django's connection pool
+    pool: bool = False  # Django's connection pool, which Celery closes since 5.6
     lowest: bool = False  # every direct dependency at its bound in pyproject.toml
     brokers: tuple[str, ...] = ()  # that the example's tests run over, too
     coverage: bool = False  # measured, against the floor in pyproject.toml
@@ -125,6 +128,8 @@ class Cell(Job):
 
     def perform(self, shell: Shell) -> None:
         self.install_versions(shell)
+        if self.coverage:  # of all tests, those in a browser, too
+            install_chromium(shell)
         shell.env |= {
             "DATABASE": self.database,
             "DATABASE_NAME": f"djcelery_{self.name.replace('-', '_')}",
@@ -194,19 +199,28 @@ REDIS = os.environ.get("REDIS_ADDRESS", "127.0.0.1:6379")
 RABBITMQ = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
 #: What Celery and Django do, which is what differs from version to version.
 CONTRACT = "tests/contract"
+#: The audit stands on what differs, too.
+AUDIT = tuple(
+    f"tests/audit/test_{each}.py"
+    for each in ("attribution", "changes_nothing", "example", "findings", "mocks")
+)
 NO_BROKERS = "not (redis or rabbitmq)"
-#: What the quick start has run with the newest of all, and with no difference here.
+#: The default broker and backend of each worker are shown by the quick start and by the lowest.
+NOT_THE_FIRST = f"{NO_BROKERS} and not live-filesystem-memory"
+#: Nor is what the one cell has run that has everything: the databases that aren't MariaDB.
+WITH_MARIADB = f"(test_contract or mariadb) and {NOT_THE_FIRST}"
+#: What the quick start has run with the newest Celery, and with no difference here.
 NOT_AGAIN = "redis or rabbitmq or not test_contract"
 JOBS: list[Job] = [
     # The longest first.
     Cell(name="py313-dj61-pg", python="3.13", django="6.1", celery="5.7", pytest="9",
          tests=("tests",), chosen=NOT_AGAIN, database=POSTGRESQL, coverage=True),
     Cell(name="py310-dj42-lowest", python="3.10", django="4.2", celery="5.4", pytest="8",
-         tests=(CONTRACT, "tests/pitfalls"), chosen=NO_BROKERS, lowest=True),
-    Cell(name="py312-dj60-maria", python="3.12", django="6.0", celery="5.6", pytest="8",
-         tests=(CONTRACT, "tests/databases"), chosen=NO_BROKERS, database=MARIADB),
-    Cell(name="py311-dj52-pg", python="3.11", django="5.2", celery="5.5", pytest="9",
-         tests=(CONTRACT,), chosen=NO_BROKERS, database=POSTGRESQL, pool=True,
+         tests=(CONTRACT, "tests/pitfalls", *AUDIT), chosen=NO_BROKERS, lowest=True),
+    Cell(name="py312-dj60-maria", python="3.12", django="6.0", celery="5.5", pytest="8",
+         tests=(CONTRACT, "tests/databases"), chosen=WITH_MARIADB, database=MARIADB),
+    Cell(name="py311-dj52-pg", python="3.11", django="5.2", celery="5.6", pytest="9",
+         tests=(CONTRACT,), chosen=NOT_THE_FIRST, database=POSTGRESQL, pool=True,
          brokers=("redis", "rabbitmq")),
     Build(name="build"),
     Lint(name="lint"),
@@ -293,12 +307,22 @@ def install_mariadb_headers(shell: Shell) -> None:
         and subprocess.run(["pkg-config", "--exists", "libmariadb"], check=False).returncode == 0
     ):
         return
+    apt_install(shell, "MariaDB's cells", "libmariadb-dev", "pkg-config", "gcc", "libc6-dev")
+
+
+def install_chromium(shell: Shell) -> None:
+    """Install what the page of the audit is tested in."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        apt_install(shell, "The tests of the audit's page", "chromium")
+
+
+def apt_install(shell: Shell, who: str, *packages: str) -> None:
+    """Install what is missing by `apt-get`, or say who needs it where that may not be done."""
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        message = "MariaDB's cells need libmariadb-dev, pkg-config and gcc: install them."
+        message = f"{who} need {', '.join(packages)}: install them."
         raise JobError(message)
     lock = "-oDPkg::Lock::Timeout=120"  # two jobs may install at once
     shell.run("apt-get", lock, "-qq", "update")
-    packages = ["libmariadb-dev", "pkg-config", "gcc", "libc6-dev"]
     shell.run("apt-get", lock, "-qq", "-y", "--no-install-recommends", "install", *packages)
 
 
