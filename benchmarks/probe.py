@@ -112,9 +112,9 @@ def _counts() -> dict[str, int]:
 
 
 def _queues() -> int:
-    from pytest_djcelery import scope
+    from pytest_djcelery.run import current_run
 
-    project = scope.use_imported_project()
+    project = current_run().use_imported_project()
     return len(project.broker.queues) if project and project.broker else 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import scope as scopes
 from pytest_djcelery.errors import FixtureConflictError
+from pytest_djcelery.run import current_run
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -254,7 +255,7 @@ def session_app(
     """
     from pytest_djcelery.project import app_parameters
 
-    project = scopes.use_project()
+    project = current_run().use_project()
     with (
         app_parameters(project.app, dict(parameters or {})) as settings,
         project.configuration.override(**{**settings, **(config or {})}),
@@ -281,9 +282,9 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
     from pytest_djcelery.workers import lease
 
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
-    project = scopes.use_project()
+    project = current_run().use_project()
     _prepare(project.app, includes, class_tasks)
-    with scopes.isolated(project):
+    with current_run().isolated(project):
         lease.started(project, settings, wake=lambda: None)
         lease.keep_for_session()
         try:

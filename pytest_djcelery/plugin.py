@@ -8,15 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_djcelery import options
 from pytest_djcelery.errors import DjceleryError
-
-if TYPE_CHECKING:
-    from pytest_djcelery.scope import Scope
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,7 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Of two plugins' fixtures with one name, pytest takes those of the later: pytest-celery and
     `celery.contrib.pytest` claim some of these names too.
     """
-    from pytest_djcelery import fixtures, markers, scope
+    from pytest_djcelery import fixtures, markers
+    from pytest_djcelery.run import begin_run, end_run
 
     with _usage_errors():
         chosen = options.parse(
@@ -46,7 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         given = [each.name for each in options.DECLARED if config.getoption(each.ini)]
         options.refuse_without_audit(chosen, given)
-    scope.begin_run(chosen)
+    begin_run(chosen)
+    config.add_cleanup(end_run)
     if chosen.audit:
         from pytest_djcelery.audit.hooks import AuditHooks
 
@@ -66,26 +64,27 @@ def _in_ini_file(config: pytest.Config, declared: options.Declared) -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart() -> None:
     """Isolate the app from its broker as soon as the project has imported it."""
-    from pytest_djcelery import scope
+    from pytest_djcelery.run import current_run
 
     with _usage_errors():
-        scope.await_project()
+        current_run().await_project()
 
 
 def pytest_report_header() -> str | None:
     """Say which app is tested, over which broker and result backend."""
-    from pytest_djcelery import scope
+    from pytest_djcelery.run import current_run
 
-    project = scope.use_imported_project()
+    project = current_run().use_imported_project()
     return None if project is None else f"celery: {project.describe()}"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Give a test the fixtures that those it asks for need."""
     if isinstance(item, pytest.Function):
-        from pytest_djcelery import markers, scope
+        from pytest_djcelery import markers
+        from pytest_djcelery.run import current_run
 
-        markers.complete_fixtures(item, scope.run_options().mode)
+        markers.complete_fixtures(item, current_run().options.mode)
 
 
 def pytest_collection_finish() -> None:
@@ -105,14 +104,15 @@ def pytest_runtest_setup() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose tasks failed unseen; undo what one has set on ``app.conf``."""
-    from pytest_djcelery.scope import park_worker, settings_as_found
+    from pytest_djcelery.run import current_run
 
-    scope = _open_scope()
-    if scope is None and "pytest_djcelery.workers.lease" in sys.modules:
-        park_worker()
-    with settings_as_found():
+    run = current_run()
+    lease = sys.modules.get("pytest_djcelery.workers.lease")
+    if run.scope is None and lease is not None:
+        lease.park()
+    with run.settings_as_found():
         outcome = yield
-    scope = _open_scope()
+    scope = run.scope
     if scope is not None:
         from pytest_djcelery.reporting import task_reports
 
@@ -125,7 +125,9 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Explain why a test failed, as far as its tasks tell."""
-    scope = _open_scope() if call.when == "call" else None
+    from pytest_djcelery.run import current_scope
+
+    scope = current_scope() if call.when == "call" else None
     if scope is None:
         return (yield)
     from pytest_djcelery.reporting import task_reports
@@ -141,9 +143,9 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
     """Drop what a test that uses no fixture of ours has published."""
     outcome = yield
     if "pytest_djcelery.transport" in sys.modules:
-        from pytest_djcelery import scope
+        from pytest_djcelery.run import current_run
 
-        scope.tidy()
+        current_run().tidy()
     return outcome
 
 
@@ -162,26 +164,19 @@ def pytest_assertrepr_compare(
 
 def pytest_keyboard_interrupt() -> None:
     """Have the teardown that is to come wait for no task."""
-    from pytest_djcelery import scope
+    from pytest_djcelery.run import current_run
 
-    scope.interrupt_run()
-
-
-def pytest_unconfigure() -> None:
-    """Put the app back as it was."""
-    if "pytest_djcelery.scope" in sys.modules:
-        from pytest_djcelery import scope
-
-        scope.end_run()
+    current_run().interrupted = True
 
 
 def _isolate_imported_app() -> None:
     if "celery.app.base" in sys.modules:
-        from pytest_djcelery import scope
+        from pytest_djcelery.run import current_run
 
+        run = current_run()
         with _usage_errors():
-            scope.use_imported_project()
-            scope.check_app()
+            run.use_imported_project()
+            run.check_app()
 
 
 @contextmanager
@@ -190,9 +185,3 @@ def _usage_errors() -> Iterator[None]:
         yield
     except DjceleryError as error:
         raise pytest.UsageError(str(error)) from None
-
-
-def _open_scope() -> Scope | None:
-    from pytest_djcelery import scope
-
-    return scope.current()

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery import scope as scopes
 from pytest_djcelery.errors import DjceleryError
+from pytest_djcelery.run import current_run
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -49,7 +49,7 @@ def check_registry(*, timeout: float = 60.0) -> None:
         DjceleryError: when the process fails.
     """
     __tracebackhide__ = True
-    app = scopes.use_project().app
+    app = current_run().use_project().app
     fresh = _fresh_tasks(app, timeout)
     lost = {
         name: task for name, task in app.tasks.items() if name not in fresh and not _of_a_test(task)

@@ -6,22 +6,21 @@ The fixtures and the public context managers share the scope that is open, or op
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import options as options_module
-from pytest_djcelery.options import Options, Policy
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.run import Run, current_run
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.audit.watching import Watching
     from pytest_djcelery.clock import Clock
     from pytest_djcelery.journal import Ended
+    from pytest_djcelery.options import Options, Policy
     from pytest_djcelery.project import Project
     from pytest_djcelery.transactions.watch import TransactionWatch
     from pytest_djcelery.workers.runner import Runner
@@ -147,7 +146,7 @@ class Scope:
         from pytest_djcelery.computed import queues_as_found
 
         configuration = self.project.configuration
-        park_worker()
+        _park_worker()
         self.project.empty()
         broker = self.project.broker
         waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
@@ -176,153 +175,6 @@ class Scope:
         return self.options.sent_in_transaction
 
 
-class _Run:
-    """A pytest run: its options, the project found for it, and the scope that is open in it."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.project: Project | None = None
-        self.isolation = ExitStack()
-        self.scope: Scope | None = None
-        self.watching: Watching | None = None  # of an audit
-        self.interrupted = False
-        self.isolating = 0  # blocks that want the app isolated, in an audited run
-
-
-# Modules that hold a worker from test to test.
-_HOLDERS = ("pytest_djcelery.workers.lease", "pytest_djcelery.workers.live")
-
-# The last one counts: a test may run pytest in its own process (`pytester`).
-_runs = [_Run(Options())]
-_lock = threading.RLock()
-
-
-def begin_run(options: Options) -> None:
-    """Start a run with its options."""
-    _runs.append(_Run(options))
-
-
-def end_run() -> None:
-    """Put the app back as the settings have it, at the end of the run."""
-    with _lock:
-        run = _runs.pop()
-        with run.isolation:
-            _stop_held_workers()
-
-
-def interrupt_run() -> None:
-    """Whoever runs pytest wants it to end now."""
-    _runs[-1].interrupted = True
-
-
-def run_interrupted() -> bool:
-    """Whether the run is to end now, and not to wait for tasks."""
-    return _runs[-1].interrupted
-
-
-def watched_by(watching: Watching) -> None:
-    """Let an audit watch the run: the app stays as it is, but in tests that use a fixture."""
-    _runs[-1].watching = watching
-
-
-def run_options() -> Options:
-    """The options of the run."""
-    return _runs[-1].options
-
-
-def use_project() -> Project:
-    """The project's app, found and isolated from now on; while `isolated`, in an audited run.
-
-    Raises:
-        AppNotFoundError: when the project has none.
-    """
-    from pytest_djcelery.finding import find_app
-
-    with _lock:
-        return _runs[-1].project or _isolate(find_app(_runs[-1].options))
-
-
-def use_imported_project() -> Project | None:
-    """The project's app, isolated from now on, if the project has imported it by itself."""
-    run = _runs[-1]
-    if run.project is not None or run.watching is not None:  # asked before each test
-        return run.project
-    from pytest_djcelery.finding import imported_app
-
-    with _lock:
-        app = imported_app(run.options)
-        return _runs[-1].project or (None if app is None else _isolate(app))
-
-
-def await_project() -> None:
-    """Isolate the app as soon as the project has it, in the middle of a test too.
-
-    Raises:
-        AppNotFoundError: when ``djcelery_app`` names what is no app.
-    """
-    run = _runs[-1]
-    check_app()
-    if use_imported_project() is None and run.watching is None:
-        from pytest_djcelery.finding import configured_apps_heard
-
-        run.isolation.enter_context(configured_apps_heard(use_imported_project))
-
-
-def check_app() -> None:
-    """Check ``djcelery_app`` for as long as the project has not imported what it names.
-
-    Raises:
-        AppNotFoundError: when it names what is no app.
-    """
-    run = _runs[-1]
-    if run.project is None and run.options.app:
-        from pytest_djcelery.finding import check_named_app
-
-        check_named_app(run.options)
-
-
-def _isolate(app: Celery) -> Project:
-    from pytest_djcelery.project import Project
-
-    run = _runs[-1]
-    project = Project(app, run.options)
-    if run.watching is None:
-        run.isolation.enter_context(project.isolated())
-    run.project = project
-    return project
-
-
-@contextmanager
-def isolated(project: Project) -> Iterator[None]:
-    """Isolate the app for a block, where the run doesn't do so anyway."""
-    run = _runs[-1]
-    if run.watching is None:
-        yield
-        return
-    if not run.isolating:
-        run.isolation.enter_context(project.isolated())
-    run.isolating += 1
-    try:
-        yield
-    finally:
-        run.isolating -= 1
-        if not run.isolating:
-            with run.isolation:
-                _stop_held_workers()
-
-
-def _stop_held_workers() -> None:
-    with ExitStack() as held:
-        for module in _HOLDERS:
-            if module in sys.modules:  # else no worker was held
-                held.callback(sys.modules[module].stop)
-
-
-def current() -> Scope | None:
-    """The scope that is open."""
-    return _runs[-1].scope
-
-
 @contextmanager
 def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
     """The open scope, or one for this block; each example of Hypothesis's `@given` is clean.
@@ -332,7 +184,7 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
             an example; the hooks of pytest do it for one that a fixture opens.
         **changes: replace options of the run, for a scope that is opened here.
     """
-    run = _runs[-1]
+    run = current_run()
     if run.scope is not None and not run.scope.awaits_example:
         yield run.scope
         return
@@ -346,12 +198,12 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
 
 
 @contextmanager
-def _opened(run: _Run, changes: Mapping[str, Any]) -> Iterator[Scope]:
-    scope = Scope(use_project(), options_module.replace(run.options, **changes))
+def _opened(run: Run, changes: Mapping[str, Any]) -> Iterator[Scope]:
+    scope = Scope(run.use_project(), options_module.replace(run.options, **changes))
     audit = nullcontext() if run.watching is None else run.watching.giving_way(scope)
     with (
         audit,
-        isolated(scope.project),
+        run.isolated(scope.project),
         rolled_back_example(),
         scope.running(),
         replaced(run, scope=scope),
@@ -383,25 +235,8 @@ def _in_hypothesis_example() -> bool:
     return hypothesis is not None and bool(hypothesis.currently_in_test_context())
 
 
-def park_worker() -> None:
+def _park_worker() -> None:
     """Keep a worker that is held from what the coming test publishes."""
     lease = sys.modules.get("pytest_djcelery.workers.lease")  # else no worker was ever held
     if lease is not None:
         lease.park()
-
-
-def settings_as_found() -> AbstractContextManager[None]:
-    """Undo what a test that uses no fixture sets on ``app.conf``, in its own body."""
-    project = _runs[-1].project
-    if project is None or current() is not None or _runs[-1].watching is not None:
-        return nullcontext()
-    return project.configuration.as_found()
-
-
-def tidy() -> None:
-    """Drop messages that were published outside any scope."""
-    project = _runs[-1].project
-    if project is None or current() is not None or _runs[-1].watching is not None:
-        return
-    if project.broker is not None and not project.broker.pristine:
-        project.empty()

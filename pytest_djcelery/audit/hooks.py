@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery import scope
 from pytest_djcelery.audit import baseline, files, section
 from pytest_djcelery.audit.findings import Findings, packed, unpacked
 from pytest_djcelery.audit.sightings import Sightings
@@ -18,6 +17,7 @@ from pytest_djcelery.audit.suite_files import SuiteFiles
 from pytest_djcelery.audit.watching import Watching
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.locations import relative
+from pytest_djcelery.run import current_run
 
 if TYPE_CHECKING:
     from pytest_djcelery.options import Options
@@ -52,7 +52,7 @@ class AuditHooks:
         self._sightings = Sightings(shown, self._counts, self._watching.unharmed)
         self._verdict: baseline.Verdict | None = None
         self._unwritten = ""  # why the report is not
-        scope.watched_by(self._watching)
+        current_run().watching = self._watching
         self._watching.__enter__()
 
     def _read_baseline(self) -> baseline.Known:

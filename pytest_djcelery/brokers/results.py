@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from kombu.exceptions import OperationalError
 
-from pytest_djcelery import scope
 from pytest_djcelery.deadlines import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.run import current_scope
 from pytest_djcelery.waiting import NeverReadyError, WaitTimeoutError, none_will_come
 from pytest_djcelery.workers.threads import in_task
 
@@ -98,7 +98,7 @@ def _unless_worker_has_ended(on_interval: Callable[[], object] | None) -> Callab
         nonlocal last_word
         if on_interval:
             on_interval()
-        current = scope.current()
+        current = current_scope()
         if current is None or not current.worker_has_ended():
             return
         if last_word is None:
@@ -139,7 +139,7 @@ def _explain(backend: Any, error: Exception, consequence: str) -> None:
     if isinstance(cause, errors) or isinstance(error.__context__, errors):
         from pytest_djcelery.reachable import ResultsUnreachableError
 
-        current = scope.current()
+        current = current_scope()
         if current is not None and current.runner is not None:
             current.runner.end_told = True  # what can't be stored ends a worker
         raise ResultsUnreachableError(
@@ -158,5 +158,5 @@ def _nothing_came(result: Any, seconds: float) -> str:
 
 
 def _situation() -> str:
-    current = scope.current()
+    current = current_scope()
     return "" if current is None else current.situation()

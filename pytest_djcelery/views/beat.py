@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages import SentTask
     from pytest_djcelery.scope import Scope
     from pytest_djcelery.views.inline import Inline
-    from pytest_djcelery.workers.scheduler import Sent
+    from pytest_djcelery.workers.driven_schedulers import Sent
 
 
 class Beat:

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery import scope as scopes
 from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.run import current_run
 from pytest_djcelery.workers import ended
 from pytest_djcelery.workers.outstanding import not_ended
 
@@ -122,7 +122,7 @@ def _comes_to(queue: Any, sent: SentTask) -> bool:
 
 def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:
     __tracebackhide__ = True
-    if scopes.run_interrupted():
+    if current_run().interrupted:
         _end(worker)
     elif not worker.alive:
         drop()

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_djcelery import addresses, reachable
-from pytest_djcelery import scope as scopes
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.run import current_run
 from pytest_djcelery.workers import ended, lease, sqlite_files
 from pytest_djcelery.workers.handover import Handover
 from pytest_djcelery.workers.live_worker import LiveSettings, LiveWorker
@@ -115,7 +115,7 @@ def _by_itself(scope: Scope) -> bool:
 
 def _give_back(scope: Scope, worker: LiveWorker) -> None:
     __tracebackhide__ = True
-    if scopes.run_interrupted():
+    if current_run().interrupted:
         _end(worker)
         return
     idle = scope.journal.wait_until(lambda: worker.idle, scope.options.timeout)

@@ -22,8 +22,8 @@ from celery.utils import timer2
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from pytest_djcelery import scope
 from pytest_djcelery.journal import Dropped
+from pytest_djcelery.run import current_scope
 from pytest_djcelery.workers.process import info_enabled
 from pytest_djcelery.workers.threads import enter_worker_thread
 
@@ -151,7 +151,7 @@ class Consumer(CeleryConsumer):
 
 
 def _dropped(message: Any) -> None:
-    current = scope.current()
+    current = current_scope()
     if current is not None:
         task_id = (message.headers or {}).get("id") or message.properties.get("correlation_id")
         current.journal.append(Dropped(task_id=task_id))
