@@ -8,11 +8,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_djcelery import options
 from pytest_djcelery.errors import DjceleryError
+
+if TYPE_CHECKING:
+    from pytest_djcelery.run import Run
+
+_RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     `celery.contrib.pytest` claim some of these names too.
     """
     from pytest_djcelery import fixtures, markers
-    from pytest_djcelery.run import begin_run, end_run
+    from pytest_djcelery.run import begin_run
 
     with _usage_errors():
         chosen = options.parse(
@@ -43,8 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         given = [each.name for each in options.DECLARED if config.getoption(each.ini)]
         options.refuse_without_audit(chosen, given)
-    begin_run(chosen)
-    config.add_cleanup(end_run)
+    config.stash[_RUN] = begin_run(chosen)
     if chosen.audit:
         from pytest_djcelery.audit.hooks import AuditHooks
 
@@ -167,6 +172,14 @@ def pytest_keyboard_interrupt() -> None:
     from pytest_djcelery.run import current_run
 
     current_run().interrupted = True
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Put the app back as it was."""
+    if _RUN in config.stash:  # else the options were refused
+        from pytest_djcelery.run import end_run
+
+        end_run(config.stash[_RUN])
 
 
 def _isolate_imported_app() -> None:

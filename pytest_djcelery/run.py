@@ -143,14 +143,16 @@ def current_run() -> Run:
     return _runs[-1]
 
 
-def begin_run(options: Options) -> None:
+def begin_run(options: Options) -> Run:
     """Start a run with its options."""
     _runs.append(Run(options))
+    return _runs[-1]
 
 
-def end_run() -> None:
-    """End the run that was begun last."""
-    _runs.pop().end()
+def end_run(run: Run) -> None:
+    """End a run; the code that comes is part of the one that it was begun in."""
+    _runs.remove(run)
+    run.end()
 
 
 def current_scope() -> Scope | None:

@@ -194,6 +194,29 @@ def test_unknown_marker_arguments_are_named_with_what_was_expected(run: Run) -> 
         result.stdout.fnmatch_lines_random(lines)
 
 
+def test_options_that_an_inner_run_refuses_leave_the_outer_run_as_it_is(
+    project: Project,
+) -> None:
+    project.ini("djcelery_timeout = 0.2")
+    result = project.run(
+        """
+        import pytest
+        from shop.tasks import add
+
+        def test_inner(pytester):
+            result = pytester.runpytest_inprocess("-p", "no:django", "--djcelery-timeout=soon")
+            result.stderr.fnmatch_lines("ERROR: *'soon'*")
+
+        def test_outer(celery_outbox):
+            with pytest.raises(TimeoutError, match="0.2 s"):
+                celery_outbox.wait_for(add.s(1, 2))
+        """,
+        "-p",
+        "pytester",
+    )
+    result.assert_outcomes(passed=2)
+
+
 # -- workers ---------------------------------------------------------------------------------
 
 
