@@ -74,7 +74,8 @@ class Watching:
 
     def __enter__(self) -> Self:
         by_module: dict[str, Callable[[], AbstractContextManager[None]]] = {
-            "django.db.transaction": self._transactions_heard,
+            # There is no connection before this is there, and so no transaction.
+            "django.db.backends.base.base": self._transactions_heard,
             "django.db.models.signals": self._rows_heard,
             "django.db.models.query": self._rows_in_bulk_heard,
             **{

@@ -523,10 +523,16 @@ def test_nothing_is_imported_where_nothing_is_used(pytester: pytest.Pytester) ->
 
             assert celery.app.task.__spec__.loader is celery.app.task.__loader__
             assert type(celery.app.task.__loader__).__name__ == "SourceFileLoader"
+
+
+        def test_that_imports_a_part_of_django():
+            import django.db.transaction
+
+            assert "django.db.backends.base" not in sys.modules
         """
     )
     result = pytester.runpytest_subprocess(
         "--djcelery-audit", "-p", "no:celery", "-p", "no:docker_tools", "-p", "no:randomly"
     )
-    result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["celery audit: 2 tests watched, nothing found."])
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["celery audit: 3 tests watched, nothing found."])
