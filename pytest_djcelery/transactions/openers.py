@@ -47,6 +47,8 @@ class Opener:
     def path(self) -> str | None:
         """The file of whoever opened it; of a decorator, that of the function."""
         if self.function is not None:
+            if (heir := _heir(self.function)) is not None:
+                return getattr(sys.modules.get(heir.__module__), "__file__", None)
             code = getattr(inspect.unwrap(self.function), "__code__", None)
             return code.co_filename if code is not None else None
         return self.location.path if self.location else None
@@ -98,6 +100,8 @@ def opener_of(frame: FrameType | None, *, atomic_requests: bool) -> Opener:
 
 def function_text(function: Any) -> str:
     """A callable as a person would name it: ``demoapp.tasks.send_email.delay``."""
+    if (heir := _heir(function)) is not None:
+        return f"{heir.__module__}.{heir.__qualname__}.{_innermost(function).__name__}"
     while True:
         if isinstance(function, partial):
             function = function.func
@@ -211,15 +215,40 @@ def _short(value: object) -> str:
 
 def _definition(function: Callable[..., Any]) -> tuple[str, int] | None:
     """Where a function, or the class of a view, is written."""
-    while isinstance(function, partial) and not hasattr(function, "__wrapped__"):
-        function = function.func
-    written: Any = inspect.unwrap(function)
-    written = getattr(written, "view_class", written)
+    written: Any = _heir(function)
+    if written is None:
+        while isinstance(function, partial) and not hasattr(function, "__wrapped__"):
+            function = function.func
+        written = inspect.unwrap(function)
+        written = getattr(written, "view_class", written)
     try:
         path, (_, line) = inspect.getsourcefile(written), inspect.getsourcelines(written)
     except (OSError, TypeError):  # made at run time, or in C
         return None
     return (path, line) if path else None
+
+
+def _heir(function: Any) -> type | None:
+    """The class that has decorated a method which another class has written.
+
+    So does ``@method_decorator(transaction.atomic, name="dispatch")`` on a view: what it decorates
+    is a partial of the bound method, which is Django's own and says nothing of the project.
+    """
+    method = _innermost(function)
+    if method is function or not inspect.ismethod(method) or task_of(method) is not None:
+        return None
+    owner = method.__self__ if isinstance(method.__self__, type) else type(method.__self__)
+    name = method.__name__
+    heir = next((each for each in owner.__mro__ if name in vars(each)), None)
+    if heir is None or method.__qualname__ == f"{heir.__qualname__}.{name}":
+        return None
+    return heir
+
+
+def _innermost(function: Any) -> Any:
+    while isinstance(function, partial):
+        function = function.func
+    return function
 
 
 @lru_cache(maxsize=1)

@@ -765,6 +765,25 @@ def test_the_text_for_a_decorated_function(lab):
     ) in create()
 
 
+def test_the_text_for_a_method_that_a_view_inherits_and_decorates(lab, rf):
+    from django.http import HttpResponse
+    from django.utils.decorators import method_decorator
+    from django.views import View
+
+    @method_decorator(atomic, name="dispatch")
+    class Create(View):
+        def get(self, request):
+            texts.append(text_of(lab))
+            return HttpResponse()
+
+    texts = []
+    Create.as_view()(rf.get("/"))
+    assert (
+        f"the decorator transaction.atomic of {__name__}.{Create.__qualname__}.dispatch "
+        f"({locations.relative(__file__)}:"
+    ) in texts[0]
+
+
 def test_the_text_for_atomic_requests(lab, monkeypatch, rf):
     from django.core.handlers.base import BaseHandler
 
