@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
 from pytest_djcelery.after_import import called_after_import
-from pytest_djcelery.audit import mocks, publishes, reached
+from pytest_djcelery.audit import mocks, publishes, reached, written_rows
 from pytest_djcelery.journal import Event, Journal, Overtaking
-from pytest_djcelery.patching import replaced
 from pytest_djcelery.transactions.hooks import WatchedHook
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_djcelery.scope import Scope
     from pytest_djcelery.transactions.openers import Opener
     from pytest_djcelery.transactions.passive_watch import PassiveWatch
+
+_EARS = {**publishes.EARS, **reached.EARS, **written_rows.EARS}
 
 
 class _Unharmed(AbstractContextManager[None]):
@@ -76,12 +77,7 @@ class Watching:
         by_module: dict[str, Callable[[], AbstractContextManager[None]]] = {
             # There is no connection before this is there, and so no transaction.
             "django.db.backends.base.base": self._transactions_heard,
-            "django.db.models.signals": self._rows_heard,
-            "django.db.models.query": self._rows_in_bulk_heard,
-            **{
-                name: partial(heard, self)
-                for name, heard in {**publishes.EARS, **reached.EARS}.items()
-            },
+            **{name: partial(heard, self) for name, heard in _EARS.items()},
             **mocks.ears(self._mocks),
         }
         wanted: Mapping[str, Callable[[], None]] = {
@@ -156,44 +152,11 @@ class Watching:
             finally:
                 self._watch = None
 
-    @contextmanager
-    def _rows_heard(self) -> Iterator[None]:
-        """Learn the primary keys of the rows that a transaction writes."""
-        from django.db.models.signals import post_save
-
-        def saved(instance: Any, using: str, **_: Any) -> None:
-            self._saved([instance], using)
-
-        post_save.connect(saved, weak=False, dispatch_uid=self)
-        try:
-            yield
-        finally:
-            post_save.disconnect(dispatch_uid=self)
-
-    @contextmanager
-    def _rows_in_bulk_heard(self) -> Iterator[None]:
-        """Learn those that `QuerySet.bulk_create` writes, which sends no signal.
-
-        Checked on Django 4.2, 5.2, 6.0 and 6.1.
-        """
-        from django.db.models.query import QuerySet
-
-        original = vars(QuerySet)["bulk_create"]
-
-        def bulk_create(self_: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            created = original(self_, *args, **kwargs)
-            self._saved(created, self_.db)
-            return created
-
-        with replaced(QuerySet, bulk_create=bulk_create):
-            yield
-
-    def _saved(self, instances: Iterable[Any], using: str) -> None:
-        with self.unharmed():
-            watch = self._watch if self._scope is None else self._scope.watch
-            if watch is not None:
-                watch.saved(instances, using)
+    def written(self, model: type[Any], keys: Iterable[Any], using: str) -> None:
+        """Note the primary keys of rows that a transaction has written."""
+        watch = self._watch if self._scope is None else self._scope.watch
+        if watch is not None:
+            watch.written(model, keys, using)
 
     # Tests that use the plugin -----------------------------------------------------------
 

@@ -18,10 +18,10 @@ class Rows:
     def __init__(self) -> None:
         self._models: dict[str, dict[str, None]] = {}  # whose rows have this key
 
-    def add(self, instance: Any) -> None:
+    def add(self, model: Any, key: Any) -> None:
         """Note a row that was written."""
-        for key in _texts(instance.pk):
-            self._models.setdefault(key, {})[instance._meta.label] = None
+        for text in _texts(key):
+            self._models.setdefault(text, {})[model._meta.label] = None
 
     def named_by(self, value: Any) -> list[str]:
         """The models of the rows that a value of a message names, or is."""

@@ -150,13 +150,13 @@ class TransactionWatch:
         __tracebackhide__ = True
         self._judge.sent(message, self._blocks.thread.transactions)
 
-    def saved(self, instances: Iterable[Any], using: str) -> None:
-        """Note the primary keys of rows that this thread has saved."""
+    def written(self, model: type[Any], keys: Iterable[Any], using: str) -> None:
+        """Note the primary keys of rows that this thread has written."""
         transactions = [each for each in self._blocks.thread.transactions if each.using == using]
         if transactions:
-            for instance in instances:
+            for key in keys:
                 for transaction in transactions:
-                    transaction.rows.add(instance)
+                    transaction.rows.add(model, key)
 
     def eager_task(self) -> AbstractContextManager[None]:
         """Run a task eagerly: the blocks that are open now are not the task's."""

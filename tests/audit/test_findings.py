@@ -219,6 +219,88 @@ def test_it(send, monkeypatch):
     }
 
 
+def test_rows_that_are_changed_or_deleted_are_known_by_their_keys(
+    audited: Audited, old: Project
+) -> None:
+    old.tasks("""
+        from celery import current_app
+        from django.db import transaction
+        from django.db.models import Q
+
+        orders = Order.objects
+
+
+        def change(order):
+            orders.filter(pk=order.pk).update(name="x")
+
+
+        def change_some(order):
+            orders.filter(name="", id__in=[order.pk]).update(name="x")
+
+
+        def change_in_bulk(order):
+            orders.bulk_update([order], ["name"])
+
+
+        def delete(order):
+            orders.get(pk=order.pk).delete()
+
+
+        def delete_some(order):
+            orders.filter(pk=order.pk).delete()
+
+
+        def change_others(order):
+            orders.exclude(pk=order.pk).update(name="x")
+
+
+        def change_either(order):
+            orders.filter(Q(pk=order.pk) | Q(name="other")).update(name="x")
+
+
+        def change_none(order):
+            orders.filter(name="other").update(name="x")
+            orders.filter(pk=order.pk, name="none").update(name="x")
+
+
+        @transaction.atomic
+        def send_after(write, order):
+            pk = order.pk
+            write(order)
+            current_app.send_task(write.__name__, [pk])
+        """)
+    found = audited(
+        QUEUED
+        + """
+WRITES = [
+    change, change_some, change_in_bulk, delete, delete_some,
+    change_others, change_either, change_none,
+]
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_it(write):
+    Order.objects.create(name="other")
+    send_after(write, Order.objects.create())
+"""
+    )
+    known = {
+        each["subject"]: "row" in each["facts"]
+        for each in found
+        if each["kind"] == "published-in-transaction"
+    }
+    assert known == {
+        "change": True,
+        "change_some": True,
+        "change_in_bulk": True,
+        "delete": True,
+        "delete_some": True,
+        "change_others": False,
+        "change_either": False,
+        "change_none": False,
+    }
+
+
 def test_the_django_call_that_opened_the_block_is_named_whoever_calls_it(
     audited: Audited, old: Project
 ) -> None:
