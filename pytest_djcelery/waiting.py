@@ -226,34 +226,15 @@ class Reads(Protocol):
 def watched_results(waits: Reads) -> Iterator[None]:
     """Note each outcome that reaches a result object in the test's own hands."""
     from celery import states
-    from celery.result import AsyncResult, EagerResult, ResultSet
+    from celery.result import AsyncResult, EagerResult
 
     set_cache = vars(AsyncResult)["_set_cache"]
     eager_get = vars(EagerResult)["get"]
-    iter_native = vars(ResultSet)["iter_native"]
 
     def _set_cache(self: Any, meta: Any) -> Any:
         if meta["status"] in states.READY_STATES:
             waits.looked(with_relatives(self))
         return set_cache(self, meta)
-
-    def watched_join(name: str) -> Any:
-        method = vars(ResultSet)[name]
-
-        def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            try:
-                waits.before(self.results)
-                return method(self, *args, **kwargs)
-            finally:
-                waits.looked(with_relatives(self))
-
-        return joined
-
-    def watched_iter(self: Any, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        waits.looked(with_relatives(self))
-        return iter_native(self, *args, **kwargs)
 
     def watched_read(name: str) -> property:
         attribute = vars(EagerResult)[name]
@@ -272,16 +253,61 @@ def watched_results(waits: Reads) -> Iterator[None]:
     state = watched_read("state")
     with (
         replaced(AsyncResult, _set_cache=_set_cache),
-        replaced(
-            ResultSet, join=watched_join("join"), join_native=watched_join("join_native"),
-            iter_native=watched_iter,
-        ),
+        _watched_sets(waits),
         # What an eager result inherits (``info``, ``maybe_throw``) reads its ``_cache``.
         replaced(
             EagerResult, state=state, status=state, result=watched_read("result"),
             traceback=watched_read("traceback"), _cache=watched_read("_cache"),
             get=watched_get, wait=watched_get,
         ),
+    ):  # fmt: skip
+        yield
+
+
+@contextmanager
+def _watched_sets(waits: Reads) -> Iterator[None]:
+    """Who is told that one of several results has failed, has been told of all of them."""
+    from celery.result import ResultSet
+
+    iter_native = vars(ResultSet)["iter_native"]
+
+    def watched_join(name: str) -> Any:
+        method = vars(ResultSet)[name]
+
+        def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                waits.before(self.results)
+                return method(self, *args, **kwargs)
+            finally:
+                waits.looked(with_relatives(self))
+
+        return joined
+
+    def watched_question(name: str) -> Any:
+        method = vars(ResultSet)[name]
+
+        def asked(self: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                return method(self, *args, **kwargs)
+            finally:  # it stops at the first that has failed, as `join` does
+                if _has_failed(self):
+                    waits.looked(with_relatives(self))
+
+        return asked
+
+    def watched_iter(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        waits.looked(with_relatives(self))
+        return iter_native(self, *args, **kwargs)
+
+    with replaced(
+        ResultSet, join=watched_join("join"), join_native=watched_join("join_native"),
+        iter_native=watched_iter, failed=watched_question("failed"),
+        successful=watched_question("successful"),
+        maybe_throw=watched_question("maybe_throw"),
+        maybe_reraise=watched_question("maybe_reraise"),
     ):  # fmt: skip
         yield
 
@@ -295,6 +321,17 @@ def _leaves(results: Iterable[Any]) -> Iterator[Any]:
             yield from _leaves(result.results)
         elif isinstance(result, AsyncResult) and not isinstance(result, EagerResult):
             yield result
+
+
+def _has_failed(result: Any) -> bool:
+    """Whether a failure is among what a result has read; it asks no backend."""
+    from celery import states
+    from celery.result import ResultSet
+
+    if isinstance(result, ResultSet):
+        return any(map(_has_failed, result.results))
+    known = getattr(result, "_cache", None)
+    return isinstance(known, dict) and known.get("status") in states.EXCEPTION_STATES
 
 
 def with_relatives(result: Any) -> list[str]:

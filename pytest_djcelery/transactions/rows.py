@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ class Rows:
     def add(self, model: Any, key: Any) -> None:
         """Note a row that was written."""
         for text in _texts(key):
-            self._models.setdefault(text, {})[model._meta.label] = None
+            self._models.setdefault(text, {}).update(dict.fromkeys(_labels(model)))
 
     def named_by(self, value: Any) -> list[str]:
         """The models of the rows that a value of a message names, or is."""
@@ -29,6 +30,18 @@ class Rows:
             return [model for key in _texts(value)[:1] for model in self._models.get(key, ())]
         model = value._meta.label
         return [model for key in _texts(value.pk)[:1] if model in self._models.get(key, ())]
+
+
+def _labels(model: Any) -> Iterator[str]:
+    """A model, and those whose row the same key names: of a proxy, and of what it inherits."""
+    while True:
+        yield model._meta.label
+        if model._meta.proxy:
+            model = model._meta.concrete_model
+        elif getattr(model._meta.pk.remote_field, "parent_link", False):
+            model = model._meta.pk.remote_field.model
+        else:
+            return
 
 
 def _texts(key: Any) -> list[str]:

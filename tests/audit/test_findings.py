@@ -165,6 +165,18 @@ def test_rows_are_known_by_any_form_of_their_key(audited: Audited, old: Project)
                 return Order.objects.get(name="there is none").name
 
 
+        class Draft(Order):
+            class Meta:
+                app_label = "shop"
+                proxy = True
+
+
+        class Express(Order):
+            class Meta:
+                app_label = "shop"
+                managed = False
+
+
         @shared_task
         def take(*args, **kwargs):
             pass
@@ -180,7 +192,7 @@ def test_rows_are_known_by_any_form_of_their_key(audited: Audited, old: Project)
         EAGER
         + """
 from django.db.models.signals import post_save
-from shop.tasks import Parcel
+from shop.tasks import Draft, Express, Parcel
 
 
 @pytest.mark.parametrize(
@@ -196,6 +208,9 @@ from shop.tasks import Parcel
         lambda made, parcel: take.delay(True, 3.0, made[0].pk + 1000),
         lambda made, parcel: take.delay(user_id=made[0].pk),  # of another table
         lambda made, parcel: take.delay(user=made[0].pk, group=made[0].pk),
+        lambda made, parcel: take.delay(order_id=Draft.objects.create().pk),
+        lambda made, parcel: [post_save.send(Express, instance=Express(pk=5000), using="default"),
+                              take.delay(order=5000)],
     ],
 )
 def test_it(send, monkeypatch):
@@ -216,6 +231,8 @@ def test_it(send, monkeypatch):
         "shop.Order, whose primary key is argument 1",
         "shop.Parcel, whose primary key is argument 1",
         "auth.Group, whose primary key is argument 'group'",
+        "shop.Order, whose primary key is argument 'order_id'",
+        "shop.Order, whose primary key is argument 'order'",
     }
 
 
@@ -767,9 +784,10 @@ from celery import group
         lambda: pytest.raises(ValueError, fail.delay().get),
         lambda: pytest.raises(ValueError, fail.delay().maybe_throw),
         lambda: pytest.raises(ValueError, fail.delay().maybe_reraise),
-        lambda: pytest.raises(ValueError, group([fail.s()])().maybe_throw),
-        lambda: group([fail.s()])().failed(),
-        lambda: pytest.raises(ValueError, group([fail.s()])().join),
+        lambda: pytest.raises(ValueError, group([fail.s(), fail.s()])().maybe_throw),
+        lambda: group([fail.s(), fail.s()])().failed(),
+        lambda: not group([fail.s(), fail.s()])().successful(),
+        lambda: pytest.raises(ValueError, group([fail.s(), fail.s()])().join),
         lambda: pytest.raises(ValueError, fail.apply, throw=True),
         lambda: flaky.delay().get() == "ok",
     ],

@@ -88,6 +88,7 @@ def test_whatever_reads_an_outcome_has_looked_at_it(run: Run) -> None:
             lambda result: pytest.raises(ValueError, result.maybe_throw),
             lambda result: pytest.raises(ValueError, result.join),
             lambda result: result.failed(),
+            lambda result: not result.successful(),
         ]
 
         @pytest.mark.parametrize("reads", READERS)
@@ -102,15 +103,15 @@ def test_whatever_reads_an_outcome_has_looked_at_it(run: Run) -> None:
 
         @pytest.mark.parametrize("reads", [*OF_GROUPS, lambda result: list(result.iter_native())])
         def test_inline_group(celery_inline, reads):
-            result = group([fail.s()])()
+            result = group([fail.s(), fail.s()])()
             celery_inline.run(raise_failures=False)
             assert reads(result)
 
         @pytest.mark.parametrize("reads", OF_GROUPS)
         def test_eager_group(celery_eager, reads):
-            assert reads(group([fail.s()])())
+            assert reads(group([fail.s(), fail.s()])())
     """)
-    result.assert_outcomes(passed=19)
+    result.assert_outcomes(passed=21)
 
 
 def test_the_clock_goes_from_eta_to_eta(run: Run, project: Project) -> None:
