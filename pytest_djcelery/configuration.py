@@ -89,6 +89,16 @@ class Configuration:
         """What the layers change, as it is now."""
         return {key: self.app.conf[key] for layer in self._layers for key in layer.values}
 
+    def beneath_settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What of ``values`` no change of the Django settings has taken the place of."""
+        namespace = self.app.namespace
+        followed = {key for layer in self._layers if not layer.django for key in layer.values}
+        return {
+            key: value
+            for key, value in values.items()
+            if canonical(key, namespace=namespace) not in followed
+        }
+
     def follow(self, key: str, setting: str) -> Layer:
         """Lay the value that a Django setting was just given over the configuration.
 

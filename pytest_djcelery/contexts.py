@@ -89,7 +89,7 @@ def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
         values["task_eager_propagates"] = propagates
     with (
         scopes.entered() as scope,
-        _runs(scope, EagerRunner()),
+        _runs(scope, scope.runner if isinstance(scope.runner, EagerRunner) else EagerRunner()),
         scope.project.configuration.override(**values),
     ):
         yield scope.app
@@ -179,6 +179,10 @@ def live_worker(
         settings = LiveSettings.chosen(
             scope.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
         )
+        running = scope.runner
+        if isinstance(running, LiveWorker) and running.processes.settings == settings:
+            yield running
+            return
         runner = LiveWorker(scope)
         with ExitStack() as stack:
             stack.enter_context(_runs(scope, runner))
@@ -203,8 +207,13 @@ def inline(*, auto: bool = False) -> Iterator[Inline]:
     """
     from pytest_djcelery.views.inline import Inline
 
-    with scopes.entered() as scope, _delivering(scope, Inline(scope, auto=auto)) as runner:
-        yield runner
+    with scopes.entered() as scope:
+        running = scope.runner
+        if isinstance(running, Inline) and not running.implicit and running.auto == auto:
+            yield running  # a helper's block, in a test that has celery_inline already
+            return
+        with _delivering(scope, Inline(scope, auto=auto)) as runner:
+            yield runner
 
 
 @contextmanager
@@ -261,6 +270,14 @@ def session_app(
         project.configuration.override(**{**settings, **(config or {})}),
     ):
         yield project.app
+
+
+@contextmanager
+def configured_app(*, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[Celery]:
+    """`session_app` for one test, whose class may have changed some of the settings already."""
+    configuration = current_run().use_project().configuration
+    with session_app(config=configuration.beneath_settings(config), parameters=parameters) as app:
+        yield app
 
 
 @contextmanager
@@ -331,10 +348,15 @@ def _runs(scope: scopes.Scope, runner: Runner) -> Iterator[None]:
     """Let ``runner`` run this test's messages; there can be one only."""
     __tracebackhide__ = True
     before = scope.runner
-    if before is not None and not before.implicit:
+    if before is not None and before is not runner and not before.implicit:
+        what, remedy = (
+            ("with other options than the one that", "give both the same options, or drop one")
+            if runner.name == before.name
+            else (f"while {before.name}", "keep the one you mean and drop the other")
+        )
         msg = (
-            f"{runner.name} was asked for while {before.name} is in use.\n"
-            "A test has one way to run its tasks: keep the one you mean and drop the other."
+            f"{runner.name} was asked for {what} is in use.\n"
+            f"A test has one way to run its tasks: {remedy}."
         )
         raise FixtureConflictError(msg)
     scope.runner = runner

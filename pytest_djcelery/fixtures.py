@@ -91,18 +91,26 @@ def _usage_errors() -> Iterator[None]:
 
 @pytest.fixture
 def _celery_scope(request: pytest.FixtureRequest) -> Iterator[scope.Scope]:
-    with scope.entered(checks=False, **markers.options(request.node)) as entered:
+    with (
+        _usage_errors(),
+        scope.entered(checks=False, **markers.options(request.node)) as entered,
+    ):
         yield entered
 
 
 @pytest.fixture
 def celery_app(
     request: pytest.FixtureRequest,
-    celery_session_app: Celery,  # noqa: ARG001 - applies celery_config
     _celery_scope: scope.Scope,
+    celery_config: Mapping[str, Any],
+    celery_parameters: Mapping[str, Any],
 ) -> Iterator[Celery]:
     """The Django project's own app, with this test's ``@pytest.mark.celery(…)`` applied."""
-    with contexts.app(**markers.configuration(request.node)) as app:
+    # Not through celery_session_app: a module, class or test may have a celery_config of its own.
+    with (
+        contexts.configured_app(config=celery_config, parameters=celery_parameters),
+        contexts.app(**markers.configuration(request.node)) as app,
+    ):
         yield app
 
 
@@ -158,8 +166,7 @@ def celery_results(celery_app: Celery) -> Iterator[Results]:  # noqa: ARG001 - o
         yield results
 
 
-@pytest.fixture(scope="session")
-def _celery_worker_arguments(
+def _worker_arguments(
     celery_includes: Sequence[str],
     celery_class_tasks: Sequence[Any],
     celery_worker_pool: Any,
@@ -173,6 +180,13 @@ def _celery_worker_arguments(
         "parameters": celery_worker_parameters,
         "logging": celery_enable_logging,
     }
+
+
+# A test may override what they take, if they are of its scope; the session's worker has its own.
+_of_test = pytest.fixture(_worker_arguments, name="_celery_worker_arguments")
+_of_session = pytest.fixture(
+    _worker_arguments, scope="session", name="_celery_session_worker_arguments"
+)
 
 
 @pytest.fixture
@@ -212,10 +226,10 @@ def celery_live_worker(
 @pytest.fixture(scope="session")
 def celery_session_worker(
     celery_session_app: Celery,  # noqa: ARG001 - applies celery_config
-    _celery_worker_arguments: Mapping[str, Any],
+    _celery_session_worker_arguments: Mapping[str, Any],
 ) -> Iterator[SessionWorker]:
     """One embedded worker for the whole run."""
-    with contexts.session_worker(**_celery_worker_arguments) as worker:
+    with contexts.session_worker(**_celery_session_worker_arguments) as worker:
         yield worker
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -267,3 +268,75 @@ def test_fixtures_can_be_used_on_unittest_classes(project: Project) -> None:
         consecutive=False,
     )
     result.stdout.fnmatch_lines(["*A task failed and the test never looked at it:*", "*unseen*"])
+
+
+def test_a_module_a_class_and_a_test_may_override_them_for_themselves(project: Project) -> None:
+    test = """
+        import pytest
+        from django.test import TestCase, override_settings
+        from pytest_djcelery import outbox
+        from shop.tasks import add
+
+
+        @pytest.fixture(scope="{scope}")
+        def celery_config():
+            return {{"task_default_queue": "{queue}", "task_acks_late": True}}
+
+
+        @pytest.fixture(scope="{scope}")
+        def celery_worker_parameters():
+            return {{"queues": ["{queue}", "mail"]}}
+
+
+        def queue_used():
+            with outbox() as sent:
+                add.delay(1, 2)
+            return sent[0].queue
+
+
+        def test_the_configuration(celery_app):
+            assert queue_used() == "{queue}"
+            assert add.acks_late is True
+
+
+        def test_the_worker(celery_worker):
+            assert add.apply_async((1, 2), queue="mail").get() == 3
+
+
+        class TestHere:
+            @pytest.fixture
+            def celery_worker_pool(self):
+                return "threads"
+
+            def test_the_pool_of_a_class(self, celery_worker):
+                assert add.apply_async((1, 2), queue="mail").get() == 3
+                assert type(celery_worker.pool).__name__ == "ThreadPool"
+
+
+        @pytest.mark.usefixtures("celery_app")
+        @override_settings(CELERY_TASK_DEFAULT_QUEUE="of the class")
+        class SettingsTests(TestCase):
+            def test_settings_of_a_class_go_before_it(self):
+                assert queue_used() == "of the class"
+                assert add.acks_late is True
+
+            @pytest.mark.celery(task_default_queue="marked")
+            def test_and_a_marker_before_both(self):
+                assert queue_used() == "marked"
+        """
+    project.write(
+        **{
+            f"test_{scope}": dedent(test).format(scope=scope, queue=f"of {scope}")
+            for scope in ("function", "module", "session")
+        }
+    )
+    result = project.run("""
+        from shop.tasks import add
+
+
+        def test_elsewhere_nothing_is_overridden(celery_worker, celery_outbox):
+            add.delay(1, 2).get()
+            assert celery_outbox[0].queue == "celery"
+            assert add.acks_late is False
+        """)
+    result.assert_outcomes(passed=16)

@@ -49,7 +49,7 @@ class Inline(Runner):
     def __init__(self, scope: Scope, *, auto: bool = False, implicit: bool = False) -> None:
         self.implicit = implicit
         self._scope = scope
-        self._auto = auto
+        self.auto = auto
         self._thread = threading.current_thread()
         self._clock = scope.clock
         self._busy = threading.Lock()
@@ -218,7 +218,7 @@ class Inline(Runner):
 
     def published(self) -> None:
         __tracebackhide__ = True
-        if not self._auto or in_task() or self._busy.locked():
+        if not self.auto or in_task() or self._busy.locked():
             return
         raises = bool(self._scope.app.conf.task_eager_propagates)
         run = partial(self.run, raise_failures=raises)

@@ -176,7 +176,7 @@ def test_each_example_of_a_marked_test_is_as_clean(run: Run, project: Project) -
     project.write(**{"shop/example": MARKED})
     result = run("""
         import pytest
-        from pytest_djcelery import FixtureConflictError, UnhandledTaskFailureError
+        from pytest_djcelery import UnhandledTaskFailureError
         from shop.example import *
 
         @pytest.mark.django_db
@@ -229,9 +229,8 @@ def test_each_example_of_a_marked_test_is_as_clean(run: Run, project: Project) -
             assert len(sent) == 1
             assert celery_inline.run().succeeded == 1
             assert Order.objects.latest("pk").name == "shipped"
-            with pytest.raises(FixtureConflictError):
-                with inline():
-                    pass
+            with inline() as same:
+                assert same is celery_inline
 
         def test_nothing_is_left(celery_inline, celery_outbox, db):
             assert celery_inline.pending == celery_inline.scheduled == celery_outbox == []
