@@ -38,13 +38,10 @@ _POLICIES = {
     "celery_sent_in_transaction": "sent_in_transaction",
     "celery_unhandled_failures": "unhandled_failures",
 }
-_RUNNERS = (
-    "celery_eager", "celery_inline", "celery_live_worker", "celery_session_worker",
-    "celery_worker",
-)  # fmt: skip
+_OTHER_WAYS = ("celery_eager", "celery_inline", "celery_live_worker")
+_RUNNERS = (*_OTHER_WAYS, "celery_worker", "celery_session_worker")
 _LIVE = "celery_live_worker"
 _LIVE_OPTIONS = ("pool", "concurrency", "queues", "loglevel")
-_WORKERS = ("celery_worker", "celery_session_worker")
 _DATABASE = ("db", "transactional_db", "django_db_reset_sequences", "django_db_serialized_rollback")
 
 
@@ -144,8 +141,6 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> None:
         mode: ``djcelery_mode``.
     """
     names = item.fixturenames
-    if "celery_session_worker" in names and "_celery_session_worker_here" not in names:
-        names.append("_celery_session_worker_here")
     marked = {marker.name for marker in item.iter_markers()}
     if "celery_app" not in names and not marked.isdisjoint(("celery", *_POLICIES)):
         names.append("celery_app")
@@ -153,15 +148,35 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> None:
         names.append("celery_inline")
     if _LIVE in marked and _LIVE not in names:
         names.append(_LIVE)
+    served_by_session = _served_by_session_worker(item)
+    if served_by_session and "_celery_session_worker_here" not in names:
+        names.append("_celery_session_worker_here")
     if mode == INLINE and not any(runner in names for runner in _RUNNERS):
         names.append("_celery_by_mode")
     if "transactional_db" not in names and (
         # Its processes open the databases that they find; those are to be the test's.
         (_LIVE in names and not _is_django_test_case(item))
-        or (any(worker in names for worker in _WORKERS) and _uses_database(item, marked))
+        or (("celery_worker" in names or served_by_session) and _uses_database(item, marked))
     ):
         # First: the worker is to be gone before the database is.
         names.insert(0, "transactional_db")
+
+
+def _served_by_session_worker(item: pytest.Function) -> bool:
+    """Whether the session's worker runs the test's own tasks.
+
+    Not where only a fixture, of the session say, asks for it, and the test itself has another
+    way to run tasks.
+    """
+    names = item.fixturenames
+    if "celery_session_worker" not in names:
+        return False
+    if not any(runner in names for runner in _OTHER_WAYS):
+        return True
+    asked_for = {*inspect.signature(item.function).parameters}
+    for marker in item.iter_markers("usefixtures"):
+        asked_for.update(marker.args)
+    return "celery_session_worker" in asked_for
 
 
 def _uses_database(item: pytest.Function, marked: Collection[str]) -> bool:

@@ -200,6 +200,47 @@ def test_the_session_worker_serves_fixtures_also_after_a_worker_of_one_test(
     result.assert_outcomes(passed=4)
 
 
+def test_the_session_worker_that_a_fixture_asks_for_gives_way_to_the_tests_own(
+    project: Project,
+) -> None:
+    result = project.run("""
+        import pytest
+        from django.db import connection
+        from shop.tasks import add
+
+
+        @pytest.fixture(scope="module", autouse=True)
+        def prepared(celery_session_worker):
+            return add.delay(1, 1).get(timeout=5)
+
+
+        def test_inline(prepared, celery_inline, db):
+            assert prepared == 2
+            add.delay(1, 2)
+            assert celery_inline.run().succeeded == 1  # no worker has taken it
+            assert connection.in_atomic_block  # no worker has to see the rows
+
+
+        @pytest.mark.celery_inline(auto=True)
+        def test_inline_by_marker():
+            assert add.delay(1, 2).ready()
+
+
+        def test_eager(celery_eager):
+            assert add.delay(1, 2).ready()
+
+
+        def test_no_other(celery_outbox):
+            assert add.delay(1, 2).get() == 3
+
+
+        def test_both_asked_for(celery_session_worker, celery_inline):
+            pass
+        """)
+    result.assert_outcomes(passed=4, errors=1)
+    result.stdout.fnmatch_lines(["E *: celery_worker was asked for while celery_inline is in use."])
+
+
 def test_fixtures_can_be_used_on_unittest_classes(project: Project) -> None:
     result = project.run("""
         import pytest

@@ -238,3 +238,19 @@ def test_a_task_called_as_a_function_updates_its_state_as_with_the_projects_back
             assert "PROGRESS" in [each.state for each in celery_results.history(sent)]
     """)
     result.assert_outcomes(passed=3)
+
+
+def test_outcomes_where_the_settings_of_the_project_are_eager(project: Project) -> None:
+    project.settings("CELERY_TASK_ALWAYS_EAGER = True")
+    result = project.run("""
+        from pytest_djcelery import Failure, Success
+        from shop.tasks import add, fail, flaky
+
+        def test_they_are_there_and_nothing_warns(celery_results):
+            assert celery_results[add.delay(1, 2)] == Success(3)
+            assert celery_results[add.delay(1, 2).id] == Success(3)
+            assert celery_results.now(add.delay(1, 2).id) == Success(3)
+            assert celery_results[flaky.delay().id] == Success("ok", retries=2)
+            assert celery_results[fail.delay().id] == Failure(ValueError, match="boom")
+    """)
+    result.assert_outcomes(passed=1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -164,8 +166,22 @@ class Results:
 
     def _stored_state(self, task_id: str) -> str:
         __tracebackhide__ = True
-        with explained(self._scope.app.backend, f"The outcome of {task_id} can't be read."):
+        with self._reading(task_id):
             return str(self._scope.app.AsyncResult(task_id).state)
+
+    @contextmanager
+    def _reading(self, task_id: str) -> Iterator[None]:
+        """Read what the backend has of a task, be it nothing because the settings are eager."""
+        __tracebackhide__ = True
+        with ExitStack() as stack:
+            if self._scope.app.conf.task_always_eager:
+                # Celery warns then that nothing is stored; the journal has the outcome.
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", "Results are not stored", RuntimeWarning)
+            stack.enter_context(
+                explained(self._scope.app.backend, f"The outcome of {task_id} can't be read.")
+            )
+            yield
 
     def _wait(self, result: ResultBase | str, task_id: str) -> None:
         __tracebackhide__ = True
@@ -211,7 +227,7 @@ class Results:
 
     def _outcome(self, task_id: str) -> Outcome:
         __tracebackhide__ = True
-        with explained(self._scope.app.backend, f"The outcome of {task_id} can't be read."):
+        with self._reading(task_id):
             outcome: Outcome = replace(self._bare_outcome(task_id), task=self._name(task_id))
         return outcome
 
