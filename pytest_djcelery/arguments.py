@@ -17,12 +17,11 @@ def explain_unserializable(error: Exception, task: str, body: Any, serializer: s
         value = culprit(argument, serializer)
         if value is FINE:
             continue
-        lines.append(f"  {place}: {_short(value)} (a {type(value).__qualname__}); {remedy(value)}")
-    note = "\n".join(lines)
-    if sys.version_info >= (3, 11):
-        error.add_note(note)
-    # The first argument of an exception is what every report shows, also on Python 3.10.
-    error.args = (f"{error}\n{note}", *error.args[1:])
+        lines.append(
+            f"  {place}: {_short(value)} (of type {type(value).__qualname__}); {remedy(value)}"
+        )
+    # Not as a note, which Python 3.10 has not, and which stands in a report beside this.
+    error.args = ("\n".join([str(error), *lines]), *error.args[1:])
 
 
 def named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

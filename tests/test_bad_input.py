@@ -381,13 +381,15 @@ def test_an_argument_that_cannot_be_sent_is_named_with_the_remedy(run: Run, mode
         [
             "E *shop.tasks.ship was not sent: the 'json' serializer can't encode its arguments.",
             (
-                "E * argument 1: <Order: Order object (7)> (a Order); send its primary key "
+                "E * argument 1: <Order: Order object (7)> (of type Order); send its primary key "
                 "(order.pk) and fetch the Order in the task"
             ),
             "E *shop.tasks.add was not sent: the 'json' serializer can't encode its arguments.",
-            "E * argument 'y': {2} (a set); send a list",
+            "E * argument 'y': {2} (of type set); send a list",
         ]
     )
+    said = [line for line in result.outlines if "was not sent: the 'json'" in line]
+    assert len(said) == 2  # once for each, though notes would show it too
 
 
 def test_a_task_that_is_not_registered_fails_the_test_that_sent_it(run: Run) -> None:
