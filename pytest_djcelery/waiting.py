@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from celery.backends.base import DisabledBackend
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from pytest_djcelery.deadlines import Deadline
@@ -79,7 +80,7 @@ class Waits:
         __tracebackhide__ = True
         if self.in_worker():
             return
-        ours = [each for each in _leaves(results) if each.app is self.app and not each.ignored]
+        ours = [each for each in _leaves(results) if each.app is self.app and _comes(each)]
         if ours and self._bring_about([each.id for each in ours]):
             # They are there: a backend that is told of results as they come may have missed it.
             for each in ours:
@@ -210,6 +211,11 @@ def _brought_about(waits: Waits) -> Iterator[None]:
 
     with replaced(AsyncResult, get=brought_about_get, wait=brought_about_get):
         yield
+
+
+def _comes(result: Any) -> bool:
+    """Whether there will be something to read; where there is no backend, Celery says so."""
+    return not result.ignored and not isinstance(result.backend, DisabledBackend)
 
 
 class Reads(Protocol):

@@ -254,3 +254,28 @@ def test_outcomes_where_the_settings_of_the_project_are_eager(project: Project) 
             assert celery_results[fail.delay().id] == Failure(ValueError, match="boom")
     """)
     result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("way", ["celery_inline", "celery_worker"])
+def test_outcomes_of_a_project_that_has_no_result_backend(project: Project, way: str) -> None:
+    project.settings("CELERY_RESULT_BACKEND = None")
+    project.ini("djcelery_result_backend = project")
+    result = project.run(f"""
+        import pytest
+        from pytest_djcelery import Failure, Pending, Success, UnknownResultError
+        from shop.tasks import add, fail, flaky
+
+        def test_they_are_what_happened({way}, celery_results):
+            assert celery_results[add.delay(1, 2)] == Success(3, retries=0)
+            assert celery_results[flaky.delay()] == Success("ok", retries=2)
+            assert celery_results[fail.delay()] == Failure(ValueError, match="boom")
+            assert celery_results.of(fail) == [Failure(ValueError)]
+            assert celery_results.now(add.apply_async((1, 2), countdown=60)) == Pending()
+            with pytest.raises(UnknownResultError):
+                celery_results["unknown"]
+
+        def test_celery_says_that_there_are_no_results_to_get({way}):
+            with pytest.raises(NotImplementedError, match="No result backend is configured"):
+                add.delay(1, 2).get()
+    """)
+    result.assert_outcomes(passed=2)

@@ -162,11 +162,8 @@ class Inline(Runner):
         Raises:
             BadOptionError: for a negative ``delta``.
         """
-        end = self._end(delta)
-        if end is None:
-            msg = "advance(None): expected a timedelta."
-            raise BadOptionError(msg)
-        self._clock.move_to(end)
+        _check_delta(delta)
+        self._clock.move_to(moments.end_of(delta, self._clock.now()))
 
     def redeliver(self, message: SentTask) -> None:
         """Put a message back at the head of its queue, as a broker does that missed the ack.
@@ -377,6 +374,12 @@ class Inline(Runner):
 
     def _end(self, until: object) -> datetime | None:
         return None if until is None else moments.end_of(until, self._clock.now())
+
+
+def _check_delta(delta: object) -> None:
+    if not isinstance(delta, timedelta):
+        msg = f"advance({delta!r}): expected a timedelta, such as timedelta(minutes=5)."
+        raise BadOptionError(msg)
 
 
 def _check_limit(limit: object) -> None:

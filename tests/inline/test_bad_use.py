@@ -40,6 +40,8 @@ def test_values_that_make_no_sense(run: Run) -> None:
         def test_advance(celery_inline):
             with pytest.raises(BadOptionError, match="negative"):
                 celery_inline.advance(timedelta(days=-1))
+            with pytest.raises(BadOptionError, match=r"advance.5.: expected a timedelta"):
+                celery_inline.advance(5)
 
         def test_redeliver(celery_inline):
             with pytest.raises(BadOptionError, match="takes a message of the outbox"):
