@@ -143,9 +143,10 @@ def find_app(options: Options) -> Celery:
         tried.append(package)
         found = app_beside(package)
     if found is None:
+        no_package = f"is {settings_module!r}" if settings_module else "is not set"
         beside = (
             " and ".join(repr(name) for name in tried)
-            or "no package: DJANGO_SETTINGS_MODULE is not set"
+            or f"no package: DJANGO_SETTINGS_MODULE {no_package}"
         )
         msg = (
             "No Celery app was found for this Django project. Looked in:\n"

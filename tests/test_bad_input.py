@@ -69,6 +69,22 @@ def test_without_settings_the_remedy_is_to_name_them(project: Project) -> None:
     )
 
 
+def test_settings_in_no_package_are_told_from_none(project: Project) -> None:
+    project.write(**{"proj/__init__": "", "shop/tasks": ""})
+    (project.path / "proj/celery.py").unlink()
+    (project.path / "proj/settings.py").rename(project.path / "settings.py")
+    ini = "[pytest]\nDJANGO_SETTINGS_MODULE = settings\npythonpath = .\n"
+    project.pytester.makeini(ini)
+    result = project.run("def test_that_asks(celery_outbox): pass")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *3. where 'celery -A' would *: no package: DJANGO_SETTINGS_MODULE is 'settings'.",
+            "E *Set djcelery_app = proj.celery:app, *",
+        ]
+    )
+
+
 @pytest.mark.parametrize("test", ["def test(): pass", "def test(celery_app): pass"])
 @pytest.mark.parametrize(
     ("app", "reason"),
