@@ -32,6 +32,17 @@ def end_of(until: object, now: datetime) -> datetime:
     return moment
 
 
+def check_distance(delta: object) -> None:
+    """Refuse what is no distance for ``advance()`` to go.
+
+    Raises:
+        BadOptionError: it is no timedelta.
+    """
+    if not isinstance(delta, timedelta):
+        msg = f"advance({delta!r}): expected a timedelta, such as timedelta(minutes=5)."
+        raise BadOptionError(msg)
+
+
 def aware(moment: object, name: str) -> datetime:
     """A datetime in UTC; a naive one is in Django's time zone where ``USE_TZ`` is off.
 

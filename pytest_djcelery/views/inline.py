@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import states
@@ -25,12 +24,16 @@ from pytest_djcelery.workers.endless import Endless
 from pytest_djcelery.workers.inline import InlineWorker
 from pytest_djcelery.workers.process import listened_to
 from pytest_djcelery.workers.runner import Runner
-from pytest_djcelery.workers.threads import in_coroutine, in_task
+from pytest_djcelery.workers.threads import in_coroutine, in_task, requests_seen
 
 if TYPE_CHECKING:
     from pytest_djcelery.broker import Broker
     from pytest_djcelery.messages import SentTask
     from pytest_djcelery.scope import Scope
+
+
+class _BusyError(InlineError):
+    """It delivers already."""
 
 
 class Inline(Runner):
@@ -53,6 +56,7 @@ class Inline(Runner):
         self._thread = threading.current_thread()
         self._clock = scope.clock
         self._busy = threading.Lock()
+        self._asked = False  # to deliver what was published, since a run by itself began
         self._origins = Origins(scope.journal)
         self._worker: InlineWorker
         self._undelivered: Undelivered
@@ -69,7 +73,7 @@ class Inline(Runner):
         )
         self._undelivered = Undelivered(self._worker, self._origins)
         self._version = self._scope.project.configuration.version, listened_to()
-        with self._worker.started():
+        with self._worker.started(), requests_seen() if self.auto else nullcontext():
             yield self
 
     def _broker(self) -> Broker:
@@ -162,7 +166,7 @@ class Inline(Runner):
         Raises:
             BadOptionError: for a negative ``delta``.
         """
-        _check_delta(delta)
+        moments.check_distance(delta)
         self._clock.move_to(moments.end_of(delta, self._clock.now()))
 
     def redeliver(self, message: SentTask) -> None:
@@ -215,11 +219,23 @@ class Inline(Runner):
 
     def published(self) -> None:
         __tracebackhide__ = True
-        if not self.auto or in_task() or self._busy.locked():
+        if not self.auto or in_task():
             return
+        self._asked = True  # first: who delivers now, in another thread, looks at it afterwards
+        if self._busy.locked():
+            return
+        run_for_test(self._run_by_itself, home=self._thread, timeout=self._scope.options.timeout)
+
+    def _run_by_itself(self) -> None:
+        __tracebackhide__ = True
         raises = bool(self._scope.app.conf.task_eager_propagates)
-        run = partial(self.run, raise_failures=raises)
-        run_for_test(run, home=self._thread, timeout=self._scope.options.timeout)
+        while self._asked:
+            self._asked = False
+            try:
+                self.run(raise_failures=raises)
+            except _BusyError:  # with what another request has published: it will look again
+                self._asked = True
+                return
 
     def bring_about(self, task_ids: Collection[str]) -> bool:
         """Deliver until the results of all these are stored.
@@ -325,7 +341,7 @@ class Inline(Runner):
                 "It is one worker; for several tasks at a time use celery_worker with "
                 "celery_worker_pool 'threads'."
             )
-            raise InlineError(msg)
+            raise _BusyError(msg)
         try:
             self._follow_configuration()
             yield
@@ -374,12 +390,6 @@ class Inline(Runner):
 
     def _end(self, until: object) -> datetime | None:
         return None if until is None else moments.end_of(until, self._clock.now())
-
-
-def _check_delta(delta: object) -> None:
-    if not isinstance(delta, timedelta):
-        msg = f"advance({delta!r}): expected a timedelta, such as timedelta(minutes=5)."
-        raise BadOptionError(msg)
 
 
 def _check_limit(limit: object) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from pytest_djcelery.errors import InlineError
-from pytest_djcelery.workers.threads import in_coroutine
+from pytest_djcelery.workers.threads import in_coroutine, serves_request
 
 
 def run_for_test(function: Callable[[], object], *, home: threading.Thread, timeout: float) -> None:
     """Run a function where the code of a test may use the test's database.
 
-    In a thread that the code under test has started it is not run.
+    In a thread that the code under test has started it is not run; it is in one that serves a
+    request to the live server, which the test waits for.
 
     Args:
         function: what to run; it is over when this returns.
@@ -31,7 +32,7 @@ def run_for_test(function: Callable[[], object], *, home: threading.Thread, time
     __tracebackhide__ = True
     if in_coroutine():
         _run_beside(function, timeout)
-    elif threading.current_thread() is home or _runs_for_coroutines():
+    elif threading.current_thread() is home or _runs_for_coroutines() or serves_request():
         function()
 
 

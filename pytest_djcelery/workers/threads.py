@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 class _Local(threading.local):
     worker = False
+    serving = False  # a request of Django's
     running = 0  # tasks that run in place, in a thread that is no worker's
     join_will_block: bool | None = None  # None: as the process says
 
@@ -52,6 +53,31 @@ def in_coroutine() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def serves_request() -> bool:
+    """Whether the calling thread serves a request of Django's, seen by `requests_seen`."""
+    return _local.serving
+
+
+@contextmanager
+def requests_seen() -> Iterator[None]:
+    """Note which threads serve requests: those of Django's live server have no other mark."""
+    from django.core.signals import request_finished, request_started
+
+    def begin(**_: Any) -> None:
+        _local.serving = True
+
+    def end(**_: Any) -> None:
+        _local.serving = False
+
+    request_started.connect(begin, weak=False)
+    request_finished.connect(end, weak=False)
+    try:
+        yield
+    finally:
+        request_started.disconnect(begin)
+        request_finished.disconnect(end)
 
 
 class RunningTask:

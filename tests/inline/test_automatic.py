@@ -217,3 +217,85 @@ def test_it_gives_way_to_what_a_class_has_started(run: Run, project: Project) ->
             assert worker.run().succeeded == 1
     """)
     result.assert_outcomes(passed=6)
+
+
+def test_what_a_live_server_publishes_is_delivered_before_it_has_answered(
+    run: Run, project: Project
+) -> None:
+    project.write(
+        **{
+            "proj/urls": """
+                from django.db import transaction
+                from django.http import HttpResponse
+                from django.urls import path
+                from shop.models import Order
+                from shop.tasks import add, ship
+
+
+                def order(request):
+                    with transaction.atomic():
+                        created = Order.objects.create()
+                        ship.delay_on_commit(created.pk)
+                    return HttpResponse("ordered")
+
+
+                def count(request):
+                    add.delay(1, 2)
+                    return HttpResponse("counted")
+
+
+                urlpatterns = [path("order/", order), path("count/", count)]
+                """
+        }
+    )
+    project.settings('STATIC_URL = "static/"')
+    project.ini("djcelery_mode = inline")
+    result = run("""
+        from concurrent.futures import ThreadPoolExecutor
+        from urllib.request import urlopen
+
+        import pytest
+        from django.core.signals import request_finished, request_started
+        from django.test import LiveServerTestCase
+        from pytest_djcelery import Success
+        from shop.models import Order
+        from shop.tasks import add
+
+
+        def listening():
+            return len(request_started.receivers), len(request_finished.receivers)
+
+
+        listeners = listening()
+
+
+        def test_one_request_after_the_other(live_server, celery_results):
+            for _ in range(3):
+                urlopen(f"{live_server}/order/").close()
+            assert [each.name for each in Order.objects.all()] == ["shipped"] * 3
+
+
+        def test_many_at_a_time(live_server, celery_outbox, celery_results):
+            with ThreadPoolExecutor(4) as clients:
+                for answer in clients.map(urlopen, [f"{live_server}/count/"] * 20):
+                    answer.close()
+            assert [celery_results.now(sent.id) for sent in celery_outbox] == [Success(3)] * 20
+
+
+        class ServerTests(LiveServerTestCase):
+            def test_of_django(self):
+                urlopen(f"{self.live_server_url}/order/").close()
+                assert Order.objects.get().name == "shipped"
+
+
+        def test_by_hand(live_server, celery_inline):
+            urlopen(f"{live_server}/order/").close()
+            assert Order.objects.get().name == ""
+            assert celery_inline.run().succeeded == 1
+
+
+        @pytest.mark.celery_inline(auto=False)
+        def test_nothing_is_left_of_it(celery_app):
+            assert listening() == listeners
+        """)
+    result.assert_outcomes(passed=5)
