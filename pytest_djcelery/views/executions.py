@@ -10,6 +10,7 @@ from celery import states
 from celery.exceptions import NotRegistered
 
 from pytest_djcelery.failures import call_text
+from pytest_djcelery.messages import Items
 
 if TYPE_CHECKING:
     from pytest_djcelery.journal import Ended
@@ -123,7 +124,7 @@ class Summary:
         scheduled: int,
         looked: Callable[[Execution], None],
     ) -> None:
-        self._executions = tuple(executions)
+        self._executions = Items(executions)
         self._counts = dict.fromkeys(_COUNTS, 0)
         for execution in executions:
             self._counts[execution.counted_as] += 1
