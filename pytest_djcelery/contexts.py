@@ -51,7 +51,7 @@ def outbox(*, whole_test: bool = False) -> Iterator[Outbox]:
     with scopes.entered() as scope:
         yield Outbox(
             scope.journal,
-            since=0 if whole_test else len(scope.journal),
+            since=scope.began if whole_test else len(scope.journal),
             timeout=scope.options.timeout,
             situation=scope.situation,
         )
@@ -67,7 +67,9 @@ def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
     from pytest_djcelery.transactions.hooks import OnCommit
 
     with scopes.entered() as scope:
-        yield OnCommit(scope.journal, scope.watch, since=0 if whole_test else len(scope.journal))
+        yield OnCommit(
+            scope.journal, scope.watch, since=scope.began if whole_test else len(scope.journal)
+        )
 
 
 @contextmanager

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 _CALL = re.compile(r'\s*File "(?P<path>.+)", line (?P<line>\d+), in (?P<function>.+)')
 
 
-def unhandled(journal: Journal) -> list[Ended]:
-    """Final failures, in order, whose outcome was not read. ``Task.throws`` are no failures."""
-    return unseen(journal.events(Ended), journal.events(Looked))
+def unhandled(journal: Journal, since: int = 0) -> list[Ended]:
+    """Final failures, in order, whose outcome was not read. ``Task.throws`` are no failures.
+
+    Args:
+        journal: what happened.
+        since: the position from which on a failure counts.
+    """
+    return unseen(journal.events(Ended, since), journal.events(Looked))
 
 
 def unseen(attempts: Iterable[Ended], looks: Iterable[Looked]) -> list[Ended]:
@@ -84,7 +89,7 @@ def judge(scope: Scope) -> None:
         UnhandledTaskFailureError: from the first task's own exception.
     """
     scope.settle()
-    found = unhandled(scope.journal)
+    found = scope.unhandled_failures()
     policy = scope.options.unhandled_failures
     if not found or policy == "ignore":
         return

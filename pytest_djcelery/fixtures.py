@@ -91,11 +91,8 @@ def _usage_errors() -> Iterator[None]:
 
 @pytest.fixture
 def _celery_scope(request: pytest.FixtureRequest) -> Iterator[scope.Scope]:
-    with (
-        _usage_errors(),
-        scope.entered(checks=False, **markers.options(request.node)) as entered,
-    ):
-        yield entered
+    with _usage_errors(), scope.of_test(**markers.options(request.node)) as of_test:
+        yield of_test
 
 
 @pytest.fixture

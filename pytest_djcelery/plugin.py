@@ -100,7 +100,12 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """A test before this one may have imported the app; session fixtures may need a worker."""
+    from pytest_djcelery.run import current_scope
+
     _isolate_imported_app()
+    scope = current_scope()  # of a class or module: that of the test itself is yet to be opened
+    if scope is not None:
+        scope.test_begins()
     lease = sys.modules.get("pytest_djcelery.workers.lease")
     if lease is not None:
         lease.serve_session_fixtures()
@@ -115,13 +120,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     lease = sys.modules.get("pytest_djcelery.workers.lease")
     if run.scope is None and lease is not None:
         lease.park()
-    with run.settings_as_found():
-        outcome = yield
-    scope = run.scope
-    if scope is not None:
-        from pytest_djcelery.reporting import task_reports
+    try:
+        with run.settings_as_found():
+            outcome = yield
+        if run.scope is not None:
+            from pytest_djcelery.reporting import task_reports
 
-        task_reports.judge_failures(item, scope)
+            task_reports.judge_failures(item, run.scope)
+    finally:
+        if run.scope is not None:
+            run.scope.test_ended()
     return outcome
 
 
@@ -161,7 +169,10 @@ def pytest_assertrepr_compare(
     if "pytest_djcelery.publishing" not in sys.modules:
         return None
     from pytest_djcelery.reporting import comparisons, outcome_comparisons, task_reports
+    from pytest_djcelery.reporting.holds import holds
 
+    if holds(op, left, right):
+        return None
     lines = comparisons.compare(op, left, right) or outcome_comparisons.compare(op, left, right)
     task_reports.remember(config, lines)
     return lines

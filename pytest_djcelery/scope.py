@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,9 @@ class Scope:
         from pytest_djcelery.journal import Journal
 
         self.journal = Journal()
+        # Positions in the journal, for a block that is wider than a test, as one of a class.
+        self.began = 0  # the test that runs
+        self.judged = 0  # until where failures that nobody saw have been told
         self.runner: Runner | None = None
         self.watch: TransactionWatch
         self._of_example = _in_hypothesis_example()
@@ -75,7 +78,24 @@ class Scope:
         """Task failures that the test never looked at."""
         from pytest_djcelery import failures
 
-        return failures.unhandled(self.journal)
+        return failures.unhandled(self.journal, since=self.judged)
+
+    def test_begins(self) -> None:
+        """What was before is of the tests before, in a block that is wider than a test."""
+        self.began = self.judged = len(self.journal)
+
+    def test_ended(self) -> None:
+        """Failures of the test that has ended are none of the next."""
+        self.judged = len(self.journal)
+
+    @contextmanager
+    def changed(self, **changes: Any) -> Iterator[Scope]:
+        """A test in a block that is wider than it: its own options, and what it sets undone."""
+        from pytest_djcelery.configuration_writes import obeyed
+
+        own = options_module.replace(self.options, **changes)
+        with replaced(self, options=own), obeyed(self.project.configuration):
+            yield self
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -195,6 +215,16 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
             from pytest_djcelery import failures
 
             failures.judge(scope)
+
+
+def of_test(**changes: Any) -> AbstractContextManager[Scope]:
+    """The scope of a test's fixtures: its own, or that of a block that is wider than the test.
+
+    Args:
+        **changes: replace options of the run for the test.
+    """
+    wider = current_run().scope
+    return entered(checks=False, **changes) if wider is None else wider.changed(**changes)
 
 
 @contextmanager

@@ -591,3 +591,27 @@ def test_a_wait_in_vain_says_what_the_worker_and_the_queues_are_at(project: Proj
         ["E *wait_for(shop.tasks.add.s(1, 2)): not sent within 0.5 seconds*"],
     ):
         pytest.LineMatcher(result.outlines).fnmatch_lines(lines)
+
+
+def test_what_holds_is_not_explained_where_another_part_fails(project: Project) -> None:
+    result = project.run("""
+        from pytest_djcelery import Success
+        from shop.tasks import add
+
+
+        def test_nothing_sent(celery_outbox):
+            assert celery_outbox == [] and len(celery_outbox) == 7
+
+
+        def test_sent(celery_outbox):
+            add.delay(1, 2)
+            assert celery_outbox == [add.s(1, 2)] and add.s(1, 2) in celery_outbox and not "other"
+
+
+        def test_outcome(celery_inline, celery_results):
+            assert celery_results[add.delay(1, 2)] == Success(3) and not "other"
+        """)
+    result.assert_outcomes(failed=3)
+    for line in ("*To fix:*", "*Expected*", "*ValueError*"):
+        result.stdout.no_fnmatch_line(line)
+    result.stdout.fnmatch_lines(["E * 0 == 7)"])

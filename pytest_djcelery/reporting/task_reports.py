@@ -84,7 +84,7 @@ def add_sections(
     # ``get()`` raises a copy, decoded from the result backend, that knows nothing of the task.
     found = [
         each
-        for each in scope.journal.events(Ended)
+        for each in scope.journal.events(Ended, scope.began)
         if each.state == "FAILURE" and not each.expected and not _led_to(each.value, error)
     ]
     if found:
