@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from celery.backends.base import DisabledBackend
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from pytest_djcelery.deadlines import Deadline
@@ -215,6 +214,8 @@ def _brought_about(waits: Waits) -> Iterator[None]:
 
 def _comes(result: Any) -> bool:
     """Whether there will be something to read; where there is no backend, Celery says so."""
+    from celery.backends.base import DisabledBackend
+
     return not result.ignored and not isinstance(result.backend, DisabledBackend)
 
 
