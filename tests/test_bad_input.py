@@ -324,6 +324,28 @@ def test_a_task_that_never_ends_is_named_with_the_stack_of_its_thread(project: P
     )
 
 
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(run: Run) -> None:
+    result = run("""
+        from datetime import timedelta
+
+        import pytest
+        from shop.tasks import add
+
+        from pytest_djcelery import BadOptionError
+
+        def test_it(celery_worker, celery_outbox):
+            for wait in (
+                lambda timeout: celery_worker.wait_until_idle(timeout=timeout),
+                lambda timeout: celery_outbox.wait_for(add.s(1, 2), timeout=timeout),
+                lambda timeout: add.delay(1, 2).get(timeout=timeout),
+            ):
+                for timeout in (timedelta(seconds=1), "1"):
+                    with pytest.raises(BadOptionError, match="expected seconds, a number"):
+                        wait(timeout)
+        """)
+    result.assert_outcomes(passed=1)
+
+
 # -- the broker ------------------------------------------------------------------------------
 
 
