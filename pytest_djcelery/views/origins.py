@@ -55,6 +55,8 @@ class Origins:
         new = self._new.get(key, [])
         found = _nearest(fields, [*new, *self._seen.get(key, ())])
         if found is not None and _removed(found, new):
+            if not new:
+                del self._new[key]
             self._seen.setdefault(key, []).append(found)
         return found
 
