@@ -74,7 +74,8 @@ def test_their_connections_are_closed_with_the_pool(app: Celery) -> None:
 
 
 def test_another_broker_has_producers_of_kombu(app: Celery) -> None:
-    other = Celery("other", broker="memory://", set_as_current=False)
+    # An address of its own: kombu has one pool for all apps of an address, and this is closed here.
+    other = Celery("other", broker="memory://producers-other", set_as_current=False)
     assert isinstance(app.producer_pool, producers.StayingProducers)
     assert not isinstance(other.producer_pool, producers.StayingProducers)
     close_pool(other.pool)
