@@ -76,7 +76,8 @@ class Computed:
         layers = set(living)
         dead = [combination for combination in self._kept if not layers.issuperset(combination)]
         gone = [self._kept.pop(combination) for combination in dead]
-        alive = (vars(self._app), *self._kept.values())
+        # What kombu has one of for an address may be another app's, too.
+        alive = (vars(self._app), *map(vars, _other_apps(self._app)), *self._kept.values())
         for parts_of, close in ((_pools, close_pool), (_backends, close_backend)):
             objects = {id(each): each for kept in gone for each in parts_of(kept)}
             for used in (each for kept in alive for each in parts_of(kept)):
@@ -95,6 +96,13 @@ class Computed:
         if name == "_local":
             return _OfThreads([])
         return None if name in ("_pool", "_backend_cache") else MISSING
+
+
+def _other_apps(app: Celery) -> list[Any]:
+    """The other apps of this process. ``_apps`` is private; checked on Celery 5.4 to 5.7."""
+    from celery import _state
+
+    return [each for each in list(vars(_state)["_apps"]) if each is not app]
 
 
 def _pools(computed: Mapping[str, Any]) -> list[Any]:

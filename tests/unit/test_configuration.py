@@ -45,6 +45,18 @@ def test_a_layer_wins_over_the_settings_and_goes_without_a_trace(
     assert dict(app.conf.changes) == before
 
 
+def test_what_another_app_publishes_through_stays_open(
+    app: Celery, configuration: Configuration
+) -> None:
+    other = Celery("other", broker="memory://two", set_as_current=False)
+    other.send_task("shop.add")
+    with configuration.override(broker_url="memory://two"):
+        app.send_task("shop.add")
+        assert app.pool is other.pool  # kombu has one for an address
+    other.send_task("shop.add")
+    other.close()
+
+
 def test_it_is_put_back_after_an_error_too(app: Celery, configuration: Configuration) -> None:
     with pytest.raises(ZeroDivisionError), configuration.override(task_acks_late=False):
         raise ZeroDivisionError
