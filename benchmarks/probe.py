@@ -54,7 +54,7 @@ def _mark(phase: str) -> None:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Have the stop of a worker that outlives its test measured as part of the test."""
     outcome = yield
-    lease = sys.modules.get("pytest_djcelery.workers.lease")
+    lease = sys.modules.get("pytest_djcelery.workers.embedded.reuse")
     if lease is not None and item.get_closest_marker("fresh_worker"):
         lease.stop()
     return outcome
@@ -112,7 +112,7 @@ def _counts() -> dict[str, int]:
 
 
 def _queues() -> int:
-    from pytest_djcelery.run import current_run
+    from pytest_djcelery.session.session import current_run
 
     project = current_run().use_imported_project()
     return len(project.broker.queues) if project and project.broker else 0

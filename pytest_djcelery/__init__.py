@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_djcelery.contexts import (
+    from pytest_djcelery.api.beat import Beat
+    from pytest_djcelery.api.contexts import (
         app,
         beat,
         eager,
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
         session_worker,
         worker,
     )
+    from pytest_djcelery.api.inline import Inline
+    from pytest_djcelery.api.live_worker import LiveWorker
+    from pytest_djcelery.api.outbox import Outbox
+    from pytest_djcelery.api.results import Results
+    from pytest_djcelery.api.worker import Worker
+    from pytest_djcelery.brokers.servers import BrokerUnreachableError, ResultsUnreachableError
     from pytest_djcelery.errors import (
         AppNotFoundError,
         BadOptionError,
@@ -46,8 +53,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages import SentTask
-    from pytest_djcelery.outcomes import (
+    from pytest_djcelery.messages.outcomes import (
         Failure,
         Pending,
         Progress,
@@ -57,17 +63,11 @@ if TYPE_CHECKING:
         StateChange,
         Success,
     )
-    from pytest_djcelery.reachable import BrokerUnreachableError, ResultsUnreachableError
-    from pytest_djcelery.registry import check_registry
+    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.project.registry import check_registry
+    from pytest_djcelery.recording.result_waits import NeverReadyError, WaitTimeoutError
     from pytest_djcelery.transactions.hooks import Hook, OnCommit
-    from pytest_djcelery.views.beat import Beat
-    from pytest_djcelery.views.executions import Execution, Summary
-    from pytest_djcelery.views.inline import Inline
-    from pytest_djcelery.views.live import LiveWorker
-    from pytest_djcelery.views.outbox import Outbox
-    from pytest_djcelery.views.results import Results
-    from pytest_djcelery.views.worker import Worker
-    from pytest_djcelery.waiting import NeverReadyError, WaitTimeoutError
+    from pytest_djcelery.workers.inline.executions import Execution, Summary
 
 __all__ = [
     "AppNotFoundError",
@@ -129,7 +129,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "contexts": (
+    "api.contexts": (
         "app",
         "beat",
         "eager",
@@ -165,8 +165,8 @@ _MODULES = {
         "WorkerError",
     ),
     "locations": ("Location",),
-    "messages": ("SentTask",),
-    "outcomes": (
+    "messages.sent_task": ("SentTask",),
+    "messages.outcomes": (
         "Failure",
         "Pending",
         "Progress",
@@ -176,17 +176,17 @@ _MODULES = {
         "StateChange",
         "Success",
     ),
-    "reachable": ("BrokerUnreachableError", "ResultsUnreachableError"),
-    "registry": ("check_registry",),
+    "brokers.servers": ("BrokerUnreachableError", "ResultsUnreachableError"),
+    "project.registry": ("check_registry",),
     "transactions.hooks": ("Hook", "OnCommit"),
-    "views.beat": ("Beat",),
-    "views.executions": ("Execution", "Summary"),
-    "views.inline": ("Inline",),
-    "views.live": ("LiveWorker",),
-    "views.outbox": ("Outbox",),
-    "views.results": ("Results",),
-    "views.worker": ("Worker",),
-    "waiting": ("NeverReadyError", "WaitTimeoutError"),
+    "api.beat": ("Beat",),
+    "workers.inline.executions": ("Execution", "Summary"),
+    "api.inline": ("Inline",),
+    "api.live_worker": ("LiveWorker",),
+    "api.outbox": ("Outbox",),
+    "api.results": ("Results",),
+    "api.worker": ("Worker",),
+    "recording.result_waits": ("NeverReadyError", "WaitTimeoutError"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

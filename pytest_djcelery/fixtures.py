@@ -1,4 +1,4 @@
-"""The fixtures. Each enters a context manager of `contexts` and yields what that yields.
+"""The fixtures. Each enters a context manager of `api.contexts` and yields what that yields.
 
 Names that `celery.contrib.pytest` documents mean the same here, for the project's own app.
 """
@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery import contexts, markers, scope
+from pytest_djcelery import markers
+from pytest_djcelery.api import contexts
 from pytest_djcelery.errors import AppNotFoundError
+from pytest_djcelery.session import sandbox as scope
 
 if TYPE_CHECKING:
     from celery import Celery
 
+    from pytest_djcelery.api.beat import Beat
+    from pytest_djcelery.api.inline import Inline
+    from pytest_djcelery.api.live_worker import LiveWorker
+    from pytest_djcelery.api.outbox import Outbox
+    from pytest_djcelery.api.results import Results
+    from pytest_djcelery.api.worker import SessionWorker, Worker
     from pytest_djcelery.transactions.hooks import OnCommit
-    from pytest_djcelery.views.beat import Beat
-    from pytest_djcelery.views.inline import Inline
-    from pytest_djcelery.views.live import LiveWorker
-    from pytest_djcelery.views.outbox import Outbox
-    from pytest_djcelery.views.results import Results
-    from pytest_djcelery.views.worker import SessionWorker, Worker
 
 
 @pytest.fixture(scope="session")
@@ -203,7 +205,7 @@ def _celery_live_processes(
     django_db_setup: None,  # noqa: ARG001 - to be gone before the databases are
 ) -> Iterator[None]:
     yield
-    from pytest_djcelery.workers import live
+    from pytest_djcelery.workers.live import live_reuse as live
 
     live.stop()
 

@@ -16,7 +16,7 @@ from pytest_djcelery import options
 from pytest_djcelery.errors import DjceleryError
 
 if TYPE_CHECKING:
-    from pytest_djcelery.run import Run
+    from pytest_djcelery.session.session import Run
 
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
 
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     `celery.contrib.pytest` claim some of these names too.
     """
     from pytest_djcelery import fixtures, markers
-    from pytest_djcelery.run import begin_run
+    from pytest_djcelery.session.session import begin_run
 
     with _usage_errors():
         chosen = options.parse(
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
         options.refuse_without_audit(chosen, given)
     config.stash[_RUN] = begin_run(chosen)
     if chosen.audit:
-        from pytest_djcelery.audit.hooks import AuditHooks
+        from pytest_djcelery.audit.pytest_hooks import AuditHooks
 
         config.pluginmanager.register(AuditHooks(config, chosen), "djcelery-audit")
     for marker in markers.DECLARED:
@@ -69,7 +69,7 @@ def _in_ini_file(config: pytest.Config, declared: options.Declared) -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart() -> None:
     """Isolate the app from its broker as soon as the project has imported it."""
-    from pytest_djcelery.run import current_run
+    from pytest_djcelery.session.session import current_run
 
     with _usage_errors():
         current_run().await_project()
@@ -77,7 +77,7 @@ def pytest_sessionstart() -> None:
 
 def pytest_report_header() -> str | None:
     """Say which app is tested, over which broker and result backend."""
-    from pytest_djcelery.run import current_run
+    from pytest_djcelery.session.session import current_run
 
     project = current_run().use_imported_project()
     return None if project is None else f"celery: {project.describe()}"
@@ -87,7 +87,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Give a test the fixtures that those it asks for need."""
     if isinstance(item, pytest.Function):
         from pytest_djcelery import markers
-        from pytest_djcelery.run import current_run
+        from pytest_djcelery.session.session import current_run
 
         markers.complete_fixtures(item, current_run().options.mode)
 
@@ -100,13 +100,13 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """A test before this one may have imported the app; session fixtures may need a worker."""
-    from pytest_djcelery.run import current_scope
+    from pytest_djcelery.session.session import current_scope
 
     _isolate_imported_app()
     scope = current_scope()  # of a class or module: that of the test itself is yet to be opened
     if scope is not None:
         scope.test_begins()
-    lease = sys.modules.get("pytest_djcelery.workers.lease")
+    lease = sys.modules.get("pytest_djcelery.workers.embedded.reuse")
     if lease is not None:
         lease.serve_session_fixtures()
 
@@ -114,10 +114,10 @@ def pytest_runtest_setup() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose tasks failed unseen; undo what one has set on ``app.conf``."""
-    from pytest_djcelery.run import current_run
+    from pytest_djcelery.session.session import current_run
 
     run = current_run()
-    lease = sys.modules.get("pytest_djcelery.workers.lease")
+    lease = sys.modules.get("pytest_djcelery.workers.embedded.reuse")
     if run.scope is None and lease is not None:
         lease.park()
     try:
@@ -138,7 +138,7 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Explain why a test failed, as far as its tasks tell."""
-    from pytest_djcelery.run import current_scope
+    from pytest_djcelery.session.session import current_scope
 
     scope = current_scope() if call.when == "call" else None
     if scope is None:
@@ -155,8 +155,8 @@ def pytest_runtest_makereport(
 def pytest_runtest_teardown() -> Generator[None, object, object]:
     """Drop what a test that uses no fixture of ours has published."""
     outcome = yield
-    if "pytest_djcelery.transport" in sys.modules:
-        from pytest_djcelery.run import current_run
+    if "pytest_djcelery.brokers.memory.transport" in sys.modules:
+        from pytest_djcelery.session.session import current_run
 
         current_run().tidy()
     return outcome
@@ -166,10 +166,10 @@ def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> list[str] | None:
     """Explain a comparison that failed."""
-    if "pytest_djcelery.publishing" not in sys.modules:
+    if "pytest_djcelery.recording.publishing" not in sys.modules:
         return None
     from pytest_djcelery.reporting import comparisons, outcome_comparisons, task_reports
-    from pytest_djcelery.reporting.holds import holds
+    from pytest_djcelery.reporting.is_true import holds
 
     if holds(op, left, right):
         return None
@@ -180,7 +180,7 @@ def pytest_assertrepr_compare(
 
 def pytest_keyboard_interrupt() -> None:
     """Have the teardown that is to come wait for no task."""
-    from pytest_djcelery.run import current_run
+    from pytest_djcelery.session.session import current_run
 
     current_run().interrupted = True
 
@@ -188,14 +188,14 @@ def pytest_keyboard_interrupt() -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Put the app back as it was."""
     if _RUN in config.stash:  # else the options were refused
-        from pytest_djcelery.run import end_run
+        from pytest_djcelery.session.session import end_run
 
         end_run(config.stash[_RUN])
 
 
 def _isolate_imported_app() -> None:
     if "celery.app.base" in sys.modules:
-        from pytest_djcelery.run import current_run
+        from pytest_djcelery.session.session import current_run
 
         run = current_run()
         with _usage_errors():

@@ -77,7 +77,7 @@ def test_what_does_not_come_from_django_is_left_alone(run: Run) -> None:
         from celery import Celery
         from celery.app.utils import Settings
 
-        from pytest_djcelery.configuration_reads import remembered
+        from pytest_djcelery.project.configuration_reads import remembered
 
         def test_it():
             source = SimpleNamespace(CELERY_TASK_ACKS_LATE=True)

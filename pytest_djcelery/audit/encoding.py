@@ -13,8 +13,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pytest_djcelery import arguments
-from pytest_djcelery.arguments import FINE, unwrapped
+from pytest_djcelery.messages import arguments
+from pytest_djcelery.messages.arguments import FINE, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

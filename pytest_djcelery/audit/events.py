@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_djcelery.journal import Event
+from pytest_djcelery.messages.journal import Event
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location

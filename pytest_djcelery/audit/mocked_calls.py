@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.arguments import is_lazy
-from pytest_djcelery.audit import originals
+from pytest_djcelery.audit import celery_types as originals
+from pytest_djcelery.audit.call_faults import fault_of
 from pytest_djcelery.audit.encoding import is_empty, is_of_the_test, parts
 from pytest_djcelery.audit.events import Sent
-from pytest_djcelery.audit.faults import fault_of
+from pytest_djcelery.messages.arguments import is_lazy
 
 if TYPE_CHECKING:
-    from pytest_djcelery.audit.watching import Watching
+    from pytest_djcelery.audit.recorder import Watching
 
 SENDS_ON_COMMIT = ("delay_on_commit", "apply_async_on_commit")
 METHODS = ("delay", "apply_async", *SENDS_ON_COMMIT)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery.audit import originals
+from pytest_djcelery.audit import celery_types as originals
 from pytest_djcelery.audit.encoding import is_mock
 from pytest_djcelery.audit.mocked_calls import (
     METHODS,
@@ -31,10 +31,10 @@ from pytest_djcelery.audit.mocked_calls import (
     sent,
 )
 from pytest_djcelery.patching import replaced
-from pytest_djcelery.transparent import transparent
+from pytest_djcelery.transactions.stand_in import transparent
 
 if TYPE_CHECKING:
-    from pytest_djcelery.audit.watching import Watching
+    from pytest_djcelery.audit.recorder import Watching
 
 _SIGNATURES = ("s", "si")
 _RESULT = "()"  # what a call of a mock returns, as `unittest.mock` names it

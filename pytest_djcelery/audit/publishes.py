@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
 from pytest_djcelery.audit.events import Sent, Taken
-from pytest_djcelery.journal import Ended, Looked
+from pytest_djcelery.messages.journal import Ended, Looked
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pytest_djcelery.audit.watching import Watching
+    from pytest_djcelery.audit.recorder import Watching
 
 # What keeps Celery going, and is no work of the project's; of `celery.app.builtins`, and the ping
 # of `celery.contrib.testing`.
@@ -34,7 +34,7 @@ def signals_heard(watching: Watching) -> Iterator[None]:
     """Hear messages that leave for a broker, and what workers of this process make of them."""
     from celery import signals
 
-    from pytest_djcelery.signals import signals_connected
+    from pytest_djcelery.recording.task_signals import signals_connected
 
     def about_to_publish(sender: str, body: Any, headers: Any, **_: Any) -> None:
         with watching.unharmed():
@@ -147,7 +147,7 @@ def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
 @contextmanager
 def results_heard(watching: Watching) -> Iterator[None]:
     """Hear which outcomes a test has read."""
-    from pytest_djcelery.waiting import watched_results
+    from pytest_djcelery.recording.result_waits import watched_results
 
     with watched_results(_Looks(watching)):
         yield

@@ -18,7 +18,7 @@ from pytest_djcelery.audit.events import Reached
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
-    from pytest_djcelery.audit.watching import Watching
+    from pytest_djcelery.audit.recorder import Watching
 
 _INSIDE = ("memory", "djcelery", "pyro")  # transports that end in this process
 # Django isolates the first; the others are of a test that uses the plugin.

@@ -12,8 +12,8 @@ from pytest_djcelery.audit import kinds
 from pytest_djcelery.audit.events import Reached, Sent, Taken
 from pytest_djcelery.audit.findings import Place, Shown, Sighting
 from pytest_djcelery.audit.named_rows import row_named
-from pytest_djcelery.failures import own_traceback, unseen
-from pytest_djcelery.journal import (
+from pytest_djcelery.locations import of_traceback
+from pytest_djcelery.messages.journal import (
     Ended,
     Event,
     HookDiscarded,
@@ -23,7 +23,7 @@ from pytest_djcelery.journal import (
     Looked,
     Overtaking,
 )
-from pytest_djcelery.locations import of_traceback
+from pytest_djcelery.recording.failures import own_traceback, unseen
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location

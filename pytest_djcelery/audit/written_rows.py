@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
-    from pytest_djcelery.audit.watching import Watching
+    from pytest_djcelery.audit.recorder import Watching
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu import Connection as KombuConnection
 from kombu.transport import pyamqp
 
-from pytest_djcelery.brokers.isolation import Noted, note, spaces
+from pytest_djcelery.brokers.spaces import Noted, note, spaces
 
 if TYPE_CHECKING:
-    from pytest_djcelery.brokers.records import Record
+    from pytest_djcelery.brokers.space_records import Record
 
 #: Longer than any run, for what another machine has left behind. In milliseconds.
 _EXPIRES: Final = 12 * 60 * 60 * 1000

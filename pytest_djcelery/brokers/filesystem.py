@@ -19,7 +19,7 @@ from typing import Any, Final
 from kombu.transport import filesystem, virtual
 from kombu.utils.json import dumps, loads
 
-from pytest_djcelery import files
+from pytest_djcelery.brokers import shared_files as files
 
 TRANSPORT: Final = "pytest_djcelery.brokers.filesystem:Transport"
 URL: Final = "filesystem://localhost/"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu import Connection
 from kombu.transport import redis
 
-from pytest_djcelery.brokers.isolation import Noted, note, spaces
+from pytest_djcelery.brokers.spaces import Noted, note, spaces
 
 if TYPE_CHECKING:
-    from pytest_djcelery.brokers.records import Record
+    from pytest_djcelery.brokers.space_records import Record
 
 _SOME: Final = 500  # keys at a time
 _OWN_KEYS: Final = ("unacked", "unacked_index", "unacked_mutex")

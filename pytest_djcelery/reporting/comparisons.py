@@ -8,18 +8,18 @@ from functools import partial
 from operator import ne
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.reporting import remedies
-from pytest_djcelery.reporting.descriptions import (
+from pytest_djcelery.messages.descriptions import (
     LONGEST_LIST,
     describe_call,
     describe_item,
     task_name,
 )
+from pytest_djcelery.reporting import remedies
 
 if TYPE_CHECKING:
-    from pytest_djcelery.messages import SentTask
-    from pytest_djcelery.views.listing import Count, Listing, Matcher
-    from pytest_djcelery.views.outbox import Outbox
+    from pytest_djcelery.api.outbox import Outbox
+    from pytest_djcelery.messages.listing import Count, Listing, Matcher
+    from pytest_djcelery.messages.sent_task import SentTask
 
 NEAREST = 3  # misses that a text compares in full
 _MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -33,7 +33,7 @@ def compare(op: str, left: object, right: object) -> list[str] | None:
     Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary; ``None``
     when neither side is ours or there is nothing to explain.
     """
-    from pytest_djcelery.views.listing import Count, Listing
+    from pytest_djcelery.messages.listing import Count, Listing
 
     if isinstance(left, Count) and isinstance(right, int) and op in _MIRRORED:
         return list(_explain_count(op, left, right))
@@ -50,7 +50,7 @@ def compare(op: str, left: object, right: object) -> list[str] | None:
 
 
 def _compare_lists(op: str, left: object, right: object) -> list[str] | None:
-    from pytest_djcelery.views.listing import Listing
+    from pytest_djcelery.messages.listing import Listing
 
     left, right = _listed(left, right), _listed(right, left)
     if not isinstance(left, Listing):
@@ -70,8 +70,8 @@ def _listed(value: object, other: object) -> object:
     """Messages in a plain list (``celery_inline.pending``), where signatures are expected."""
     from celery.canvas import Signature
 
-    from pytest_djcelery.messages import SentTask
-    from pytest_djcelery.views.listing import Messages
+    from pytest_djcelery.messages.listing import Messages
+    from pytest_djcelery.messages.sent_task import SentTask
 
     if not value or not isinstance(value, (list, tuple)) or not isinstance(other, (list, tuple)):
         return value
@@ -85,9 +85,9 @@ def _listed(value: object, other: object) -> object:
 def _explain_message(op: str, message: object, written: object) -> list[str] | None:
     from celery.canvas import Signature
 
-    from pytest_djcelery.matching.signatures import expectation
-    from pytest_djcelery.messages import SentTask
-    from pytest_djcelery.views.listing import Messages
+    from pytest_djcelery.messages.listing import Messages
+    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.messages.signatures import expectation
 
     if not isinstance(message, SentTask) or not isinstance(written, Signature):
         return None
@@ -247,7 +247,7 @@ def _assigned(
     matchers: Sequence[Matcher[Any]], items: Sequence[Any]
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Which expectation each item meets: (missing, extra, pairs of positions)."""
-    from pytest_djcelery.matching.wire import is_wildcard
+    from pytest_djcelery.messages.wire import is_wildcard
 
     wild = {at for at, matcher in enumerate(matchers) if is_wildcard(matcher.written)}
     pairs = [

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery import failures
-from pytest_djcelery.matching.wire import shown
+from pytest_djcelery.messages.descriptions import LONGEST_LIST
+from pytest_djcelery.messages.wire import shown
+from pytest_djcelery.recording import failures
 from pytest_djcelery.reporting import outcome_remedies
-from pytest_djcelery.reporting.descriptions import LONGEST_LIST
 from pytest_djcelery.reporting.remedies import MOST, fixes
 
 if TYPE_CHECKING:
-    from pytest_djcelery.outcomes import History
+    from pytest_djcelery.messages.outcomes import History
 
 
 def compare(op: str, left: object, right: object) -> list[str] | None:
@@ -21,7 +21,7 @@ def compare(op: str, left: object, right: object) -> list[str] | None:
 
     Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary.
     """
-    from pytest_djcelery.outcomes import History, Outcome
+    from pytest_djcelery.messages.outcomes import History, Outcome
 
     if op == "in" and isinstance(left, Outcome) and isinstance(right, list):
         ours = all(isinstance(each, Outcome) for each in right)
@@ -60,7 +60,7 @@ def _explain_in(expected: object, happened: list[Any]) -> Iterator[str]:
 
 
 def _explain_equal(actual: object, expected: object) -> Iterator[str]:
-    from pytest_djcelery.outcomes import Outcomes
+    from pytest_djcelery.messages.outcomes import Outcomes
 
     if isinstance(actual, Outcomes) and not isinstance(expected, list | tuple):
         actual = [actual.as_one]
@@ -118,7 +118,7 @@ class _Absent:
 
 def _reasons(actual: Any, expected: Any) -> Iterable[str]:
     """Which property differs, where it can't be seen at once; the task's own traceback."""
-    from pytest_djcelery.outcomes import Failure
+    from pytest_djcelery.messages.outcomes import Failure
 
     wanted, counted = getattr(expected, "retries", None), getattr(actual, "retries", None)
     if None not in (wanted, counted) and wanted != counted:

@@ -15,7 +15,7 @@ _LONGEST = 100  # characters of an outcome that a person would copy
 
 def of_difference(actual: Any, expected: Any) -> str:
     """What to do where a task ended in another way, or is not yet at its end."""
-    from pytest_djcelery.outcomes import Outcome, Outcomes, Pending
+    from pytest_djcelery.messages.outcomes import Outcome, Outcomes, Pending
 
     if isinstance(actual, Outcomes):
         actual = actual.as_one
@@ -34,7 +34,7 @@ def of_difference(actual: Any, expected: Any) -> str:
 
 
 def _of_ending(actual: Any, expected: Any) -> str:
-    from pytest_djcelery.outcomes import Failure, Revoked, Success
+    from pytest_djcelery.messages.outcomes import Failure, Revoked, Success
 
     if replace(actual, retries=None) == expected:
         return (
@@ -65,7 +65,7 @@ def of_fewer() -> str:
 
 def of_more(actual: object) -> str:
     """What to do where there are more outcomes than expected."""
-    from pytest_djcelery.outcomes import Outcomes
+    from pytest_djcelery.messages.outcomes import Outcomes
 
     if isinstance(actual, Outcomes):
         return "A group has an outcome for each of its tasks; Success([...]) stands for the whole."
@@ -93,7 +93,7 @@ def _is_final(outcome: object) -> bool:
 
 
 def _of_unfinished() -> str:
-    from pytest_djcelery.run import current_scope
+    from pytest_djcelery.session.session import current_scope
 
     current = current_scope()
     if current is not None and current.runner is None:
@@ -107,7 +107,7 @@ def _of_unfinished() -> str:
 
 
 def _of_failure(actual: Any, expected: Any) -> str:
-    from pytest_djcelery.outcomes import Failure
+    from pytest_djcelery.messages.outcomes import Failure
 
     match = getattr(expected, "match", None)
     text = str(actual.exception)
@@ -124,7 +124,7 @@ def _of_failure(actual: Any, expected: Any) -> str:
 
 
 def _as_json_has_it(actual: object, expected: object) -> bool:
-    from pytest_djcelery.matching.wire import same
+    from pytest_djcelery.messages.wire import same
 
     return same(expected, actual, "json")
 
@@ -138,7 +138,7 @@ def _of_value(actual: Any) -> str:
 
 def _location(outcome: Any) -> Location | None:
     """Where the task is defined."""
-    from pytest_djcelery.run import current_scope
+    from pytest_djcelery.session.session import current_scope
 
     current = current_scope()
     name = str(outcome.task).partition("(")[0]

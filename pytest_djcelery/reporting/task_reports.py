@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_djcelery import failures
 from pytest_djcelery.errors import UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library
+from pytest_djcelery.recording import failures
 
 if TYPE_CHECKING:
     from _pytest._code import Traceback
 
-    from pytest_djcelery.journal import Ended
-    from pytest_djcelery.scope import Scope
+    from pytest_djcelery.messages.journal import Ended
+    from pytest_djcelery.session.sandbox import Scope
 
 _ON_COMMIT_METHODS = ("delay_on_commit", "apply_async_on_commit")
 _MOST = 3  # tracebacks in one report
@@ -69,7 +69,7 @@ def add_sections(
     item: pytest.Item, scope: Scope, report: pytest.TestReport, error: BaseException | None
 ) -> None:
     """Add to a failing test what its tasks raised, and the comparison that pytest cut short."""
-    from pytest_djcelery.journal import Ended
+    from pytest_djcelery.messages.journal import Ended
 
     if not report.failed:
         return

@@ -14,7 +14,7 @@ from pytest_djcelery.transactions.sql import wrote
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages import Message
+    from pytest_djcelery.messages.sent_task import Message
     from pytest_djcelery.transactions.hooks import WatchedHook
     from pytest_djcelery.transactions.openers import Opener
 

@@ -9,7 +9,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
-from pytest_djcelery.journal import HookDiscarded, HookFinished, HookRegistered, HookStarted
+from pytest_djcelery.messages.journal import (
+    HookDiscarded,
+    HookFinished,
+    HookRegistered,
+    HookStarted,
+)
 from pytest_djcelery.transactions.blocks import Running, serials
 from pytest_djcelery.transactions.hooks import (
     WatchedHook,
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from pytest_djcelery.journal import Journal
+    from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.transactions.blocks import WatchedConnection
     from pytest_djcelery.transactions.open_blocks import OpenBlocks
 

@@ -7,7 +7,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.journal import (
+from pytest_djcelery.messages.journal import (
     Event,
     HookDiscarded,
     HookFinished,
@@ -15,16 +15,16 @@ from pytest_djcelery.journal import (
     HookStarted,
     Published,
 )
-from pytest_djcelery.messages import Items
-from pytest_djcelery.transparent import call_of, transparent
+from pytest_djcelery.messages.sent_task import Items
+from pytest_djcelery.transactions.stand_in import call_of, transparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
-    from pytest_djcelery.journal import Journal
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages import SentTask
+    from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.transactions.watch import TransactionWatch
 
 

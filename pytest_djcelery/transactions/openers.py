@@ -18,9 +18,9 @@ from pytest_djcelery import locations
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_djcelery.journal import Overtaking
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages import SentTask
+    from pytest_djcelery.messages.journal import Overtaking
+    from pytest_djcelery.messages.sent_task import SentTask
 
 # The frame that stands between a decorated function and the block around it.
 _DECORATED = next(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.journal import HookDiscarded, HookDue
+from pytest_djcelery.messages.journal import HookDiscarded, HookDue
 from pytest_djcelery.transactions.hook_runner import ROLLED_BACK, HookRunner
 from pytest_djcelery.transactions.hooks import hook_of
-from pytest_djcelery.transactions.judging import JudgeAtTheEnd
 from pytest_djcelery.transactions.open_blocks import OpenBlocks
+from pytest_djcelery.transactions.races import JudgeAtTheEnd
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from pytest_djcelery.journal import Journal
+    from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.transactions.blocks import WatchedConnection
     from pytest_djcelery.transactions.hooks import WatchedHook
     from pytest_djcelery.transactions.openers import Opener

@@ -20,8 +20,8 @@ from pytest_djcelery.transactions.hook_runner import (
     HookRunner,
     unwrap,
 )
-from pytest_djcelery.transactions.judging import ByPolicy, Judge, warn
 from pytest_djcelery.transactions.open_blocks import OpenBlocks
+from pytest_djcelery.transactions.races import ByPolicy, Judge, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from django.db.transaction import Atomic
     from typing_extensions import Self
 
-    from pytest_djcelery.journal import Journal
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages import Message, Transaction
+    from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.sent_task import Message, Transaction
     from pytest_djcelery.options import Policy
 
 _only_one = threading.Lock()

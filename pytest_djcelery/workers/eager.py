@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_djcelery.workers.runner import Runner
+from pytest_djcelery.session.runner import Runner
 
 
 class EagerRunner(Runner):

@@ -156,7 +156,7 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
 
         import pytest
         from pytest_djcelery import NeverEndsError
-        from pytest_djcelery.workers import endless
+        from pytest_djcelery.workers.inline import endless
         from shop.tasks import again, explode, once_more, put_back
 
         @pytest.fixture(autouse=True)
@@ -217,7 +217,7 @@ def test_a_run_that_ends_is_no_error_however_many_messages_it_delivers(
             assert celery_inline.run().succeeded == 10_002
 
         def test_a_tree(celery_inline, monkeypatch):
-            from pytest_djcelery.workers import endless
+            from pytest_djcelery.workers.inline import endless
             monkeypatch.setattr(endless, "_ENDLESS", 50)
             split.delay(10)
             for _ in range(20):

@@ -257,7 +257,7 @@ def test_messages_of_one_id_are_told_apart(run: Run, project: Project) -> None:
             assert [each.message.args for each in executions] == [(2,), (1,), (0,)]
 
         def test_one_that_was_not_sent(celery_inline, celery_outbox, monkeypatch):
-            from pytest_djcelery.broker import Broker
+            from pytest_djcelery.brokers.memory.queues import Broker
 
             def refuse(self, *args, **kwargs):
                 raise OSError("full")

@@ -80,8 +80,8 @@ def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project
         from celery import chain
         from hypothesis import given, settings, strategies as st
         from pytest_djcelery import inline
-        from pytest_djcelery.run import current_scope
-        from pytest_djcelery.journal import Ended, StateStored
+        from pytest_djcelery.session.session import current_scope
+        from pytest_djcelery.messages.journal import Ended, StateStored
         from shop.tasks import add, retrying
 
         seconds = st.integers(0, 3600)
@@ -245,7 +245,7 @@ def test_each_example_is_as_clean_where_tasks_run_by_themselves(run: Run, projec
     result = run("""
         import pytest
         from pytest_djcelery import eager
-        from pytest_djcelery.run import current_scope
+        from pytest_djcelery.session.session import current_scope
         from shop.example import *
 
         @pytest.mark.django_db

@@ -137,7 +137,7 @@ def test_pitfall_12_a_change_of_settings_takes_effect_at_once_and_is_undone(run:
             assert not hasattr(django_settings, "CELERY_TASK_ACKS_LATE")
             assert type(app.backend).__name__ == "MemoryBackend"
             with app.connection_for_write() as connection:
-                assert connection.transport.__module__ == "pytest_djcelery.transport"
+                assert connection.transport.__module__ == "pytest_djcelery.brokers.memory.transport"
 
         def test_before(celery_app):
             as_found(celery_app)

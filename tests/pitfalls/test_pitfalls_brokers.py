@@ -175,7 +175,7 @@ def test_pitfall_22_a_result_backend_that_dies_is_named(
         import pytest
         import servers
         from pytest_djcelery import WaitTimeoutError
-        from pytest_djcelery.reachable import ResultsUnreachableError
+        from pytest_djcelery.brokers.servers import ResultsUnreachableError
         from shop.tasks import add
 
         @pytest.fixture(scope="module", autouse=True)

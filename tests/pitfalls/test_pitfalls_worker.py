@@ -212,7 +212,8 @@ def test_pitfall_18_start_result_and_stop_wait_on_events_and_never_sleep(run: Ru
         import time
 
         import pytest
-        from pytest_djcelery import waiting, worker
+        from pytest_djcelery.recording import result_waits as waiting
+        from pytest_djcelery import worker
         from shop.tasks import add
 
         slept, timed_out = [], []

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from celery import Celery
 
-from pytest_djcelery import addresses, backend
+from pytest_djcelery.brokers.memory import addresses
+from pytest_djcelery.brokers.memory import result_backend as backend
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from celery import chain, chord, group
 
 from pytest_djcelery.errors import NotASignatureError
-from pytest_djcelery.matching.canvas import canvas_of
+from pytest_djcelery.messages.canvas import canvas_of
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()

@@ -11,8 +11,8 @@ from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_djcelery.configuration import Configuration, canonical
 from pytest_djcelery.errors import BadOptionError
+from pytest_djcelery.project.configuration import Configuration, canonical
 
 
 @pytest.fixture

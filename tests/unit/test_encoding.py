@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from kombu import serialization
 from kombu.exceptions import EncodeError, SerializerNotInstalled
 
-from pytest_djcelery.arguments import FINE
 from pytest_djcelery.audit.encoding import culprit
+from pytest_djcelery.messages.arguments import FINE
 
 
 class Thing:

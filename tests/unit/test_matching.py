@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from kombu import Exchange, Queue
 
 from pytest_djcelery.errors import NotASignatureError
-from pytest_djcelery.matching.signatures import check_signature, differences, matches
-from pytest_djcelery.matching.wire import same, shown, when_sent
+from pytest_djcelery.messages.signatures import check_signature, differences, matches
+from pytest_djcelery.messages.wire import same, shown, when_sent
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()

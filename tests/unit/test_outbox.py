@@ -11,9 +11,9 @@ import pytest
 from celery import chain, chord, group
 from kombu import Queue
 
+from pytest_djcelery.api.outbox import MessageNotSentError, NotOneMessageError, Outbox
 from pytest_djcelery.errors import BadOptionError, DjceleryError, NotASignatureError
-from pytest_djcelery.journal import Journal, Looked, Published
-from pytest_djcelery.views.outbox import MessageNotSentError, NotOneMessageError, Outbox
+from pytest_djcelery.messages.journal import Journal, Looked, Published
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()

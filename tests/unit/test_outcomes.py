@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_djcelery.outcomes import (
+from pytest_djcelery.messages.outcomes import (
     Failure,
     Outcome,
     Outcomes,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from pytest_djcelery import addresses, producers
-from pytest_djcelery.broker import broker, forget
-from pytest_djcelery.computed import close_pool
+from pytest_djcelery.brokers.memory import addresses, producers
+from pytest_djcelery.brokers.memory.queues import broker, forget
+from pytest_djcelery.project.derived import close_pool
 
 NAME = "producers-test"
 

@@ -12,10 +12,10 @@ import pytest
 from celery import chain, chord, group, signature
 from dirty_equals import HasAttributes
 
-from pytest_djcelery.journal import HookDiscarded, HookRegistered, HookStarted
+from pytest_djcelery.api.outbox import NotOneMessageError
+from pytest_djcelery.messages.descriptions import describe_call
+from pytest_djcelery.messages.journal import HookDiscarded, HookRegistered, HookStarted
 from pytest_djcelery.reporting.comparisons import compare
-from pytest_djcelery.reporting.descriptions import describe_call
-from pytest_djcelery.views.outbox import NotOneMessageError
 from tests.unit.sending import LOCATION, Sent, message, new_app
 
 APP = new_app()

@@ -50,8 +50,8 @@ from pytest_djcelery.errors import (
     SentInTransactionError,
     SentInTransactionWarning,
 )
-from pytest_djcelery.journal import Journal, Published
-from pytest_djcelery.messages import SentTask
+from pytest_djcelery.messages.journal import Journal, Published
+from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.transactions.hooks import OnCommit
 from pytest_djcelery.transactions.sql import wrote
 from pytest_djcelery.transactions.watch import TransactionWatch

@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from pytest_djcelery.transparent import Transparent, transparent
+from pytest_djcelery.transactions.stand_in import Transparent, transparent
 
 
 def function(x: int = 1) -> int:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import ChannelError
 
-from pytest_djcelery import addresses
-from pytest_djcelery.broker import broker, forget
+from pytest_djcelery.brokers.memory import addresses
+from pytest_djcelery.brokers.memory.queues import broker, forget
 
 _numbers = count()
 
@@ -305,4 +305,4 @@ def test_the_scheme_is_known_to_kombu_only_while_registered() -> None:
     with addresses.registered():
         assert addresses.SCHEME in TRANSPORT_ALIASES
     assert addresses.SCHEME not in TRANSPORT_ALIASES
-    TRANSPORT_ALIASES[addresses.SCHEME] = "pytest_djcelery.transport:Transport"
+    TRANSPORT_ALIASES[addresses.SCHEME] = "pytest_djcelery.brokers.memory.transport:Transport"

@@ -1,0 +1,394 @@
+"""The public context managers. Behind each fixture stands one, named without ``celery_``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import FixtureConflictError
+from pytest_djcelery.session import sandbox as scopes
+from pytest_djcelery.session.session import current_run
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.api.beat import Beat
+    from pytest_djcelery.api.inline import Inline
+    from pytest_djcelery.api.live_worker import LiveWorker
+    from pytest_djcelery.api.outbox import Outbox
+    from pytest_djcelery.api.results import Results
+    from pytest_djcelery.api.worker import SessionWorker, Worker
+    from pytest_djcelery.session.runner import Runner
+    from pytest_djcelery.transactions.hooks import OnCommit
+    from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
+
+
+@contextmanager
+def app(**conf: Any) -> Iterator[Celery]:
+    """The project's own app, with settings of Celery changed for the time of the block.
+
+    Args:
+        **conf: any of Celery's settings, in lower case (``task_acks_late=True``).
+
+    Raises:
+        AppNotFoundError: when the project has none.
+        BadOptionError: for a setting that Celery doesn't have.
+    """
+    with scopes.entered() as scope, scope.project.configuration.override(**conf):
+        yield scope.app
+
+
+@contextmanager
+def outbox(*, whole_test: bool = False) -> Iterator[Outbox]:
+    """Every message published in the block, in the order in which they were sent.
+
+    Args:
+        whole_test: show those that the test published before the block, too.
+    """
+    from pytest_djcelery.api.outbox import Outbox
+
+    with scopes.entered() as scope:
+        yield Outbox(
+            scope.journal,
+            since=scope.began if whole_test else len(scope.journal),
+            timeout=scope.options.timeout,
+            situation=scope.situation,
+        )
+
+
+@contextmanager
+def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
+    """The on_commit hooks registered in the block; they run when production would run them.
+
+    Args:
+        whole_test: show those that the test registered before the block, too.
+    """
+    from pytest_djcelery.transactions.hooks import OnCommit
+
+    with scopes.entered() as scope:
+        yield OnCommit(
+            scope.journal, scope.watch, since=scope.began if whole_test else len(scope.journal)
+        )
+
+
+@contextmanager
+def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
+    """Celery's eager mode for the time of the block, with results that can be read back.
+
+    Args:
+        propagates: whether a failing task raises at the call (``task_eager_propagates``);
+            ``None`` leaves that to the project's settings. Handlers and errbacks come first
+            either way.
+
+    Raises:
+        FixtureConflictError: while a worker runs.
+    """
+    from pytest_djcelery.workers.eager import EagerRunner
+
+    values = {"task_always_eager": True, "task_store_eager_result": True}
+    if propagates is not None:
+        values["task_eager_propagates"] = propagates
+    with (
+        scopes.entered() as scope,
+        _runs(scope, scope.runner if isinstance(scope.runner, EagerRunner) else EagerRunner()),
+        scope.project.configuration.override(**values),
+    ):
+        yield scope.app
+
+
+@contextmanager
+def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest say
+    *,
+    pool: Any = "solo",
+    concurrency: int = 1,
+    parameters: Mapping[str, Any] | None = None,
+    includes: Sequence[str] = (),
+    class_tasks: Sequence[Any] = (),
+    logging: bool = False,
+) -> Iterator[Worker]:
+    """An embedded worker for the time of the block: a thread of this process.
+
+    Args:
+        pool: ``"solo"`` or ``"threads"``.
+        concurrency: threads of a ``"threads"`` pool.
+        parameters: keyword arguments for Celery's `WorkController`, such as ``queues``.
+        includes: modules to import first.
+        class_tasks: class-based tasks to register first.
+        logging: set up Celery's logging, which replaces the root handlers.
+
+    Raises:
+        FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
+            no worker can see.
+        WorkerError: when it doesn't start, or a task still runs when its time is over.
+    """
+    settings = _worker_settings(pool, concurrency, parameters, logging=logging)
+    with scopes.entered() as scope:
+        _prepare(scope.app, includes, class_tasks)
+        with running_worker(scope, settings) as running:
+            yield running
+
+
+@contextmanager
+def running_worker(scope: scopes.Scope, settings: WorkerSettings) -> Iterator[Worker]:
+    """Let an embedded worker run the messages of ``scope``."""
+    from pytest_djcelery.api.worker import Worker
+    from pytest_djcelery.workers.embedded import reuse as lease
+
+    if isinstance(scope.runner, Worker) and scope.runner.settings == settings:
+        yield scope.runner  # celery_worker beside celery_session_worker: there is one
+        return
+    runner = Worker(scope, settings)
+    with ExitStack() as stack:
+        stack.enter_context(_runs(scope, runner))
+        _check_visible_to_workers(runner.name)
+        stack.enter_context(_not_eager(scope))
+        runner.embedded = stack.enter_context(lease.lent(scope, settings))
+        yield runner
+
+
+@contextmanager
+def live_worker(
+    *,
+    pool: str | None = None,
+    concurrency: int | None = None,
+    queues: Sequence[str] | None = None,
+    loglevel: str | None = None,
+) -> Iterator[LiveWorker]:
+    """``celery -A proj worker`` in processes of its own, for the time of the block.
+
+    What is not given is as ``djcelery_live_…`` say. The processes may serve the next block that
+    wants the same; they end with the run.
+
+    Args:
+        pool: ``"prefork"``, ``"threads"`` or ``"solo"``.
+        concurrency: child processes, or threads.
+        queues: to consume from; those that the app declares when empty.
+        loglevel: of the worker's log.
+
+    Raises:
+        BadOptionError: for a value that Celery's command line doesn't take.
+        FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
+            no worker can see.
+        WorkerError: when it doesn't start, or can't open the test's databases; when a task
+            still runs when its time is over.
+    """
+    from pytest_djcelery.api.live_worker import LiveWorker
+    from pytest_djcelery.workers.live import live_reuse as live
+    from pytest_djcelery.workers.live.processes import LiveSettings
+
+    with scopes.entered() as scope:
+        settings = LiveSettings.chosen(
+            scope.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
+        )
+        running = scope.runner
+        if isinstance(running, LiveWorker) and running.processes.settings == settings:
+            yield running
+            return
+        runner = LiveWorker(scope)
+        with ExitStack() as stack:
+            stack.enter_context(_runs(scope, runner))
+            _check_visible_to_workers(runner.name)
+            stack.enter_context(_not_eager(scope))
+            runner.processes = stack.enter_context(live.lent(scope, settings))
+            yield runner
+
+
+@contextmanager
+def inline(*, auto: bool = False) -> Iterator[Inline]:
+    """A worker in the calling thread for the time of the block: its connection, its transaction.
+
+    Args:
+        auto: deliver after each publish by the test's own code, after its commit if it is in a
+            transaction.
+
+    Raises:
+        FixtureConflictError: beside another way to run tasks.
+        InlineError: when the test has chosen another broker than the one in memory, which
+            inline delivery takes its messages off.
+    """
+    from pytest_djcelery.api.inline import Inline
+
+    with scopes.entered() as scope:
+        running = scope.runner
+        if isinstance(running, Inline) and not running.implicit and running.auto == auto:
+            yield running  # a helper's block, in a test that has celery_inline already
+            return
+        with _delivering(scope, Inline(scope, auto=auto)) as runner:
+            yield runner
+
+
+@contextmanager
+def automatic() -> Iterator[None]:
+    """Automatic delivery where nothing else runs the tasks: a block around this one, or in it."""
+    from pytest_djcelery.api.inline import Inline
+
+    with scopes.entered() as scope:
+        if scope.runner is not None:
+            yield
+            return
+        with _delivering(scope, Inline(scope, auto=True, implicit=True)):
+            yield
+
+
+@contextmanager
+def _delivering(scope: scopes.Scope, runner: Inline) -> Iterator[Inline]:
+    __tracebackhide__ = True
+    with _runs(scope, runner), _not_eager(scope), scope.project.in_memory(), runner.started():
+        yield runner
+
+
+@contextmanager
+def beat() -> Iterator[Beat]:
+    """Beat, started with the block, on the test's clock.
+
+    What it sends is delivered as the clock passes it where `inline` is in use.
+    """
+    from pytest_djcelery.api.beat import Beat
+
+    with scopes.entered() as scope, Beat(scope).started() as beat:
+        yield beat
+
+
+@contextmanager
+def session_app(
+    *, config: Mapping[str, Any] | None = None, parameters: Mapping[str, Any] | None = None
+) -> Iterator[Celery]:
+    """The project's own app for the time of a session, with settings changed.
+
+    Args:
+        config: any of Celery's settings.
+        parameters: arguments of `Celery` to apply to the app that exists.
+
+    Raises:
+        AppNotFoundError: when the project has none.
+        BadOptionError: for a setting or parameter that the app doesn't have.
+    """
+    from pytest_djcelery.project.isolation import app_parameters
+
+    project = current_run().use_project()
+    with (
+        app_parameters(project.app, dict(parameters or {})) as settings,
+        project.configuration.override(**{**settings, **(config or {})}),
+    ):
+        yield project.app
+
+
+@contextmanager
+def configured_app(*, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[Celery]:
+    """`session_app` for one test, whose class may have changed some of the settings already."""
+    configuration = current_run().use_project().configuration
+    with session_app(config=configuration.beneath_settings(config), parameters=parameters) as app:
+        yield app
+
+
+@contextmanager
+def session_worker(  # noqa: PLR0913 - as for `worker`
+    *,
+    pool: Any = "solo",
+    concurrency: int = 1,
+    parameters: Mapping[str, Any] | None = None,
+    includes: Sequence[str] = (),
+    class_tasks: Sequence[Any] = (),
+    logging: bool = False,
+) -> Iterator[SessionWorker]:
+    """One embedded worker for a whole session; arguments as for `worker`.
+
+    Raises:
+        WorkerError: when it doesn't start or stop.
+    """
+    from pytest_djcelery.api.worker import SessionWorker
+    from pytest_djcelery.workers.embedded import reuse as lease
+
+    settings = _worker_settings(pool, concurrency, parameters, logging=logging)
+    project = current_run().use_project()
+    _prepare(project.app, includes, class_tasks)
+    with current_run().isolated(project):
+        lease.started(project, settings, wake=lambda: None)
+        lease.keep_for_session()
+        try:
+            yield SessionWorker(settings)
+        finally:
+            lease.stop()
+
+
+def _worker_settings(
+    pool: Any,
+    concurrency: int,
+    parameters: Mapping[str, Any] | None,
+    *,
+    logging: bool,
+) -> WorkerSettings:
+    from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
+
+    return WorkerSettings(
+        pool=pool, concurrency=concurrency, parameters=dict(parameters or {}), logging=logging
+    )
+
+
+def _prepare(app: Celery, includes: Sequence[str], class_tasks: Sequence[Any]) -> None:
+    for module in includes:
+        app.loader.import_task_module(module)
+    for task in class_tasks:
+        kind = task if isinstance(task, type) else type(task)
+        name = task.name or app.gen_task_name(kind.__name__, kind.__module__)
+        if type(app.tasks.get(name)) is not kind:  # else a worker before this one has
+            app.register_task(task)
+
+
+@contextmanager
+def results() -> Iterator[Results]:
+    """Outcomes of tasks, from whatever result backend is configured."""
+    from pytest_djcelery.api.results import Results
+
+    with scopes.entered() as scope:
+        yield Results(scope)
+
+
+@contextmanager
+def _runs(scope: scopes.Scope, runner: Runner) -> Iterator[None]:
+    """Let ``runner`` run this test's messages; there can be one only."""
+    __tracebackhide__ = True
+    before = scope.runner
+    if before is not None and before is not runner and not before.implicit:
+        what, remedy = (
+            ("with other options than the one that", "give both the same options, or drop one")
+            if runner.name == before.name
+            else (f"while {before.name}", "keep the one you mean and drop the other")
+        )
+        msg = (
+            f"{runner.name} was asked for {what} is in use.\n"
+            f"A test has one way to run its tasks: {remedy}."
+        )
+        raise FixtureConflictError(msg)
+    scope.runner = runner
+    try:
+        yield
+    finally:
+        scope.runner = before
+
+
+@contextmanager
+def _not_eager(scope: scopes.Scope) -> Iterator[None]:
+    """A suite's settings are often eager; who asks for a worker means the worker."""
+    if not scope.app.conf.task_always_eager:
+        yield
+        return
+    with scope.project.configuration.override(task_always_eager=False):
+        yield
+
+
+def _check_visible_to_workers(name: str) -> None:
+    """Refuse a test whose rows stand in a transaction that is never committed."""
+    from django.db import connections
+
+    for connection in connections.all(initialized_only=True):
+        if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
+            msg = (
+                f"{name} in a test that is wrapped in a transaction (TestCase, or django_db "
+                f"without transaction=True; database {connection.alias!r}): its rows are never "
+                "committed, so the worker's own connection can't see them.\n"
+                f"Use TransactionTestCase, or ask for {name} itself in a pytest test: then "
+                "the plugin makes the test transactional."
+            )
+            raise FixtureConflictError(msg)

@@ -1,0 +1,398 @@
+"""What ``celery_inline`` is in a test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from kombu import Queue
+
+from pytest_djcelery import moments
+from pytest_djcelery.errors import BadOptionError, InlineError
+from pytest_djcelery.messages.journal import Ended, Looked, StateStored
+from pytest_djcelery.messages.origins import Origins
+from pytest_djcelery.recording.failures import own_traceback
+from pytest_djcelery.recording.result_waits import NeverReadyError
+from pytest_djcelery.session.runner import Runner
+from pytest_djcelery.workers.inline.coroutines import run_for_test
+from pytest_djcelery.workers.inline.endless import Endless
+from pytest_djcelery.workers.inline.executions import Execution, Summary
+from pytest_djcelery.workers.inline.inline_worker import InlineWorker
+from pytest_djcelery.workers.inline.undelivered import Undelivered
+from pytest_djcelery.workers.process_state import listened_to
+from pytest_djcelery.workers.task_threads import in_coroutine, in_task, requests_seen
+
+if TYPE_CHECKING:
+    from pytest_djcelery.brokers.memory.queues import Broker
+    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.session.sandbox import Scope
+
+
+class _BusyError(InlineError):
+    """It delivers already."""
+
+
+class Inline(Runner):
+    """A worker in the test's own thread, connection and transaction, on a virtual clock.
+
+    Args:
+        scope: the test.
+        auto: deliver after each publish by the test's own code.
+        implicit: it gives way to a runner that the test asks for.
+    """
+
+    name = "celery_inline"
+
+    in_place = True
+
+    def __init__(self, scope: Scope, *, auto: bool = False, implicit: bool = False) -> None:
+        self.implicit = implicit
+        self._scope = scope
+        self.auto = auto
+        self._thread = threading.current_thread()
+        self._clock = scope.clock
+        self._busy = threading.Lock()
+        self._asked = False  # to deliver what was published, since a run by itself began
+        self._origins = Origins(scope.journal)
+        self._worker: InlineWorker
+        self._undelivered: Undelivered
+
+    @contextmanager
+    def started(self) -> Iterator[Inline]:
+        """Be the test's worker for the time of a block.
+
+        Raises:
+            InlineError: when the test has chosen another broker than the one in memory.
+        """
+        self._worker = InlineWorker(
+            self._scope.app, self._broker(), now=self._clock.now, limits=self._scope.project.limits
+        )
+        self._undelivered = Undelivered(self._worker, self._origins)
+        self._version = self._scope.project.configuration.version, listened_to()
+        with self._worker.started(), requests_seen() if self.auto else nullcontext():
+            yield self
+
+    def _broker(self) -> Broker:
+        broker = self._scope.project.broker
+        if broker is None:
+            msg = (
+                "celery_inline takes messages off the in-memory broker, but the app publishes to "
+                f"{self._scope.app.conf.broker_url!r}.\n"
+                "Leave the broker as the run has it, or use celery_worker with this one."
+            )
+            raise InlineError(msg)
+        return broker
+
+    # Delivery ---------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        queues: Iterable[str | Queue] | None = None,
+        limit: int | None = None,
+        until: timedelta | datetime | None = None,
+        raise_failures: bool = True,
+    ) -> Summary:
+        """Deliver messages until none is due.
+
+        Args:
+            queues: deliver from these only; from all that have messages by default.
+            limit: deliver so many at most.
+            until: move the clock from ETA to ETA up to a moment, or as far from now, and leave
+                it there.
+            raise_failures: raise what a task fails with, and keep what was not yet delivered
+                for the next `run`; else go on, and tell in the summary.
+
+        Raises:
+            BadOptionError: ``until`` has passed or is naive, ``limit`` is negative, or a queue
+                is not declared.
+            InlineError: inside a task, in a coroutine, or while another thread runs it.
+            NeverEndsError: when the tasks go on publishing without end.
+            Exception: what a task failed with, with notes that name it.
+        """
+        __tracebackhide__ = True
+        takes = self._takes(queues)
+        end = self._end(until)
+        _check_limit(limit)
+        executions: list[Execution] = []
+        with self._delivering(), self._scope.watch.autocommit():
+            for execution in self._executions(takes, end, limit):
+                executions.append(execution)
+                if raise_failures and execution.failed:
+                    self._raise(execution)
+            if end is not None and (limit is None or len(executions) < limit):
+                self._clock.move_to(max(end, self._clock.now()))
+        scheduled = self._undelivered.count_later(self._clock.now())
+        return Summary(executions, scheduled=scheduled, looked=self._looked)
+
+    async def arun(
+        self,
+        *,
+        queues: Iterable[str | Queue] | None = None,
+        limit: int | None = None,
+        until: timedelta | datetime | None = None,
+        raise_failures: bool = True,
+    ) -> Summary:
+        """`run` for async tests: in the thread in which Django runs the ORM for a coroutine."""
+        from asgiref.sync import sync_to_async
+
+        summary: Summary = await sync_to_async(self.run)(
+            queues=queues, limit=limit, until=until, raise_failures=raise_failures
+        )
+        return summary
+
+    def step(self) -> Execution | None:
+        """Deliver the next message that is due, and return how it went; ``None``: there is none.
+
+        A failure is told by what is returned, and not raised.
+
+        Raises:
+            InlineError: as for `run`.
+        """
+        __tracebackhide__ = True
+        with self._delivering(), self._scope.watch.autocommit():
+            execution = self._deliver(self._worker.takes)
+        if execution is not None and execution.failed:
+            self._looked(execution)
+        return execution
+
+    def advance(self, delta: timedelta) -> None:
+        """Move the clock, and deliver nothing.
+
+        Raises:
+            BadOptionError: for a negative ``delta``.
+        """
+        moments.check_distance(delta)
+        self._clock.move_to(moments.end_of(delta, self._clock.now()))
+
+    def redeliver(self, message: SentTask) -> None:
+        """Put a message back at the head of its queue, as a broker does that missed the ack.
+
+        Args:
+            message: one that was sent in this test, from the outbox or from an execution.
+
+        Raises:
+            BadOptionError: for anything else.
+        """
+        from pytest_djcelery.workers.inline.redelivery import redeliver
+
+        redeliver(message, self._scope.app)
+
+    # What is there to deliver -------------------------------------------------------------
+
+    @property
+    def pending(self) -> list[SentTask]:
+        """The messages that are due, in the order in which they will be delivered."""
+        return self._undelivered.due(self._clock.now())
+
+    @property
+    def scheduled(self) -> list[SentTask]:
+        """The messages with an ETA to come, by ETA."""
+        return self._undelivered.later(self._clock.now())
+
+    def next_eta(self) -> datetime | None:
+        """The earliest ETA of what a run has received and left."""
+        return self._next_eta(self._worker.takes)
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Deliver nothing in a block, whatever is published in it.
+
+        Raises:
+            InlineError: as for `run`.
+        """
+        return self._delivering()
+
+    # Runner -------------------------------------------------------------------------------
+
+    def situation(self) -> str:
+        """What was not delivered, in words."""
+        from pytest_djcelery.reporting.never_ready import undelivered
+
+        return undelivered(self.pending, self.scheduled)
+
+    def drop_what_waits(self) -> None:
+        self._worker.drop_what_waits()
+
+    def published(self) -> None:
+        __tracebackhide__ = True
+        if not self.auto or in_task():
+            return
+        self._asked = True  # first: who delivers now, in another thread, looks at it afterwards
+        if self._busy.locked():
+            return
+        run_for_test(self._run_by_itself, home=self._thread, timeout=self._scope.options.timeout)
+
+    def _run_by_itself(self) -> None:
+        __tracebackhide__ = True
+        raises = bool(self._scope.app.conf.task_eager_propagates)
+        while self._asked:
+            self._asked = False
+            try:
+                self.run(raise_failures=raises)
+            except _BusyError:  # with what another request has published: it will look again
+                self._asked = True
+                return
+
+    def bring_about(self, task_ids: Collection[str]) -> bool:
+        """Deliver until the results of all these are stored.
+
+        Raises:
+            NeverReadyError: when nothing that is due will make one of them ready.
+        """
+        __tracebackhide__ = True
+        journal = self._scope.journal
+        waiting = {each for each in task_ids if not self._stored(each)}
+        seen = len(journal)
+
+        def ready() -> bool:
+            nonlocal seen
+            stored, seen = journal.events(StateStored, seen), len(journal)
+            waiting.difference_update(
+                each.task_id for each in stored if each.state in states.READY_STATES
+            )
+            return not waiting
+
+        self.deliver_until(ready)
+        still = [each for each in waiting if not self._stored(each)]
+        if still:
+            raise NeverReadyError("\n".join(map(self.why_never, still)))
+        return True
+
+    def deliver_until(self, done: Callable[[], bool]) -> None:
+        __tracebackhide__ = True
+        if done():
+            return
+        with self._delivering(), self._scope.watch.autocommit():
+            for _ in self._executions(self._worker.takes, None, None):
+                if done():
+                    return
+
+    def _stored(self, task_id: str) -> bool:
+        return self._scope.app.AsyncResult(task_id).state in states.READY_STATES
+
+    def why_never(self, task_id: str) -> str:
+        from pytest_djcelery.reporting.never_ready import why_never
+
+        return why_never(task_id, self._scope.journal, self.scheduled, self._clock.now())
+
+    # Inside -------------------------------------------------------------------------------
+
+    def _executions(
+        self, takes: Callable[[str], bool], end: datetime | None, limit: int | None
+    ) -> Iterator[Execution]:
+        """Deliver one after another, the clock going from ETA to ETA."""
+        __tracebackhide__ = True
+        delivered, endless = 0, Endless(self._scope.journal, bounded=limit is not None)
+        while limit is None or delivered < limit:
+            execution = self._deliver(takes, endless)
+            if execution is not None:
+                delivered += 1
+                yield execution
+                continue
+            following = self._next_eta(takes) if end is not None else None
+            if following is None or end is None or following > end:
+                return
+            self._clock.move_to(following)
+
+    def _next_eta(self, takes: Callable[[str], bool]) -> datetime | None:
+        first = self._worker.timer.first(takes)
+        return None if first is None else first.turn.eta
+
+    def _deliver(
+        self, takes: Callable[[str], bool], endless: Endless | None = None
+    ) -> Execution | None:
+        __tracebackhide__ = True
+        journal, worker = self._scope.journal, self._worker
+        since = len(journal)
+        with self._scope.watch.eager_task():
+            message = worker.deliver(takes)
+        if message is None:
+            return None
+        sent = self._origins.of(message.delivery_tag, message.headers, message.body)
+        execution = Execution.of(message, sent, journal.events(Ended, since), worker.refused)
+        if endless is not None:
+            redelivered = bool(message.delivery_info.get("redelivered"))
+            endless.count(execution, redelivered=redelivered)
+        return execution
+
+    @contextmanager
+    def _delivering(self) -> Iterator[None]:
+        """Refuse what would deliver from two places at once."""
+        __tracebackhide__ = True
+        if in_task():
+            msg = (
+                "celery_inline was told to deliver inside a task. A worker runs one task at a "
+                "time: publish, and let the run that is under way deliver it."
+            )
+            raise InlineError(msg)
+        if in_coroutine():
+            msg = (
+                "celery_inline was told to deliver in a coroutine, where Django refuses the "
+                "database to tasks. Write: await celery_inline.arun()"
+            )
+            raise InlineError(msg)
+        if not self._busy.acquire(blocking=False):
+            msg = (
+                "celery_inline already delivers, in another thread or further up in this one. "
+                "It is one worker; for several tasks at a time use celery_worker with "
+                "celery_worker_pool 'threads'."
+            )
+            raise _BusyError(msg)
+        try:
+            self._follow_configuration()
+            yield
+        finally:
+            self._busy.release()
+
+    def _follow_configuration(self) -> None:
+        __tracebackhide__ = True
+        self._scope.project.limits.follow(self._scope.app)
+        # A tracer asks once, as it is built, whether anyone listens to what a worker logs.
+        version = self._scope.project.configuration.version, listened_to()
+        if version != self._version:
+            self._broker()
+            self._worker.read_configuration()
+            self._version = version
+
+    def _raise(self, execution: Execution) -> None:
+        __tracebackhide__ = True
+        self._looked(execution)
+        error: Any = execution.exception
+        note = f"in the task {execution}"
+        notes = getattr(error, "__notes__", [])
+        if note not in notes:
+            # ``add_note`` came with Python 3.11; pytest shows the notes on 3.10 too.
+            error.__notes__ = [*notes, note]
+        raise error.with_traceback(own_traceback(error))
+
+    def _looked(self, execution: Execution) -> None:
+        self._scope.journal.append(Looked(task_id=execution.id))
+
+    def _takes(self, queues: Iterable[str | Queue] | None) -> Callable[[str], bool]:
+        if queues is None:
+            return self._worker.takes
+        if isinstance(queues, (str, Queue)):
+            queues = [queues]
+        names = {queue.name if isinstance(queue, Queue) else queue for queue in queues}
+        declared = {*self._scope.app.amqp.queues, *self._worker.broker.queues}
+        unknown = sorted(map(str, names - declared))
+        if unknown:
+            known = ", ".join(sorted(filter(self._worker.takes, declared)))
+            msg = (
+                f"queues: no queue {', '.join(map(repr, unknown))} is declared. There are: {known}."
+            )
+            raise BadOptionError(msg)
+        return names.__contains__
+
+    def _end(self, until: object) -> datetime | None:
+        return None if until is None else moments.end_of(until, self._clock.now())
+
+
+def _check_limit(limit: object) -> None:
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        msg = f"limit={limit!r}: expected how many messages to deliver at most, or None."
+        raise BadOptionError(msg)

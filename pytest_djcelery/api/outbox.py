@@ -1,0 +1,306 @@
+"""Every message that a test published: a view of the journal that speaks in signatures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kombu import Queue
+
+from pytest_djcelery.errors import BadOptionError, DjceleryError
+from pytest_djcelery.messages.canvas import Canvas
+from pytest_djcelery.messages.journal import (
+    Event,
+    HookDiscarded,
+    HookRegistered,
+    HookStarted,
+    Journal,
+    NotSent,
+    Published,
+)
+from pytest_djcelery.messages.listing import Listing, Matcher
+from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.signatures import expectation
+from pytest_djcelery.messages.wire import shown
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from celery.app.task import Task
+    from celery.canvas import Signature
+
+
+class NotOneMessageError(DjceleryError, AssertionError):
+    """``one()`` found no message, or several."""
+
+
+class MessageNotSentError(DjceleryError, TimeoutError):
+    """``wait_for()`` waited in vain."""
+
+
+class Outbox(Listing[SentTask]):
+    """The messages of a test, oldest first, as a worker would receive them.
+
+    Compare it with a list of Celery signatures; see `pytest_djcelery.matching` for what is
+    compared. It grows as messages are published.
+
+    Arguments:
+        journal: where messages are recorded.
+        since: the position in the journal where this outbox begins.
+        until: the position where it ends; ``None`` is open.
+        timeout: seconds that :meth:`wait_for` waits unless told otherwise.
+        situation: says what else is going on (workers, pending hooks), for failure texts.
+    """
+
+    description = "celery_outbox"
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        since: int = 0,
+        until: int | None = None,
+        timeout: float = 10.0,
+        situation: Callable[[], str] = str,
+    ) -> None:
+        self._journal = journal
+        self._until = until
+        self._timeout = timeout
+        self.situation = situation
+        self._lock = threading.Lock()
+        self._read_from(since)
+
+    def _read_from(self, position: int) -> None:
+        self._since = self._position = position
+        self._messages: list[SentTask] = []
+
+    def items(self) -> Sequence[SentTask]:
+        """The messages so far; the journal is read once, however often this is called."""
+        with self._lock:
+            end = len(self._journal) if self._until is None else self._until
+            if end > self._position:
+                events = list(self._journal.events(Event, self._position))
+                events = events[: end - self._position]
+                self._position += len(events)
+                for event in events:
+                    if isinstance(event, Published):
+                        self._messages.append(event.message)
+                    elif isinstance(event, NotSent):
+                        self._messages.remove(event.message)
+            return self._messages
+
+    def matcher(self, written: object) -> Matcher[SentTask]:
+        return expectation(written)
+
+    def circumstances(self) -> list[str]:
+        started: set[int] = set()
+        registered: dict[int, HookRegistered] = {}
+        discarded: dict[int, str] = {}
+        for event in self._journal.events(Event):
+            if isinstance(event, HookRegistered):
+                registered[event.hook] = event
+            elif isinstance(event, HookStarted):
+                started.add(event.hook)
+            elif isinstance(event, HookDiscarded):
+                discarded[event.hook] = event.reason
+        return [
+            f"The on_commit hook {event.function} ({event.location}) was discarded: "
+            f"{discarded[hook]}; see celery_on_commit.discarded."
+            if hook in discarded
+            else f"The on_commit hook {event.function} ({event.location}) still waits for its "
+            "commit; see celery_on_commit.pending."
+            for hook, event in registered.items()
+            if hook not in started or hook in discarded
+        ]
+
+    # -- views -------------------------------------------------------------------------------
+
+    def of(self, task: Task[Any, Any] | Signature | str) -> Outbox:
+        """The messages of one task.
+
+        Arguments:
+            task: the task, or its name.
+
+        Raises:
+            BadOptionError: it is neither.
+        """
+        name = task if isinstance(task, str) else getattr(task, "name", None)
+        if not isinstance(name, str) or isinstance(task, Queue):
+            raise BadOptionError(
+                f"of() takes a task or the name of one, got {shown(task)} ({type(task).__name__})"
+            )
+        return _View(self, f".of({name!r})", lambda message: message.task == name)
+
+    def on_queue(self, queue: str | Queue) -> Outbox:
+        """The messages published to a queue.
+
+        Arguments:
+            queue: the queue, or its name.
+
+        Raises:
+            BadOptionError: it is neither.
+        """
+        name = queue.name if isinstance(queue, Queue) else queue
+        if not isinstance(name, str):
+            raise BadOptionError(
+                f"on_queue() takes a queue or the name of one, got {shown(queue)} "
+                f"({type(queue).__name__})"
+            )
+        return _View(self, f".on_queue({name!r})", lambda message: message.queue == name)
+
+    @property
+    def after_commit(self) -> Outbox:
+        """The messages that on_commit hooks sent."""
+        return _View(self, ".after_commit", lambda message: message.after_commit)
+
+    @property
+    def in_transaction(self) -> Outbox:
+        """The messages published inside an open transaction."""
+        return _View(self, ".in_transaction", lambda message: message.transaction == "atomic")
+
+    @property
+    def canvas(self) -> Canvas:
+        """The chains, groups, chords and single tasks that these messages started."""
+        return Canvas(self.items(), f"{self.description}.canvas", self.circumstances)
+
+    # -- questions ---------------------------------------------------------------------------
+
+    def one(self, signature: object) -> SentTask:
+        """The only message that matches a signature.
+
+        Raises:
+            NotOneMessageError: none does, or several do.
+            NotASignatureError: ``signature`` is none.
+        """
+        __tracebackhide__ = True
+        matcher = self.matcher(signature)
+        found = [message for message in self.items() if matcher.matches(message)]
+        if len(found) == 1:
+            return found[0]
+        from pytest_djcelery.reporting.comparisons import explain_one
+
+        raise NotOneMessageError("\n".join(explain_one(self, matcher, found)))
+
+    def wait_for(self, signature: object, timeout: float | None = None) -> SentTask:
+        """The first message that matches a signature, as soon as it is published.
+
+        Arguments:
+            signature: what to wait for.
+            timeout: seconds; that of the outbox unless given.
+
+        Raises:
+            MessageNotSentError: it was not published in time.
+            NotASignatureError: ``signature`` is none.
+        """
+        __tracebackhide__ = True
+        matcher = self.matcher(signature)
+        seconds = self._timeout if timeout is None else timeout
+        found: list[SentTask] = []
+        seen = 0
+
+        def sent() -> bool:
+            nonlocal seen
+            items = self.items()
+            new, seen = items[seen:], len(items)
+            found.extend(message for message in new if matcher.matches(message))
+            return bool(found)
+
+        if self._journal.wait_until(sent, seconds):
+            return found[0]
+        from pytest_djcelery.reporting.comparisons import explain_wait
+
+        raise MessageNotSentError("\n".join(explain_wait(self, matcher, seconds)))
+
+    # -- parts of a test ---------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Forget what was published so far."""
+        with self._lock:
+            self._read_from(len(self._journal))
+
+    @contextmanager
+    def record(self) -> Iterator[Outbox]:
+        """Collect the messages published inside the ``with`` block, in an outbox of their own."""
+        block = self._block()
+        try:
+            yield block
+        finally:
+            block.close()
+
+    def close(self) -> None:
+        """End here: what is published from now on is not part of this outbox."""
+        self._until = len(self._journal)
+
+    def _block(self) -> Outbox:
+        block = Outbox(
+            self._journal,
+            since=len(self._journal),
+            timeout=self._timeout,
+            situation=self.situation,
+        )
+        block.description = f"{self.description}.record()"
+        return block
+
+
+class _View(Outbox):
+    """The messages of an outbox that a condition holds for."""
+
+    def __init__(self, source: Outbox, suffix: str, holds: Callable[[SentTask], bool]) -> None:
+        super().__init__(source._journal, timeout=source._timeout, situation=source.situation)
+        self.source = source
+        self.description = source.description + suffix
+        self._suffix = suffix
+        self._holds = holds
+        self._source_items: Sequence[SentTask] = ()
+        self._checked = 0
+
+    def items(self) -> Sequence[SentTask]:
+        with self._lock:
+            items = self.source.items()
+            if items is not self._source_items:  # the source was cleared
+                self._source_items, self._checked, self._messages = items, 0, []
+            end = len(items)
+            self._messages += [each for each in items[self._checked : end] if self._holds(each)]
+            self._checked = end
+            return self._messages
+
+    def remedies(self, matcher: Matcher[SentTask]) -> list[str]:
+        elsewhere = [message for message in self.root.items() if matcher.matches(message)]
+        found = []
+        for message in elsewhere[:1]:
+            where = f" ({message.location})" if message.location else ""
+            if self._suffix == ".after_commit" and message.transaction == "atomic":
+                found.append(
+                    f"It was sent inside the open transaction{where}: a worker can run it before "
+                    "the commit. Send it with .delay_on_commit(...) or .apply_async_on_commit(...)."
+                )
+            elif self._suffix == ".after_commit":
+                found.append(
+                    f"It was sent outside any transaction and by no on_commit hook{where}. "
+                    "With .delay_on_commit(...) it waits for the commit wherever it is called."
+                )
+            else:
+                found.append(
+                    f"{self.root.description} has it, {self.description} leaves it out: queue "
+                    f"{message.queue!r}, transaction {message.transaction!r}{where}."
+                )
+        return found
+
+    @property
+    def root(self) -> Outbox:
+        """The outbox that this shows a part of."""
+        return self.source.root if isinstance(self.source, _View) else self.source
+
+    def clear(self) -> None:
+        raise DjceleryError(
+            f"{self.description} only shows part of {self.source.description}: "
+            f"clear that, or collect a part of the test with {self.source.description}.record()"
+        )
+
+    def close(self) -> None:
+        self.source.close()
+
+    def _block(self) -> Outbox:
+        return _View(self.source._block(), self._suffix, self._holds)

@@ -1,0 +1,286 @@
+"""Outcomes of tasks, in whatever result backend is configured."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from celery.backends.base import DisabledBackend
+from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
+
+from pytest_djcelery.errors import BadOptionError, UnknownResultError
+from pytest_djcelery.messages.journal import Ended, Event, Looked, StateStored
+from pytest_djcelery.messages.outcomes import (
+    Failure,
+    History,
+    Outcome,
+    Outcomes,
+    Pending,
+    Progress,
+    Retrying,
+    Revoked,
+    Started,
+    StateChange,
+    Success,
+)
+from pytest_djcelery.recording.failures import call_text
+from pytest_djcelery.recording.result_waits import (
+    NeverReadyError,
+    WaitTimeoutError,
+    none_will_come,
+    with_relatives,
+)
+from pytest_djcelery.recording.server_waits import explained
+
+if TYPE_CHECKING:
+    from pytest_djcelery.session.sandbox import Scope
+
+_FINAL_WITHOUT_RESULT = ("IGNORED", "REJECTED")
+
+
+class Results:
+    """What ``celery_results`` is.
+
+    ``results[result]`` waits for the final outcome of an `AsyncResult`, an id, a group or a
+    chord; ``now`` looks without waiting. A group has `Outcomes`.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __getitem__(self, result: ResultBase | str) -> Outcome | Outcomes:
+        """The final outcome.
+
+        Raises:
+            UnknownResultError: when no message of this test has that id.
+            WaitTimeoutError: when it does not come in time, or at once when no worker runs.
+        """
+        __tracebackhide__ = True
+        if isinstance(result, ResultSet):
+            return Outcomes(self[each] for each in result.results)
+        task_id = self._id(result)
+        self._wait(result, task_id)
+        self._looked(result)
+        return self._outcome(task_id)
+
+    def now(self, result: ResultBase | str) -> Outcome | Outcomes:
+        """The present outcome, without waiting or delivering anything.
+
+        Raises:
+            UnknownResultError: when no message of this test has that id.
+        """
+        __tracebackhide__ = True
+        if isinstance(result, ResultSet):
+            return Outcomes(self.now(each) for each in result.results)
+        task_id = self._id(result)
+        if self._final(task_id):
+            self._looked(result)
+        return self._outcome(task_id)
+
+    def of(self, task: Any) -> list[Outcome | Outcomes]:
+        """The outcome of every message of a task (or task name), in publish order. Waits."""
+        __tracebackhide__ = True
+        name = getattr(task, "name", task)
+        sent = dict.fromkeys(
+            event.message.id
+            for event in self._scope.journal.published()
+            if event.message.task == name
+        )
+        return [self[task_id] for task_id in sent]
+
+    def history(self, result: ResultBase | str) -> list[StateChange]:
+        """The states that the task passed through, as the result backend was told them."""
+        __tracebackhide__ = True
+        task_id = self._id(result)
+        return History(
+            StateChange(each.state, each.meta) for each in self._scope.journal.states(task_id)
+        )
+
+    def _id(self, result: ResultBase | str) -> str:
+        __tracebackhide__ = True
+        if isinstance(result, EagerResult):  # it knows the outcome itself
+            return str(result.id)
+        if not isinstance(result, AsyncResult | str):
+            msg = (
+                f"celery_results[{result!r}]: expected what delay() or apply_async() returned, or "
+                "a task id. For every message of a task: celery_results.of(task)."
+            )
+            raise BadOptionError(msg)
+        task_id = str(result)
+        # That of a chain or chord has the id of a message to come.
+        ids = {task_id} if isinstance(result, str) else {*with_relatives(result)}
+        if not self._known(ids):
+            self._scope.settle()  # a task that runs now may send it
+            if not self._known(ids):
+                raise UnknownResultError(self._unknown(task_id))
+        return task_id
+
+    def _known(self, ids: set[str]) -> bool:
+        journal = self._scope.journal
+        messages = [event.message for event in journal.published()]
+        return (
+            any(message.id in ids for message in messages)
+            or any(_names((message.chain, message.chord), ids) for message in messages)
+            or any(event.task_id in ids for event in journal.events(Ended))
+            or any(self._stored_state(task_id) != states.PENDING for task_id in ids)
+        )
+
+    def _unknown(self, task_id: str) -> str:
+        known = [event.message for event in self._scope.journal.published()]
+        listed = "\n".join(f"  {message.id}  {message.task}" for message in known[-10:]) or "  none"
+        return (
+            f"No message of this test has the id {task_id!r}, and the result backend knows none.\n"
+            f"Sent in this test:\n{listed}"
+        )
+
+    def _final(self, task_id: str) -> bool:
+        if self._ended(task_id) is not None:
+            return True
+        return self._stored_state(task_id) in states.READY_STATES
+
+    def _ending(self, task_id: str) -> Callable[[], bool]:
+        """`_final`, asked again only when something has come of the task."""
+        seen = 0
+
+        def ended() -> bool:
+            nonlocal seen
+            new, seen = self._scope.journal.events(Event, seen), len(self._scope.journal)
+            kinds = (Ended, StateStored)
+            told = any(isinstance(event, kinds) and event.task_id == task_id for event in new)
+            return told and self._final(task_id)
+
+        return ended
+
+    def _ended(self, task_id: str) -> Ended | None:
+        """The last attempt if no other follows it."""
+        attempts = [e for e in self._scope.journal.events(Ended) if e.task_id == task_id]
+        runner = self._scope.runner
+        if runner is None or not runner.in_place:
+            # Where attempts run side by side, one may be over before that which led to it is.
+            attempts.sort(key=lambda each: each.goes_on, reverse=True)
+        return attempts[-1] if attempts and not attempts[-1].goes_on else None
+
+    def _stored_state(self, task_id: str) -> str:
+        __tracebackhide__ = True
+        with self._reading(task_id):
+            return self._state_of(self._scope.app.AsyncResult(task_id))
+
+    def _state_of(self, stored: AsyncResult[Any]) -> str:
+        disabled = isinstance(self._scope.app.backend, DisabledBackend)  # it can't even be asked
+        return str(states.PENDING if disabled else stored.state)
+
+    @contextmanager
+    def _reading(self, task_id: str) -> Iterator[None]:
+        """Read what the backend has of a task, be it nothing because the settings are eager."""
+        __tracebackhide__ = True
+        with ExitStack() as stack:
+            if self._scope.app.conf.task_always_eager:
+                # Celery warns then that nothing is stored; the journal has the outcome.
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", "Results are not stored", RuntimeWarning)
+            stack.enter_context(
+                explained(self._scope.app.backend, f"The outcome of {task_id} can't be read.")
+            )
+            yield
+
+    def _wait(self, result: ResultBase | str, task_id: str) -> None:
+        __tracebackhide__ = True
+        if isinstance(result, EagerResult) or self._final(task_id):
+            return
+        scope = self._scope
+        if scope.runner is not None and scope.runner.in_place:
+            scope.runner.deliver_until(self._ending(task_id))
+            if not self._final(task_id):
+                raise NeverReadyError(scope.runner.why_never(task_id))
+            return
+        if scope.runner is None or not scope.runner.will_run:
+            msg = f"{self._name(task_id)} has no outcome yet.\n{scope.situation()}"
+            raise WaitTimeoutError(msg)
+        ended = False
+
+        def over() -> bool:
+            nonlocal ended
+            ended = scope.worker_has_ended()  # first: what it has stored until then is found
+            return self._final(task_id) or ended
+
+        in_time = scope.journal.wait_until(over, scope.options.timeout)
+        if ended and not self._final(task_id):
+            raise NeverReadyError(none_will_come([self._name(task_id)], scope.situation()))
+        if not in_time:
+            msg = (
+                f"{self._name(task_id)} has no outcome after {scope.options.timeout:g} s.\n"
+                f"{scope.situation()}"
+            )
+            raise WaitTimeoutError(msg)
+
+    def _name(self, task_id: str) -> str:
+        for event in self._scope.journal.published():
+            if event.message.id == task_id:
+                sent = event.message
+                return f"{call_text(sent.task, sent.args, sent.kwargs)} [{task_id}]"
+        return task_id
+
+    def _looked(self, result: ResultBase | str) -> None:
+        ids: Iterable[str] = [result] if isinstance(result, str) else with_relatives(result)
+        for task_id in ids:
+            self._scope.journal.append(Looked(task_id=task_id))
+
+    def _outcome(self, task_id: str) -> Outcome:
+        __tracebackhide__ = True
+        with self._reading(task_id):
+            outcome: Outcome = replace(self._bare_outcome(task_id), task=self._name(task_id))
+        return outcome
+
+    def _bare_outcome(self, task_id: str) -> Any:  # noqa: PLR0911 - one for each state
+        ended = self._ended(task_id)
+        stored = self._scope.app.AsyncResult(task_id)
+        state = self._state_of(stored)
+        if state not in states.READY_STATES and ended is not None:
+            return _of_ended(ended)  # its result is ignored, or there is no backend
+        retries = ended.retries if ended else self._retries(task_id, state)
+        if state == states.SUCCESS:
+            return Success(stored.result, retries=retries)
+        if state == states.FAILURE:
+            own = stored.traceback or (_traceback(ended.value) if ended else None)
+            return Failure(stored.result, retries=retries, traceback=own)
+        if state == states.REVOKED:
+            return Revoked(retries=retries)
+        if state == states.RETRY:
+            return Retrying(stored.result)
+        if state == states.PENDING:
+            return Pending()
+        if state == states.STARTED:
+            return Started()
+        return Progress(stored.info, state)
+
+    def _retries(self, task_id: str, state: str) -> int | None:
+        """How often a task was retried whose state is stored, and whose end is yet to be told."""
+        told = self._scope.journal.states(task_id)
+        return told[-1].retries if told and told[-1].state == state else None
+
+
+def _names(carried: Any, ids: set[str]) -> bool:
+    """Whether signatures that a message carries are to be sent with one of the ids."""
+    if isinstance(carried, Mapping):
+        return carried.get("task_id") in ids or _names(tuple(carried.values()), ids)
+    return isinstance(carried, list | tuple) and any(_names(each, ids) for each in carried)
+
+
+def _of_ended(ended: Ended) -> Outcome:
+    if ended.state in (states.FAILURE, "REJECTED"):
+        return Failure(ended.value, retries=ended.retries, traceback=_traceback(ended.value))
+    if ended.state == states.REVOKED:
+        return Revoked(retries=ended.retries)
+    value = None if ended.state in _FINAL_WITHOUT_RESULT else ended.value
+    return Success(value, retries=ended.retries)
+
+
+def _traceback(error: Any) -> str | None:
+    if getattr(error, "__traceback__", None) is None:
+        return None
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -1,0 +1,114 @@
+"""What ``celery_worker`` is in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.recording.result_waits import WaitTimeoutError
+from pytest_djcelery.session import sandbox as scopes
+from pytest_djcelery.session.runner import Runner
+from pytest_djcelery.workers import worker_ended as ended
+
+if TYPE_CHECKING:
+    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker, WorkerSettings
+
+
+class Worker(Runner):
+    """A running embedded worker.
+
+    Everything that Celery's `WorkController` has (``hostname``, ``consumer``, ``pool``, …) is
+    there as well.
+    """
+
+    name = "celery_worker"
+    embedded: EmbeddedWorker
+
+    def __init__(self, scope: Scope, settings: WorkerSettings) -> None:
+        self._scope = scope
+        self.settings = settings
+
+    def wait_until_idle(self, timeout: float | None = None) -> None:
+        """Wait until every message that is due has been run; ETAs to come are not waited for.
+
+        Args:
+            timeout: seconds; the run's ``djcelery_timeout`` by default.
+
+        Raises:
+            WaitTimeoutError: with the queues, what is running, and where it stands.
+            WorkerError: when the worker has ended, by itself or with messages left to run.
+        """
+        __tracebackhide__ = True
+        seconds = self._scope.options.timeout if timeout is None else timeout
+        idle = self._wait(seconds)
+        ended.check(self._scope, self.embedded)
+        if not idle:
+            msg = f"celery_worker is not idle after {seconds:g} s.\n{self.situation()}"
+            raise WaitTimeoutError(msg)
+
+    def settle(self) -> None:
+        """Let all that is due run, as far as the time-out goes.
+
+        Raises:
+            WorkerError: when the worker has ended, and the test doesn't know it.
+        """
+        __tracebackhide__ = True
+        self._wait(self._scope.options.timeout)
+        ended.check_unless_told(self._scope, self.embedded)
+
+    def _wait(self, seconds: float) -> bool:
+        return self._scope.journal.wait_until(lambda: self.embedded.idle, seconds)
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.embedded.alive
+
+    def situation(self) -> str:
+        """Worker, queues and running tasks, in words."""
+        return ended.told_situation(self, self.embedded)
+
+    def reload(self, *args: Any, **kwargs: Any) -> None:
+        """Kept from `celery.contrib.pytest`, where a worker must be told of new tasks.
+
+        This one knows a task as soon as it is registered.
+        """
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "embedded":
+            raise AttributeError(name)
+        return getattr(self.embedded.controller, name)
+
+    def __repr__(self) -> str:
+        return f"<celery_worker {self.embedded.controller!r}>"
+
+
+class SessionWorker:
+    """The embedded worker of the whole run.
+
+    In a test that asks for it, it is that test's worker; everything of `Worker` is there.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._here: Worker | None = None
+
+    @contextmanager
+    def in_test(self) -> Iterator[Worker]:
+        """Let the worker run the messages of the test that is open."""
+        from pytest_djcelery.api import contexts
+
+        with scopes.entered() as scope, contexts.running_worker(scope, self._settings) as worker:
+            self._here = worker
+            try:
+                yield worker
+            finally:
+                self._here = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._here is None:
+            from pytest_djcelery.workers.embedded import reuse as lease
+
+            return getattr(lease.held_controller(), name)
+        return getattr(self._here, name)

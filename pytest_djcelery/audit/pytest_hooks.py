@@ -1,0 +1,140 @@
+"""The hooks of pytest that only an audited run has."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_djcelery.audit import baseline, section
+from pytest_djcelery.audit import report as files
+from pytest_djcelery.audit.findings import Findings, packed, unpacked
+from pytest_djcelery.audit.recorder import Watching
+from pytest_djcelery.audit.sightings import Sightings
+from pytest_djcelery.audit.suite_files import SuiteFiles
+from pytest_djcelery.errors import DjceleryError
+from pytest_djcelery.locations import relative
+from pytest_djcelery.session.session import current_run
+
+if TYPE_CHECKING:
+    from pytest_djcelery.options import Options
+    from pytest_djcelery.transactions.openers import Opener
+
+#: Where installed packages are.
+_PACKAGES = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
+
+
+class AuditHooks:
+    """Watches each test, and reports at the end of the run.
+
+    Under xdist, what a test has shown travels with the report of its teardown: a process that
+    crashes loses no more than the test it was in.
+
+    Args:
+        config: of the run.
+        options: of the plugin.
+    """
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self._config = config
+        self._options = options
+        self._is_worker = hasattr(config, "workerinput")  # a process of xdist
+        self._findings = Findings()
+        self._troubles: dict[str, None] = {}
+        shown = cache(self._relative)  # asked for each finding of each test, and always the same
+        self._suite = SuiteFiles(config, shown)
+        config.pluginmanager.register(self._suite, "djcelery-audit-suite-files")
+        self._known = self._read_baseline()
+        self._watching = Watching(self._counts)
+        self._sightings = Sightings(shown, self._counts, self._watching.unharmed)
+        self._verdict: baseline.Verdict | None = None
+        self._unwritten = ""  # why the report is not
+        current_run().watching = self._watching
+        self._watching.__enter__()
+
+    def _read_baseline(self) -> baseline.Known:
+        if self._options.audit_baseline is None:
+            return baseline.Known()
+        try:
+            return baseline.read(self._options.audit_baseline)
+        except DjceleryError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def pytest_report_header(self) -> str:
+        """Say that nothing is as it is without."""
+        return "celery: audit: watches the tests, and changes nothing"
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Read what was heard once a test is over, its fixtures included."""
+        report = yield
+        if call.when == "teardown":
+            shown = self._sightings.of(item.nodeid, self._watching.journal.drain())
+            if self._is_worker:
+                report.djcelery_audit = {  # type: ignore[attr-defined]  # travels with it
+                    "shown": packed(shown),
+                    "troubles": list(self._watching.troubles),
+                }
+            else:
+                self._findings.add(item.nodeid, shown)
+                self._troubles |= self._watching.troubles
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what the tests of other processes have shown."""
+        told: Any = getattr(report, "djcelery_audit", None)
+        if told is not None and not self._is_worker:
+            self._findings.add(report.nodeid, unpacked(told["shown"]))
+            self._troubles.update(dict.fromkeys(told["troubles"]))
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Judge and write what was found; fail the run where that was asked for."""
+        if self._is_worker or self._config.option.collectonly:
+            return
+        self._verdict = verdict = self._known.judge(
+            self._findings, self._options.audit_fail_on, self._troubles
+        )
+        outcome = pytest.ExitCode.TESTS_FAILED if verdict.failing else pytest.ExitCode.OK
+        if self._options.audit_report is not None:
+            try:
+                files.write(self._options.audit_report, verdict)
+            except OSError as error:
+                outcome = pytest.ExitCode.USAGE_ERROR
+                self._unwritten = f"not written, {error}"
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = outcome
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Report what was found."""
+        if self._verdict is not None:
+            report = self._options.audit_report and (
+                self._unwritten or f"written to {relative(self._options.audit_report)}"
+            )
+            section.write(terminalreporter, self._verdict, report=report)
+
+    def pytest_unconfigure(self) -> None:
+        """Take the ears off."""
+        self._watching.__exit__()
+
+    def _relative(self, path: str) -> str:
+        """A path as node ids have it: relative to pytest's root, wherever pytest was started.
+
+        One of an installed package begins with its place there, which is on every machine the same.
+        """
+        *_, installed = _PACKAGES.split(path)
+        if installed != path:
+            return f"site-packages/{installed}".replace(os.sep, "/")
+        try:
+            return os.path.relpath(path, self._config.rootpath).replace(os.sep, "/")
+        except ValueError:  # another drive, on Windows
+            return path
+
+    def _counts(self, opener: Opener) -> bool:
+        """Whether a block is of the code under test. Django's are, whoever calls it."""
+        return opener.call is not None or opener.path is None or opener.path not in self._suite

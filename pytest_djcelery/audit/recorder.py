@@ -1,0 +1,176 @@
+"""What listens during an audited run, and the journal that it fills."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from traceback import format_exception_only
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery import locations
+from pytest_djcelery.audit import mocks, publishes, reached, written_rows
+from pytest_djcelery.messages.journal import Event, Journal, Overtaking
+from pytest_djcelery.project.after_import import called_after_import
+from pytest_djcelery.transactions.hooks import WatchedHook
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+    from typing_extensions import Self
+
+    from pytest_djcelery.audit.events import Sent
+    from pytest_djcelery.locations import Location
+    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.transactions.openers import Opener
+    from pytest_djcelery.transactions.passive_watch import PassiveWatch
+
+_EARS = {**publishes.EARS, **reached.EARS, **written_rows.EARS}
+
+
+class _Unharmed(AbstractContextManager[None]):
+    """Lets no error out; one for all, since each test enters it many times."""
+
+    def __init__(self, troubles: dict[str, None]) -> None:
+        self._troubles = troubles
+
+    def __exit__(
+        self, _: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        place = ""
+        if traceback is not None:
+            code = traceback.tb_frame.f_code
+            place = f" at {code.co_filename}:{traceback.tb_lineno} in {code.co_name}"
+        text = format_exception_only(error)[0].strip()  # whatever its own ``__str__`` does
+        self._troubles[text + place] = None
+        return True
+
+
+class Watching:
+    """Ears that are put on as soon as there is something to hear; nothing is imported for them.
+
+    Args:
+        counts: whether an atomic block that something has opened is of the code under test.
+    """
+
+    def __init__(self, counts: Callable[[Opener], bool]) -> None:
+        self.journal = Journal()
+        self.troubles: dict[str, None] = {}  # what went wrong in the audit itself
+        self._unharmed = _Unharmed(self.troubles)
+        self._counts = counts
+        self._watch: PassiveWatch | None = None
+        self._scope: Scope | None = None  # of a test that uses a fixture of the plugin
+        self._mocks = mocks.Mocks(self)
+        self._ears = ExitStack()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether a test is left to the fixtures that it uses: they have a journal of their own."""
+        return self._scope is not None
+
+    def __enter__(self) -> Self:
+        by_module: dict[str, Callable[[], AbstractContextManager[None]]] = {
+            # There is no connection before this is there, and so no transaction.
+            "django.db.backends.base.base": self._transactions_heard,
+            **{name: partial(heard, self) for name, heard in _EARS.items()},
+            **mocks.ears(self._mocks),
+        }
+        wanted: Mapping[str, Callable[[], None]] = {
+            name: partial(self._put_on, heard) for name, heard in by_module.items()
+        }
+        self._put_on(partial(mocks.monkeypatches_heard, self._mocks))
+        self._ears.enter_context(called_after_import(wanted))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ears.close()
+
+    def _put_on(self, heard: Callable[[], AbstractContextManager[None]]) -> None:
+        with self.unharmed():
+            self._ears.enter_context(heard())
+
+    # What the ears call ------------------------------------------------------------------
+
+    def append(self, event: Event) -> None:
+        """Add an event to the journal, unless it is of a test that is left to its fixtures."""
+        if not self.quiet:
+            self.journal.append(event)
+
+    def wake(self) -> None:
+        """Nobody waits for this journal."""
+
+    def judge(self, message: Sent) -> None:
+        """Tell whether a message that is about to be sent may overtake a commit."""
+        if self._watch is not None and not self.quiet and self._mocks.hook_runner is None:
+            self._watch.judge(message)
+
+    def judged(self, message: Sent) -> None:
+        """Add a message to the journal, in any test, and judge it."""
+        self.judge(message)
+        self.journal.append(message)
+
+    def caller(self, frame: FrameType | None = None) -> Location | None:
+        """The project's line that sends, from ``frame`` on, or that has registered the hook.
+
+        The latter where none is nearer: a test that runs the hooks it has captured would be named
+        otherwise.
+        """
+        runner = self._mocks.hook_runner
+        if runner is not None:
+            return locations.of_hook(runner)
+        nearer = locations.of_caller(frame, until=WatchedHook.__call__.__code__)
+        watch = self._watch if self._scope is None else self._scope.watch
+        if nearer is None and watch is not None:
+            nearer = watch.publishing().hook_location
+        return nearer or locations.of_caller(frame)
+
+    def eager_task(self) -> AbstractContextManager[None]:
+        """Around an eager task: the blocks that are open now are not its own."""
+        return nullcontext() if self._watch is None else self._watch.eager_task()
+
+    def unharmed(self) -> AbstractContextManager[None]:
+        """Keep what goes wrong in an ear from the test, and tell it in the report."""
+        return self._unharmed
+
+    # Transactions ------------------------------------------------------------------------
+
+    @contextmanager
+    def _transactions_heard(self) -> Iterator[None]:
+        from pytest_djcelery.transactions.passive_watch import PassiveWatch
+
+        watch = PassiveWatch(self.journal, self._counts)
+        with ExitStack() as stack:
+            stack.enter_context(watch)
+            self._watch = watch
+            try:
+                yield
+            finally:
+                self._watch = None
+
+    def written(self, model: type[Any], keys: Iterable[Any], using: str) -> None:
+        """Note the primary keys of rows that a transaction has written."""
+        watch = self._watch if self._scope is None else self._scope.watch
+        if watch is not None:
+            watch.written(model, keys, using)
+
+    # Tests that use the plugin -----------------------------------------------------------
+
+    @contextmanager
+    def giving_way(self, scope: Scope) -> Iterator[None]:
+        """Leave a test to the fixtures that it uses; what they tell of races is heard."""
+        watch, self._scope = self._watch, scope
+        if watch is not None:
+            watch.__exit__(*sys.exc_info())
+        try:
+            yield
+        finally:
+            if watch is not None:
+                watch.__enter__()
+            self._scope = None
+            for event in scope.journal.events(Overtaking):
+                self.journal.append(event)

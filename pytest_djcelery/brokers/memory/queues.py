@@ -1,0 +1,311 @@
+"""The in-memory broker: its queues, and the messages that wait in them.
+
+There is one `Broker` for each virtual host. It has a condition variable that wakes who waits,
+priorities, message TTL and redelivery; kombu reaches it through
+`pytest_djcelery.brokers.memory.transport`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from itertools import chain, count
+from queue import Empty
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
+
+from kombu.transport import virtual
+
+if TYPE_CHECKING:
+    from pytest_djcelery.brokers.memory.transport import Transport
+
+
+class Ready(NamedTuple):
+    """A message in a queue: the highest priority first, then the oldest; no two are as old."""
+
+    rank: int
+    order: int
+    message: dict[str, Any]
+    put_at: datetime
+    expires_at: float | None
+
+    @property
+    def turn(self) -> tuple[datetime, int]:
+        """When it came, among the messages of all queues."""
+        return self.put_at, self.order
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Its messages, in two heaps: a worker holds those with an ETA apart from the others."""
+
+    plain: list[Ready] = field(default_factory=list)
+    timed: list[Ready] = field(default_factory=list)
+    auto_delete: bool = False
+    ttl: float | None = None  # seconds
+    consumers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.plain) + len(self.timed)
+
+    def clear(self) -> None:
+        self.plain.clear()
+        self.timed.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What was declared at some moment, to go back to."""
+
+    queues: frozenset[str]
+    exchanges: dict[str, Any]
+    bindings: dict[Any, Any]
+
+
+class Broker:
+    """The queues of one virtual host, shared by all connections to it."""
+
+    def __init__(self) -> None:
+        self.state = virtual.BrokerState()
+        self.queues: dict[str, _Queue] = {}
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self._waiting = 0  # how many readers do
+        self.transports: WeakSet[Transport] = WeakSet()
+        self.version = 0
+        self.on_delivered: Callable[[], None] = _nothing  # a reader is done, or found nothing
+        self._order = count()
+        self._restored_order = count(-1, -1)
+        self._tags = count(1)
+
+    def notify(self) -> None:
+        """Wake every reader."""
+        with self.lock:
+            self.version += 1
+            if self._waiting:
+                self._changed.notify_all()
+
+    def wait(self, seconds: float | None) -> None:
+        """Sleep until there is something new to read; whoever calls has the lock."""
+        self._waiting += 1
+        try:
+            self._changed.wait(seconds)
+        finally:
+            self._waiting -= 1
+
+    def declare(self, name: str, *, auto_delete: bool = False, ttl: float | None = None) -> _Queue:
+        """The queue ``name``, made if it is missing."""
+        with self.lock:
+            queue = self.queues.get(name)
+            if queue is None:
+                queue = self.queues[name] = _Queue(auto_delete=auto_delete, ttl=ttl)
+            return queue
+
+    def put(self, name: str, message: dict[str, Any], *, first: bool = False) -> None:
+        """Put a message of its own (a fanout has many) at the end of a queue, or first."""
+        properties = message["properties"]
+        message = {
+            **message,
+            "properties": {
+                **properties,
+                "delivery_tag": next(self._tags),
+                "delivery_info": dict(properties["delivery_info"]),
+            },
+        }
+        with self.lock:
+            queue = self.declare(name)
+            ready = Ready(
+                rank=-_priority(message),
+                order=next(self._restored_order if first else self._order),
+                message=message,
+                put_at=datetime.now(timezone.utc),
+                expires_at=_expiry(message, queue.ttl),
+            )
+            heapq.heappush(queue.timed if _has_eta(message) else queue.plain, ready)
+            self.notify()
+
+    def get(self, name: str) -> dict[str, Any]:
+        """Take the next message; `queue.Empty` when there is none."""
+        with self.lock:
+            queue = self.queues.get(name) or _Queue()
+            plain, timed = _head(queue.plain), _head(queue.timed)
+            first = timed is None or (plain is not None and plain < timed)
+            return _take(queue.plain if first else queue.timed)
+
+    def get_timed(self, name: str) -> dict[str, Any]:
+        """Take the next message with an ETA; `queue.Empty` when there is none."""
+        with self.lock:
+            return _take(self.queues[name].timed)
+
+    def oldest(
+        self, takes: Callable[[str], bool], *, timed: bool = False
+    ) -> tuple[str, Ready] | None:
+        """The queue whose next message came before the others', and that message, left there.
+
+        Args:
+            takes: which queues are meant.
+            timed: of the messages with an ETA, or of the others.
+        """
+        with self.lock:
+            heaps = [
+                (name, heap)
+                for name, queue in self.queues.items()
+                if (heap := queue.timed if timed else queue.plain) and takes(name)
+            ]
+            heads = [(name, head) for name, heap in heaps if (head := _head(heap)) is not None]
+        return min(heads, key=lambda each: each[1].order, default=None)
+
+    def ready(self, takes: Callable[[str], bool]) -> list[Ready]:
+        """All that is ready and has no ETA, in the order in which `oldest` finds it."""
+        with self.lock:
+            queues = [
+                sorted(queue.plain, reverse=True)
+                for name, queue in self.queues.items()
+                if takes(name) and _head(queue.plain) is not None
+            ]
+        heads = [(queue[-1].order, queue) for queue in queues]
+        heapq.heapify(heads)
+        found = []
+        while heads:
+            _, queue = heads[0]
+            found.append(queue.pop())
+            if queue:
+                heapq.heapreplace(heads, (queue[-1].order, queue))
+            else:
+                heapq.heappop(heads)
+        return found
+
+    def timed(self, takes: Callable[[str], bool]) -> list[Ready]:
+        """All that is ready and has an ETA, in no order."""
+        with self.lock:
+            queues = [queue for name, queue in self.queues.items() if queue.timed and takes(name)]
+            return list(chain.from_iterable(queue.timed for queue in queues if _head(queue.timed)))
+
+    def depth(self, name: str) -> int:
+        """How many messages are ready in a queue."""
+        queue = self.queues.get(name)
+        return 0 if queue is None else len(queue)
+
+    def depths(self) -> dict[str, int]:
+        """Ready messages by queue, empty queues left out."""
+        with self.lock:
+            return {name: len(queue) for name, queue in self.queues.items() if len(queue)}
+
+    def purge(self, name: str) -> int:
+        """Drop the ready messages of a queue; their number."""
+        with self.lock:
+            queue = self.queues.get(name)
+            if queue is None:
+                return 0
+            size = len(queue)
+            queue.clear()
+            return size
+
+    def delete(self, name: str) -> None:
+        """Remove a queue with its bindings."""
+        with self.lock:
+            self.queues.pop(name, None)
+            self.state.queue_bindings_delete(name)
+            for exchange in self.state.exchanges.values():
+                table = exchange["table"]
+                table[:] = [row for row in table if row[2] != name]
+            self._forget_declarations()
+
+    def topology(self) -> Topology:
+        """What is declared now."""
+        with self.lock:
+            return Topology(
+                queues=frozenset(self.queues),
+                exchanges=deepcopy(self.state.exchanges),
+                bindings=dict(self.state.bindings),
+            )
+
+    def reset(self, to: Topology | None = None) -> None:
+        """Drop every message, and everything declared since ``to``."""
+        keep = to or Topology(frozenset(), {}, {})
+        with self.lock:
+            for name in list(self.queues):
+                if name in keep.queues:
+                    self.queues[name].clear()
+                else:
+                    del self.queues[name]
+            state = self.state
+            state.clear()
+            state.exchanges.update(deepcopy(keep.exchanges))
+            for (queue, exchange, routing_key), arguments in keep.bindings.items():
+                state.binding_declare(queue, exchange, routing_key, arguments)
+            self._forget_declarations()
+
+    def _forget_declarations(self) -> None:
+        """Kombu declares an entity once for each connection; a deleted one is new again."""
+        for transport in list(self.transports):
+            if transport.client is not None:
+                transport.client.declared_entities.clear()
+
+    @property
+    def pristine(self) -> bool:
+        """Whether nothing was ever declared or put since the last reset."""
+        return not self.queues and not self.state.exchanges
+
+
+def _nothing() -> None:
+    pass
+
+
+_brokers: dict[str, Broker] = {}
+_brokers_lock = threading.Lock()
+
+
+def broker(virtual_host: str) -> Broker:
+    """The broker behind ``djcelery://localhost/virtual_host``."""
+    with _brokers_lock:
+        return _brokers.setdefault(virtual_host.strip("/"), Broker())
+
+
+def forget(virtual_host: str) -> None:
+    """Drop a broker for good."""
+    with _brokers_lock:
+        _brokers.pop(virtual_host.strip("/"), None)
+
+
+def _head(heap: list[Ready]) -> Ready | None:
+    """The next message of a heap; those before it that outlived their TTL are gone."""
+    while heap:
+        head = heap[0]
+        if head.expires_at is None or head.expires_at > time.time():
+            return head
+        heapq.heappop(heap)
+    return None
+
+
+def _take(heap: list[Ready]) -> dict[str, Any]:
+    if _head(heap) is None:
+        raise Empty
+    return heapq.heappop(heap).message
+
+
+def _has_eta(message: dict[str, Any]) -> bool:
+    """By its headers: in the first protocol a worker finds it in the body."""
+    return message["headers"].get("eta") is not None
+
+
+def _priority(message: dict[str, Any]) -> int:
+    """Zero to nine, nine first, as in RabbitMQ."""
+    try:
+        return max(0, min(9, int(message["properties"]["priority"])))
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def _expiry(message: dict[str, Any], queue_ttl: float | None) -> float | None:
+    # A task carries its own ``expires``: the worker that meets it too late stores REVOKED,
+    # which a message that silently vanished could not do.
+    own = message["properties"].get("expiration")
+    seconds = float(own) / 1000 if own and "task" not in message["headers"] else None
+    limits = [ttl for ttl in (seconds, queue_ttl) if ttl is not None]
+    return time.time() + min(limits) if limits else None

@@ -1,0 +1,108 @@
+"""Results in memory, or in a folder for processes: Celery's key/value backend over either.
+
+Celery's own ``cache+memory://`` keeps at most 5,000 results, for the whole process. This
+one keeps all of them, for one app, until they are cleared. Celery's own ``file://`` rewrites
+files in place, so that a reader may find half a result, and can't count, so that a chord is
+polled for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from celery.backends.base import KeyValueStoreBackend
+from celery.backends.filesystem import FilesystemBackend
+
+_stores: WeakKeyDictionary[Any, dict[bytes, Any]] = WeakKeyDictionary()
+_lock = threading.RLock()
+
+
+def clear(app: Any) -> None:
+    """Forget every result of an app."""
+    with _lock:
+        _stores.get(app, {}).clear()
+
+
+class MemoryBackend(KeyValueStoreBackend):
+    """Encodes and decodes as every key/value backend of Celery does; keeps bytes."""
+
+    supports_autoexpire = True
+    supports_native_join = True
+    implements_incr = True
+    thread_safe = True
+
+    @cached_property
+    def _results(self) -> dict[bytes, Any]:
+        with _lock:
+            return _stores.setdefault(self.app, {})
+
+    def get(self, key: bytes) -> Any:
+        return self._results.get(key)
+
+    def mget(self, keys: list[bytes]) -> list[Any]:
+        return [self._results.get(key) for key in keys]
+
+    def set(self, key: bytes, value: Any) -> None:
+        self._results[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self._results.pop(key, None)
+
+    def incr(self, key: bytes) -> int:
+        with _lock:
+            self._results[key] = int(self._results.get(key) or 0) + 1
+            return int(self._results[key])
+
+    def expire(self, key: bytes, value: int) -> None:
+        """A test ends before any result expires."""
+
+    def as_uri(self, include_password: bool = False) -> str:  # noqa: ARG002, FBT001, FBT002 - Celery's signature
+        return "memory"
+
+
+class LenientMemoryBackend(MemoryBackend):
+    """In the place of a backend that drops what is of no message, as a disabled one does.
+
+    A task that is called as a function has no id: if it calls `update_state`, key/value backends
+    raise a `ValueError`, and those don't.
+    """
+
+    def store_result(self, task_id: str | None, result: Any, *args: Any, **kwargs: Any) -> Any:
+        return result if task_id is None else super().store_result(task_id, result, *args, **kwargs)
+
+
+class FolderBackend(FilesystemBackend):
+    """Celery's filesystem backend, with files that appear whole, and a way to count in them."""
+
+    supports_native_join = True
+    implements_incr = True
+
+    def set(self, key: bytes, value: Any) -> None:
+        from pytest_djcelery.brokers import shared_files as files
+
+        data = value if isinstance(value, bytes) else str(value).encode()
+        files.write_whole(self._path(key), data)
+
+    def incr(self, key: bytes) -> int:
+        from pytest_djcelery.brokers import shared_files as files
+
+        with files.locked(self._path(key + b".lock")):
+            count = int(self.get(key) or 0) + 1
+            self.set(key, count)
+        return count
+
+    def expire(self, key: bytes, value: int) -> None:
+        """A test ends before any result expires."""
+
+    def delete(self, key: bytes) -> None:
+        with suppress(FileNotFoundError):
+            super().delete(key)
+
+    def _path(self, key: bytes) -> Path:
+        return Path(os.fsdecode(self._filename(key)))

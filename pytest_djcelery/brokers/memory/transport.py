@@ -1,0 +1,218 @@
+"""A kombu transport to the in-memory broker, which wakes its readers.
+
+kombu's own ``memory://`` looks for messages once a second and keeps its queues for the
+whole process. This one stands on the same virtual AMQP layer (`kombu.transport.virtual`),
+so exchanges, bindings and acknowledgements are kombu's; the queues are those of a `Broker`.
+An app reaches it by its URL alone: ``djcelery://localhost/NAME``.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from queue import Empty
+from typing import Any
+
+from kombu.transport import virtual
+from kombu.transport.base import to_rabbitmq_queue_arguments
+
+from pytest_djcelery.brokers.memory.addresses import SCHEME
+from pytest_djcelery.brokers.memory.queues import broker
+from pytest_djcelery.deadlines import Deadline
+
+
+class QoS(virtual.QoS):
+    """Acknowledgements wake a consumer that waits for its prefetch window to open."""
+
+    def ack(self, delivery_tag: Any) -> None:
+        super().ack(delivery_tag)
+        self.channel.acknowledged(delivery_tag)
+
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        super().reject(delivery_tag, requeue=requeue)
+        self.channel.acknowledged(delivery_tag)
+
+
+class Channel(virtual.Channel):
+    """kombu's virtual channel over a `Broker`."""
+
+    QoS = QoS
+    supports_fanout = True
+    do_restore = True
+    body_encoding = None  # nothing leaves the process, so nothing needs base64
+
+    def __init__(self, connection: Transport, **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        self.broker = connection.broker
+        self._queue_of: dict[Any, str] = {}  # by delivery tag, until acknowledged
+
+    def prepare_queue_arguments(self, arguments: Any, **kwargs: Any) -> Any:
+        """Pass ``message_ttl`` and its like on, as kombu's AMQP channels do."""
+        return to_rabbitmq_queue_arguments(arguments, **kwargs)
+
+    def exchange_declare(self, *args: Any, **kwargs: Any) -> Any:
+        with self.broker.lock:
+            return super().exchange_declare(*args, **kwargs)
+
+    def queue_bind(self, *args: Any, **kwargs: Any) -> Any:
+        with self.broker.lock:
+            return super().queue_bind(*args, **kwargs)
+
+    def queue_unbind(self, *args: Any, **kwargs: Any) -> Any:
+        with self.broker.lock:
+            return super().queue_unbind(*args, **kwargs)
+
+    def queue_delete(
+        self,
+        queue: str,
+        if_unused: bool = False,  # noqa: FBT001, FBT002 - kombu's signature
+        if_empty: bool = False,  # noqa: FBT001, FBT002 - kombu's signature
+        **_: Any,
+    ) -> None:
+        with self.broker.lock:
+            found = self.broker.queues.get(queue)
+            in_use = found is not None and found.consumers
+            if not ((if_empty and self._size(queue)) or (if_unused and in_use)):
+                self.broker.delete(queue)
+
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        self.broker.declare(queue).consumers += 1
+        super().basic_consume(queue, *args, **kwargs)
+        self.broker.notify()
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        queue = self._tag_to_queue.get(consumer_tag)
+        super().basic_cancel(consumer_tag)
+        found = self.broker.queues.get(queue) if queue else None
+        if found is not None and queue is not None:
+            found.consumers = max(0, found.consumers - 1)
+            if found.auto_delete and not found.consumers:
+                self.broker.delete(queue)
+
+    def acknowledged(self, delivery_tag: Any) -> None:
+        """Forget where a message came from and let its consumer look again."""
+        self._queue_of.pop(delivery_tag, None)
+        self.broker.notify()
+
+    def _next_delivery_tag(self) -> None:
+        return None  # the broker numbers each copy of a message
+
+    def _has_queue(self, queue: str, **_: Any) -> bool:
+        return queue in self.broker.queues
+
+    def _new_queue(self, queue: str, **kwargs: Any) -> None:
+        ttl = (kwargs.get("arguments") or {}).get("x-message-ttl")
+        self.broker.declare(
+            queue,
+            auto_delete=bool(kwargs.get("auto_delete")),
+            ttl=None if ttl is None else float(ttl) / 1000,
+        )
+
+    def get_timed(self, queue: str) -> Any:
+        """As `basic_get`, but the next message with an ETA; `queue.Empty` when there is none."""
+        message = self.Message(self._taken(queue, self.broker.get_timed(queue)), channel=self)
+        self.qos.append(message, message.delivery_tag)
+        return message
+
+    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
+        return self._taken(queue, self.broker.get(queue))
+
+    def _taken(self, queue: str, message: dict[str, Any]) -> dict[str, Any]:
+        self._queue_of[message["properties"]["delivery_tag"]] = queue
+        return message
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        self.broker.put(queue, message)
+
+    def _put_fanout(
+        self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any
+    ) -> None:
+        for queue in self._lookup(exchange, routing_key):
+            self.broker.put(queue, message)
+
+    def _queue_bind(self, *_: Any) -> None:
+        """The exchange's table already has it."""
+
+    def _size(self, queue: str) -> int:
+        return self.broker.depth(queue)
+
+    def _purge(self, queue: str) -> int:
+        return self.broker.purge(queue)
+
+    def _restore(self, message: virtual.Message) -> None:
+        """Redeliver to the queue it came from, ahead of what waits there."""
+        queue = self._queue_of.get(message.delivery_tag)
+        payload = message.serializable()
+        payload["properties"]["delivery_info"]["redelivered"] = True
+        if queue is not None:
+            self.broker.put(queue, payload, first=True)
+
+    def after_reply_message_received(self, queue: str) -> None:
+        self.queue_delete(queue)
+
+
+class Transport(virtual.Transport):
+    """A connection to a `Broker` whose `drain_events` sleeps until there is something to do."""
+
+    Channel = Channel
+    driver_type = "memory"
+    driver_name = SCHEME
+    implements = virtual.Transport.implements.extend(
+        asynchronous=False,
+        exchange_type=frozenset(["direct", "topic", "fanout"]),
+        heartbeats=False,
+    )
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        self.broker = broker(client.virtual_host or "")
+        self._interrupted = False
+        self.parked = False
+        self.delivering = False
+        super().__init__(client, **kwargs)
+        self.state = self.broker.state
+        self.broker.transports.add(self)
+
+    def driver_version(self) -> str:
+        return "N/A"
+
+    def interrupt(self) -> None:
+        """Make a thread that waits in `drain_events` come back as after a time-out."""
+        with self.broker.lock:
+            self._interrupted = True
+            self.broker.notify()
+
+    def park(self, *, parked: bool) -> None:
+        """Leave messages where they are until unparked."""
+        with self.broker.lock:
+            self.parked = parked
+            self.broker.notify()
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's signature
+        deadline = None if timeout is None else Deadline(timeout)
+        while True:
+            with self.broker.lock:
+                version = self.broker.version
+                self._raise_if_interrupted()
+                self.delivering = not self.parked
+            try:
+                if self.delivering:
+                    with suppress(Empty):
+                        self.cycle.get(self._deliver)
+                        return
+            finally:
+                self.delivering = False
+                self.broker.on_delivered()
+            with self.broker.lock:
+                self._raise_if_interrupted()
+                if self.broker.version == version:
+                    if deadline is not None and deadline.passed:
+                        raise TimeoutError
+                    self.broker.wait(None if deadline is None else deadline.remaining)
+
+    def _raise_if_interrupted(self) -> None:
+        if self._interrupted:
+            self._interrupted = False
+            raise TimeoutError
+
+    def close_connection(self, connection: Any) -> None:
+        super().close_connection(connection)
+        self.broker.transports.discard(self)

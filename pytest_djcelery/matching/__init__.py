@@ -1,1 +1,0 @@
-"""How a record compares with a signature, and explains itself."""

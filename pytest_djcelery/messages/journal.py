@@ -1,0 +1,283 @@
+"""What happened in a test: immutable events, in order, and a way to wait for the next.
+
+Celery's signals, the publishing tap, the result backend and the commit hooks append; the
+outbox, the hooks, the results and the failure report are views that read. No view keeps a
+state of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_djcelery.deadlines import Deadline
+
+if TYPE_CHECKING:
+    from pytest_djcelery.locations import Location
+    from pytest_djcelery.messages.sent_task import Message, SentTask
+    from pytest_djcelery.transactions.blocks import OpenTransaction
+
+_REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5.4 to 5.7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events. The order of the journal is the order of time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published(Event):
+    """A message is about to leave for the broker, or to be run at once by eager mode.
+
+    It stands before all that comes of it; a worker may be quicker than the sender's next line.
+    """
+
+    message: SentTask
+    hook: int | None = None  # the on_commit hook that sent it
+    eager: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotSent(Event):
+    """Sending failed after `Published`: there is no such message."""
+
+    message: SentTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overtaking(Event):
+    """A message was published inside a transaction that writes: a worker may overtake the commit.
+
+    ``late``: the transaction first wrote after the message, at ``wrote_at``.
+    """
+
+    message: Message
+    transaction: OpenTransaction
+    late: bool = False
+    wrote_at: Location | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookRegistered(Event):
+    """``transaction.on_commit`` was called."""
+
+    hook: int
+    location: Location | None
+    using: str
+    robust: bool
+    function: str  # what was registered, as a person would name it
+    through: str | None = None  # the method of a task that was called, as ``delay_on_commit``
+    task: str | None = None  # whose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookDue(Event):
+    """Production would run the hook now, and the test's own transaction keeps it."""
+
+    hook: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookStarted(Event):
+    """The transaction committed and the hook begins."""
+
+    hook: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookFinished(Event):
+    """The hook returned, or raised ``error``."""
+
+    hook: int
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookDiscarded(Event):
+    """The hook will never run; ``reason`` says why."""
+
+    hook: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storing(Event):
+    """The result backend is about to be told a state, ``update_state`` included.
+
+    It stands before all that comes of it: who has read the state there finds it here.
+    """
+
+    task_id: str
+    state: str
+    meta: Any
+    retries: int | None = None  # of the attempt, if the task itself tells
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateStored(Event):
+    """The result backend was told what `Storing` says: who waits for a result may look."""
+
+    task_id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotStored(Event):
+    """Telling failed after `Storing`: the result backend has no such state."""
+
+    task_id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended(Event):
+    """An attempt is over: ``state`` is a Celery state, or ``IGNORED``/``REJECTED``."""
+
+    task_id: str
+    task: str
+    state: str
+    value: Any  # the return value, or the exception
+    retries: int
+    args: tuple[Any, ...] | None = None
+    kwargs: dict[str, Any] | None = None
+    expected: bool = False  # the exception is one that ``Task.throws`` names
+    expired: bool = False  # it was too late to run it
+    eager: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the task has another attempt, so that this one is not its outcome."""
+        if self.state == "REJECTED":
+            return bool(getattr(self.value, "requeue", False))
+        return self.state == "RETRY" or (self.state == "IGNORED" and str(self.value) == _REPLACED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped(Event):
+    """A worker took a message that it can't read, or that names no task, and let it go."""
+
+    task_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Event):
+    """A process of the worker warned of a message that was sent inside a transaction."""
+
+    text: str
+    location: Location | None  # that sent it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked(Event):
+    """The test read the outcome of a task."""
+
+    task_id: str
+
+
+E = TypeVar("E", bound=Event)
+
+
+class Journal:
+    """A thread-safe list of events that wakes those who wait for more."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._first = 0  # those before it are not shown
+        self._lock = threading.RLock()
+        self._waiters: list[tuple[type[Event], threading.Condition]] = []
+        self._version = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def append(self, event: Event) -> None:
+        """Add an event and wake those who wait for one of its kind."""
+        with self._lock:
+            self._events.append(event)
+            self._version += 1
+            self._notify(type(event))
+
+    def wake(self) -> None:
+        """Let those who wait for anything look again, for a change that is no event."""
+        with self._lock:
+            self._version += 1
+            self._notify(Event)
+
+    def _notify(self, happened: type[Event]) -> None:
+        for kind, condition in self._waiters:
+            if issubclass(happened, kind):
+                condition.notify_all()
+
+    def events(self, kind: type[E], since: int = 0) -> Iterator[E]:
+        """The events of a kind, oldest first, from position ``since`` on."""
+        events = self._events[max(since, self._first) :]
+        return (event for event in events if isinstance(event, kind))
+
+    @contextmanager
+    def afresh(self) -> Iterator[None]:
+        """Show a block nothing of what was before it, and forget after it what it has appended."""
+        before, self._first = self._first, len(self)
+        try:
+            yield
+        finally:
+            with self._lock:
+                # Who remembers how far it has read goes on from there.
+                own = slice(self._first, None)
+                self._events[own] = [Event()] * len(self._events[own])
+                self._first = before
+
+    def drain(self) -> list[Event]:
+        """Return all events, and forget them."""
+        with self._lock:
+            events, self._events = self._events, []
+            return events
+
+    def published(self) -> list[Published]:
+        """Every message that was really sent, in the order of sending."""
+        published = list(self.events(Published))
+        # By what they say: records of other processes are copies.
+        failed = {event.message for event in self.events(NotSent)}
+        return (
+            [event for event in published if event.message not in failed] if failed else published
+        )
+
+    def states(self, task_id: str) -> list[Storing]:
+        """Every state of a task that the result backend was told, in the order of telling."""
+        told: list[Storing] = []
+        for event in self.events(Event):
+            if isinstance(event, Storing) and event.task_id == task_id:
+                told.append(event)
+            elif isinstance(event, NotStored) and event.task_id == task_id:
+                told.remove([each for each in told if each.state == event.state][-1])
+        return told
+
+    def wait_until(
+        self, condition: Callable[[], bool], timeout: float, *, kind: type[Event] = Event
+    ) -> bool:
+        """Block until ``condition()`` holds, looking again after each event of ``kind``.
+
+        Returns whether it held before ``timeout`` seconds had passed. ``condition`` is
+        called without the journal's lock, so that it may read anything. A waiter that is woken
+        for nothing slows the worker down, which shares the interpreter with it.
+        """
+        deadline = Deadline(timeout)
+        changed = threading.Condition(self._lock)
+        waiter = kind, changed
+        with self._lock:
+            self._waiters.append(waiter)
+        try:
+            while True:
+                seen = self._version
+                if condition():
+                    return True
+                with self._lock:
+                    if deadline.passed:
+                        return False
+                    if self._version == seen:
+                        changed.wait(deadline.remaining)
+        finally:
+            with self._lock:
+                self._waiters.remove(waiter)

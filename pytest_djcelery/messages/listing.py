@@ -1,0 +1,193 @@
+"""A sequence of what was sent that compares with a list of signatures.
+
+The outbox and its canvas are listings; ``reporting`` explains a comparison of either.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeVar, final, overload
+
+from celery.canvas import Signature
+
+from pytest_djcelery.errors import NotASignatureError
+from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.signatures import Difference, expectation, kind_of
+from pytest_djcelery.messages.wire import equal, is_wildcard, shown
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Matcher(Protocol[T_contra]):
+    """What a test wrote, compiled to be compared with many items."""
+
+    written: object
+
+    def matches(self, item: T_contra, /) -> bool: ...
+
+    def differences(self, item: T_contra, /) -> list[Difference]: ...
+
+
+class Listing(Sequence[T]):
+    """An immutable view; equal to a list of signatures that its items match, in order."""
+
+    description: str
+
+    @abstractmethod
+    def items(self) -> Sequence[T]:
+        """What there is now, oldest first."""
+
+    @abstractmethod
+    def matcher(self, written: object) -> Matcher[T]:
+        """Compile what a test wrote.
+
+        Raises:
+            NotASignatureError: it can't be compared with an item.
+        """
+
+    def circumstances(self) -> list[str]:
+        """What may explain that there is nothing."""
+        return []
+
+    def remedies(self, matcher: Matcher[T]) -> list[str]:  # noqa: ARG002 - for subclasses
+        """What may explain that there is no match."""
+        return []
+
+    def __repr__(self) -> str:
+        from pytest_djcelery.messages.descriptions import describe_listing
+
+        return describe_listing(self)
+
+    def __len__(self) -> int:
+        return len(self.items())
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return list(self.items()[index])
+        try:
+            return self.items()[index]
+        except IndexError:
+            raise IndexError(
+                f"{self.description}[{index}]: it has {len(self)} "
+                f"{'message' if len(self) == 1 else 'messages'}"
+            ) from None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items())
+
+    def __contains__(self, written: object) -> bool:
+        matcher = self.matcher(written)
+        return any(matcher.matches(item) for item in self.items())
+
+    __hash__ = None  # type: ignore[assignment]  # what it shows may change
+
+    def __eq__(self, other: object) -> bool:
+        items = list(self.items())  # a worker may be publishing meanwhile
+        if is_wildcard(other):
+            return equal(other, items)
+        if isinstance(other, Listing):
+            theirs = list(other.items())
+            return len(items) == len(theirs) and all(
+                mine is his or mine == his for mine, his in zip(items, theirs, strict=True)
+            )
+        matchers = self.matchers(other)
+        return len(items) == len(matchers) and all(
+            matcher.matches(item) for matcher, item in zip(matchers, items, strict=True)
+        )
+
+    def matchers(self, other: object) -> list[Matcher[T]]:
+        """Compile a list that a test wrote.
+
+        Raises:
+            NotASignatureError: it is no list, or an item of it can't be compared.
+        """
+        if isinstance(other, (list, tuple)):
+            return [self.matcher(written) for written in other]
+        if isinstance(other, Signature):
+            from pytest_djcelery.messages.descriptions import describe_call
+
+            name = self.description
+            if kind_of(other) != "task" and not name.endswith(".canvas"):
+                name += ".canvas"
+            raise NotASignatureError(
+                f"expected a list of Celery signatures, got the signature "
+                f"{describe_call(other)}.\n"
+                f"Put it in a list: assert {name} == [{describe_call(other)}]"
+            )
+        raise NotASignatureError(
+            f"expected a list of Celery signatures such as [add.s(1, 2)], got {shown(other)} "
+            f"({type(other).__name__}).\n"
+            f"For how many were sent, compare len({self.description})."
+        )
+
+    def count(self, value: Any) -> int:
+        """How many items match a signature."""
+        matcher = self.matcher(value)
+        number = sum(matcher.matches(item) for item in self.items())
+        return Count(number, self, matcher)
+
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        """The position of the first item that matches a signature.
+
+        Raises:
+            ValueError: none does.
+        """
+        matcher = self.matcher(value)
+        positions = range(len(self))[start:stop]
+        items = self.items()
+        for position in positions:
+            if matcher.matches(items[position]):
+                return position
+        from pytest_djcelery.messages.descriptions import describe_call
+
+        raise ValueError(f"{describe_call(value)} is not in {self.description}")
+
+
+@final
+class Count(int):
+    """How many items of a listing match; a comparison that fails can tell of which.
+
+    Args:
+        number: so many.
+        listing: what was counted in.
+        matcher: what was counted.
+    """
+
+    listing: Listing[Any]
+    matcher: Matcher[Any]
+
+    def __new__(cls, number: int, listing: Listing[Any], matcher: Matcher[Any]) -> Count:
+        count = super().__new__(cls, number)
+        count.listing = listing
+        count.matcher = matcher
+        return count
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)  # a copy of it is a number
+
+
+class Messages(Listing[SentTask]):
+    """Messages that stand in a plain list.
+
+    Args:
+        messages: those.
+    """
+
+    description = "the messages"
+
+    def __init__(self, messages: Sequence[SentTask]) -> None:
+        self._messages = messages
+
+    def items(self) -> Sequence[SentTask]:
+        return self._messages
+
+    def matcher(self, written: object) -> Matcher[SentTask]:
+        return expectation(written)

@@ -1,0 +1,123 @@
+"""A message as a worker would receive it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from celery.canvas import Signature
+
+    from pytest_djcelery.locations import Location
+
+Transaction = Literal["on_commit", "atomic", "autocommit"]
+_Item = TypeVar("_Item")
+
+
+class Items(tuple[_Item, ...]):
+    """A tuple that equals a list of the same, too: a worker gets one, a test writes the other."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(tuple(other) if isinstance(other, list) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
+
+
+class Message(Protocol):
+    """What is known of every message, also of one that no broker has seen."""
+
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+
+    @property
+    def args(self) -> Sequence[Any]:
+        """Positional arguments."""
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Keyword arguments."""
+
+    @property
+    def location(self) -> Location | None:
+        """The project's line that sent it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SentTask:
+    """One message that the test's code published.
+
+    Arguments are what came out of the real serializer; times are aware and in UTC.
+
+    Compare it with a Celery signature: same task, same call once bound to the task's own
+    signature, and each option that the signature sets. The signatures in ``links``,
+    ``link_errors``, ``chain`` and ``chord`` compare in the same way.
+    """
+
+    task: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    id: str
+    queue: str | None
+    routing_key: str | None
+    exchange: str | None
+    eta: datetime | None
+    expires: datetime | None
+    priority: int | None
+    retries: int
+    headers: Mapping[str, Any]
+    root_id: str | None
+    parent_id: str | None
+    group_id: str | None
+    links: tuple[Signature, ...]
+    link_errors: tuple[Signature, ...]
+    chain: tuple[Signature, ...]  # what follows, in the order it will run
+    chord: Signature | None
+    sent_at: datetime
+    location: Location | None
+    transaction: Transaction
+    serializer: str = field(default="json", repr=False)
+    exact_times: bool = field(default=False, repr=False)  # sent while the clock stood
+
+    @property
+    def after_commit(self) -> bool:
+        """Whether an on_commit hook sent it."""
+        return self.transaction == "on_commit"
+
+    def __eq__(self, other: object) -> bool:
+        from celery.canvas import Signature
+
+        if isinstance(other, Signature):
+            from pytest_djcelery.messages.signatures import matches
+
+            return matches(other, self)
+        if isinstance(other, SentTask):
+            return self is other or self._identity() == other._identity()
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[str, int, datetime]:
+        # A retry keeps the id of its task, so the id alone is not enough.
+        return self.id, self.retries, self.sent_at
+
+
+def fields_of(headers: Mapping[str, Any], body: Any) -> Mapping[str, Any]:
+    """What a message says of its task: in its headers, or in its body by the first protocol."""
+    if "id" in headers:
+        return headers
+    from kombu.utils.json import loads
+
+    try:
+        fields = loads(body)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}

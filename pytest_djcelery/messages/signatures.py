@@ -1,0 +1,314 @@
+"""How a message compares with a Celery signature, and in what it differs.
+
+A signature is compiled once and then compared with any number of messages: the task's name
+first, then the call bound to the task's own signature, then each option that the signature
+sets. What it does not set is not compared.
+
+The later steps of a chain and the body of a chord travel as signatures inside a message. They
+compare by the same rules, through the same code: :class:`Told` is what either side tells.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Protocol
+
+from celery.app.task import Task
+from celery.canvas import Signature, _chain, _chord, chunks, group
+from celery.result import ResultBase
+
+from pytest_djcelery.errors import NotASignatureError
+from pytest_djcelery.messages.option_rules import Told, option_differences, told_by_message
+from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.wire import ABSENT, differing, equal, is_wildcard, shown
+
+CANVASES: Final = (_chain, _chord, group, chunks)
+
+
+class _PreviousResult:
+    """The first argument that a later step of a chain gets from the step before it."""
+
+    def __repr__(self) -> str:
+        return "<the result before>"
+
+
+_PREVIOUS: Final = _PreviousResult()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A property that is not what was expected, as text."""
+
+    property: str
+    expected: str
+    actual: str
+    option: bool = False  # of the call, which a signature need not name
+
+
+class Expectation(Protocol):
+    """What a message may be compared with, compiled."""
+
+    written: object  # what the test wrote
+
+    def matches(self, message: SentTask) -> bool: ...
+
+    def differences(self, message: SentTask) -> list[Difference]: ...
+
+
+def matches(signature: object, message: SentTask) -> bool:
+    """Whether ``message`` is what publishing ``signature`` sends.
+
+    Raises:
+        NotASignatureError: ``signature`` can't be compared with a message.
+    """
+    return expectation(signature).matches(message)
+
+
+def differences(signature: object, message: SentTask) -> list[Difference]:
+    """Every property of ``message`` that is not what ``signature`` says.
+
+    Raises:
+        NotASignatureError: ``signature`` can't be compared with a message.
+    """
+    return expectation(signature).differences(message)
+
+
+def expectation(written: object) -> Expectation:
+    """Compile what a test wrote, to compare it with many messages.
+
+    Raises:
+        NotASignatureError: it can't be compared with a message.
+    """
+    check_signature(written)
+    if not isinstance(written, Signature):
+        return Alike(written)
+    if isinstance(written, CANVASES):
+        from pytest_djcelery.messages.descriptions import describe_call
+
+        raise NotASignatureError(
+            f"expected the signature of one task, got {describe_call(written)}.\n"
+            f"A {kind_of(written)} is sent as several messages, or as one that carries the rest. "
+            f"Compare it with celery_outbox.canvas:\n"
+            f"    assert celery_outbox.canvas == [{kind_of(written)}(...)]"
+        )
+    return Expected(written)
+
+
+class Alike:
+    """Expects a message that ``==`` something: another message, or a wildcard."""
+
+    __slots__ = ("written",)
+
+    def __init__(self, written: object) -> None:
+        self.written = written
+
+    def matches(self, message: SentTask) -> bool:
+        return equal(self.written, message)
+
+    def differences(self, message: SentTask) -> list[Difference]:
+        if self.matches(message):
+            return []
+        if isinstance(self.written, SentTask):
+            return [
+                Difference(property=name, expected=shown(mine), actual=shown(theirs))
+                for name in ("task", "id", "retries", "sent_at")
+                if (mine := getattr(self.written, name)) != (theirs := getattr(message, name))
+            ]
+        return [Difference(property="message", expected=shown(self.written), actual=message.task)]
+
+
+class Expected:
+    """Expects a message, or a signature inside one, that says what a signature says.
+
+    Arguments:
+        written: a signature of one task.
+        after_result: a later step: unless it is immutable, the worker puts the result of the
+            step before it in front of its arguments.
+    """
+
+    __slots__ = ("_app", "_args", "_bound", "_kwargs", "_prefix", "_run", "written")
+
+    def __init__(self, written: Signature, *, after_result: bool = False) -> None:
+        self.written = written
+        self._app = written.app
+        task = getattr(written, "_type", None) or self._app.tasks.get(written["task"])
+        self._run: Callable[..., object] | None = getattr(task, "run", None)
+        args, kwargs = tuple(written.args or ()), dict(written.kwargs or {})
+        if written["task"] in ("celery.map", "celery.starmap"):
+            kwargs["it"] = list(kwargs["it"])  # lazy until it is published
+        dump = getattr(task, "_dump_pydantic_arguments", None)  # Celery 5.7: models go as dicts
+        if dump is not None:
+            args, kwargs = dump(args, kwargs)
+        self._args, self._kwargs = args, kwargs
+        self._prefix = (_PREVIOUS,) if after_result and not written.immutable else ()
+        self._bound: Mapping[str, object] | _PreviousResult | None = _PREVIOUS  # not bound yet
+
+    def matches(self, message: SentTask) -> bool:
+        if message.task != self.written["task"]:
+            return False  # before anything that costs time
+        return next(self.differing(told_by_message(message)), None) is None
+
+    def differences(self, message: SentTask) -> list[Difference]:
+        return list(self.differing(told_by_message(message)))
+
+    def differing(self, actual: Told) -> Iterator[Difference]:
+        """Every property in which ``actual`` is not what was expected."""
+        if actual.task != self.written["task"]:
+            yield Difference(property="task", expected=self.written["task"], actual=actual.task)
+        yield from self._differing_call(actual)
+        for found in option_differences(self.written.options or {}, actual, self._app):
+            yield Difference(
+                property=found.name, expected=found.expected, actual=found.actual, option=True
+            )
+
+    @property
+    def misfit(self) -> str | None:
+        """Why the call doesn't fit the task's own signature; ``None`` when it does."""
+        if self._run is None:
+            return None
+        try:
+            _signature_of(self._run).bind(*self._prefix, *self._args, **self._kwargs)
+        except TypeError as error:
+            return f"{error}; the task is {self.written['task']}{_bare(self._run)}"
+        return None
+
+    @property
+    def registered(self) -> bool:
+        """Whether the signature's app knows the task."""
+        return self._run is not None
+
+    @property
+    def known(self) -> list[str]:
+        """The tasks that the signature's app knows."""
+        return [name for name in self._app.tasks if not name.startswith("celery.")]
+
+    def unsendable(self, serializer: str) -> list[tuple[str, object]]:
+        """The arguments that ``serializer`` can't carry, each with its name."""
+        from pytest_djcelery.messages.wire import can_be_sent
+
+        named = [(f"argument {index}", value) for index, value in enumerate(self._args)]
+        named += [(f"argument {name}", value) for name, value in self._kwargs.items()]
+        return [(name, value) for name, value in named if not can_be_sent(value, serializer)]
+
+    def _differing_call(self, actual: Told) -> Iterator[Difference]:
+        if equal(self._args, actual.args) and equal(self._kwargs, actual.kwargs):
+            return
+        mine = self._bound_call() if actual.task == self.written["task"] else None
+        theirs = None
+        if mine is not None:
+            theirs = _bind(self._run, (*self._prefix, *actual.args), actual.kwargs)
+        if mine is None or theirs is None:
+            yield from _call_difference(
+                {"args": self._args, "kwargs": self._kwargs},
+                {"args": actual.args, "kwargs": actual.kwargs},
+                actual.serializer,
+                "",
+            )
+        else:
+            yield from _call_difference(mine, theirs, actual.serializer, "argument ")
+
+    def _bound_call(self) -> Mapping[str, object] | None:
+        if isinstance(self._bound, _PreviousResult):
+            self._bound = _bind(self._run, (*self._prefix, *self._args), self._kwargs)
+        return self._bound
+
+
+def _call_difference(
+    mine: Mapping[str, object], theirs: Mapping[str, object], serializer: str, prefix: str
+) -> Iterator[Difference]:
+    for name, value in mine.items():
+        other = theirs.get(name, ABSENT)
+        for leaf in differing(value, other, serializer):
+            yield Difference(
+                property=f"{prefix}{name}{leaf.path}",
+                expected=shown(leaf.expected),
+                actual=shown(leaf.actual),
+            )
+    for name in [name for name in theirs if name not in mine]:
+        yield Difference(
+            property=f"{prefix}{name}", expected=repr(ABSENT), actual=shown(theirs[name])
+        )
+
+
+@lru_cache(maxsize=256)
+def _signature_of(run: Callable[..., object]) -> inspect.Signature:
+    """The signature of a task's function; a bound task's is without ``self``."""
+    return inspect.signature(run)
+
+
+def _bare(run: Callable[..., object]) -> inspect.Signature:
+    signature = _signature_of(run)
+    parameters = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return inspect.Signature(parameters)
+
+
+def _bind(
+    run: Callable[..., object] | None, args: Sequence[object], kwargs: Mapping[str, object]
+) -> Mapping[str, object] | None:
+    """The call as the function sees it; ``None`` when it can't be told."""
+    if run is None:
+        return None
+    try:
+        bound = _signature_of(run).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return None
+    bound.apply_defaults()
+    call = dict(bound.arguments)
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            more = call.pop(name)
+            # A positional-only parameter may share its name with one of ``**more``.
+            call.update({(f"**{key}" if key in call else key): more[key] for key in more})
+    return call
+
+
+def kind_of(signature: Signature) -> str:
+    """``chain``, ``group``, ``chord``, ``chunks``, or ``task`` for a plain signature."""
+    if isinstance(signature, chunks):
+        return "chunks"  # Celery gives it no type of its own
+    return signature.subtask_type or "task"
+
+
+def check_signature(written: object) -> None:
+    """Refuse what can't be compared with a message.
+
+    Raises:
+        NotASignatureError: it is neither a signature, a message nor a wildcard; the text says
+            what to write in its place.
+    """
+    if isinstance(written, (Signature, SentTask)) or is_wildcard(written):
+        return
+    raise NotASignatureError(
+        f"expected a Celery signature such as add.s(1, 2), got {shown(written)} "
+        f"({type(written).__name__}).\n{_remedy(written)}"
+    )
+
+
+def _remedy(written: object) -> str:  # noqa: PLR0911 - a list of cases
+    if isinstance(written, Task):
+        short = str(written.name).rpartition(".")[2]
+        return f"This is the task itself: call .s(...) with the arguments: {short}.s(...)."
+    if isinstance(written, ResultBase):
+        return (
+            "This is a result: compare with the signature of the task that was sent, or look the "
+            "outcome up with celery_results[result]."
+        )
+    if isinstance(written, str):
+        return (
+            "For a task by name write signature('proj.tasks.add', args=(1, 2)) (from celery), or "
+            "celery_outbox.of('proj.tasks.add') for all its messages."
+        )
+    if isinstance(written, Mapping):
+        return "For a signature that was serialized write celery.signature(the_dictionary)."
+    if isinstance(written, (list, tuple)):
+        return "Compare a list with the outbox itself: assert celery_outbox == [add.s(1, 2)]."
+    if callable(written):
+        name = getattr(written, "__name__", "function")
+        return (
+            f"This is no task: {name} has no @shared_task or @app.task, or it was unwrapped. "
+            f"With one, write {name}.s(...)."
+        )
+    return "Call .s(...) on the task with the arguments that you expect."

@@ -1,0 +1,241 @@
+"""Change an app's configuration in layers, and put it back exactly.
+
+A setting lives in three places: Celery's ``app.conf``, the Django settings it is read from,
+and whatever Celery computed from it and keeps (task attributes, queues, pools, the result
+backend). A layer changes all three; removing it, in any order, restores all three.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import BadOptionError
+from pytest_djcelery.project.annotations import Annotations
+from pytest_djcelery.project.derived import MISSING, Computed, put, refresh_tasks
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class Layer:
+    """Values laid over the configuration. Identity is what matters."""
+
+    def __init__(self, values: Mapping[str, Any], *, django: bool = True) -> None:
+        self.values = dict(values)
+        self.django = django  # whether the Django settings show it too
+
+
+def setting_name(app: Celery, key: str) -> str | None:
+    """The Django setting behind a Celery key, if the app reads the Django settings."""
+    source = app._config_source
+    from_django = str(source).startswith("django.conf") or type(source).__name__ == "LazySettings"
+    return f"{app.namespace}_{key}".upper() if from_django and app.namespace else None
+
+
+def canonical(key: str, *, namespace: str | None = None) -> str:
+    """Celery's present name of a setting, from any spelling of it.
+
+    Raises `BadOptionError`, with the nearest names, for a setting that Celery doesn't have.
+    """
+    from celery.app.defaults import _TO_NEW_KEY, SETTING_KEYS
+
+    if key in SETTING_KEYS:
+        return key
+    if key in _TO_NEW_KEY:
+        return str(_TO_NEW_KEY[key])
+    bare = key.lower()
+    if namespace and bare.startswith(f"{namespace.lower()}_"):
+        bare = bare[len(namespace) + 1 :]
+    if bare in SETTING_KEYS:
+        return bare
+    near = difflib.get_close_matches(bare, SETTING_KEYS, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    msg = f"Celery has no setting {key!r}.{hint}"
+    raise BadOptionError(msg)
+
+
+class Configuration:
+    """The layers over one app's configuration."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self._layers: list[Layer] = []
+        self._originals: dict[str, Any] = {}  # raw entries of ``conf.changes``
+        self._holders: dict[str, tuple[Any, Any]] = {}  # Django setting -> (holder, original)
+        self._computed = Computed(app)
+        self._annotations = Annotations(app)
+        self.version = 0  # grows with each change
+
+    @contextmanager
+    def override(self, **values: Any) -> Iterator[None]:
+        """Lay ``values`` (any spelling of Celery's settings) over the configuration."""
+        layer = self.push(values)
+        try:
+            yield
+        finally:
+            self.remove(layer)
+
+    def push(self, values: Mapping[str, Any]) -> Layer:
+        """Add a layer on top of all others."""
+        namespace = self.app.namespace
+        layer = Layer({canonical(key, namespace=namespace): value for key, value in values.items()})
+        self._lay(layer)
+        return layer
+
+    def laid_over(self) -> dict[str, Any]:
+        """What the layers change, as it is now."""
+        return {key: self.app.conf[key] for layer in self._layers for key in layer.values}
+
+    def beneath_settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What of ``values`` no change of the Django settings has taken the place of."""
+        namespace = self.app.namespace
+        followed = {key for layer in self._layers if not layer.django for key in layer.values}
+        return {
+            key: value
+            for key, value in values.items()
+            if canonical(key, namespace=namespace) not in followed
+        }
+
+    def follow(self, key: str, setting: str) -> Layer:
+        """Lay the value that a Django setting was just given over the configuration.
+
+        The Django side belongs to whoever changed it, so only Celery's side is laid over.
+        """
+        from celery.app.defaults import DEFAULTS
+        from django.conf import settings
+
+        layer = Layer({key: getattr(settings, setting, DEFAULTS[key])}, django=False)
+        before = self._effective(layer.values)
+        if before == layer.values:  # Celery reads it from the Django settings: changed already
+            earlier = getattr(settings._wrapped, "default_settings", settings)
+            before = {key: getattr(earlier, setting, DEFAULTS[key])}
+        self._lay(layer, before=before)
+        return layer
+
+    def _lay(self, layer: Layer, *, before: Mapping[str, Any] | None = None) -> None:
+        try:
+            self._change([*self._layers, layer], layer.values, django=layer.django, before=before)
+        except BaseException:  # such as by an annotation that can't be imported
+            self.remove(layer)
+            raise
+
+    def remove(self, layer: Layer) -> None:
+        """Take a layer away, wherever it stands."""
+        layers = [other for other in self._layers if other is not layer]
+        self._change(layers, layer.values, django=layer.django)
+
+    def reapply(self) -> None:
+        """The app has read its configuration anew: lay everything over it again."""
+        layers, self._layers = self._layers, []
+        self._originals.clear()
+        for layer in layers:
+            self._change([*self._layers, layer], layer.values, django=layer.django)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The values set on ``app.conf`` by hand, for `restore`."""
+        return {key: value for key, value in self._changes().items() if key not in self._originals}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Undo what code set on ``app.conf`` directly since `snapshot`."""
+        current = self.snapshot()
+        touched = {
+            key
+            for key in {*current, *snapshot}
+            if current.get(key, MISSING) is not snapshot.get(key, MISSING)
+        }
+        if not touched:
+            return
+        before = self._effective(touched)
+        changes = self._changes()
+        for key in touched:
+            put(changes, key, snapshot.get(key, MISSING))
+        self._refresh(before)
+
+    @contextmanager
+    def as_found(self) -> Iterator[None]:
+        """Undo what a block sets on ``app.conf`` by hand; next to nothing where it sets nothing."""
+        conf = self.app.conf
+        before = dict(conf.maps[0]) if self.app.configured else None
+        try:
+            yield
+        finally:
+            if before is not None and (conf is not self.app.conf or before != conf.maps[0]):
+                by_hand = before.keys() - self._originals.keys()
+                self.restore({key: before[key] for key in by_hand})
+
+    def _changes(self) -> dict[str, Any]:
+        conf = self.app.conf
+        conf.finalize()
+        changes: dict[str, Any] = conf.maps[0]
+        return changes
+
+    def _effective(self, keys: Any) -> dict[str, Any]:
+        return {key: self.app.conf.get(key) for key in keys}
+
+    def _change(
+        self,
+        layers: list[Layer],
+        keys: Mapping[str, Any],
+        *,
+        django: bool = True,
+        before: Mapping[str, Any] | None = None,
+    ) -> None:
+        changes = self._changes()
+        before = self._effective(keys) if before is None else before
+        self._computed.keep(self._combination())
+        self._layers = layers
+        for key in keys:
+            top = next((la.values[key] for la in reversed(layers) if key in la.values), MISSING)
+            self._set_conf(changes, key, top)
+            if django:
+                shown = (
+                    la.values[key] for la in reversed(layers) if la.django and key in la.values
+                )
+                self._set_django(key, next(shown, MISSING))
+        self._refresh(before)
+        self._computed.forget(map(id, layers))
+
+    def _combination(self) -> tuple[int, ...]:
+        return tuple(id(layer) for layer in self._layers)
+
+    def _refresh(self, before: Mapping[str, Any]) -> None:
+        """Let what Celery computed follow the settings that differ from ``before``."""
+        self.version += 1
+        changed = {key: old for key, old in before.items() if self.app.conf.get(key) != old}
+        self._computed.change(self._combination(), changed)
+        with self._annotations.following(changed):
+            refresh_tasks(self.app, changed)
+
+    def _set_conf(self, changes: dict[str, Any], key: str, value: Any) -> None:
+        # An entry under another spelling (prefixed, old) would be found first; before Celery 5.7
+        # a prefixed one wins wherever it stands, so the value is put under both.
+        spellings = self.app.conf._to_keys(key)
+        for raw in {key, *spellings}:
+            if value is not MISSING:
+                self._originals.setdefault(raw, changes.get(raw, MISSING))
+                changes.pop(raw, None)
+            elif raw in self._originals:
+                put(changes, raw, self._originals.pop(raw))
+        if value is not MISSING:
+            changes[key] = changes[spellings[0]] = value
+
+    def _set_django(self, key: str, value: Any) -> None:
+        name = setting_name(self.app, key)
+        if name is None:
+            return
+        from django.conf import settings
+
+        if value is not MISSING:
+            holder = settings._wrapped
+            held = self._holders.get(name)
+            if held is None:
+                self._holders[name] = holder, vars(holder).get(name, MISSING)
+            setattr(holder, name, value)
+        elif name in self._holders:
+            holder, original = self._holders.pop(name)
+            put(vars(holder), name, original)
+        # LazySettings keeps what it has looked up once.
+        vars(settings).pop(name, None)

@@ -1,0 +1,202 @@
+"""Find the project's Celery app, or hear of it as soon as the project makes it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import AppNotFoundError
+from pytest_djcelery.patching import replaced
+from pytest_djcelery.project.after_import import called_after_import
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.options import Options
+
+
+def imported_app(options: Options) -> Celery | None:
+    """The project's app if the project has imported it by itself. Imports nothing."""
+    if "celery.app.base" not in sys.modules:
+        return None
+    if options.app:
+        return _app_named(options.app, _imported)
+    return _current_app()
+
+
+def _named(path: str, imp: Callable[..., ModuleType]) -> object:
+    """What ``celery -A path`` finds, in modules that ``imp`` returns."""
+    from celery.app.utils import find_app as celery_find_app
+
+    found: object = celery_find_app(path, imp=imp)
+    return found
+
+
+def _app_named(path: str, imp: Callable[..., ModuleType]) -> Celery | None:
+    from celery import Celery
+
+    try:
+        found = _named(path, imp)
+    except (AttributeError, ImportError, ValueError):
+        return None
+    return found if isinstance(found, Celery) else None
+
+
+def _imported(name: str, **_: Any) -> ModuleType:
+    """What `importlib.import_module` returns, of a module that is there."""
+    if name not in sys.modules:
+        raise ImportError(name)
+    return sys.modules[name]
+
+
+def check_named_app(options: Options) -> None:
+    """Check ``djcelery_app``, without importing the module that it names.
+
+    Raises:
+        AppNotFoundError: when there is no such module, or it is imported and has no such app.
+    """
+    __tracebackhide__ = True
+    if not options.app or imported_app(options) is not None:
+        return
+    module, colon, _ = options.app.partition(":")
+    # From the outside in: what is asked of a module that is there imports the packages around it.
+    places = [module] if colon else [module.rpartition(".")[0], module, f"{module}.celery"]
+    if not any(place and place not in sys.modules and _exists(place) for place in places):
+        _app_at(options.app)
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError as error:
+        # A package around it that is not there; what else one lacks is told when it is imported.
+        return not f"{module}.".startswith(f"{error.name}.")
+    except Exception:  # noqa: BLE001 - an error of the package around it: told likewise
+        return True
+
+
+@contextmanager
+def configured_apps_heard(heard: Callable[[], object]) -> Iterator[None]:
+    """Call ``heard`` whenever an app has read its settings: before it reaches anything outside.
+
+    Celery itself is not imported for that.
+    """
+    with (
+        ExitStack() as stack,
+        called_after_import(
+            {"celery.app.base": lambda: stack.enter_context(_configuring_heard(heard))}
+        ),
+    ):
+        yield
+
+
+@contextmanager
+def _configuring_heard(heard: Callable[[], object]) -> Iterator[None]:
+    """Wrap ``Celery._load_config``: the one place where any app reads its settings.
+
+    The signals of an app that is not made yet can't be connected to, and what could tell of a
+    new one (`Celery.on_init`) is for subclasses to replace. Checked on Celery 5.4 to 5.7.
+    """
+    from celery.app.base import Celery  # ``celery`` itself may still be on its way
+
+    load = vars(Celery)["_load_config"]
+
+    def _load_config(self: Celery) -> Any:
+        conf = load(self)
+        heard()
+        return conf
+
+    with replaced(Celery, _load_config=_load_config):
+        yield
+
+
+_APP_REMEDY = (
+    "Set djcelery_app = proj.celery:app, or import the app in proj/__init__.py as Celery's Django "
+    "tutorial does."
+)
+_SETTINGS_REMEDY = (
+    "Name the project's settings in pytest's configuration, for pytest-django: "
+    "DJANGO_SETTINGS_MODULE = proj.settings."
+)
+
+
+def find_app(options: Options) -> Celery:
+    """The project's Celery app.
+
+    Raises `AppNotFoundError`, which names the places looked in.
+    """
+    __tracebackhide__ = True
+    if options.app:
+        return _app_at(options.app)
+    settings_module = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    tried = []
+    found = _current_app()
+    package = settings_module
+    while found is None and "." in package:
+        package = package.rpartition(".")[0]
+        tried.append(package)
+        found = app_beside(package)
+    if found is None:
+        no_package = f"is {settings_module!r}" if settings_module else "is not set"
+        beside = (
+            " and ".join(repr(name) for name in tried)
+            or f"no package: DJANGO_SETTINGS_MODULE {no_package}"
+        )
+        msg = (
+            "No Celery app was found for this Django project. Looked in:\n"
+            "  1. djcelery_app (ini) and --djcelery-app: not given;\n"
+            "  2. the current Celery app: none that was made after "
+            "DJANGO_SETTINGS_MODULE was set;\n"
+            f"  3. where 'celery -A' would look next to the settings module: {beside}.\n"
+            f"{_APP_REMEDY if settings_module else _SETTINGS_REMEDY}"
+        )
+        raise AppNotFoundError(msg)
+    return found
+
+
+def _current_app() -> Celery | None:
+    """The app that ``shared_task`` uses, if Celery's Django fixup is installed on it.
+
+    Private API (``celery._state``, ``Celery._fixups``), checked on Celery 5.4 to 5.7; the
+    public ``current_app`` would make a default app where there is none.
+    """
+    from celery import _state
+    from celery.fixups.django import DjangoFixup
+
+    for app in (_state._tls.current_app, _state.default_app):
+        if app is not None and any(isinstance(fixup, DjangoFixup) for fixup in app._fixups):
+            return app
+    return None
+
+
+def app_beside(package: str) -> Celery | None:
+    """What ``celery -A package`` would find."""
+    return _app_named(package, importlib.import_module)
+
+
+def _app_at(path: str) -> Celery:
+    __tracebackhide__ = True
+    from celery import Celery
+
+    try:
+        found = _named(path, importlib.import_module)
+    except (AttributeError, ImportError, ValueError) as error:
+        msg = (
+            f"djcelery_app = {path!r} could not be imported: {type(error).__name__}: {error}\n"
+            "Expected a module and the name of the app in it, such as 'proj.celery:app', "
+            "importable from where pytest runs."
+        )
+        raise AppNotFoundError(msg) from error
+    if not isinstance(found, Celery):
+        msg = (
+            f"djcelery_app = {path!r} is {found!r}, which is no Celery app.\n"
+            "Expected a module and the name of the app in it, such as 'proj.celery:app'."
+        )
+        raise AppNotFoundError(msg)
+    return found

@@ -1,0 +1,277 @@
+"""Keep the project's Celery app away from every real broker and backend."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.brokers.memory import addresses
+from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
+from pytest_djcelery.options import MEMORY, PROJECT, Options
+from pytest_djcelery.project.configuration import Configuration, Layer, canonical
+from pytest_djcelery.workers.inline.limits import Limits
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.brokers.memory.queues import Broker
+    from pytest_djcelery.brokers.spaces import Isolation
+
+_ENVIRONMENT = (
+    # Celery reads these before any setting.
+    "CELERY_BROKER_URL",
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+    "CELERY_RESULT_BACKEND",
+)
+_DJANGO_BACKENDS = ("django-db", "django-cache", "django_celery_results")
+_LENIENT_BACKENDS = ("disabled", "rpc")  # see `LenientMemoryBackend`
+_numbers = count(1)
+
+
+class Project:
+    """The project's app for the time of a test run."""
+
+    def __init__(self, app: Celery, options: Options) -> None:
+        self.app = app
+        self.options = options
+        self.configuration = Configuration(app)
+        self.limits = Limits()
+        self.virtual_host = f"{app.main or 'app'}-{os.getpid()}-{next(_numbers)}"
+        self._broker_of_run: Any = None
+        self._settings_layers: dict[str, list[Layer]] = {}
+        self._isolation = _isolation(options)
+
+    @property
+    def broker(self) -> Broker | None:
+        """The in-memory broker, while the app really uses it."""
+        if not self._publishes_to_memory:
+            return None
+        from pytest_djcelery.brokers.memory.queues import broker
+
+        return broker(self.virtual_host)
+
+    @property
+    def _publishes_to_memory(self) -> bool:
+        return str(self.app.conf.broker_url or "") == addresses.url(self.virtual_host)
+
+    @contextmanager
+    def in_memory(self) -> Iterator[None]:
+        """Publish to memory for a block, unless a test has chosen a broker of its own."""
+        if self._publishes_to_memory or self.app.conf.broker_url != self._broker_of_run:
+            yield
+            return
+        with self.configuration.override(**self._broker_values(addresses.url(self.virtual_host))):
+            yield
+
+    def empty(self) -> None:
+        """Drop all messages, and results in memory; a waiting worker's queues stay declared."""
+        module = sys.modules.get("pytest_djcelery.brokers.memory.queues")
+        if module is not None:
+            from pytest_djcelery.workers.embedded import reuse as lease
+
+            kept = lease.topology() if self._publishes_to_memory else None
+            module.broker(self.virtual_host).reset(kept)
+        if self._isolation is not None:
+            self._isolation.empty(self.app)
+        self._clear_results()
+
+    def describe(self) -> str:
+        """App, broker and backend in force, for the report header."""
+        from celery.app.utils import appstr
+        from kombu.utils.url import maybe_sanitize_url
+
+        broker = self.app.conf.broker_url
+        broker = "memory" if self._publishes_to_memory else maybe_sanitize_url(str(broker))
+        backend = self.app.conf.result_backend
+        backend = (
+            "memory"
+            if backend in addresses.BACKENDS
+            else maybe_sanitize_url(str(backend or "disabled"))
+        )
+        name = appstr(self.app).split(" at ", maxsplit=1)[0]
+        return f"app: {name}, broker: {broker}, result backend: {backend}"
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Publish to memory and store results in memory, as far as the options say so."""
+        from django.core.signals import setting_changed
+
+        from pytest_djcelery.brokers.memory import producers
+
+        with ExitStack() as stack:
+            stack.enter_context(addresses.registered())
+            stack.enter_context(producers.staying())
+            stack.callback(self._forget)
+            stack.enter_context(_without_environment(self.options))
+            self._push_base(stack)
+            if self._isolation is not None:
+                stack.enter_context(self._isolation.entered(self.app))
+            if {self.options.broker, self.options.result_backend} != {MEMORY}:
+                from pytest_djcelery.recording.server_waits import bounded
+
+                stack.enter_context(bounded(self.app, self.options.timeout))
+            setting_changed.connect(self._on_setting_changed)
+            stack.callback(setting_changed.disconnect, self._on_setting_changed)
+            yield
+
+    def _forget(self) -> None:
+        broker = sys.modules.get("pytest_djcelery.brokers.memory.queues")
+        if broker is not None:
+            broker.forget(self.virtual_host)
+        self._clear_results()
+
+    def _clear_results(self) -> None:
+        backend = sys.modules.get("pytest_djcelery.brokers.memory.result_backend")
+        if backend is not None:
+            backend.clear(self.app)
+
+    def _push_base(self, stack: ExitStack) -> None:
+        """Lay the run's broker and backend over the settings, whenever Celery reads them."""
+        app, configuration = self.app, self.configuration
+        layers: list[Layer] = []
+
+        def lay(**_: Any) -> None:
+            if layers:
+                configuration.reapply()
+            else:
+                layers.append(configuration.push(self._base_values()))
+            self._broker_of_run = app.conf.broker_url
+
+        if app.configured:
+            lay()
+        app.on_after_configure.connect(lay, weak=False, dispatch_uid=self.virtual_host)
+
+        def undo() -> None:
+            app.on_after_configure.disconnect(lay, dispatch_uid=self.virtual_host)
+            for layer in layers:
+                configuration.remove(layer)
+
+        stack.callback(undo)
+
+    def _base_values(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if self.options.broker != PROJECT:
+            memory = self.options.broker == MEMORY
+            url = addresses.url(self.virtual_host) if memory else self.options.broker
+            values |= self._broker_values(url)
+        if self.options.broker != MEMORY:
+            url = str(values.get("broker_url", self.app.conf.broker_url) or "")
+            given = values.get("broker_transport_options", self.app.conf.broker_transport_options)
+            from pytest_djcelery.brokers import servers as reachable
+
+            values |= reachable.bounds(self.app.conf, url, given or {}, self.options.timeout)
+            if self._isolation is not None:
+                values |= self._isolation.broker_settings(values["broker_transport_options"])
+        if self.app.conf.broker_connection_retry_on_startup is None:
+            # What Celery 6 will do; before, a starting worker warns that nobody has chosen.
+            values["broker_connection_retry_on_startup"] = self.app.conf.broker_connection_retry
+        configured = str(self.app.conf.result_backend or "")
+        if self.options.result_backend == MEMORY and not configured.startswith(_DJANGO_BACKENDS):
+            lenient = not configured or configured.startswith(_LENIENT_BACKENDS)
+            values["result_backend"] = addresses.LENIENT_BACKEND if lenient else addresses.BACKEND
+        elif self.options.result_backend not in (MEMORY, PROJECT):
+            values["result_backend"] = self.options.result_backend
+            if self._isolation is not None:
+                values |= self._isolation.result_settings()
+        return values
+
+    def _broker_values(self, url: str) -> dict[str, Any]:
+        """A broker, with nothing of the one that the settings name."""
+        parts = ("user", "password", "vhost", "port", "login_method")
+        return {
+            "broker_url": url,
+            "broker_read_url": None,
+            "broker_write_url": None,
+            "broker_transport": None,
+            "broker_transport_options": {},
+            "broker_use_ssl": False,
+            "broker_failover_strategy": None,
+            **{f"broker_{part}": None for part in parts},
+        }
+
+    def _on_setting_changed(self, *, setting: str, enter: bool, **_: Any) -> None:
+        """Follow ``settings.CELERY_X = …`` and ``override_settings(CELERY_X=…)`` at once."""
+        namespace = self.app.namespace
+        if not namespace or not setting.startswith(f"{namespace}_".upper()):
+            return
+        try:
+            key = canonical(setting, namespace=namespace)
+        except BadOptionError as error:
+            if enter:
+                import warnings
+
+                warnings.warn(f"{setting}: {error}", UnknownSettingWarning, stacklevel=2)
+            return
+        layers = self._settings_layers.setdefault(setting, [])
+        if enter:
+            layers.append(self.configuration.follow(key, setting))
+        elif layers:
+            self.configuration.remove(layers.pop())
+
+
+def _isolation(options: Options) -> Isolation | None:
+    """A space of this process's own, where a broker or backend is shared with others."""
+    broker, results = (
+        None if place in (MEMORY, PROJECT) else place
+        for place in (options.broker, options.result_backend)
+    )
+    if broker is None and results is None:
+        return None
+    from pytest_djcelery.brokers.spaces import Isolation
+
+    return Isolation(broker=broker, results=results, timeout=options.timeout)
+
+
+@contextmanager
+def _without_environment(options: Options) -> Iterator[None]:
+    hidden = {
+        name: os.environ[name]
+        for name in _ENVIRONMENT
+        if name in os.environ
+        and (options.result_backend if "RESULT" in name else options.broker) != PROJECT
+    }
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+_PARAMETERS_AS_SETTINGS = {
+    "broker": "broker_url",
+    "backend": "result_backend",
+    "include": "include",
+}
+
+
+@contextmanager
+def app_parameters(app: Celery, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give an existing app what ``celery_parameters`` would have given to a new one.
+
+    Yields those that are settings; the others are attributes, changed for the block.
+    """
+    settings = {
+        setting: parameters.pop(name)
+        for name, setting in _PARAMETERS_AS_SETTINGS.items()
+        if name in parameters
+    }
+    for name in parameters:
+        if not hasattr(app, name):
+            msg = f"celery_parameters has {name!r}, which an app that exists can't be given."
+            raise BadOptionError(msg)
+    before = {name: vars(app).get(name, app) for name in parameters}
+    vars(app).update(parameters)
+    try:
+        yield settings
+    finally:
+        for name, value in before.items():
+            if value is app:
+                vars(app).pop(name, None)
+            else:
+                vars(app)[name] = value

@@ -1,0 +1,142 @@
+"""The tasks that the app knows: those of a fresh worker process, and those of one test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import DjceleryError
+from pytest_djcelery.session.session import current_run
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+# What ``celery -A proj worker`` does before it consumes: find the app, import its modules.
+_FRESH_WORKER = """
+import importlib, json, sys
+sys.path[:] = json.loads(sys.argv[2])
+module, _, name = sys.argv[1].partition(":")
+app = importlib.import_module(module)
+for part in name.split("."):
+    app = getattr(app, part)
+app.loader.import_default_modules()
+app.finalize()
+print("\\n" + json.dumps(sorted(app.tasks)))
+"""
+
+
+class UnregisteredTaskError(DjceleryError):
+    """A task is known here only because a test imported its module."""
+
+
+def check_registry(*, timeout: float = 60.0) -> None:
+    """Check that a fresh worker process would know each task that this process knows.
+
+    A task module that only tests or views import is never imported by ``celery worker``, which
+    then answers "Received unregistered task". Starts one Python process that imports what a
+    worker imports, and connects to nothing.
+
+    Args:
+        timeout: seconds that the process may take.
+
+    Raises:
+        UnregisteredTaskError: naming the tasks, their modules and the remedy.
+        DjceleryError: when the process fails.
+    """
+    __tracebackhide__ = True
+    app = current_run().use_project().app
+    fresh = _fresh_tasks(app, timeout)
+    lost = {
+        name: task for name, task in app.tasks.items() if name not in fresh and not _of_a_test(task)
+    }
+    if not lost:
+        return
+    lines = [f"  {name}  (module {_module(task)})" for name, task in sorted(lost.items())]
+    msg = (
+        "A fresh worker would answer 'Received unregistered task' to:\n"
+        + "\n".join(lines)
+        + "\nTheir modules are imported in this process, but by nothing that a worker imports. Put "
+        "them in a module named tasks of an installed app, or name their modules in "
+        "app.autodiscover_tasks() or in CELERY_IMPORTS."
+    )
+    raise UnregisteredTaskError(msg)
+
+
+@contextmanager
+def as_found(app: Celery) -> Iterator[None]:
+    """Forget the tasks that a test defines in its body, so that the next one may name its own so.
+
+    Celery keeps the first task of a name: a second test would run the first one's. What a test
+    has imported stays, since a module is imported once.
+    """
+    found = dict(app.tasks)
+    try:
+        yield
+    finally:
+        for name, task in list(app.tasks.items()):
+            before = found.get(name)
+            if task is before or not _in_a_body(task):
+                continue
+            if before is None:
+                del app.tasks[name]
+            else:
+                app.tasks[name] = before
+
+
+def _fresh_tasks(app: Any, timeout: float) -> set[str]:
+    module, name = _place(app)
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter, our own program
+            [sys.executable, "-c", _FRESH_WORKER, f"{module}:{name}", json.dumps(sys.path)],
+            capture_output=True, text=True, timeout=timeout, check=False, env=os.environ.copy(),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        msg = f"A fresh Python process did not import {module} within {timeout:g} s."
+        raise DjceleryError(msg) from None
+    if done.returncode:
+        msg = f"A fresh Python process can't import what a worker imports:\n{done.stderr}"
+        raise DjceleryError(msg)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _place(app: Any) -> tuple[str, str]:
+    """Module and name that the app is reached by."""
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("celery.") or _for_tests(module_name):
+            continue  # Celery's own references; and what a test imports, a worker doesn't
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if value is app:
+                return module_name, name
+    msg = f"{app!r} stands in no module, so a fresh worker can't find it."
+    raise DjceleryError(msg)
+
+
+def _module(task: Any) -> str:
+    return str(getattr(task, "__module__", type(task).__module__))
+
+
+def _of_a_test(task: Any) -> bool:
+    """Whether a task is defined in a test itself; no worker is meant to know it."""
+    return _for_tests(_module(task))
+
+
+def _in_a_body(task: Any) -> bool:
+    """Whether a task is defined in a function of a test module."""
+    names = type(task).__qualname__, getattr(task.run, "__qualname__", "")
+    return _of_a_test(task) and any("<locals>" in name for name in names)
+
+
+def _for_tests(module: str) -> bool:
+    if module.startswith("pytest_"):  # pytest-celery has tasks of its own
+        return True
+    last = module.rpartition(".")[2]
+    return (
+        last.startswith("test_")
+        or last.endswith("_test")
+        or last in ("conftest", "tests", "__main__")
+    )

@@ -1,0 +1,118 @@
+"""Task failures that nobody looked at."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import UnhandledTaskFailureError, UnhandledTaskFailureWarning
+from pytest_djcelery.messages.journal import Ended, Journal, Looked
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pytest_djcelery.session.sandbox import Scope
+
+
+# A call in a formatted traceback.
+_CALL = re.compile(r'\s*File "(?P<path>.+)", line (?P<line>\d+), in (?P<function>.+)')
+
+
+def unhandled(journal: Journal, since: int = 0) -> list[Ended]:
+    """Final failures, in order, whose outcome was not read. ``Task.throws`` are no failures.
+
+    Args:
+        journal: what happened.
+        since: the position from which on a failure counts.
+    """
+    return unseen(journal.events(Ended, since), journal.events(Looked))
+
+
+def unseen(attempts: Iterable[Ended], looks: Iterable[Looked]) -> list[Ended]:
+    """Those of the tasks' attempts that are final failures, and that nobody looked at."""
+    last: dict[str, Ended] = {}
+    for event in attempts:
+        # An attempt that leads to another may be told of after that one (`Results._ended`).
+        if not event.goes_on or event.task_id not in last:
+            last[event.task_id] = event
+    looked = {event.task_id for event in looks}
+    return [
+        event
+        for event in last.values()
+        if event.state == "FAILURE" and not event.expected and event.task_id not in looked
+    ]
+
+
+def describe(failure: Ended) -> str:
+    """Task, id, arguments and attempt in a line."""
+    attempt = f", attempt {failure.retries + 1}" if failure.retries else ""
+    call = call_text(failure.task, failure.args or (), failure.kwargs or {})
+    return f"{call} [{failure.task_id}]{attempt}"
+
+
+def call_text(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """A call of a task as a person would write it."""
+    from pytest_djcelery.messages.wire import shown
+
+    given = [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
+    return f"{task}({', '.join(given)})"
+
+
+def own_traceback(error: BaseException) -> TracebackType | None:
+    """The part of a task's traceback that begins in the task, without Celery's tracer."""
+    from pytest_djcelery.locations import in_library
+
+    traceback = error.__traceback__
+    while traceback is not None and in_library(traceback.tb_frame.f_code.co_filename):
+        traceback = traceback.tb_next
+    return traceback or error.__traceback__
+
+
+def own_calls(text: str) -> Iterator[str]:
+    """The project's own calls in a formatted traceback, in a line each, innermost last."""
+    from pytest_djcelery.locations import in_library, relative
+
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        call = _CALL.match(line)
+        if call and not in_library(call["path"]):
+            source = lines[number + 1].strip() if number + 1 < len(lines) else ""
+            yield f"at {relative(call['path'])}:{call['line']} in {call['function']}: {source}"
+
+
+def judge(scope: Scope) -> None:
+    """Raise or warn, as the options say, if tasks failed unseen.
+
+    Raises:
+        UnhandledTaskFailureError: from the first task's own exception.
+    """
+    scope.settle()
+    found = scope.unhandled_failures()
+    policy = scope.options.unhandled_failures
+    if not found or policy == "ignore":
+        return
+    if policy == "warn":
+        warnings.warn(text(found), UnhandledTaskFailureWarning, stacklevel=2)
+        return
+    error = found[0].value
+    raise UnhandledTaskFailureError(text(found)) from error.with_traceback(own_traceback(error))
+
+
+def text(failures: list[Ended]) -> str:
+    """What is raised or warned at the end of the test."""
+    return "\n".join(_lines(failures))
+
+
+def _lines(failures: list[Ended]) -> Iterator[str]:
+    count = len(failures)
+    tasks = "A task failed" if count == 1 else f"{count} tasks failed"
+    yield f"{tasks} and the test never looked at {'it' if count == 1 else 'them'}:"
+    for failure in failures:
+        error = failure.value
+        yield f"  {describe(failure)}: {type(error).__name__}: {error}"
+    yield "Where the failure is meant, look at it: with pytest.raises(...): result.get(), or"
+    yield "celery_results[result] == Failure(...), or celery_results.of(task)."
+    yield "To let failures pass: @pytest.mark.celery_unhandled_failures('ignore'), or"
+    yield "djcelery_unhandled_failures = ignore for the whole run."

@@ -1,0 +1,232 @@
+"""Celery's worker signals, written into the journal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from celery.exceptions import NotRegistered, Reject
+
+from pytest_djcelery.messages.journal import Ended, Event, Journal, NotStored, StateStored, Storing
+from pytest_djcelery.patching import replaced
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class Appends(Protocol):
+    """A journal, as far as signals are concerned."""
+
+    def append(self, event: Event) -> None:
+        """Add an event."""
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+
+
+@contextmanager
+def recorded(journal: Journal, app: Celery) -> Iterator[None]:
+    """Record what tasks of ``app`` go through, in whatever thread or mode they run."""
+    with signals_connected(journal, app), _stored_states(journal, app):
+        yield
+
+
+@contextmanager
+def signals_connected(journal: Appends, app: Celery | None = None) -> Iterator[None]:
+    """Record what a worker's signals tell of the tasks of ``app``, or of every app's."""
+    from celery import signals
+
+    recorder = _Recorder(journal, app)
+    handlers: dict[Any, Callable[..., None]] = {
+        signals.task_unknown: recorder.unknown,
+        signals.task_revoked: recorder.revoked,
+        signals.task_success: recorder.succeeded,
+        signals.task_failure: recorder.failed,
+        signals.task_retry: recorder.retried,
+        signals.task_postrun: recorder.postrun,
+    }
+    # Celery 5.4 takes the same method of two recorders for one receiver, hence the id.
+    for signal, handler in handlers.items():
+        signal.connect(handler, weak=False, dispatch_uid=recorder)
+    try:
+        yield
+    finally:
+        for signal in handlers:
+            signal.disconnect(dispatch_uid=recorder)
+
+
+class _Recorder:
+    """What each signal says of a task of ``app`` (``None``: any), as an event of the journal."""
+
+    def __init__(self, journal: Appends, app: Celery | None) -> None:
+        self._journal = journal
+        self._app = app
+
+    def unknown(self, sender: Any, name: str, id: str, exc: Any, **_: Any) -> None:  # noqa: A002 - Celery's name
+        if self._app is None or sender.app is self._app:
+            self._journal.append(
+                Ended(
+                    task_id=id,
+                    task=name,
+                    state="FAILURE",
+                    # What the result backend is told (`Consumer.on_unknown_task`).
+                    value=NotRegistered(name).with_traceback(exc.__traceback__),
+                    retries=0,
+                )
+            )
+
+    def revoked(self, sender: Any, request: Any, expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signature
+        if not self._is_ours(sender):
+            return
+        self._journal.append(
+            Ended(
+                task_id=request.id,
+                task=sender.name,
+                state="REVOKED",
+                value=None,
+                retries=getattr(request, "retries", 0) or 0,
+                expired=bool(expired),
+            )
+        )
+
+    def succeeded(self, sender: Any, result: Any, **_: Any) -> None:
+        if self._is_ours(sender):
+            self._ended(sender, sender.request, "SUCCESS", result)
+
+    def failed(
+        self, sender: Any, task_id: str, exception: Any, args: Any, kwargs: Any, **_: Any
+    ) -> None:
+        if not self._is_ours(sender) or isinstance(exception, Reject):
+            return  # Celery 5.7 tells of a rejected message twice
+        request = sender.request
+        if request.id == task_id:
+            self._ended(sender, request, "FAILURE", _raised(exception))
+            return
+        # Outside its tracer: a time limit, a lost worker, an argument that can't be decoded.
+        self._journal.append(
+            Ended(
+                task_id=task_id,
+                task=sender.name,
+                state="FAILURE",
+                value=exception,
+                retries=_retries_of(task_id),
+                args=args,
+                kwargs=kwargs,
+            )
+        )
+
+    def retried(self, sender: Any, request: Any, reason: Any, **_: Any) -> None:
+        if self._is_ours(sender):
+            self._ended(sender, request, "RETRY", reason)
+
+    def postrun(self, sender: Any, task_id: str, state: str, retval: Any, **_: Any) -> None:
+        if self._is_ours(sender) and state in ("IGNORED", "REJECTED"):
+            self._journal.append(
+                Ended(
+                    task_id=task_id,
+                    task=sender.name,
+                    state=state,
+                    value=retval,
+                    retries=sender.request.retries or 0,
+                )
+            )
+        self._journal.wake()
+
+    def _is_ours(self, task: Any) -> bool:
+        return self._app is None or getattr(task, "_app", None) in (self._app, None)
+
+    def _ended(self, task: Any, request: Any, state: str, value: Any) -> None:
+        expected = isinstance(value, BaseException) and isinstance(value, tuple(task.throws or ()))
+        self._journal.append(
+            Ended(
+                task_id=request.id,
+                task=task.name,
+                state=state,
+                value=value,
+                retries=request.retries or 0,
+                args=request.args,
+                kwargs=request.kwargs,
+                expected=expected,
+                eager=bool(request.is_eager),
+            )
+        )
+
+
+def _raised(exception: BaseException) -> BaseException:
+    """What a task raised, by what ``task_failure`` tells of it.
+
+    That is what can be pickled: of an exception that can't, one of a base class, or a wrapper,
+    with the traceback of the original, which is being handled as the signal is sent
+    (``TraceInfo.handle_failure``, Celery 5.4 to 5.7).
+    """
+    original = sys.exc_info()[1]
+    if original is not None and exception.__traceback__ is original.__traceback__:
+        return original
+    return exception
+
+
+@contextmanager
+def raised_eagerly() -> Iterator[dict[str, BaseException]]:
+    """What tasks that run eagerly in a block raise, by their id, until somebody takes it away."""
+    from celery.signals import task_failure
+
+    raised: dict[str, BaseException] = {}
+
+    def note(sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
+        if sender.request.is_eager:
+            raised[task_id] = _raised(exception)
+
+    task_failure.connect(note, weak=False)
+    try:
+        yield raised
+    finally:
+        task_failure.disconnect(note)
+
+
+def _retries_of(task_id: str) -> int:
+    """How often a task that a worker has was retried, as its message says."""
+    from celery.worker import state
+
+    request = state.requests.get(task_id)
+    return (request.request_dict.get("retries") or 0) if request is not None else 0
+
+
+@contextmanager
+def _stored_states(journal: Journal, app: Celery) -> Iterator[None]:
+    """Wrap ``store_result``: the one call that all states, custom ones too, pass.
+
+    The journal knows of a state before the backend does, so that nobody who reads the state there
+    can miss it here.
+
+    Celery has no signal for ``update_state``. Checked on Celery 5.4 to 5.7, where the RPC backend
+    has one of its own, and django-celery-results 2.5 and 2.6, which implement ``_store_result``.
+    """
+    from celery.backends.base import Backend
+    from celery.backends.rpc import RPCBackend
+
+    def recording(store: Callable[..., Any]) -> Callable[..., Any]:
+        def store_result(
+            self: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any
+        ) -> Any:
+            if self.app is not app:
+                return store(self, task_id, result, state, *args, **kwargs)
+            request: Any = kwargs.get("request")
+            retries = request.retries if getattr(request, "id", None) == task_id else None
+            journal.append(Storing(task_id=task_id, state=state, meta=result, retries=retries))
+            try:
+                stored = store(self, task_id, result, state, *args, **kwargs)
+            except BaseException:
+                journal.append(NotStored(task_id=task_id, state=state))
+                raise
+            journal.append(StateStored(task_id=task_id, state=state))
+            return stored
+
+        return store_result
+
+    with ExitStack() as stack:
+        for backend in (Backend, RPCBackend):
+            own = recording(vars(backend)["store_result"])
+            stack.enter_context(replaced(backend, store_result=own))
+        yield

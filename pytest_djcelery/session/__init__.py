@@ -1,0 +1,1 @@
+"""One pytest run, and the sandbox of each test in it."""

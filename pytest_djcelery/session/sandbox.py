@@ -1,0 +1,275 @@
+"""One test: its journal, its clean broker and backend, and who runs its messages.
+
+The fixtures and the public context managers share the scope that is open, or open one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery import options as options_module
+from pytest_djcelery.patching import replaced
+from pytest_djcelery.session.session import Run, current_run
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.clock import Clock
+    from pytest_djcelery.messages.journal import Ended
+    from pytest_djcelery.options import Options, Policy
+    from pytest_djcelery.project.isolation import Project
+    from pytest_djcelery.session.runner import Runner
+    from pytest_djcelery.transactions.watch import TransactionWatch
+
+
+class Scope:
+    """What one test has recorded and may use."""
+
+    def __init__(self, project: Project, options: Options) -> None:
+        self.project = project
+        self.options = options
+        from pytest_djcelery.messages.journal import Journal
+
+        self.journal = Journal()
+        # Positions in the journal, for a block that is wider than a test, as one of a class.
+        self.began = 0  # the test that runs
+        self.judged = 0  # until where failures that nobody saw have been told
+        self.runner: Runner | None = None
+        self.watch: TransactionWatch
+        self._of_example = _in_hypothesis_example()
+
+    @property
+    def app(self) -> Celery:
+        """The project's app."""
+        return self.project.app
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The clock of the test."""
+        from pytest_djcelery.clock import Clock
+
+        return Clock()
+
+    def situation(self) -> str:
+        """Why nothing came, as far as can be told."""
+        if self.runner is not None:
+            return self.runner.situation()
+        depths = self.project.broker.depths() if self.project.broker else {}
+        waiting = ", ".join(f"{count} in {queue!r}" for queue, count in depths.items()) or "none"
+        return (
+            "No worker runs in this test (messages in queues: "
+            f"{waiting}). Ask for celery_inline or celery_worker to have tasks run."
+        )
+
+    def worker_has_ended(self) -> bool:
+        """Whether there was a worker, which will run nothing any more."""
+        return self.runner is not None and self.runner.has_ended
+
+    def settle(self) -> None:
+        """Wait until whoever runs this test's messages has nothing left to do."""
+        if self.runner is not None:
+            self.runner.settle()
+
+    def unhandled_failures(self) -> list[Ended]:
+        """Task failures that the test never looked at."""
+        from pytest_djcelery.recording import failures
+
+        return failures.unhandled(self.journal, since=self.judged)
+
+    def test_begins(self) -> None:
+        """What was before is of the tests before, in a block that is wider than a test."""
+        self.began = self.judged = len(self.journal)
+
+    def test_ended(self) -> None:
+        """Failures of the test that has ended are none of the next."""
+        self.judged = len(self.journal)
+
+    @contextmanager
+    def changed(self, **changes: Any) -> Iterator[Scope]:
+        """A test in a block that is wider than it: its own options, and what it sets undone."""
+        from pytest_djcelery.project.configuration_writes import obeyed
+
+        own = options_module.replace(self.options, **changes)
+        with replaced(self, options=own), obeyed(self.project.configuration):
+            yield self
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Record and isolate for the time of a block."""
+        from pytest_djcelery.project.configuration_reads import remembered
+        from pytest_djcelery.project.configuration_writes import obeyed
+        from pytest_djcelery.recording import publishing
+        from pytest_djcelery.recording import task_signals as signals
+        from pytest_djcelery.recording.result_waits import Waits, patched
+        from pytest_djcelery.transactions.watch import TransactionWatch
+        from pytest_djcelery.workers.task_threads import in_task
+
+        self.watch = TransactionWatch(self.journal, policy=self._policy)
+        self.watch.after_blocks = self._published
+        waits = Waits(
+            journal=self.journal,
+            app=self.app,
+            timeout=self.options.timeout,
+            situation=self.situation,
+            ended=self.worker_has_ended,
+            in_worker=in_task,
+            bring_about=self._bring_about,
+        )
+        tap = publishing.Tap(self.watch, self.journal, self._published)
+        with ExitStack() as stack:
+            stack.callback(self._put_clock_back)
+            stack.enter_context(self._clean())
+            stack.enter_context(remembered(self.app))
+            stack.enter_context(obeyed(self.project.configuration))
+            stack.enter_context(self.watch)
+            stack.enter_context(publishing.tapped(tap))
+            stack.enter_context(signals.recorded(self.journal, self.app))
+            stack.enter_context(patched(waits))
+            yield
+
+    @property
+    def awaits_example(self) -> bool:
+        """Whether the block that is entered next is an example of Hypothesis's `@given`.
+
+        Not where the test itself has chosen who runs its tasks: there it is one test.
+        """
+        chosen = self.runner is not None and not self.runner.implicit
+        return _in_hypothesis_example() and not self._of_example and not chosen
+
+    @contextmanager
+    def example(self) -> Iterator[Scope]:
+        """One example of a Hypothesis test, as clean as a test of its own, in the scope of it."""
+        from pytest_djcelery.project.configuration_writes import obeyed
+
+        with ExitStack() as stack:
+            stack.enter_context(rolled_back_example())
+            stack.enter_context(replaced(self, _of_example=True))
+            stack.enter_context(self.journal.afresh())
+            for tidy_up in (self._put_clock_back, self._drop_what_waits):
+                tidy_up()
+                stack.callback(tidy_up)
+            stack.enter_context(self._clean())
+            stack.enter_context(obeyed(self.project.configuration))
+            yield self
+
+    def _drop_what_waits(self) -> None:
+        if self.runner is not None:
+            self.runner.drop_what_waits()
+
+    @contextmanager
+    def _clean(self) -> Iterator[None]:
+        """Start with empty queues and no results, and leave the configuration as it was."""
+        from pytest_djcelery.project import registry
+        from pytest_djcelery.project.derived import queues_as_found
+
+        configuration = self.project.configuration
+        _park_worker()
+        self.project.empty()
+        broker = self.project.broker
+        waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
+        before = configuration.snapshot()
+        try:
+            with waking, queues_as_found(self.app), registry.as_found(self.app):
+                yield
+        finally:
+            configuration.restore(before)
+            self.project.empty()
+
+    def _put_clock_back(self) -> None:
+        if "clock" in vars(self):
+            self.clock.put_back()
+
+    def _published(self) -> None:
+        __tracebackhide__ = True
+        if self.runner is not None:
+            self.runner.published()
+
+    def _bring_about(self, task_ids: Collection[str]) -> bool:
+        __tracebackhide__ = True
+        return self.runner is not None and self.runner.bring_about(task_ids)
+
+    def _policy(self) -> Policy:
+        return self.options.sent_in_transaction
+
+
+@contextmanager
+def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
+    """The open scope, or one for this block; each example of Hypothesis's `@given` is clean.
+
+    Args:
+        checks: whether unseen task failures are raised at the end of a scope opened here, or of
+            an example; the hooks of pytest do it for one that a fixture opens.
+        **changes: replace options of the run, for a scope that is opened here.
+    """
+    run = current_run()
+    if run.scope is not None and not run.scope.awaits_example:
+        yield run.scope
+        return
+    opening = _opened(run, changes) if run.scope is None else run.scope.example()
+    with opening as scope:
+        yield scope
+        if checks:
+            from pytest_djcelery.recording import failures
+
+            failures.judge(scope)
+
+
+def of_test(**changes: Any) -> AbstractContextManager[Scope]:
+    """The scope of a test's fixtures: its own, or that of a block that is wider than the test.
+
+    Args:
+        **changes: replace options of the run for the test.
+    """
+    wider = current_run().scope
+    return entered(checks=False, **changes) if wider is None else wider.changed(**changes)
+
+
+@contextmanager
+def _opened(run: Run, changes: Mapping[str, Any]) -> Iterator[Scope]:
+    scope = Scope(run.use_project(), options_module.replace(run.options, **changes))
+    audit = nullcontext() if run.watching is None else run.watching.giving_way(scope)
+    with (
+        audit,
+        run.isolated(scope.project),
+        rolled_back_example(),
+        scope.running(),
+        replaced(run, scope=scope),
+    ):
+        yield scope
+
+
+@contextmanager
+def rolled_back_example() -> Iterator[None]:
+    """Give each example of a Hypothesis test a transaction of its own inside the test's.
+
+    Elsewhere a context manager leaves what was written in its block where it is.
+    """
+    with ExitStack() as stack:
+        if _in_hypothesis_example():
+            from django.db import connections, transaction
+
+            for connection in connections.all(initialized_only=True):
+                if any(getattr(each, "_from_testcase", False) for each in connection.atomic_blocks):
+                    block: Any = transaction.atomic(using=connection.alias)
+                    block._from_testcase = True  # it stands for the transaction of a test
+                    stack.enter_context(block)
+                    stack.callback(transaction.set_rollback, rollback=True, using=connection.alias)
+        yield
+
+
+def _in_hypothesis_example() -> bool:
+    hypothesis = sys.modules.get("hypothesis")
+    return hypothesis is not None and bool(hypothesis.currently_in_test_context())
+
+
+def _park_worker() -> None:
+    """Keep a worker that is held from what the coming test publishes."""
+    lease = sys.modules.get(
+        "pytest_djcelery.workers.embedded.reuse"
+    )  # else no worker was ever held
+    if lease is not None:
+        lease.park()

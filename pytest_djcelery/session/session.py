@@ -1,0 +1,160 @@
+"""One pytest run: its options, the project found for it, and the scope that is open in it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from pytest_djcelery.options import Options
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.audit.recorder import Watching
+    from pytest_djcelery.project.isolation import Project
+    from pytest_djcelery.session.sandbox import Scope
+
+# Modules that hold a worker from test to test.
+_HOLDERS = ("pytest_djcelery.workers.embedded.reuse", "pytest_djcelery.workers.live.live_reuse")
+
+
+class Run:
+    """What tests share, from `pytest_configure` to the end."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.scope: Scope | None = None
+        self.watching: Watching | None = None
+        """The audit, under which the app stays as it is, but in tests that use a fixture."""
+        self.interrupted = False
+        """Whether the run is to end now, and not to wait for tasks."""
+        self._project: Project | None = None
+        self._isolation = ExitStack()
+        self._isolating = 0  # blocks that want the app isolated, in an audited run
+        self._lock = threading.RLock()
+
+    def use_project(self) -> Project:
+        """The project's app, found and isolated from now on; while `isolated`, in an audited run.
+
+        Raises:
+            AppNotFoundError: when the project has none.
+        """
+        from pytest_djcelery.project.finding import find_app
+
+        return self._project or self._use(find_app(self.options))
+
+    def use_imported_project(self) -> Project | None:
+        """The project's app, isolated from now on, if the project has imported it by itself."""
+        if self._project is not None or self.watching is not None:  # asked before each test
+            return self._project
+        from pytest_djcelery.project.finding import imported_app
+
+        app = imported_app(self.options)
+        return None if app is None else self._use(app)
+
+    def await_project(self) -> None:
+        """Isolate the app as soon as the project has it, in the middle of a test too.
+
+        Raises:
+            AppNotFoundError: when ``djcelery_app`` names what is no app.
+        """
+        self.check_app()
+        if self.use_imported_project() is None and self.watching is None:
+            from pytest_djcelery.project.finding import configured_apps_heard
+
+            self._isolation.enter_context(configured_apps_heard(self.use_imported_project))
+
+    def check_app(self) -> None:
+        """Check ``djcelery_app`` for as long as the project has not imported what it names.
+
+        Raises:
+            AppNotFoundError: when it names what is no app.
+        """
+        if self._project is None and self.options.app:
+            from pytest_djcelery.project.finding import check_named_app
+
+            check_named_app(self.options)
+
+    def _use(self, app: Celery) -> Project:
+        from pytest_djcelery.project.isolation import Project
+
+        with self._lock:  # a thread of the tests may import the app too
+            if self._project is None:
+                project = Project(app, self.options)
+                if self.watching is None:
+                    self._isolation.enter_context(project.isolated())
+                self._project = project
+            return self._project
+
+    @contextmanager
+    def isolated(self, project: Project) -> Iterator[None]:
+        """Isolate the app for a block, where the run doesn't do so anyway."""
+        if self.watching is None:
+            yield
+            return
+        if not self._isolating:
+            self._isolation.enter_context(project.isolated())
+        self._isolating += 1
+        try:
+            yield
+        finally:
+            self._isolating -= 1
+            if not self._isolating:
+                self._put_app_back()
+
+    def settings_as_found(self) -> AbstractContextManager[None]:
+        """Undo what a test that uses no fixture sets on ``app.conf``, in its own body."""
+        project = self._project_without_scope
+        return nullcontext() if project is None else project.configuration.as_found()
+
+    def tidy(self) -> None:
+        """Drop messages that were published outside any scope."""
+        project = self._project_without_scope
+        if project is None or project.broker is None:
+            return
+        if not project.broker.pristine:
+            project.empty()
+
+    @property
+    def _project_without_scope(self) -> Project | None:
+        return None if self.scope is not None or self.watching is not None else self._project
+
+    def end(self) -> None:
+        """Put the app back as the settings have it."""
+        with self._lock:
+            self._put_app_back()
+
+    def _put_app_back(self) -> None:
+        with self._isolation, ExitStack() as held:
+            for module in _HOLDERS:
+                if module in sys.modules:  # else no worker was held
+                    held.callback(sys.modules[module].stop)
+
+
+# The last one counts: a test may run pytest in its own process (`pytester`).
+_runs = [Run(Options())]
+
+
+def current_run() -> Run:
+    """The run that this code is part of."""
+    return _runs[-1]
+
+
+def begin_run(options: Options) -> Run:
+    """Start a run with its options."""
+    _runs.append(Run(options))
+    return _runs[-1]
+
+
+def end_run(run: Run) -> None:
+    """End a run; the code that comes is part of the one that it was begun in."""
+    _runs.remove(run)
+    run.end()
+
+
+def current_scope() -> Scope | None:
+    """The scope that is open: that of the test, or of a public context manager."""
+    return _runs[-1].scope

@@ -1,1 +1,0 @@
-"""What a test sees: each view reads the one journal."""

@@ -1,0 +1,1 @@
+"""The periodic schedule, on the test's clock."""

@@ -1,0 +1,317 @@
+"""Celery's own worker parts, given ears: they wake on an event where Celery polls.
+
+Consumer, pools and timer are classes that Celery lets a worker be built from
+(``worker_consumer``, ``worker_pool``, ``worker_timer``).
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from celery.app.trace import build_tracer
+from celery.concurrency import get_implementation, solo, thread
+from celery.concurrency.base import BasePool, apply_target
+from celery.exceptions import CPendingDeprecationWarning
+from celery.utils import timer2
+from celery.worker import state
+from celery.worker.consumer import Consumer as CeleryConsumer
+
+from pytest_djcelery.messages.journal import Dropped
+from pytest_djcelery.session.session import current_scope
+from pytest_djcelery.workers.process_state import info_enabled
+from pytest_djcelery.workers.task_threads import enter_worker_thread
+
+_POLL = 0.05  # seconds
+# How long after a lost connection the next one is tried: Celery's 2, 4, 6, … seconds are a test.
+_AGAIN = {"interval_start": 0.05, "interval_step": 0.05, "interval_max": 0.5}
+
+
+class Strategies(dict[str, Any]):
+    """Knows the tasks that a test registered after the worker had started.
+
+    A worker asks for a strategy by name; each is kept with the task that it was built for, which
+    another may have taken the place of.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        super().__init__()
+        self._consumer = consumer
+        self._tasks = consumer.app.tasks
+
+    def __setitem__(self, name: str, strategy: Any) -> None:
+        super().__setitem__(name, (self._tasks[name], strategy))
+
+    def __getitem__(self, name: str) -> Any:
+        task = self._tasks[name]
+        built_for, strategy = self.get(name, (None, None))
+        if built_for is not task:
+            strategy = self[name] = self.build(task)
+        return strategy
+
+    def build(self, task: Any) -> Any:
+        """A task's strategy; and its tracer, which a worker builds at its start."""
+        consumer = self._consumer
+        with info_enabled():
+            if task.__trace__ is None:
+                task.__trace__ = build_tracer(
+                    task.name, task, consumer.app.loader, consumer.hostname, app=consumer.app
+                )
+            return task.start_strategy(consumer.app, consumer)
+
+
+class Consumer(CeleryConsumer):
+    """Comes back from its wait for messages when it has been given something to do."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.strategies = Strategies(self)
+        self.lost: Exception | None = None  # why there is no connection now
+
+    def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        pending = super().call_soon(p, *args, **kwargs)
+        interrupt = getattr(getattr(self.connection, "transport", None), "interrupt", None)
+        if interrupt is not None:
+            interrupt()
+        return pending
+
+    def update_strategies(self) -> None:
+        with info_enabled():
+            super().update_strategies()
+
+    def connect(self) -> Any:
+        """Connect; a broker of another kind is asked often, since nothing can interrupt it."""
+        connection = super().connect()
+        if not hasattr(connection.transport, "interrupt"):
+            drain_events = connection.drain_events
+
+            def drain_events_often(timeout: float = _POLL, **options: Any) -> Any:
+                return drain_events(timeout=min(timeout, _POLL), **options)
+
+            connection.drain_events = drain_events_often
+        return connection
+
+    def on_ready(self) -> None:
+        # Redis forgets a broadcast that nobody has subscribed to, and kombu does so as it waits.
+        if self.connection.transport.driver_type == "redis":
+            with suppress(socket.timeout):
+                self.connection.drain_events(timeout=_POLL)
+        super().on_ready()
+
+    # A broker that goes, and may come back ----------------------------------------------
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        self.lost = exc
+        # What Celery says at its end, of its next version, would end a worker under -W error.
+        with suppress(CPendingDeprecationWarning):
+            super().on_connection_error_after_connected(exc)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, trying often, and give up when told to stop."""
+        ensure_connection = conn.ensure_connection
+
+        def ensure_soon(errback: Any, max_retries: Any, **_: Any) -> Any:
+            return ensure_connection(errback, max_retries, callback=self._attend, **_AGAIN)
+
+        conn.ensure_connection = ensure_soon
+        try:
+            connected = super().ensure_connected(conn)
+        finally:
+            del conn.ensure_connection
+        self.lost = None
+        return connected
+
+    def _attend(self) -> None:
+        state.maybe_shutdown()
+        self.perform_pending_operations()
+
+    # A message that no task is run for --------------------------------------------------
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        super().on_decode_error(message, exc)
+        _dropped(message)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        super().on_invalid_task(body, message, exc)
+        _dropped(message)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        super().on_unknown_message(body, message)
+        _dropped(message)
+
+    @property
+    def has_pending_operations(self) -> bool:
+        """Whether acknowledgements or callbacks wait for the loop."""
+        return bool(self._pending_operations)
+
+
+def _dropped(message: Any) -> None:
+    current = current_scope()
+    if current is not None:
+        task_id = (message.headers or {}).get("id") or message.properties.get("correlation_id")
+        current.journal.append(Dropped(task_id=task_id))
+
+
+class InHand:
+    """How many tasks a pool has taken and not let go of, with all that comes after them.
+
+    Celery's own list of requests is no measure of that: it drops a request before the thread that
+    ran it is done with its database connections, and drops one attempt at a task, which has the
+    id of the next, together with it.
+
+    Args:
+        after_task: called in the thread that ran a task, before the task is counted as let go.
+        wake: called when it is.
+    """
+
+    def __init__(self, after_task: Callable[[], None], wake: Callable[[], None]) -> None:
+        self._after_task = after_task
+        self._wake = wake
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def take(self) -> None:
+        """Count one more."""
+        with self._lock:
+            self.count += 1
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a task that has been taken, and let go of it."""
+        try:
+            return apply_target(*args, **kwargs)
+        finally:
+            try:
+                self._after_task()
+            finally:
+                self.let_go()
+
+    def let_go(self) -> None:
+        """Count one less, and tell."""
+        with self._lock:
+            self.count -= 1
+        self._wake()
+
+
+class SoloPool(solo.TaskPool):
+    """Runs tasks in the worker's own thread."""
+
+    in_hand: ClassVar[InHand]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_apply = self._apply
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self.in_hand.take()
+        return self.in_hand.run(*args, **kwargs)
+
+
+class ThreadPool(thread.TaskPool):
+    """Runs tasks in threads that know the app."""
+
+    in_hand: ClassVar[InHand]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.executor = ThreadPoolExecutor(
+            max_workers=self.limit,
+            thread_name_prefix="celery-pool",
+            initializer=enter_worker_thread,
+            initargs=(self.app,),
+        )
+
+    def on_apply(
+        self,
+        target: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        callback: Any = None,
+        accept_callback: Any = None,
+        **_: Any,
+    ) -> Any:
+        self.in_hand.take()
+        try:
+            future = self.executor.submit(
+                self.in_hand.run, target, args, kwargs, callback, accept_callback
+            )
+        except BaseException:
+            self.in_hand.let_go()
+            raise
+        return thread.ApplyResult(future)
+
+
+def leave_behind(thread: threading.Thread) -> None:
+    """Let the process end while ``thread`` still runs a task.
+
+    Pool threads are daemons, as the worker's thread that starts them; `concurrent.futures`
+    joins them at exit all the same. Private API, checked on Python 3.10 to 3.13.
+    """
+    from concurrent.futures import thread as futures_thread
+
+    queues: Any = futures_thread._threads_queues
+    queues.pop(thread, None)
+
+
+_OURS: dict[type[BasePool], type[BasePool]] = {solo.TaskPool: SoloPool, thread.TaskPool: ThreadPool}
+
+
+def pool_class(pool: Any, in_hand: InHand) -> type[BasePool] | None:
+    """The pool for a ``celery_worker_pool`` value, ``None`` for one that can't be embedded."""
+    ours = _OURS.get(get_implementation(pool))
+    return ours and type(ours.__name__, (ours,), {"in_hand": in_hand})
+
+
+class Timer(timer2.Timer):
+    """Celery's timer thread, woken by new entries and by `stop`.
+
+    Args:
+        wake: called when it has done what was due.
+    """
+
+    def __init__(self, *args: Any, wake: Callable[[], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wake = wake
+        self._starting = threading.Lock()
+        self._doing = False
+        self._stopping = False
+
+    def ensure_started(self) -> None:
+        with self._starting:  # a test can be the first to use it, and so can the worker
+            super().ensure_started()
+
+    def run(self) -> None:
+        enter_worker_thread(None)
+        self.running = True
+        schedule = iter(self.schedule)
+        while not self._stopping:
+            with self.not_empty:
+                delay, entry = next(schedule)
+                self._doing = entry is not None
+                if entry is None and not self._stopping:
+                    self.not_empty.wait(delay)
+            if entry is not None:
+                self.schedule.apply_entry(entry)
+                self._doing = False
+                self._wake()
+
+    @property
+    def late(self) -> bool:
+        """Whether the time of an entry has come, and not all of it is done."""
+        with self.mutex:
+            now = time.monotonic()
+            return self._doing or any(
+                each.eta <= now and not each.entry.canceled for each in self.schedule.queue
+            )
+
+    def stop(self) -> None:
+        with self.not_empty:
+            self._stopping = True
+            self.not_empty.notify_all()
+        if self.running and threading.current_thread() is not self:
+            self.join()
+        self.running = False

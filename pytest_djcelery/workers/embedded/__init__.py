@@ -1,0 +1,1 @@
+"""Celery's own worker in a thread of this process."""

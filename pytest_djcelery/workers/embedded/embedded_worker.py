@@ -1,0 +1,394 @@
+"""Celery's own `WorkController` in a thread of this process, up and down in milliseconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from celery.app.trace import setup_worker_optimizations
+from celery.exceptions import WorkerShutdown
+from celery.utils.nodenames import default_nodename
+from celery.worker import WorkController, state
+
+from pytest_djcelery.errors import BadOptionError, WorkerError
+from pytest_djcelery.project.derived import close_backends_of_ended_threads
+from pytest_djcelery.workers import celery_parts as parts
+from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
+from pytest_djcelery.workers.process_state import limits_changed, process_as_found
+from pytest_djcelery.workers.task_threads import enter_worker_thread, stack_of
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.worker.request import Request
+
+    from pytest_djcelery.brokers.memory.queues import Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How to build a worker: what `celery.contrib.pytest` lets a conftest say."""
+
+    pool: Any = "solo"
+    concurrency: int = 1
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # for `WorkController`
+    logging: bool = False
+
+    # ``start_worker`` takes these beside those of the worker; they have no meaning here.
+    IGNORED = ("perform_ping_check", "shutdown_timeout", "ping_task_timeout")
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `WorkController`."""
+        given = {key: value for key, value in self.parameters.items() if key not in self.IGNORED}
+        return {
+            "concurrency": self.concurrency,
+            "without_heartbeat": True,
+            "without_mingle": True,
+            "without_gossip": True,
+            **given,
+        }
+
+
+class EmbeddedWorker:
+    """The thread, the controller in it, and what can be asked of both.
+
+    Args:
+        app: the project's app.
+        settings: how to build the worker.
+        timeout: seconds for each of start, idle and stop.
+        wake: called whenever a task is over, for those who wait.
+    """
+
+    def __init__(
+        self, app: Celery, settings: WorkerSettings, *, timeout: float, wake: Callable[[], None]
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self.timeout = timeout
+        self.wake = wake
+        self.controller: WorkController | None = None
+        self.topology: Topology | None = None  # what the worker itself declared
+        self._in_hand = parts.InHand(self._after_task, self._let_go)
+        self._pool = parts.pool_class(settings.pool, self._in_hand)
+        if self._pool is None:
+            msg = (
+                f"celery_worker_pool is {settings.pool!r}: expected 'solo' or 'threads'. "
+                "An embedded worker is a thread of this process, which never forks."
+            )
+            raise BadOptionError(msg)
+        self.connections = WorkerConnections()
+        #: Whether messages are on their way, over a broker that can't be asked.
+        self.outstanding: Callable[[], bool] = _nothing
+        self._ready = threading.Event()
+        self.error: BaseException | None = None  # that ended it
+        self._thread = threading.Thread(target=self._run, name="celery-worker", daemon=True)
+        self._cleanup = ExitStack()
+        self._consumed_at_start: list[str] = []
+
+    # Life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start and wait until the worker consumes.
+
+        Raises:
+            WorkerError: when it does not within the time-out, or dies; its own exception is
+                the cause.
+        """
+        self._cleanup = ExitStack()
+        self._cleanup.enter_context(process_as_found(self.app))
+        self._cleanup.enter_context(fixups_kept_to_workers(self.app))
+        self._thread.start()
+        came = self._ready.wait(self.timeout)
+        if self.error is None and came:
+            broker = self._transport_broker()
+            self.topology = broker.topology() if broker else None
+            self._consumed_at_start = self._consumed()
+            return
+        error = self.error
+        where = "" if error else f" Its thread stands at:\n{stack_of(self._thread)}"
+        self.abandon()
+        what = (
+            f"died: {type(error).__name__}: {error}"
+            if error
+            else f"was not ready after {self.timeout:g} s."
+        )
+        msg = f"The embedded worker {what}{where}"
+        raise WorkerError(msg) from error
+
+    def _run(self) -> None:
+        enter_worker_thread(self.app)
+        try:
+            setup_worker_optimizations(self.app, default_nodename(None))  # as ``celery worker``
+            self.controller = WorkController(
+                app=self.app,
+                pool=self._pool,
+                consumer_cls=parts.Consumer,
+                timer_cls=partial(parts.Timer, wake=self.wake),
+                use_eventloop=False,
+                ready_callback=lambda _: self._ready.set(),
+                **self.settings.arguments(),
+            )
+            if self.settings.logging:
+                self.app.log.setup(loglevel=self.controller.loglevel)
+            with _first_error_of(self.controller) as errors:
+                self.controller.start()
+            self.error = _raised_by_task(errors[0]) if errors else None
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
+            self.error = error
+        finally:
+            self.connections.close()
+            self.connections.disconnect()
+            self._ready.set()
+            self.wake()
+
+    def stop(self) -> None:
+        """Stop the worker's thread as a warm shutdown does.
+
+        Raises:
+            WorkerError: when a task still runs after the time-out; it is named, with its stack.
+        """
+        if self._thread.is_alive() and self.controller is not None:
+            self._call_soon(_shut_down)
+            self._thread.join(self.timeout)
+        if self._thread.is_alive():
+            stuck = self.describe_busy()
+            self.abandon()
+            msg = (
+                f"The embedded worker did not stop within {self.timeout:g} s; {stuck}\n"
+                "Its thread is left behind; the next test starts a new worker."
+            )
+            raise WorkerError(msg)
+        self._leave_process_as_found()
+
+    def abandon(self) -> None:
+        """Give a thread up that can't be stopped, so that it harms no later test."""
+        transport = self._transport()
+        if hasattr(transport, "park"):
+            transport.park(parked=True)
+        for thread in self._task_threads():
+            parts.leave_behind(thread)
+        if self._thread.is_alive() and self.controller is not None:
+            with suppress(Exception):
+                self._call_soon(_shut_down)
+        self._leave_process_as_found()
+
+    def _leave_process_as_found(self) -> None:
+        close_backends_of_ended_threads(self.app)
+        self._cleanup.close()
+
+    # From test to test ----------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive() and self.error is None
+
+    @property
+    def ended_as_asked(self) -> bool:
+        """Whether it has ended because it was told to, by remote control."""
+        return not self.alive and self.error is None
+
+    @property
+    def consumed(self) -> list[str]:
+        """The names of the queues that it was started for."""
+        return self._consumed_at_start
+
+    def park(self) -> None:
+        """Leave messages in their queues from now on, and let go of the database."""
+        self._transport().park(parked=True)
+        self.connections.close()
+        self._forget_pool_of_replies()
+        self._forget_scheduled()
+        state.reset_state()
+
+    def _forget_scheduled(self) -> None:
+        """A task that waits for its ETA is the last test's, and is not to run in a later one.
+
+        Private API (what `celery.worker.strategy` gives to `Timer.call_at`), checked on Celery 5.4
+        to 5.7.
+        """
+        for request in list(state.requests.values()):
+            request._already_revoked = True  # if its timer is about to fire
+        for scheduled in list(self._consumer().timer.schedule.queue):
+            args = getattr(scheduled.entry, "args", None)
+            if args and hasattr(args[0], "request_dict"):
+                scheduled.entry.cancel()
+
+    def _forget_pool_of_replies(self) -> None:
+        """The mailbox of remote control keeps the pool of a test, which ends with the test.
+
+        Private API (``Pidbox.node``, ``Mailbox.producer_pool``), checked on Celery 5.4 to 5.7.
+        """
+        for step in self._consumer().steps:
+            box = getattr(step, "box", None)
+            if box is not None:
+                vars(box.node.mailbox).pop("producer_pool", None)
+
+    @property
+    def transport_parks(self) -> bool:
+        """Whether the broker lets a worker wait without consuming."""
+        return hasattr(self._transport(), "park")
+
+    def unpark(self) -> None:
+        """Consume again."""
+        if self.transport_parks:
+            self._transport().park(parked=False)
+
+    @property
+    def as_started(self) -> bool:
+        """Whether remote control left the worker as it was started."""
+        if not self.alive or self.controller is None:
+            return False
+        consumer, pool = self.controller.consumer, self.controller.pool
+        return (
+            self._consumed() == self._consumed_at_start
+            and pool.num_processes == self.settings.arguments()["concurrency"]
+            and not limits_changed(self.app)
+            and not (consumer.event_dispatcher and consumer.event_dispatcher.enabled)
+        )
+
+    def _consumed(self) -> list[str]:
+        return sorted(queue.name for queue in self.queues)
+
+    @property
+    def queues(self) -> list[Any]:
+        """The queues, as kombu's, that it consumes from; none while its connection is lost."""
+        consumer = getattr(self._consumer(), "task_consumer", None)
+        return list(consumer.queues) if consumer is not None else []
+
+    # Idle -----------------------------------------------------------------------------
+
+    def _after_task(self) -> None:
+        self.connections.close_in_thread()
+
+    def _let_go(self) -> None:
+        self.wake()  # of the test that has the worker now
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is ready, on its way or running; what waits for its ETA is not."""
+        if not self.alive or self.controller is None:
+            return True
+        transport = self._transport()
+        consumer = self.controller.consumer
+        broker = self._transport_broker()
+        if broker is not None:
+            if transport.parked:
+                return True
+            if transport.delivering or any(broker.depth(name) for name in self._consumed()):
+                return False
+        elif self.outstanding():
+            return False
+        # In the order in which a task goes from one to the next.
+        return not (
+            consumer.timer.late
+            or any(bucket and bucket.contents for bucket in consumer.task_buckets.values())
+            or self._in_hand.count
+            or self.busy()
+            or consumer.has_pending_operations
+        )
+
+    def busy(self) -> list[Request]:
+        """The requests that a pool has or will have at once."""
+        scheduled = getattr(state, "scheduled_requests", ())  # Celery 5.6 up
+        requests = list(state.requests.values())
+        return [request for request in requests if request not in scheduled]
+
+    def describe_busy(self) -> str:
+        """What is running, for the end of an error."""
+        requests = self.busy()
+        names = (
+            ", ".join(f"{request.name}[{request.id}]" for request in requests)
+            or "no task is running"
+        )
+        stacks = "".join(
+            f"Thread {thread.name!r} stands at:\n{stack_of(thread)}"
+            for thread in self._task_threads()
+        )
+        return f"running: {names}\n{stacks}"
+
+    def situation(self) -> str:
+        """Worker, queues and running tasks, in words."""
+        if not self.alive:
+            if self.error is None:
+                return "The embedded worker has ended, as it was asked to."
+            return f"The embedded worker died: {type(self.error).__name__}: {self.error}"
+        consumed = self._consumed()
+        lines = [f"The embedded worker consumes from: {', '.join(consumed)}."]
+        lost = self._consumer().lost
+        if lost is not None:
+            lines = [f"The embedded worker has lost its broker, and tries to reach it: {lost!r}"]
+        broker = self._transport_broker()
+        for name, depth in (broker.depths() if broker else {}).items():
+            unread = (
+                ""
+                if name in consumed
+                else ", which no worker consumes from (celery_worker_parameters: queues)"
+            )
+            lines.append(f"Queue {name!r} has {depth} message(s){unread}.")
+        scheduled = len(getattr(state, "scheduled_requests", ()))
+        if scheduled:
+            lines.append(f"{scheduled} task(s) wait for their ETA.")
+        lines.append(self.describe_busy())
+        return "\n".join(lines)
+
+    def _task_threads(self) -> list[threading.Thread]:
+        executor = getattr(self.controller and self.controller.pool, "executor", None)
+        return [self._thread] if executor is None else list(executor._threads)
+
+    def _consumer(self) -> Any:
+        return getattr(self.controller, "consumer", None)
+
+    def _transport(self) -> Any:
+        return getattr(getattr(self._consumer(), "connection", None), "transport", None)
+
+    def _transport_broker(self) -> Any:
+        return getattr(self._transport(), "broker", None)
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        self._consumer().call_soon(function)
+
+
+def _nothing() -> bool:
+    return False
+
+
+def _shut_down() -> None:
+    raise WorkerShutdown(0)
+
+
+def _raised_by_task(error: BaseException) -> BaseException:
+    """What a task has ended the worker with, which Celery's own follow-up hides.
+
+    A solo pool calls back with what no callback can take (`celery.concurrency.base.apply_target`),
+    and the worker dies of a `TypeError`.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        if not isinstance(each, Exception):
+            return each
+        each = each.__cause__ or each.__context__
+    return error
+
+
+@contextmanager
+def _first_error_of(controller: WorkController) -> Iterator[list[BaseException]]:
+    """Collect what `WorkController.start` logs as "Unrecoverable error" and swallows."""
+    errors: list[BaseException] = []
+    start = controller.blueprint.start
+
+    def recording_start(parent: Any) -> Any:
+        try:
+            return start(parent)
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    controller.blueprint.start = recording_start
+    try:
+        yield errors
+    finally:
+        del controller.blueprint.start

@@ -1,0 +1,194 @@
+"""One embedded worker for the process, lent to one test after another.
+
+Between tests it is parked: it takes no message and holds no connection. What a test changed
+beyond that (another queue, another pool size) ends it; the next test starts a new one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.session.session import current_run
+from pytest_djcelery.workers import worker_ended as ended
+from pytest_djcelery.workers.unfinished import not_ended
+
+if TYPE_CHECKING:
+    from pytest_djcelery.brokers.memory.queues import Topology
+    from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.project.isolation import Project
+    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker, WorkerSettings
+
+
+class _Held:
+    worker: EmbeddedWorker | None = None
+    wanted: Any = None
+    for_session = False
+
+
+def _wanted(project: Project, settings: WorkerSettings) -> Any:
+    """What a worker must have been started for to serve a test."""
+    changes = project.app.conf.maps[0].items()
+    # A starting worker lists all task modules in ``include``.
+    relevant = sorted((str(key), repr(value)) for key, value in changes if key != "include")
+    return project.virtual_host, repr(settings), relevant
+
+
+def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]) -> EmbeddedWorker:
+    """The held worker if it suits, or a new one.
+
+    Raises:
+        WorkerError: when a new worker doesn't start.
+    """
+    from pytest_djcelery.brokers import servers as reachable
+    from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker
+
+    wanted = _wanted(project, settings)
+    worker = _Held.worker
+    if worker is not None and worker.alive and _Held.wanted == wanted:
+        return worker
+    stop()
+    if project.broker is None:
+        _stop_live()
+        reachable.check(project.app)
+    worker = EmbeddedWorker(project.app, settings, timeout=project.options.timeout, wake=wake)
+    worker.start()
+    _Held.worker, _Held.wanted = worker, wanted
+    return worker
+
+
+def _stop_live() -> None:
+    """End a live worker that is held: two workers of one name can't be on one broker."""
+    live = sys.modules.get("pytest_djcelery.workers.live.live_reuse")  # else none was ever held
+    if live is not None:
+        live.stop()
+
+
+@contextmanager
+def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
+    """A worker that consumes for the time of a block.
+
+    Raises:
+        WorkerError: when it doesn't start, or a task still runs when its time is over.
+    """
+    from pytest_djcelery.workers.sqlite import taking_turns
+
+    with ExitStack() as stack:
+        # Sooner than the test gives up waiting for the task, so that it gets this error to see.
+        turns = stack.enter_context(taking_turns(scope.options.timeout / 2))
+        scope.watch.around_hook = turns
+        worker = started(scope.project, settings, scope.journal.wake)
+        worker.wake = scope.journal.wake
+        worker.outstanding = lambda: _outstanding(scope.journal, worker.queues)
+        worker.unpark()
+        try:
+            yield worker
+        except KeyboardInterrupt:
+            _end(worker)
+            raise
+        finally:
+            if _Held.worker is worker:
+                _give_back(scope, worker)
+
+
+def _outstanding(journal: Journal, queues: list[Any]) -> bool:
+    """Whether a message that is due, and comes to one of the queues, has not been run yet."""
+    now = datetime.now(timezone.utc)
+    return any(
+        (sent.eta is None or sent.eta <= now) and any(_comes_to(queue, sent) for queue in queues)
+        for sent in not_ended(journal)
+    )
+
+
+def _comes_to(queue: Any, sent: SentTask) -> bool:
+    """Whether a message goes to a queue, as far as its exchange and routing key tell."""
+    if not sent.exchange:
+        return bool(queue.name == sent.routing_key)
+    bindings = [(queue.exchange, queue.routing_key), *queue.bindings]
+    return any(
+        exchange.name == sent.exchange and (exchange.type != "direct" or key == sent.routing_key)
+        for exchange, key in (
+            (each.exchange, each.routing_key) if hasattr(each, "exchange") else each
+            for each in bindings
+        )
+    )
+
+
+def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:
+    __tracebackhide__ = True
+    if current_run().interrupted:
+        _end(worker)
+    elif not worker.alive:
+        drop()
+        ended.check_unless_told(scope, worker)
+    elif not scope.journal.wait_until(lambda: worker.idle, scope.options.timeout):
+        stuck = worker.describe_busy()
+        drop()
+        msg = (
+            f"A task still runs {scope.options.timeout:g} s after the test; {stuck}\n"
+            "Its thread is left behind; the next test starts a new worker. "
+            "Wait for the task in the test, or raise djcelery_timeout."
+        )
+        raise WorkerError(msg)
+    elif worker.transport_parks and worker.as_started:
+        worker.park()
+    else:
+        stop()
+
+
+def _end(worker: EmbeddedWorker) -> None:
+    """Give a worker up without waiting for its task, if it runs one."""
+    if worker.idle:
+        stop()
+    else:
+        drop()
+
+
+def keep_for_session() -> None:
+    """Let the held worker serve session fixtures too, from now on."""
+    _Held.for_session = True
+    serve_session_fixtures()
+
+
+def serve_session_fixtures() -> None:
+    """Before a test's fixtures are set up: let the session's worker consume."""
+    if _Held.for_session and _Held.worker is not None and _Held.worker.alive:
+        _Held.worker.unpark()
+
+
+def park() -> None:
+    """As a test begins: leave its messages alone until it asks for the worker."""
+    worker = _Held.worker
+    if worker is not None and worker.alive and worker.transport_parks:
+        worker.park()
+
+
+def held_controller() -> Any:
+    """Celery's `WorkController` of the held worker, ``None`` where there is none."""
+    return _Held.worker and _Held.worker.controller
+
+
+def topology() -> Topology | None:
+    """What the held worker has declared, which a clean broker keeps."""
+    return _Held.worker.topology if _Held.worker else None
+
+
+def drop() -> None:
+    """Give the held worker up where it stands."""
+    worker, _Held.worker = _Held.worker, None
+    if worker is not None:
+        worker.abandon()
+
+
+def stop() -> None:
+    """Stop the held worker, if there is one."""
+    worker, _Held.worker = _Held.worker, None
+    _Held.for_session = False
+    if worker is not None:
+        worker.stop()

@@ -1,0 +1,1 @@
+"""A worker in the test's own thread, connection and transaction."""

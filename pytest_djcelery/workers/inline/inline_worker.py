@@ -1,0 +1,298 @@
+"""A worker without a thread: Celery's consumer, requests and tracer, one message at a time.
+
+Messages come off the in-memory broker through a kombu channel. From there all is Celery's own:
+`Consumer.create_task_handler` finds the strategy, the strategy builds the request and checks
+what is revoked or expired, the request goes to the pool and is acknowledged by what the pool
+calls back. Ours are the parts that a worker is built from: a pool that runs in place, a timer
+that asks the test's clock, and no event loop. What solo and threads pools do otherwise than
+prefork, this pool does as prefork.
+
+Private API (`celery.worker.consumer.Consumer` without its event loop, ``celery.app.trace``),
+checked on Celery 5.4 to 5.7.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionInfo
+from celery import _state
+from celery.app.trace import build_tracer, setup_worker_optimizations
+from celery.concurrency.base import BasePool
+from celery.exceptions import TaskRevokedError, WorkerLostError
+from celery.utils.nodenames import default_nodename
+from celery.worker import state
+from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.pidbox import Pidbox
+from kombu.serialization import prepare_accept_content
+
+from pytest_djcelery.workers import celery_parts as parts
+from pytest_djcelery.workers.inline.timer import Timer
+from pytest_djcelery.workers.process_state import process_as_found
+from pytest_djcelery.workers.task_threads import RunningTask
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.worker.request import Request
+
+    from pytest_djcelery.brokers.memory.queues import Broker, Ready
+    from pytest_djcelery.workers.inline.limits import Limits
+    from pytest_djcelery.workers.inline.timer import Scheduled
+
+_RUNS_IN_PLACE = 1  # tasks at a time
+
+
+class InlineWorker:
+    """Delivers the messages of a broker, one when it is told to.
+
+    Args:
+        app: the project's app.
+        broker: the in-memory broker that the app publishes to.
+        now: the clock: an aware datetime.
+        limits: tells of limits that can't be enforced here.
+    """
+
+    def __init__(
+        self, app: Celery, broker: Broker, *, now: Callable[[], datetime], limits: Limits
+    ) -> None:
+        self.app = app
+        self.broker = broker
+        self._limits = limits
+        self.hostname = default_nodename(None)
+        self.timer = Timer(now)
+        self._tracers: dict[str, Any] = {}  # of the tasks, as they were found
+
+    @contextmanager
+    def started(self) -> Iterator[InlineWorker]:
+        """Be a worker for the time of a block; what it has not acknowledged goes back."""
+        with ExitStack() as stack:
+            stack.enter_context(process_as_found(self.app))
+            stack.enter_context(_current_app_as_found())
+            stack.callback(self._put_tracers_back)
+            connection = stack.enter_context(self.app.connection_for_read())
+            self._consumer = _Consumer(self, connection)
+            self._handle = self._consumer.create_task_handler()
+            self._channel = connection.channel()
+            self._channel.qos.restore_at_shutdown = False  # done here, and silently
+            stack.callback(self._channel.qos.restore_unacked)
+            self.read_configuration()
+            mailbox = Pidbox(self._consumer)
+            mailbox.start(self._consumer)
+            stack.callback(mailbox.shutdown, self._consumer)
+            self._mailbox_queue = mailbox.consumer.queues[0].name
+            self._connection = connection
+            yield self
+
+    def read_configuration(self) -> None:
+        """Go by the settings of now, as a worker would that starts now."""
+        setup_worker_optimizations(self.app, self.hostname)
+        self._consumer.pool.start()  # until then it would describe each task for its debug log
+        self._consumer.strategies.clear()
+        for queue in self.app.amqp.queues.consume_from.values():
+            queue(self._channel).declare()
+        self._accept = prepare_accept_content(self.app.conf.accept_content)
+
+    def _put_tracers_back(self) -> None:
+        for name, tracer in self._tracers.items():
+            if name in self.app.tasks:
+                self.app.tasks[name].__trace__ = tracer
+
+    def keep_tracer(self, task: Any) -> None:
+        """Remember a tracer that is about to be replaced."""
+        self._tracers.setdefault(task.name, task.__trace__)
+
+    def takes(self, queue: str) -> bool:
+        """Whether a queue is one of tasks: no mailbox of remote control, no results."""
+        found = self.broker.queues.get(queue)
+        temporary = found is not None and found.auto_delete
+        return not temporary or queue in self.app.amqp.queues
+
+    def deliver(self, takes: Callable[[str], bool]) -> Any:
+        """Hand the next message that is due to Celery, and return it; ``None``: there is none.
+
+        A message is due when it is published, or at its ETA. One with an ETA is received at
+        once, whatever stands before it in its queue, and waits in `timer`, as it does under a
+        worker that listens all the time: so it makes no difference when this one is told to.
+
+        Args:
+            takes: which queues to deliver from.
+        """
+        self._obey_remote_control()
+        self._consumer.refused = None
+        message = None
+        while message is None:
+            timed = self.broker.oldest(takes, timed=True)
+            if timed is not None:
+                message = self._receive(*timed, self._channel.get_timed)
+                continue
+            plain, held = self.broker.oldest(takes), self.timer.first_due(takes)
+            if held is not None and (plain is None or held.turn.due < plain[1].turn):
+                message = self._start(held)
+            elif plain is not None:
+                message = self._receive(*plain, self._channel.basic_get)
+            elif (poll := self.timer.first_poll(takes)) is not None:
+                message = self._start(poll)
+            else:
+                return None
+        return message
+
+    def _start(self, held: Scheduled) -> Any:
+        message = held.request.message
+        with self._limits.told(self.app, message.headers):
+            self.timer.start(held)
+        return message
+
+    def drop_what_waits(self) -> None:
+        """Forget the messages that wait for their ETA."""
+        for request in self.timer.clear():
+            request.acknowledge()
+
+    @property
+    def refused(self) -> BaseException | None:
+        """Why the message last delivered is none that a worker can read."""
+        return self._consumer.refused
+
+    def _receive(self, queue: str, ready: Ready, get: Callable[[str], Any]) -> Any:
+        """Receive a message, and return it; ``None``: it waits in `timer`."""
+        waiting = len(self.timer)
+        with self._limits.told(self.app, ready.message["headers"]):
+            message = get(queue)
+            message.accept = self._accept
+            self.timer.receiving = queue, ready
+            self._handle(message)
+        if len(self.timer) > waiting:
+            return None
+        self.timer.delivered += 1
+        return message
+
+    def _obey_remote_control(self) -> None:
+        while self.broker.depth(self._mailbox_queue):
+            self._connection.drain_events(timeout=0)
+
+
+class _Consumer(CeleryConsumer):
+    """Celery's consumer without connection loop, events, heartbeat and gossip."""
+
+    class Blueprint(CeleryConsumer.Blueprint):
+        """No steps: what they would start is an event loop and what lives in it."""
+
+        default_steps = ()
+
+        def __init__(self, *_: Any, **kwargs: Any) -> None:
+            super().__init__(**{**kwargs, "steps": ()})
+
+    event_dispatcher = None
+    task_consumer = None
+
+    def __init__(self, worker: InlineWorker, connection: Any) -> None:
+        self.refused: BaseException | None = None
+        self._worker = worker
+        super().__init__(
+            self._execute,
+            hostname=worker.hostname,
+            pool=_InPlacePool(limit=_RUNS_IN_PLACE, app=worker.app),
+            app=worker.app,
+            timer=worker.timer,
+            controller=SimpleNamespace(
+                state=state, app=worker.app, semaphore=None, use_eventloop=False
+            ),
+            disable_rate_limits=True,
+        )
+        self.connection = connection
+        self.qos = SimpleNamespace(increment_eventually=_no_window, decrement_eventually=_no_window)
+        self.strategies = _Strategies(self)
+
+    def reset_rate_limits(self) -> None:
+        """There are none."""
+
+    def call_soon(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """At once: before Celery 5.7 this is how a message is acknowledged as its task starts."""
+        promised = super().call_soon(p, *args, **kwargs)
+        self.perform_pending_operations()
+        return promised
+
+    def built(self, task: Any) -> Any:
+        """A task's strategy and tracer, built as a worker that starts now would build them."""
+        self._worker.keep_tracer(task)
+        task.__trace__ = build_tracer(task.name, task, self.app.loader, self.hostname, app=self.app)
+        return task.start_strategy(self.app, self)
+
+    def _execute(self, request: Request) -> None:
+        """As `WorkController._process_task`."""
+        timer = self._worker.timer
+        if request.eta is not None and request is not timer.started:
+            # Celery reckons with the time since the machine was started: of an ETA before that
+            # no timer is told, and where it belongs among the others would be up to the machine.
+            timer.hold(request, partial(self._execute, request))
+            return
+        with suppress(TaskRevokedError):  # the request has told it
+            request.execute_using_pool(self.pool)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self.refused = exc
+        super().on_decode_error(message, exc)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self.refused = exc
+        super().on_invalid_task(body, message, exc)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self.refused = ValueError("The message names no task")
+        super().on_unknown_message(body, message)
+
+
+class _Strategies(parts.Strategies):
+    """Built for the tasks that are delivered, when they are."""
+
+    def build(self, task: Any) -> Any:
+        return self._consumer.built(task)
+
+
+class _InPlacePool(BasePool):
+    """Runs a task in the calling thread, with the outcome that prefork would give it."""
+
+    def on_apply(  # noqa: PLR0913, PLR0917 - what `BasePool.apply_async` passes on
+        self,
+        target: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        callback: Callable[[Any], None],
+        error_callback: Callable[[Any], None],
+        accept_callback: Callable[[int, float], None],
+        **_: Any,
+    ) -> None:
+        with RunningTask():
+            accept_callback(os.getpid(), monotonic())
+            try:
+                result = target(*args, **kwargs)
+            except SystemExit as error:
+                # Under prefork it ends the child, and what the parent sees is a lost worker.
+                error_callback(_lost(error))
+            else:
+                callback(result)
+
+
+def _lost(error: SystemExit) -> ExceptionInfo:
+    lost = WorkerLostError(f"The task exited with {error.code!r}")
+    lost.__cause__ = error
+    return ExceptionInfo((WorkerLostError, lost, error.__traceback__))
+
+
+def _no_window(_count: int = 1) -> None:
+    """One message at a time needs no prefetch window."""
+
+
+@contextmanager
+def _current_app_as_found() -> Iterator[None]:
+    current = _state._tls.current_app
+    try:
+        yield
+    finally:
+        _state._tls.current_app = current

@@ -1,0 +1,160 @@
+"""The requests that wait for their ETA, as a worker holds them; the clock is the test's."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from celery.worker.request import Request
+
+    from pytest_djcelery.brokers.memory.queues import Ready
+
+_POLL: Final = "celery.chord_unlock"
+
+
+class Turn(NamedTuple):
+    """When it is a message's turn: at its ETA; of those with one ETA, in publish order."""
+
+    eta: datetime
+    order: int
+    put_at: datetime
+
+    @property
+    def due(self) -> tuple[datetime, int]:
+        """From when on it was due, to be compared with `Ready.turn` of what has no ETA."""
+        return max(self.eta, self.put_at), self.order
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A request that waits, unacknowledged."""
+
+    turn: Turn
+    request: Request
+    queue: str
+    start: Callable[[], None]
+    received_at: int  # how many tasks had been delivered by then
+
+    @property
+    def polls(self) -> bool:
+        """Whether all it does is to look whether others are done."""
+        return bool(self.request.type == _POLL)
+
+
+_Heap = list[tuple[Turn, Scheduled]]
+
+
+class Timer:
+    """What a worker's timer is to Celery, with a heap for each queue.
+
+    Args:
+        now: the clock: an aware datetime.
+    """
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.receiving: tuple[str, Ready]  # the message that is being received, and its queue
+        self.started: Request | None = None  # the one that was taken last
+        self.delivered = 0  # tasks, but for those that only look whether others are done
+        self._now = now
+        self._held = 0
+        self._waiting: dict[str, _Heap] = defaultdict(list)
+        self._polls: dict[str, _Heap] = defaultdict(list)
+
+    def __len__(self) -> int:
+        return self._held
+
+    def call_at(
+        self, _eta: float, start: Callable[..., None], args: tuple[Any, ...], **_: Any
+    ) -> Scheduled:
+        """Celery's way to say: start this request at its ETA."""
+        return self.hold(args[0], partial(start, *args))
+
+    def hold(self, request: Request, start: Callable[[], None]) -> Scheduled:
+        """Keep a request that is being received until its ETA."""
+        queue, ready = self.receiving
+        held = Scheduled(
+            turn=Turn(request.eta, ready.order, ready.put_at),
+            request=request,
+            queue=queue,
+            start=start,
+            received_at=self.delivered,
+        )
+        heap = (self._polls if held.polls else self._waiting)[queue]
+        heapq.heappush(heap, (held.turn, held))
+        self._held += 1
+        return held
+
+    def first(self, takes: Callable[[str], bool]) -> Scheduled | None:
+        """The one whose turn is next, of the queues that are delivered from."""
+        heads = [heap[0] for heap in self._heaps(takes) if heap]
+        return min(heads)[1] if heads else None
+
+    def first_due(self, takes: Callable[[str], bool]) -> Scheduled | None:
+        """The same, if its ETA has come."""
+        first = self.first(takes)
+        return first if first is not None and first.turn.eta <= self._now() else None
+
+    def first_poll(self, takes: Callable[[str], bool]) -> Scheduled | None:
+        """A ``chord_unlock`` that may find something new, before its ETA.
+
+        Over a backend that can't count, Celery has this task look every second whether the
+        header of a chord is done. That second is nothing that a test should have to wait for.
+        """
+        heaps = (heap for queue, heap in self._polls.items() if takes(queue))
+        polls = [
+            each for each in chain.from_iterable(heaps) if each[1].received_at < self.delivered
+        ]
+        return min(polls)[1] if polls else None
+
+    def start(self, held: Scheduled) -> None:
+        """Hold a request no longer, and let the worker have it."""
+        heap = (self._polls if held.polls else self._waiting)[held.queue]
+        if heap[0][1] is held:
+            heapq.heappop(heap)
+        else:
+            heap.remove((held.turn, held))
+            heapq.heapify(heap)
+        self._held -= 1
+        self.delivered += not held.polls
+        self.started = held.request
+        held.start()
+
+    def held(self) -> Iterator[Scheduled]:
+        """All of them, in no order."""
+        return (held for heap in self._heaps() for _, held in heap)
+
+    def clear(self) -> list[Request]:
+        """Hold none any longer, and return what they were."""
+        requests = [held.request for held in self.held()]
+        self._waiting.clear()
+        self._polls.clear()
+        self._held = 0
+        return requests
+
+    def count_later(self) -> int:
+        """How many there are whose ETA is to come."""
+        now = self._now()
+        return self._held - sum(1 for heap in self._heaps() for _ in _until(now, heap))
+
+    def _heaps(self, takes: Callable[[str], bool] | None = None) -> Iterator[_Heap]:
+        for heaps in (self._waiting, self._polls):
+            for queue, heap in heaps.items():
+                if takes is None or takes(queue):
+                    yield heap
+
+
+def _until(moment: datetime, heap: _Heap) -> Iterator[tuple[Turn, Scheduled]]:
+    """What is due by a moment. In a heap, what stands below something later is later."""
+    pending = [0]
+    while pending:
+        index = pending.pop()
+        if index < len(heap) and heap[index][0].eta <= moment:
+            yield heap[index]
+            pending += 2 * index + 1, 2 * index + 2

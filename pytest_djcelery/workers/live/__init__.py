@@ -1,0 +1,1 @@
+"""``celery -A proj worker`` in processes of its own."""

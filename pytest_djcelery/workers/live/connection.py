@@ -1,0 +1,245 @@
+"""The lines between a test and the processes of its live worker.
+
+Each process of the worker connects to the test's and tells the events of its journal as they
+happen: Celery's own task events travel through the broker, late, and carry no more than the
+`repr` of a value. It goes on when the test has heard, so that a message or a result, whichever
+way it goes, never comes before what led to it. The worker's main process also answers questions,
+on a line of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import secrets
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any, Final
+
+from pytest_djcelery.messages.journal import Ended, Event, Storing
+
+KEY: Final = "DJCELERY_LIVE_KEY"  # in the worker's environment
+_ANSWERS: Final = "answers"
+_EVENTS: Final = "events"
+_HEARD: Final = b""
+_PATIENCE: Final = 30  # seconds, with a test that something has stopped
+_LONGEST_PATH: Final = 100  # bytes; a socket's takes 107 on Linux, 103 on macOS
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - it stands for a traceback, and is never raised
+    """The cause of an exception that was raised in another process: its traceback, as text."""
+
+    def __init__(self, remote_traceback: str) -> None:
+        super().__init__(f"in the worker's process:\n{remote_traceback}")
+        self.remote_traceback = remote_traceback
+
+
+class Ear:
+    """The test's end.
+
+    Args:
+        path: of the socket to make; where it is too long for one, a port of this machine's is used.
+        heard: called with each event, in a thread of its own for each process of the worker.
+    """
+
+    def __init__(self, path: str, *, heard: Callable[[Event], None]) -> None:
+        self.key = secrets.token_bytes(32)
+        self._heard = heard
+        too_long = len(os.fsencode(path)) > _LONGEST_PATH
+        self._listener = Listener(("127.0.0.1", 0) if too_long else path, authkey=self.key)
+        #: What a `Mouth` is told.
+        self.address = _as_text(self._listener.address)
+        self._main: Connection | None = None
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._asking = threading.Lock()
+        self._closed = False
+        self._start(self._accept, "djcelery-live-accept")
+
+    def ask(self, timeout: float, *, patience: float = 0.0) -> Any:
+        """What the worker is doing.
+
+        Args:
+            timeout: seconds for the answer.
+            patience: seconds that a busy worker may wait with it, until it is idle.
+
+        Returns:
+            ``None`` when it doesn't answer in time.
+        """
+        with self._asking, suppress(OSError):
+            if self._main is not None:
+                self._main.send(patience)
+                return self.answer(timeout)
+        return None
+
+    def answer(self, timeout: float) -> Any:
+        """The next answer: a worker that is ready gives one unasked.
+
+        Returns ``None`` when none comes in ``timeout`` seconds, or never will.
+        """
+        try:
+            return self._answers.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def give_up(self) -> None:
+        """The worker has ended: who waits for an answer waits in vain."""
+        self._answers.put(None)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._closed = True
+        with suppress(OSError):
+            # Nothing else wakes a thread that accepts.
+            Client(self._listener.address, authkey=self.key).close()
+        self._listener.close()
+
+    def _start(self, target: Callable[..., None], name: str, *args: Any) -> None:
+        threading.Thread(target=target, args=args, name=name, daemon=True).start()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            with suppress(OSError, EOFError, AuthenticationError):
+                connection = self._listener.accept()
+                self._start(self._listen, "djcelery-live-listen", connection)
+
+    def _listen(self, connection: Connection) -> None:
+        with suppress(OSError, EOFError), connection:
+            if connection.recv() == _ANSWERS:
+                self._main = connection
+                while True:
+                    self._answers.put(connection.recv())
+            while True:
+                self._heard(connection.recv())
+                connection.send_bytes(_HEARD)
+
+
+class Mouth:
+    """The worker's end, in each of its processes; it stands for the journal there.
+
+    Args:
+        address: of the test's `Ear`.
+        key: that it knows us by.
+        kinds: of events that are told; the test has no use for others.
+    """
+
+    def __init__(self, address: str, key: bytes, *, kinds: tuple[type[Event], ...]) -> None:
+        self._address = address
+        self._key = key
+        self._kinds = kinds
+        self._answers: Connection | None = None  # of the main process
+        self._events: Connection | None = None
+        self._telling = threading.Lock()
+        os.register_at_fork(after_in_child=self._leave_to_parent)
+
+    def append(self, event: Event) -> None:
+        """Tell an event, as `Journal.append` keeps it; a test that has gone is no concern here."""
+        if not isinstance(event, self._kinds):
+            return
+        data = _dumped(event)
+        with self._telling, suppress(OSError, EOFError):
+            if self._events is None:
+                self._events = self._connected(_EVENTS)
+            try:
+                self._events.send_bytes(data)
+                _await_heard(self._events)
+            except BaseException:
+                # Such as a time limit, with half of it said: nothing more is said on that line.
+                self._events.close()
+                self._events = None
+                raise
+
+    def wake(self) -> None:
+        """Nobody waits here."""
+
+    def questions(self) -> Iterator[float]:
+        """The questions of the test, each with its patience, until the test has gone.
+
+        The first is put without a word: what the worker is doing when it is ready.
+        """
+        with suppress(OSError, EOFError):
+            self._answers = self._connected(_ANSWERS)
+            yield 0.0
+            while True:
+                yield self._answers.recv()
+
+    def answer(self, answer: Any) -> None:
+        """Tell what the test has asked."""
+        if self._answers is not None:
+            with suppress(OSError):
+                self._answers.send(answer)
+
+    def _connected(self, what_for: str) -> Connection:
+        connection = Client(_from_text(self._address), authkey=self._key)
+        connection.send(what_for)
+        return connection
+
+    def _leave_to_parent(self) -> None:
+        """In a process that was forked: what it finds is its parent's."""
+        for found in (self._answers, self._events):
+            if found is not None:
+                found.close()
+        self._answers = self._events = None
+        self._telling = threading.Lock()
+
+
+def _await_heard(connection: Connection) -> None:
+    """Wait until the test has an event; one that is stopped gets it as it goes on."""
+    if not connection.poll(_PATIENCE):
+        raise TimeoutError
+    connection.recv_bytes()
+
+
+def _as_text(address: str | tuple[str, int]) -> str:
+    return address if isinstance(address, str) else "{}:{}".format(*address)
+
+
+def _from_text(text: str) -> str | tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return text if os.path.isabs(text) else (host, int(port))
+
+
+def _dumped(event: Event) -> bytes:
+    if isinstance(event, Ended):
+        event = replace(event, value=_value(event.value))
+    elif isinstance(event, Storing):
+        event = replace(event, meta=_value(event.meta))
+    try:
+        return pickle.dumps(event)
+    except Exception:  # noqa: BLE001 - whatever a task has made, that it ended must be told
+        shown: dict[str, Any] = {
+            name: repr(getattr(event, name)) for name in ("value", "meta") if hasattr(event, name)
+        }
+        shown |= {name: None for name in ("args", "kwargs") if hasattr(event, name)}
+        return pickle.dumps(replace(event, **shown))
+
+
+def _value(value: Any) -> Any:
+    """A value that arrives as it is, or says what it was."""
+    if not isinstance(value, BaseException):
+        return value
+    from celery.utils.serialization import get_pickleable_exception
+
+    text = "".join(traceback.format_exception(value))
+    return _Raised(get_pickleable_exception(value), text)
+
+
+class _Raised:
+    """An exception on its way: arrives as itself, caused by its `RemoteTraceback`."""
+
+    def __init__(self, error: BaseException, text: str) -> None:
+        self.error = error
+        self.text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _raised, (self.error, self.text)
+
+
+def _raised(error: BaseException, text: str) -> BaseException:
+    error.__cause__ = RemoteTraceback(text)
+    return error

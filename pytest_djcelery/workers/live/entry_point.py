@@ -1,0 +1,95 @@
+"""``celery -A proj worker`` in the world of a test.
+
+``python -m pytest_djcelery.workers.live.entry_point HANDOVER ADDRESS -A proj worker …``: enter the
+test's world, connect what reports to the test, then run Celery's own command line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.util import get_temp_dir
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.workers.live.connection import Mouth
+    from pytest_djcelery.workers.live.environment import Handover
+
+
+def main() -> None:
+    """Be the worker."""
+    file, address, *arguments = sys.argv[1:]
+    from pytest_djcelery.workers.live.connection import KEY, Mouth
+    from pytest_djcelery.workers.live.environment import Handover
+
+    path = Path(file)
+    _leave_files_in(path.parent)
+    handover = Handover.read(path)
+    mouth = Mouth(address, bytes.fromhex(os.environ.pop(KEY)), kinds=_reported())
+    app = handover.apply()
+    with _reporting(app, handover, mouth):
+        from celery.__main__ import main as celery
+
+        from pytest_djcelery.workers.live.inside import Inside
+
+        inside = Inside(app, mouth, path.parent)  # a name, for its signal handlers are weak
+        sys.argv = ["celery", *arguments]
+        celery()
+        del inside
+
+
+def _leave_files_in(folder: Path) -> None:
+    """Have multiprocessing, and billiard through it, keep its files where they will be removed.
+
+    It makes a folder for them, once, and a process that is killed leaves that behind.
+    """
+    found, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        get_temp_dir()
+    finally:
+        tempfile.tempdir = found
+
+
+def _reported() -> tuple[Any, ...]:
+    """What the test's journal has use for; hooks are known by numbers of their process."""
+    from pytest_djcelery.messages import journal
+
+    return (
+        journal.Dropped, journal.Ended, journal.NotSent, journal.NotStored, journal.Published,
+        journal.StateStored, journal.Storing, journal.Warned,
+    )  # fmt: skip
+
+
+@contextmanager
+def _reporting(app: Celery, handover: Handover, mouth: Mouth) -> Iterator[None]:
+    """Send what happens in here to the test."""
+    from pytest_djcelery.messages.journal import Warned
+    from pytest_djcelery.recording import publishing
+    from pytest_djcelery.recording import task_signals as signals
+    from pytest_djcelery.transactions.watch import TransactionWatch
+    from pytest_djcelery.workers import sqlite_files
+
+    journal: Any = mouth
+    watch = TransactionWatch(
+        journal,
+        policy=lambda: handover.sent_in_transaction,
+        warn=lambda text, location: mouth.append(Warned(text=text, location=location)),
+    )
+    tap = publishing.Tap(watch, journal, lambda: None)
+    with (
+        watch,
+        publishing.tapped(tap),
+        signals.recorded(journal, app),
+        sqlite_files.waited_for(handover.timeout),
+    ):
+        yield
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What a worker in a process of its own is told, so that it works in the test's world.
+
+The test databases, the settings that the run and the test have changed, where modules are
+imported from, and where to report.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import BadOptionError, WorkerError
+from pytest_djcelery.project.finding import app_beside
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.options import Policy
+    from pytest_djcelery.session.sandbox import Scope
+
+#: The settings by which a connection finds its database. The others come with the project's own.
+_DATABASE = ("NAME", "USER", "PASSWORD", "HOST", "PORT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handover:
+    """A test's world, in a form that another process can read."""
+
+    app: str  # what stands after ``celery -A``
+    path: tuple[str, ...]  # `sys.path`
+    debug: bool  # Django's ``DEBUG``
+    databases: Mapping[str, Mapping[str, Any]]
+    configuration: Mapping[str, bytes]  # Celery's settings, each as a pickle
+    sent_in_transaction: Policy
+    timeout: float  # seconds
+
+    @classmethod
+    def of(cls, scope: Scope) -> Handover:
+        """The world of a test that is being set up.
+
+        Raises:
+            WorkerError: when another process could not enter it.
+            BadOptionError: for a setting that can't be sent.
+        """
+        from django.conf import settings
+
+        if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+            msg = (
+                "celery_live_worker runs `celery -A …` in a process of its own, which finds the "
+                "settings by DJANGO_SETTINGS_MODULE, and that is not set.\n"
+                "Set it in pytest's configuration, or use celery_worker, which is of this process."
+            )
+            raise WorkerError(msg)
+        return cls(
+            app=path_of(scope.app, scope.options.app),
+            path=tuple(sys.path),
+            debug=settings.DEBUG,
+            databases=_databases(),
+            configuration=_pickled(scope.project.configuration.laid_over()),
+            sent_in_transaction=scope.options.sent_in_transaction,
+            timeout=scope.options.timeout,
+        )
+
+    def apply(self) -> Celery:
+        """Enter that world, in the worker's process; returns the project's app."""
+        sys.path[:] = self.path
+        from celery.app.utils import find_app
+        from django.conf import settings
+        from django.test.utils import setup_test_environment
+
+        from pytest_djcelery.project.configuration import Configuration
+
+        for alias, database in self.databases.items():
+            settings.DATABASES[alias].update(database)
+        setup_test_environment(debug=self.debug)  # no mail leaves
+        app: Celery = find_app(self.app)
+        values = {key: pickle.loads(value) for key, value in self.configuration.items()}  # noqa: S301 - written by the test's own process
+        Configuration(app).push(values)
+        return app
+
+    def write(self, path: Path) -> None:
+        """Write it where only this user can read it: it has the database's password."""
+        path.touch(mode=0o600)
+        path.write_bytes(pickle.dumps(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Handover:
+        """Read what `write` has written."""
+        found: Handover = pickle.loads(path.read_bytes())  # noqa: S301 - written by the test's own process
+        return found
+
+
+def path_of(app: Celery, given: str | None) -> str:
+    """Where ``celery -A`` finds the app.
+
+    Args:
+        app: the project's app.
+        given: ``djcelery_app``.
+
+    Raises:
+        WorkerError: when it is the value of no module's attribute.
+    """
+    if given:
+        return given
+    package = os.environ["DJANGO_SETTINGS_MODULE"].partition(".")[0]
+    if app_beside(package) is app:
+        return package  # as the tutorial has it
+    for place, module in list(sys.modules.items()):
+        if place.partition(".")[0] not in ("celery", "pytest_djcelery"):
+            for name, value in list(getattr(module, "__dict__", {}).items()):
+                if value is app:
+                    return f"{place}:{name}"
+    msg = (
+        f"celery_live_worker runs `celery -A …`, and no module has the app {app.main!r} as an "
+        "attribute.\nSet djcelery_app = proj.celery:app, or use celery_worker."
+    )
+    raise WorkerError(msg)
+
+
+def _databases() -> dict[str, dict[str, Any]]:
+    """Where the test databases are.
+
+    Raises:
+        WorkerError: when one is in this process' memory.
+    """
+    from django.db import connection as default
+    from django.db import connections
+
+    default.ensure_connection()  # in a test that may not, it says what the test lacks
+    hidden = [
+        f"{connection.alias!r}"
+        for connection in connections.all()
+        if connection.vendor == "sqlite" and connection.is_in_memory_db()  # type: ignore[attr-defined]  # SQLite's
+    ]
+    if hidden:
+        msg = (
+            "celery_live_worker is a process of its own, and needs a test database that it can "
+            f"open; SQLite in memory is this process' alone (database {', '.join(hidden)}).\n"
+            f"Set DATABASES[{hidden[0]}]['TEST'] = {{'NAME': BASE_DIR / 'test.sqlite3'}} in the "
+            "settings, or use PostgreSQL or MariaDB. celery_inline and celery_worker work with "
+            "SQLite in memory."
+        )
+        raise WorkerError(msg)
+    return {
+        connection.alias: {
+            key: connection.settings_dict[key]
+            for key in _DATABASE
+            if key in connection.settings_dict
+        }
+        for connection in connections.all()
+    }
+
+
+def _pickled(configuration: Mapping[str, Any]) -> dict[str, bytes]:
+    pickles = {}
+    for key, value in configuration.items():
+        try:
+            pickles[key] = pickle.dumps(value)
+        except Exception as error:
+            msg = (
+                f"{key} = {value!r} can't be sent to celery_live_worker, which is a process of its "
+                f"own: {type(error).__name__}: {error}\n"
+                "Give it in the settings of the project, or use celery_worker, which is of this "
+                "process."
+            )
+            raise BadOptionError(msg) from error
+    return pickles

@@ -1,0 +1,169 @@
+"""One live worker for the process, lent to one test after another.
+
+Between tests it stays, as long as the next one wants the same worker. A test that leaves it
+otherwise than it was (a task that waits for its ETA, a limit set by remote control) ends it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pytest_djcelery.brokers import filesystem
+from pytest_djcelery.brokers import servers as reachable
+from pytest_djcelery.brokers.memory import addresses
+from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.session.session import current_run
+from pytest_djcelery.workers import sqlite_files
+from pytest_djcelery.workers import worker_ended as ended
+from pytest_djcelery.workers.embedded import reuse as lease
+from pytest_djcelery.workers.live.environment import Handover
+from pytest_djcelery.workers.live.processes import LiveSettings, LiveWorker
+from pytest_djcelery.workers.unfinished import outstanding
+
+if TYPE_CHECKING:
+    from pytest_djcelery.session.sandbox import Scope
+
+
+class _Held:
+    worker: LiveWorker | None = None
+    ending: ClassVar[list[threading.Thread]] = []
+
+
+@contextmanager
+def lent(scope: Scope, settings: LiveSettings) -> Iterator[LiveWorker]:
+    """A worker that runs the messages of a test for a block.
+
+    Raises:
+        WorkerError: when it doesn't start, or a task still runs when its time is over.
+    """
+    with ExitStack() as stack:
+        worker = _held(scope, settings, stack) or _started(scope, settings, stack)
+        stack.enter_context(sqlite_files.waited_for(scope.options.timeout))
+        worker.serve(scope.journal)
+        try:
+            yield worker
+        except KeyboardInterrupt:
+            _end(worker)
+            raise
+        finally:
+            if _Held.worker is worker:
+                _give_back(scope, worker)
+
+
+def _held(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWorker | None:
+    """The worker that is held, if it is what the test wants."""
+    worker = _Held.worker
+    if worker is None or worker.settings != settings:
+        return None
+    with ExitStack() as trial:
+        trial.enter_context(_crossing_processes(scope, worker.folder))
+        if worker.handover == Handover.of(scope) and worker.unpark(scope.app):
+            stack.push(trial.pop_all())
+            return worker
+    return None
+
+
+def _started(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWorker:
+    """A new worker."""
+    stop(wait=not _by_itself(scope))
+    folder = Path(tempfile.mkdtemp(prefix="djcelery-"))
+    try:
+        stack.enter_context(_crossing_processes(scope, folder))
+        if not _by_itself(scope):
+            lease.stop()  # two workers of one name can't be on one broker
+            reachable.check(scope.app)
+        handover = Handover.of(scope)
+        if settings.pool == "prefork":
+            from pytest_djcelery.workers.database import warn_of_shared_connections
+
+            warn_of_shared_connections()
+        worker = LiveWorker(handover, settings, folder=folder, timeout=scope.options.timeout)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    try:
+        worker.start()
+    except BaseException:
+        worker.stop()
+        raise
+    _Held.worker = worker
+    return worker
+
+
+@contextmanager
+def _crossing_processes(scope: Scope, folder: Path) -> Iterator[None]:
+    """Where broker and results are in memory: a folder that both processes can open."""
+    values: dict[str, Any] = {}
+    if scope.project.broker is not None:
+        values |= filesystem.settings(folder)
+    if scope.app.conf.result_backend in addresses.BACKENDS:
+        results = folder / "results"
+        results.mkdir(exist_ok=True)
+        values["result_backend"] = f"{addresses.FOLDER_BACKEND}+file://{results}"
+    with scope.project.configuration.override(**values):
+        yield
+
+
+def _by_itself(scope: Scope) -> bool:
+    """Whether a worker has its broker for itself, so that nothing it does later is seen."""
+    conf = scope.app.conf
+    return scope.project.broker is not None or conf.broker_transport == filesystem.TRANSPORT
+
+
+def _give_back(scope: Scope, worker: LiveWorker) -> None:
+    __tracebackhide__ = True
+    if current_run().interrupted:
+        _end(worker)
+        return
+    idle = scope.journal.wait_until(lambda: worker.idle, scope.options.timeout)
+    if not worker.alive:
+        _end(worker)
+        ended.check_unless_told(scope, worker)
+        return
+    stuck = "" if idle else worker.situation()
+    reusable = (
+        idle
+        and not outstanding(scope.journal, worker.queues, later=True)
+        and worker.as_started
+        and (_by_itself(scope) or worker.park(scope.app))
+    )
+    worker.journal = None
+    if reusable:
+        worker.empty()
+    else:
+        stop(wait=not idle or not _by_itself(scope))
+    if stuck:
+        msg = (
+            f"A task still runs {scope.options.timeout:g} s after the test; {stuck}\n"
+            "The worker was ended; the next test starts a new one. "
+            "Wait for the task in the test, or raise djcelery_timeout."
+        )
+        raise WorkerError(msg)
+
+
+def _end(worker: LiveWorker) -> None:
+    """End a worker that is held, whatever it does."""
+    _Held.worker = None
+    worker.stop(warmly=False)
+
+
+def stop(*, wait: bool = True) -> None:
+    """Stop the worker that is held, if there is one.
+
+    Args:
+        wait: until it and those that were stopped before have ended; a pool takes its time, in
+            which another worker may start.
+    """
+    worker, _Held.worker = _Held.worker, None
+    if worker is not None:
+        ending = threading.Thread(target=worker.stop, name="djcelery-live-stop", daemon=True)
+        ending.start()
+        _Held.ending.append(ending)
+    while wait and _Held.ending:
+        _Held.ending.pop().join()

@@ -1,0 +1,292 @@
+"""``celery -A proj worker``: its processes, how they are started, asked and ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_djcelery import options
+from pytest_djcelery.brokers import filesystem
+from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.workers.live.connection import KEY, Ear
+from pytest_djcelery.workers.unfinished import outstanding
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.messages.journal import Event, Journal
+    from pytest_djcelery.options import Options
+    from pytest_djcelery.workers.live.environment import Handover
+
+_START: Final = 30.0  # seconds; the imports of a project can take many
+_LAST_LINES: Final = 40
+_PAUSE: Final = 0.005  # seconds
+_PATIENCE: Final = 0.2  # seconds from the last event of a task until its worker is done with it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSettings:
+    """How to start the worker: options of ``celery worker``."""
+
+    pool: str = "prefork"
+    concurrency: int = 2
+    queues: tuple[str, ...] = ()
+    loglevel: str = "INFO"
+
+    @classmethod
+    def chosen(cls, run: Options, **given: Any) -> LiveSettings:
+        """What a test gives, and the options of the run for the rest.
+
+        Raises:
+            BadOptionError: for a value that Celery's command line doesn't take.
+        """
+        checks = {
+            "pool": options.pool,
+            "concurrency": options.concurrency,
+            "queues": options.queues,
+            "loglevel": options.loglevel,
+        }
+        values: dict[str, Any] = {
+            name: check(f"celery_live_worker({name}=…)", given[name])
+            if given.get(name) is not None
+            else getattr(run, f"live_{name}")
+            for name, check in checks.items()
+        }
+        return cls(**values)
+
+    def arguments(self) -> list[str]:
+        """What stands after ``celery -A proj``."""
+        queues = ["-Q", ",".join(self.queues)] if self.queues else []
+        return [
+            "worker", "-l", self.loglevel, "-P", self.pool, "-c", str(self.concurrency), *queues,
+            # There is no other worker to hear of.
+            "--without-mingle", "--without-gossip",
+        ]  # fmt: skip
+
+
+class LiveWorker:
+    """The worker's processes, and what can be asked of them.
+
+    Args:
+        handover: the test's world.
+        settings: how to start it.
+        folder: its own, for its log and its line to the test; removed when it has ended.
+        timeout: seconds for an answer, and for its end.
+    """
+
+    def __init__(
+        self, handover: Handover, settings: LiveSettings, *, folder: Path, timeout: float
+    ) -> None:
+        self.handover = handover
+        self.settings = settings
+        self.timeout = timeout
+        self.folder = folder
+        self.journal: Journal | None = None  # of the test that it serves
+        self.log_file = folder / "worker.log"
+        self._log_seen = 0
+        self._handover_file = folder / "handover"
+        self._ear = Ear(str(folder / "line"), heard=self._heard)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = threading.Event()
+        self.error: BaseException | None = (
+            None  # its exit code and its log say more than any exception
+        )
+        self._as_started: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Start it and wait until it consumes.
+
+        Raises:
+            WorkerError: when it ends before, or takes longer than 30 seconds (or the run's
+                ``djcelery_timeout``, if that is more), with the end of its log.
+        """
+        self.handover.write(self._handover_file)
+        module = "pytest_djcelery.workers.live.entry_point"
+        command = [sys.executable, "-m", module, str(self._handover_file), self._ear.address]
+        command += ["-A", self.handover.app, *self.settings.arguments()]
+        with self.log_file.open("wb") as log:
+            self._process = process = subprocess.Popen(  # noqa: S603 - the project's own worker
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, KEY: self._ear.key.hex()},
+                start_new_session=True,  # Ctrl-C is the test's, and all of it ends together
+            )
+        watch = threading.Thread(
+            target=self._watch, args=(process.pid,), name="djcelery-live-watch", daemon=True
+        )
+        watch.start()
+        seconds = max(_START, self.timeout)
+        state = self._ear.answer(seconds)
+        if state is None:
+            what = f"was not ready after {seconds:g} s"
+            if self._ended.is_set():
+                what = f"ended with exit code {process.wait()} before it was ready"
+            msg = f"The live worker {what}. {self._started_as()}\n{self._last_lines()}"
+            raise WorkerError(msg)
+        self._as_started = state
+
+    def _watch(self, pid: int) -> None:
+        """Wait for the end of the main process, and leave it to others to collect it."""
+        with suppress(ChildProcessError):  # it has been collected
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self._ended.set()
+        self._ear.give_up()
+        if self.journal is not None:
+            self.journal.wake()
+
+    def stop(self, *, warmly: bool = True) -> None:
+        """End all its processes.
+
+        Args:
+            warmly: let running tasks end, for the time of the time-out; then without mercy.
+        """
+        process = self._process
+        if process is not None:
+            if warmly and not self._ended.is_set():
+                process.send_signal(signal.SIGTERM)
+                self._ended.wait(self.timeout)
+            # Whatever it forked and left behind; on macOS the dead are not permitted.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._ear.close()
+        filesystem.forget(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def park(self, app: Celery) -> bool:
+        """Leave the messages of a shared broker alone, if it can be told to in time."""
+        return self._consume(app.control.cancel_consumer, [])
+
+    def unpark(self, app: Celery) -> bool:
+        """Consume again, if it was told not to; whether it is then as it was started."""
+        missing = set(self._as_started["queues"]) - set(self.queues)
+        if missing:
+            self._consume(app.control.add_consumer, self._as_started["queues"])
+        return self.as_started
+
+    def _consume(self, tell: Callable[..., Any], queues: list[str]) -> bool:
+        """Have it consume from these queues and no others, by remote control."""
+        for queue in set(queues) ^ set(self.queues):
+            try:
+                tell(queue, reply=True, limit=1, timeout=self.timeout)
+            except Exception:  # noqa: BLE001 - such as a serializer that it may not read
+                return False  # so it is ended, and not kept
+        deadline = Deadline(self.timeout)
+        # It answers before it does what it was told.
+        while self.queues != queues and not deadline.passed:
+            self._ended.wait(_PAUSE)
+        return self.queues == queues
+
+    def empty(self) -> None:
+        """Drop the messages and results of the last test."""
+        for part in ("messages", "processed", "results"):
+            for path in (self.folder / part).glob("*"):
+                path.unlink(missing_ok=True)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the worker's main process; 0 before it is started."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return not self._ended.is_set()
+
+    @property
+    def ended_as_asked(self) -> bool:
+        """Whether it has ended because it was told to, by remote control or a signal."""
+        return not self.alive and self._exit_code == 0
+
+    @property
+    def consumed(self) -> list[str]:
+        """The names of the queues that it was started for."""
+        queues: list[str] = self._as_started["queues"]
+        return queues
+
+    @property
+    def _exit_code(self) -> int | None:
+        return self._process.wait() if self._process is not None and not self.alive else None
+
+    def serve(self, journal: Journal) -> None:
+        """Tell what happens to the journal of a test."""
+        self.journal = journal
+        self._log_seen = self.log_file.stat().st_size
+
+    def _heard(self, event: Event) -> None:
+        journal = self.journal
+        if journal is not None:
+            journal.append(event)
+
+    @property
+    def log(self) -> str:
+        """What it has logged since the test began."""
+        with self.log_file.open("rb") as file:
+            file.seek(self._log_seen)
+            return file.read().decode(errors="replace")
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is ready, on its way or running; what waits for its ETA is not."""
+        if not self.alive or self.journal is None:
+            return True
+        if outstanding(self.journal, self.consumed):
+            return False
+        state = self._ear.ask(self.timeout, patience=_PATIENCE)
+        if state is None:  # it is about to end, which wakes who waits, or it hangs
+            return False
+        return not (state["busy"] or outstanding(self.journal, state["queues"]))
+
+    @property
+    def as_started(self) -> bool:
+        """Whether the next test would find it as it was started."""
+        return self.alive and self._ear.ask(self.timeout) == self._as_started
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues that it consumes from."""
+        queues: list[str] = (self._ear.ask(self.timeout) or self._as_started)["queues"]
+        return queues
+
+    def situation(self) -> str:
+        """Worker, queues and running tasks, in words."""
+        if not self.alive:
+            return (
+                f"The live worker has ended with {self._exit_text()}. {self._started_as()}\n"
+                f"{self._last_lines()}"
+            )
+        state = self._ear.ask(self.timeout)
+        if state is None:
+            return f"The live worker does not answer.\n{self._last_lines()}"
+        busy = ", ".join(state["busy"]) or "no task is running"
+        lines = [f"The live worker consumes from: {', '.join(state['queues'])}; running: {busy}."]
+        if state["scheduled"]:
+            lines.append(f"{state['scheduled']} task(s) wait for their ETA.")
+        return "\n".join([*lines, self._last_lines()])
+
+    def _exit_text(self) -> str:
+        code = self._exit_code
+        if code is not None and code < 0:
+            return f"exit code {code} ({signal.Signals(-code).name})"
+        return f"exit code {code}{', as it was asked to' if code == 0 else ''}"
+
+    def _started_as(self) -> str:
+        return f"It was started as: celery -A {self.handover.app} " + " ".join(
+            self.settings.arguments()
+        )
+
+    def _last_lines(self) -> str:
+        lines = self.log_file.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+        return "\n".join(["The end of its log:", *(f"  {line}" for line in lines)])
