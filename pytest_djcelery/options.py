@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,7 +56,7 @@ class Declared:
     """An option as ini file and command line show it."""
 
     name: str
-    parse: Callable[[str, str], Any]
+    parse: Callable[[str, object], Any]  # of text, or of a value as TOML has it
     help: str
     switch: bool = False  # on the command line it takes no value
     path: bool = False  # of a file; in the ini file from there, as pytest's own
@@ -75,24 +76,27 @@ def _refused(name: str, value: object, expected: str) -> BadOptionError:
     return BadOptionError(f"{name} = {value!r}: expected {expected}.")
 
 
-def _app(name: str, value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?", value):
+def _app(name: str, value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(
+        r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?", value
+    ):
         raise _refused(name, value, "where the Celery app stands, such as 'proj.celery:app'")
     return value
 
 
-def _place(name: str, value: str) -> str:
-    if value in (MEMORY, PROJECT) or re.match(r"[A-Za-z][A-Za-z0-9+._-]*://", value):
-        return value
-    if "backend" in name and value in ("django-db", "django-cache"):
-        return value
+def _place(name: str, value: object) -> str:
+    if isinstance(value, str):
+        if value in (MEMORY, PROJECT) or re.match(r"[A-Za-z][A-Za-z0-9+._-]*://", value):
+            return value
+        if "backend" in name and value in ("django-db", "django-cache"):
+            return value
     raise _refused(name, value, "'memory', 'project' (what the settings say) or a URL")
 
 
-def _mode(name: str, value: str) -> str:
+def _mode(name: str, value: object) -> str:
     if value != INLINE:
         raise _refused(name, value, "'inline', or nothing")
-    return value
+    return INLINE
 
 
 def policy(name: str, value: object) -> Policy:
@@ -103,11 +107,11 @@ def policy(name: str, value: object) -> Policy:
     return value
 
 
-def _seconds(name: str, value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0.0
+def _seconds(name: str, value: object) -> float:
+    seconds = 0.0
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            seconds = float(value)
     if not 0 < seconds < float("inf"):
         raise _refused(name, value, "a number of seconds greater than zero, such as '10'")
     return seconds
@@ -131,12 +135,10 @@ def concurrency(name: str, value: object) -> int:
 
 def queues(name: str, value: object) -> tuple[str, ...]:
     """Check the queues that the live worker consumes from."""
-    given = [each.strip() for each in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(given, Sequence) or not all(
-        isinstance(each, str) and each and "," not in each for each in given
-    ):
+    given = _names(value)
+    if given is None or not all(each and "," not in each for each in given):
         raise _refused(name, value, "names of queues, such as 'celery,mail'")
-    return tuple(given)
+    return given
 
 
 def loglevel(name: str, value: object) -> str:
@@ -146,31 +148,41 @@ def loglevel(name: str, value: object) -> str:
     return value.upper()
 
 
-def _switch(name: str, value: str) -> bool:
+def _switch(name: str, value: object) -> bool:
     switches = {"true": True, "1": True, "yes": True, "on": True,
                 "false": False, "0": False, "no": False, "off": False}  # fmt: skip
-    if value.lower() not in switches:
+    written = str(value).lower()
+    if written not in switches:
         raise _refused(name, value, "'true' or 'false'")
-    return switches[value.lower()]
+    return switches[written]
 
 
-def _report(name: str, value: str) -> str:
-    if not value.lower().endswith((".json", ".html")):
+def _report(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.lower().endswith((".json", ".html")):
         raise _refused(name, value, "the path of a file that ends in .json or .html")
     return value
 
 
-def _kinds(name: str, value: str) -> tuple[str, ...]:
-    given = tuple(each.strip() for each in value.split(","))
-    unknown = [each for each in given if each not in (*kinds.NAMES, ALL)]
-    if unknown:
+def _kinds(name: str, value: object) -> tuple[str, ...]:
+    given = _names(value)
+    if given is None or not {*given} <= {*kinds.NAMES, ALL}:
         valid = ", ".join(map(repr, (*kinds.NAMES, ALL)))
         raise _refused(name, value, f"some of {valid}, with commas between")
     return kinds.NAMES if ALL in given else given
 
 
-def _path(name: str, value: str) -> str:  # noqa: ARG001 - as all that parse
+def _path(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _refused(name, value, "the path of a file")
     return value
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    """Names with commas between, or a list of them; ``None`` for anything else."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        return None
+    return tuple(each.strip() for each in given)
 
 
 DECLARED: tuple[Declared, ...] = (
@@ -237,8 +249,10 @@ DECLARED: tuple[Declared, ...] = (
 )  # fmt: skip
 
 
-def parse(raw: Mapping[str, str | None]) -> Options:
-    """Build `Options` from raw strings by name; ``None`` and ``""`` mean not given.
+def parse(raw: Mapping[str, object]) -> Options:
+    """Build `Options` from raw values by name; ``None`` and ``""`` mean not given.
+
+    A value is text, or whatever TOML has: a number, a bool, a list.
 
     Raises `BadOptionError`, which names the option, the value and the valid set.
     """

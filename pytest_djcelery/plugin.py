@@ -59,11 +59,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "djcelery-fixtures")
 
 
-def _in_ini_file(config: pytest.Config, declared: options.Declared) -> str:
-    value: str = config.getini(declared.ini)
-    if value and declared.path and config.inipath is not None:
+def _in_ini_file(config: pytest.Config, declared: options.Declared) -> object:
+    value = _as_written(config, declared.ini)
+    if isinstance(value, str) and value and declared.path and config.inipath is not None:
         return str(config.inipath.parent / value)
     return value
+
+
+def _as_written(config: pytest.Config, name: str) -> object:
+    """A value of the ini file or of ``-o``: text, or what TOML has (number, bool, list).
+
+    An option has one type for `Config.getini`, which since pytest 9 refuses all others in
+    ``[tool.pytest]``, and only since 9.2 may it be several. Private API (``_inicfg``, which
+    pytest 8 has not), checked on pytest 8.0 to 9.2.
+    """
+    values = getattr(config, "_inicfg", None)
+    if values is None:
+        return config.getini(name)
+    found = values.get(name)
+    return None if found is None else found.value
 
 
 @pytest.hookimpl(tryfirst=True)

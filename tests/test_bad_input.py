@@ -165,6 +165,71 @@ def test_an_unknown_value_of_an_option_ends_the_run_and_is_named(
     result.stderr.fnmatch_lines([f"ERROR: djcelery_{option} = '{value}': expected *"])
 
 
+TABLES = ["tool.pytest.ini_options"]
+if pytest.version_tuple >= (9,):
+    TABLES.append("tool.pytest")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_list_in_toml_may_be_one_of_names(project: Project, table: str) -> None:
+    _toml(project, table, 'djcelery_audit_fail_on = ["hooks-never-ran", "outside-reached"]')
+    result = project.run("""
+        def test(request):
+            from pytest_djcelery.run import current_run
+            kinds = current_run().options.audit_fail_on
+            assert kinds == ("hooks-never-ran", "outside-reached")
+        """)
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_wrong_list_in_toml_is_a_usage_error(project: Project, table: str) -> None:
+    _toml(project, table, 'djcelery_audit_fail_on = ["races"]')
+    result = project.run("def test(): pass")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: djcelery_audit_fail_on = ?'races'?: expected some of 'published-in-transaction',*"]
+    )
+    result.stderr.no_fnmatch_line("*INTERNALERROR*")
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest 8 has no [tool.pytest]")
+@pytest.mark.parametrize("kind", ["values", "texts"])
+def test_options_of_toml_may_be_values_or_texts(project: Project, kind: str) -> None:
+    values = {"timeout": "5", "live_concurrency": "3", "audit": "true", "live_queues": '["a", "b"]'}
+    texts = {
+        "timeout": '"5"', "live_concurrency": '"3"', "audit": '"true"', "live_queues": '"a, b"',
+    }  # fmt: skip
+    chosen = values if kind == "values" else texts
+    lines = [f"djcelery_{name} = {value}" for name, value in chosen.items()]
+    _toml(project, "tool.pytest", *lines)
+    result = project.run(
+        """
+        def test(request):
+            from pytest_djcelery.run import current_run
+            options = current_run().options
+            assert (options.timeout, options.live_concurrency) == (7, 3)
+            assert (options.audit, options.live_queues) == (True, ("a", "b"))
+        """,
+        "-o", "djcelery_timeout=7",
+    )  # fmt: skip
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest 8 has no [tool.pytest]")
+def test_a_wrong_value_in_toml_is_a_usage_error(project: Project) -> None:
+    _toml(project, "tool.pytest", "djcelery_timeout = -5")
+    result = project.run("def test(): pass")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: djcelery_timeout = -5: expected a number of seconds *"])
+
+
+def _toml(project: Project, table: str, *lines: str) -> None:
+    (project.path / "tox.ini").unlink()
+    own = ('DJANGO_SETTINGS_MODULE = "proj.settings"', 'pythonpath = ["."]')
+    (project.path / "pyproject.toml").write_text("\n".join([f"[{table}]", *own, *lines]))
+
+
 def test_unknown_marker_arguments_are_named_with_what_was_expected(run: Run) -> None:
     result = run("""
         import pytest

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Overtaking
     from pytest_djcelery.messages.sent_task import SentTask
 
-# The frame that stands between a decorated function and the block around it.
-_DECORATED = next(
+# The frames that stand between a decorated function and the block around it: before Python 3.15
+# of one function, since then of one for each kind (a generator's, a coroutine's, …).
+_DECORATED = frozenset(
     const for const in ContextDecorator.__call__.__code__.co_consts if isinstance(const, CodeType)
 )
 
@@ -80,7 +81,7 @@ def opener_of(frame: FrameType | None, *, atomic_requests: bool) -> Opener:
         atomic_requests: The database's ``ATOMIC_REQUESTS``.
     """
     function: Callable[..., Any] | None = None
-    while frame is not None and frame.f_code is _DECORATED:
+    while frame is not None and frame.f_code in _DECORATED:
         function = frame.f_locals["func"]
         frame = frame.f_back
     if function is not None:
