@@ -7,13 +7,22 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pytest_djcelery.audit import kinds
 from pytest_djcelery.errors import BadOptionError
 
 Policy = Literal["warn", "error", "ignore"]
 POLICIES: tuple[Policy, ...] = ("warn", "error", "ignore")
+# What an audit can find, the worst first.
+FindingName = Literal[
+    "published-in-transaction",
+    "failures-nobody-saw",
+    "mocked-publishes",
+    "hooks-never-ran",
+    "published-never-run",
+    "outside-reached",
+]
+FINDINGS: tuple[FindingName, ...] = get_args(FindingName)
 
 MEMORY = "memory"
 PROJECT = "project"
@@ -165,10 +174,10 @@ def _report(name: str, value: object) -> str:
 
 def _kinds(name: str, value: object) -> tuple[str, ...]:
     given = _names(value)
-    if given is None or not {*given} <= {*kinds.NAMES, ALL}:
-        valid = ", ".join(map(repr, (*kinds.NAMES, ALL)))
+    if given is None or not {*given} <= {*FINDINGS, ALL}:
+        valid = ", ".join(map(repr, (*FINDINGS, ALL)))
         raise _refused(name, value, f"some of {valid}, with commas between")
-    return kinds.NAMES if ALL in given else given
+    return FINDINGS if ALL in given else given
 
 
 def _path(name: str, value: object) -> str:
@@ -240,7 +249,7 @@ DECLARED: tuple[Declared, ...] = (
     ),
     Declared(
         name="audit_fail_on", parse=_kinds,
-        help=f"fail the run if the audit finds any of these: {', '.join(kinds.NAMES)}; or {ALL}",
+        help=f"fail the run if the audit finds any of these: {', '.join(FINDINGS)}; or {ALL}",
     ),
     Declared(
         name="audit_baseline", parse=_path, path=True,

@@ -17,6 +17,7 @@ from pytest_djcelery.messages.journal import Ended, Looked, StateStored
 from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
+from pytest_djcelery.recording.task_threads import in_coroutine, in_task, requests_seen
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.inline.coroutines import run_for_test
 from pytest_djcelery.workers.inline.endless import Endless
@@ -24,7 +25,6 @@ from pytest_djcelery.workers.inline.executions import Execution, Summary
 from pytest_djcelery.workers.inline.inline_worker import InlineWorker
 from pytest_djcelery.workers.inline.undelivered import Undelivered
 from pytest_djcelery.workers.process_state import listened_to
-from pytest_djcelery.workers.task_threads import in_coroutine, in_task, requests_seen
 
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker

@@ -211,7 +211,7 @@ class Outbox(Listing[SentTask]):
             return found[0]
         from pytest_djcelery.reporting.comparisons import explain_wait
 
-        raise MessageNotSentError("\n".join(explain_wait(self, matcher, seconds)))
+        raise MessageNotSentError("\n".join(explain_wait(self, matcher, seconds, self.situation())))
 
     # -- parts of a test ---------------------------------------------------------------------
 

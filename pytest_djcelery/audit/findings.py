@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import Any
 
-from pytest_djcelery.audit.kinds import NAMES
+from pytest_djcelery.options import FINDINGS
 
 EXAMPLES = 3  # tests named for each finding
 
@@ -149,7 +149,7 @@ class Findings:
 def _rank(finding: Finding) -> Any:
     place = finding.place
     return (
-        NAMES.index(finding.kind), not finding.sure, -finding.tests, place.path, place.line,
+        FINDINGS.index(finding.kind), not finding.sure, -finding.tests, place.path, place.line,
         place.subject,
     )  # fmt: skip
 

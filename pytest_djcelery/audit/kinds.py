@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_djcelery.options import FindingName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """A kind of finding, as options, report and page name it."""
 
-    name: str  # in options and in JSON
+    name: FindingName  # in options and in JSON
     title: str
     why: str
     remedy: str
@@ -58,6 +62,5 @@ OUTSIDE = Kind(
 
 #: The worst first.
 KINDS = (IN_TRANSACTION, FAILURES, MOCKED, HOOKS, NEVER_RUN, OUTSIDE)
-NAMES = tuple(kind.name for kind in KINDS)
 #: What a finding that is marked as sure is marked for.
 SURE = "an argument is the key of a row that the transaction wrote, or the call would fail"

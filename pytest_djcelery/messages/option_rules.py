@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from celery.canvas import Signature
 from kombu import Exchange, Queue
 
+from pytest_djcelery.messages.sent_task import header_moment
 from pytest_djcelery.messages.wire import ABSENT, Leaf, differing, equal, is_wildcard, same, shown
 
 if TYPE_CHECKING:
@@ -215,10 +216,8 @@ def _same_time(expected: Any, found: Any, actual: Told, app: Celery) -> bool:
 
 def _moment(value: Any, app: Celery) -> datetime | None:
     """The moment that the record of a message would show for a value of the option."""
-    from pytest_djcelery.recording.publishing import _moment as recorded
-
     try:
-        return recorded(app, value) if isinstance(value, (str, datetime)) else None
+        return header_moment(app, value) if isinstance(value, (str, datetime)) else None
     except ValueError:
         return None
 

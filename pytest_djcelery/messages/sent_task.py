@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.canvas import Signature
 
     from pytest_djcelery.locations import Location
@@ -121,3 +122,17 @@ def fields_of(headers: Mapping[str, Any], body: Any) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def header_moment(app: Celery, value: Any) -> datetime | None:
+    """The moment, in UTC, that a worker makes of a message's ``eta`` or ``expires``."""
+    if not value:
+        return None
+    if isinstance(value, str):
+        from kombu.utils.json import loads
+
+        value = loads(f'{{"__type__": "datetime", "__value__": "{value}"}}')
+    if value.tzinfo is None:  # a worker takes it as UTC, whatever the app's time zone is
+        value = value.replace(tzinfo=timezone.utc if app.conf.enable_utc else app.timezone)
+    moment: datetime = value.astimezone(timezone.utc)
+    return moment

@@ -18,7 +18,7 @@ from pytest_djcelery.brokers.memory.addresses import in_memory
 from pytest_djcelery.brokers.servers import explained
 from pytest_djcelery.messages.embedded_signature import all_carried, carried
 from pytest_djcelery.messages.journal import NotSent, Published
-from pytest_djcelery.messages.sent_task import Items, SentTask
+from pytest_djcelery.messages.sent_task import Items, SentTask, header_moment
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.transactions.hooks import WatchedHook
 
@@ -123,8 +123,8 @@ def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
         queue=queue,
         exchange=exchange,
         routing_key=routing_key,
-        eta=_moment(app, headers.get("eta")),
-        expires=_moment(app, headers.get("expires")),
+        eta=header_moment(app, headers.get("eta")),
+        expires=header_moment(app, headers.get("expires")),
         priority=options.get("priority"),
         retries=headers.get("retries") or 0,
         headers=headers,
@@ -209,19 +209,6 @@ def _destination(
         exchange_name = queue.exchange.name or app.conf.task_default_exchange
         routing_key = routing_key or queue.routing_key or app.conf.task_default_routing_key
     return queue_name, exchange_name, routing_key
-
-
-def _moment(app: Celery, value: Any) -> datetime | None:
-    if not value:
-        return None
-    if isinstance(value, str):
-        from kombu.utils.json import loads
-
-        value = loads(f'{{"__type__": "datetime", "__value__": "{value}"}}')
-    if value.tzinfo is None:  # a worker takes it as UTC, whatever the app's time zone is
-        value = value.replace(tzinfo=timezone.utc if app.conf.enable_utc else app.timezone)
-    moment: datetime = value.astimezone(timezone.utc)
-    return moment
 
 
 def _as_published(

@@ -17,8 +17,8 @@ from pytest_djcelery.deadlines import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.recording.result_waits import NeverReadyError, WaitTimeoutError, none_will_come
+from pytest_djcelery.recording.task_threads import in_task
 from pytest_djcelery.session.session import current_scope
-from pytest_djcelery.workers.task_threads import in_task
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -17,7 +17,6 @@ from pytest_djcelery.messages.descriptions import (
 from pytest_djcelery.reporting import remedies
 
 if TYPE_CHECKING:
-    from pytest_djcelery.api.outbox import Outbox
     from pytest_djcelery.messages.listing import Count, Listing, Matcher
     from pytest_djcelery.messages.sent_task import SentTask
 
@@ -217,7 +216,7 @@ def _explain_equal(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> I
 
 
 def explain_one(
-    outbox: Outbox, matcher: Matcher[SentTask], found: Sequence[SentTask]
+    outbox: Listing[SentTask], matcher: Matcher[SentTask], found: Sequence[SentTask]
 ) -> Iterator[str]:
     """Why there is not exactly one match."""
     yield f"{outbox.description}.one({describe_call(matcher.written)}): {_number(len(found))} match"
@@ -233,12 +232,13 @@ def explain_one(
     yield from remedies.fixes([remedies.of_several(outbox, found)])
 
 
-def explain_wait(outbox: Outbox, matcher: Matcher[SentTask], seconds: float) -> Iterator[str]:
-    """Why waiting was in vain."""
+def explain_wait(
+    outbox: Listing[SentTask], matcher: Matcher[SentTask], seconds: float, situation: str
+) -> Iterator[str]:
+    """Why waiting was in vain; ``situation`` is what else went on."""
     call = describe_call(matcher.written)
     yield f"{outbox.description}.wait_for({call}): not sent within {seconds:g} seconds"
     yield from _explain_missing(outbox, matcher)
-    situation = outbox.situation()
     if situation:
         yield f"Meanwhile: {situation}"
 

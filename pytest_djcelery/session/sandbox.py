@@ -105,8 +105,8 @@ class Scope:
         from pytest_djcelery.recording import publishing
         from pytest_djcelery.recording import task_signals as signals
         from pytest_djcelery.recording.result_waits import Waits, patched
+        from pytest_djcelery.recording.task_threads import in_task
         from pytest_djcelery.transactions.watch import TransactionWatch
-        from pytest_djcelery.workers.task_threads import in_task
 
         self.watch = TransactionWatch(self.journal, policy=self._policy)
         self.watch.after_blocks = self._published

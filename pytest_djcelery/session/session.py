@@ -6,19 +6,25 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.options import Options
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.audit.recorder import Watching
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.session.sandbox import Scope
 
 # Modules that hold a worker from test to test.
 _HOLDERS = ("pytest_djcelery.workers.embedded.reuse", "pytest_djcelery.workers.live.live_reuse")
+
+
+class Audit(Protocol):
+    """What watches the tests of an audited run."""
+
+    def giving_way(self, scope: Scope) -> AbstractContextManager[None]:
+        """Leave a test to the fixtures that it uses."""
 
 
 class Run:
@@ -27,7 +33,7 @@ class Run:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.scope: Scope | None = None
-        self.watching: Watching | None = None
+        self.watching: Audit | None = None
         """The audit, under which the app stays as it is, but in tests that use a fixture."""
         self.interrupted = False
         """Whether the run is to end now, and not to wait for tasks."""

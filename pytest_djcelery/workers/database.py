@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from pytest_djcelery.errors import SharedConnectionsWarning
-from pytest_djcelery.workers.task_threads import in_worker_thread
+from pytest_djcelery.recording.task_threads import in_worker_thread
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from celery.worker import state
 
-from pytest_djcelery.workers.task_threads import join_check_per_thread
+from pytest_djcelery.recording.task_threads import join_check_per_thread
 
 if TYPE_CHECKING:
     from celery import Celery

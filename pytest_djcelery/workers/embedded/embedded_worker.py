@@ -16,10 +16,10 @@ from celery.worker import WorkController, state
 
 from pytest_djcelery.errors import BadOptionError, WorkerError
 from pytest_djcelery.project.derived import close_backends_of_ended_threads
+from pytest_djcelery.recording.task_threads import enter_worker_thread, stack_of
 from pytest_djcelery.workers import celery_parts as parts
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
 from pytest_djcelery.workers.process_state import limits_changed, process_as_found
-from pytest_djcelery.workers.task_threads import enter_worker_thread, stack_of
 
 if TYPE_CHECKING:
     from celery import Celery

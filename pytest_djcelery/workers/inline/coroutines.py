@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from pytest_djcelery.errors import InlineError
-from pytest_djcelery.workers.task_threads import in_coroutine, serves_request
+from pytest_djcelery.recording.task_threads import in_coroutine, serves_request
 
 
 def run_for_test(function: Callable[[], object], *, home: threading.Thread, timeout: float) -> None:

@@ -33,10 +33,10 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.pidbox import Pidbox
 from kombu.serialization import prepare_accept_content
 
+from pytest_djcelery.recording.task_threads import RunningTask
 from pytest_djcelery.workers import celery_parts as parts
 from pytest_djcelery.workers.inline.timer import Timer
 from pytest_djcelery.workers.process_state import process_as_found
-from pytest_djcelery.workers.task_threads import RunningTask
 
 if TYPE_CHECKING:
     from celery import Celery
