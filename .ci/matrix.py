@@ -98,6 +98,7 @@ class Build(Job):
             shutil.copytree(ROOT / "example_project", project)
             shell.run(self.command("python"), "-c", self.CHECK, cwd=project)
             shell.run(self.command("pytest"), cwd=project)
+            shell.run(self.command("python"), "-c", self.NOT_REWRITTEN, cwd=project)
 
     CHECK: ClassVar[str] = (
         "import pathlib, pytest_djcelery as it\n"
@@ -107,6 +108,12 @@ class Build(Job):
         "from pytest_djcelery.audit.page import page\n"
         "report = {'tests': 0, 'kinds': [], 'findings': [], 'troubles': []}\n"
         "page(report)  # which reads files of the wheel\n"
+    )
+    # Beside `__init__`, which pytest finds before us.
+    NOT_REWRITTEN: ClassVar[str] = (
+        "import pathlib, pytest_djcelery as it\n"
+        "compiled = pathlib.Path(it.__file__).parent.rglob('*-pytest-*.pyc')\n"
+        "assert {each.name.partition('.')[0] for each in compiled} <= {'__init__'}\n"
     )
 
 

@@ -2,11 +2,15 @@
 
 Names load on first use, so that a run that needs none of them imports neither Django nor
 Celery.
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -189,6 +193,25 @@ _MODULES = {
     "recording.result_waits": ("NeverReadyError", "WaitTimeoutError"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+class _AsInstalled:
+    """Finds the modules of this package before pytest does, which would rewrite each of them.
+
+    pytest rewrites the assertions of every file of a plugin's distribution. The marker in a
+    docstring spares it only the rewriting: it would still compile each file anew wherever it has
+    no bytecode of its own yet, as in CI, and read the source of each in every run.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """As installed; ``None``: not one of ours."""
+        return PathFinder.find_spec(name, path, target) if name.startswith(_WITHIN) else None
+
+
+_WITHIN = f"{__name__}."
+if "_pytest.assertion.rewrite" in sys.modules:
+    sys.meta_path.insert(0, _AsInstalled)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,9 @@
 """The hooks of pytest, and nothing else.
 
 Neither Django nor Celery is imported here before a test asks for a fixture.
+
+PYTEST_DONT_REWRITE: `pytest_djcelery` finds its modules before pytest does, which would warn that
+it came too late for this one.
 """
 
 from __future__ import annotations
