@@ -54,9 +54,9 @@ def _mark(phase: str) -> None:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Have the stop of a worker that outlives its test measured as part of the test."""
     outcome = yield
-    lease = sys.modules.get("pytest_djcelery.workers.embedded.reuse")
-    if lease is not None and item.get_closest_marker("fresh_worker"):
-        lease.stop()
+    reuse = sys.modules.get("pytest_djcelery.workers.embedded.reuse")  # plain pytest has none
+    if reuse is not None and item.get_closest_marker("fresh_worker"):
+        reuse.stop()
     return outcome
 
 

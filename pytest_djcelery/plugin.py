@@ -117,26 +117,25 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """A test before this one may have imported the app; session fixtures may need a worker."""
+    from pytest_djcelery.session import held
     from pytest_djcelery.session.session import current_scope
 
     _isolate_imported_app()
     scope = current_scope()  # of a class or module: that of the test itself is yet to be opened
     if scope is not None:
         scope.test_begins()
-    lease = sys.modules.get("pytest_djcelery.workers.embedded.reuse")
-    if lease is not None:
-        lease.serve_session_fixtures()
+    held.serve_session_fixtures()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose tasks failed unseen; undo what one has set on ``app.conf``."""
+    from pytest_djcelery.session import held
     from pytest_djcelery.session.session import current_run
 
     run = current_run()
-    lease = sys.modules.get("pytest_djcelery.workers.embedded.reuse")
-    if run.scope is None and lease is not None:
-        lease.park()
+    if run.scope is None:
+        held.park_all()
     try:
         with run.settings_as_found():
             outcome = yield

@@ -18,7 +18,7 @@ from pytest_djcelery.workers.inline.limits import Limits
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.brokers.memory.queues import Broker
+    from pytest_djcelery.brokers.memory.queues import Broker, Topology
     from pytest_djcelery.brokers.spaces import Isolation
 
 _ENVIRONMENT = (
@@ -68,14 +68,15 @@ class Project:
         with self.configuration.override(**self._broker_values(addresses.url(self.virtual_host))):
             yield
 
-    def empty(self) -> None:
-        """Drop all messages, and results in memory; a waiting worker's queues stay declared."""
+    def empty(self, kept: Topology | None = None) -> None:
+        """Drop all messages, and results in memory.
+
+        Args:
+            kept: what stays declared in the broker in memory.
+        """
         module = sys.modules.get("pytest_djcelery.brokers.memory.queues")
         if module is not None:
-            from pytest_djcelery.workers.embedded import reuse as lease
-
-            kept = lease.topology() if self._publishes_to_memory else None
-            module.broker(self.virtual_host).reset(kept)
+            module.broker(self.virtual_host).reset(kept if self._publishes_to_memory else None)
         if self._isolation is not None:
             self._isolation.empty(self.app)
         self._clear_results()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import options as options_module
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.session.held import kept_topology, park_all
 from pytest_djcelery.session.session import Run, current_run
 
 if TYPE_CHECKING:
@@ -167,8 +168,8 @@ class Scope:
         from pytest_djcelery.project.derived import queues_as_found
 
         configuration = self.project.configuration
-        _park_worker()
-        self.project.empty()
+        park_all()
+        self.project.empty(kept_topology())
         broker = self.project.broker
         waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
         before = configuration.snapshot()
@@ -177,7 +178,7 @@ class Scope:
                 yield
         finally:
             configuration.restore(before)
-            self.project.empty()
+            self.project.empty(kept_topology())
 
     def _put_clock_back(self) -> None:
         if "clock" in vars(self):
@@ -264,12 +265,3 @@ def rolled_back_example() -> Iterator[None]:
 def _in_hypothesis_example() -> bool:
     hypothesis = sys.modules.get("hypothesis")
     return hypothesis is not None and bool(hypothesis.currently_in_test_context())
-
-
-def _park_worker() -> None:
-    """Keep a worker that is held from what the coming test publishes."""
-    lease = sys.modules.get(
-        "pytest_djcelery.workers.embedded.reuse"
-    )  # else no worker was ever held
-    if lease is not None:
-        lease.park()

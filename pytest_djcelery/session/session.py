@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.options import Options
+from pytest_djcelery.session.held import kept_topology, stop_all
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.session.sandbox import Scope
-
-# Modules that hold a worker from test to test.
-_HOLDERS = ("pytest_djcelery.workers.embedded.reuse", "pytest_djcelery.workers.live.live_reuse")
 
 
 class Audit(Protocol):
@@ -122,7 +119,7 @@ class Run:
         if project is None or project.broker is None:
             return
         if not project.broker.pristine:
-            project.empty()
+            project.empty(kept_topology())
 
     @property
     def _project_without_scope(self) -> Project | None:
@@ -134,10 +131,8 @@ class Run:
             self._put_app_back()
 
     def _put_app_back(self) -> None:
-        with self._isolation, ExitStack() as held:
-            for module in _HOLDERS:
-                if module in sys.modules:  # else no worker was held
-                    held.callback(sys.modules[module].stop)
+        with self._isolation:
+            stop_all()
 
 
 # The last one counts: a test may run pytest in its own process (`pytester`).

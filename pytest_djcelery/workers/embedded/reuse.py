@@ -6,13 +6,13 @@ beyond that (another queue, another pool size) ends it; the next test starts a n
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.session.held import HeldWorker, hold, stop_others
 from pytest_djcelery.session.session import current_run
 from pytest_djcelery.workers import worker_ended as ended
 from pytest_djcelery.workers.unfinished import not_ended
@@ -26,10 +26,38 @@ if TYPE_CHECKING:
     from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker, WorkerSettings
 
 
-class _Held:
+class _Held(HeldWorker):
+    """The worker, and what it was started for."""
+
     worker: EmbeddedWorker | None = None
     wanted: Any = None
     for_session = False
+
+    def park(self) -> None:
+        if self.worker is not None and self.worker.alive and self.worker.transport_parks:
+            self.worker.park()
+
+    def serve_session_fixtures(self) -> None:
+        if self.for_session and self.worker is not None and self.worker.alive:
+            self.worker.unpark()
+
+    def topology(self) -> Topology | None:
+        return self.worker.topology if self.worker else None
+
+    def drop(self) -> None:
+        """Give the worker up where it stands."""
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.abandon()
+
+    def stop(self) -> None:
+        worker, self.worker = self.worker, None
+        self.for_session = False
+        if worker is not None:
+            worker.stop()
+
+
+_held = _Held()
 
 
 def _wanted(project: Project, settings: WorkerSettings) -> Any:
@@ -50,24 +78,18 @@ def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]
     from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker
 
     wanted = _wanted(project, settings)
-    worker = _Held.worker
-    if worker is not None and worker.alive and _Held.wanted == wanted:
+    worker = _held.worker
+    if worker is not None and worker.alive and _held.wanted == wanted:
         return worker
-    stop()
+    _held.stop()
+    hold(_held)
     if project.broker is None:
-        _stop_live()
+        stop_others(_held)
         reachable.check(project.app)
     worker = EmbeddedWorker(project.app, settings, timeout=project.options.timeout, wake=wake)
     worker.start()
-    _Held.worker, _Held.wanted = worker, wanted
+    _held.worker, _held.wanted = worker, wanted
     return worker
-
-
-def _stop_live() -> None:
-    """End a live worker that is held: two workers of one name can't be on one broker."""
-    live = sys.modules.get("pytest_djcelery.workers.live.live_reuse")  # else none was ever held
-    if live is not None:
-        live.stop()
 
 
 @contextmanager
@@ -93,7 +115,7 @@ def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
             _end(worker)
             raise
         finally:
-            if _Held.worker is worker:
+            if _held.worker is worker:
                 _give_back(scope, worker)
 
 
@@ -125,11 +147,11 @@ def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:
     if current_run().interrupted:
         _end(worker)
     elif not worker.alive:
-        drop()
+        _held.drop()
         ended.check_unless_told(scope, worker)
     elif not scope.journal.wait_until(lambda: worker.idle, scope.options.timeout):
         stuck = worker.describe_busy()
-        drop()
+        _held.drop()
         msg = (
             f"A task still runs {scope.options.timeout:g} s after the test; {stuck}\n"
             "Its thread is left behind; the next test starts a new worker. "
@@ -139,56 +161,28 @@ def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:
     elif worker.transport_parks and worker.as_started:
         worker.park()
     else:
-        stop()
+        _held.stop()
 
 
 def _end(worker: EmbeddedWorker) -> None:
     """Give a worker up without waiting for its task, if it runs one."""
     if worker.idle:
-        stop()
+        _held.stop()
     else:
-        drop()
+        _held.drop()
 
 
 def keep_for_session() -> None:
     """Let the held worker serve session fixtures too, from now on."""
-    _Held.for_session = True
-    serve_session_fixtures()
-
-
-def serve_session_fixtures() -> None:
-    """Before a test's fixtures are set up: let the session's worker consume."""
-    if _Held.for_session and _Held.worker is not None and _Held.worker.alive:
-        _Held.worker.unpark()
-
-
-def park() -> None:
-    """As a test begins: leave its messages alone until it asks for the worker."""
-    worker = _Held.worker
-    if worker is not None and worker.alive and worker.transport_parks:
-        worker.park()
+    _held.for_session = True
+    _held.serve_session_fixtures()
 
 
 def held_controller() -> Any:
     """Celery's `WorkController` of the held worker, ``None`` where there is none."""
-    return _Held.worker and _Held.worker.controller
-
-
-def topology() -> Topology | None:
-    """What the held worker has declared, which a clean broker keeps."""
-    return _Held.worker.topology if _Held.worker else None
-
-
-def drop() -> None:
-    """Give the held worker up where it stands."""
-    worker, _Held.worker = _Held.worker, None
-    if worker is not None:
-        worker.abandon()
+    return _held.worker and _held.worker.controller
 
 
 def stop() -> None:
     """Stop the held worker, if there is one."""
-    worker, _Held.worker = _Held.worker, None
-    _Held.for_session = False
-    if worker is not None:
-        worker.stop()
+    _held.stop()

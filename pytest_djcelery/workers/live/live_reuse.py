@@ -12,16 +12,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.brokers import servers as reachable
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.session.held import HeldWorker, hold, stop_others
 from pytest_djcelery.session.session import current_run
 from pytest_djcelery.workers import sqlite_files
 from pytest_djcelery.workers import worker_ended as ended
-from pytest_djcelery.workers.embedded import reuse as lease
 from pytest_djcelery.workers.live.environment import Handover
 from pytest_djcelery.workers.live.processes import LiveSettings, LiveWorker
 from pytest_djcelery.workers.unfinished import outstanding
@@ -30,9 +30,31 @@ if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Scope
 
 
-class _Held:
+class _Held(HeldWorker):
+    """The worker, and those that are on their way out."""
+
     worker: LiveWorker | None = None
-    ending: ClassVar[list[threading.Thread]] = []
+
+    def __init__(self) -> None:
+        self.ending: list[threading.Thread] = []
+
+    def stop(self, *, wait: bool = True) -> None:
+        """Stop the worker, if there is one.
+
+        Args:
+            wait: until it and those that were stopped before have ended; a pool takes its time,
+                in which another worker may start.
+        """
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            ending = threading.Thread(target=worker.stop, name="djcelery-live-stop", daemon=True)
+            ending.start()
+            self.ending.append(ending)
+        while wait and self.ending:
+            self.ending.pop().join()
+
+
+_held = _Held()
 
 
 @contextmanager
@@ -43,7 +65,7 @@ def lent(scope: Scope, settings: LiveSettings) -> Iterator[LiveWorker]:
         WorkerError: when it doesn't start, or a task still runs when its time is over.
     """
     with ExitStack() as stack:
-        worker = _held(scope, settings, stack) or _started(scope, settings, stack)
+        worker = _suitable(scope, settings, stack) or _started(scope, settings, stack)
         stack.enter_context(sqlite_files.waited_for(scope.options.timeout))
         worker.serve(scope.journal)
         try:
@@ -52,13 +74,13 @@ def lent(scope: Scope, settings: LiveSettings) -> Iterator[LiveWorker]:
             _end(worker)
             raise
         finally:
-            if _Held.worker is worker:
+            if _held.worker is worker:
                 _give_back(scope, worker)
 
 
-def _held(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWorker | None:
+def _suitable(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWorker | None:
     """The worker that is held, if it is what the test wants."""
-    worker = _Held.worker
+    worker = _held.worker
     if worker is None or worker.settings != settings:
         return None
     with ExitStack() as trial:
@@ -71,12 +93,13 @@ def _held(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWorker 
 
 def _started(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWorker:
     """A new worker."""
-    stop(wait=not _by_itself(scope))
+    _held.stop(wait=not _by_itself(scope))
+    hold(_held)
     folder = Path(tempfile.mkdtemp(prefix="djcelery-"))
     try:
         stack.enter_context(_crossing_processes(scope, folder))
         if not _by_itself(scope):
-            lease.stop()  # two workers of one name can't be on one broker
+            stop_others(_held)  # two workers of one name can't be on one broker
             reachable.check(scope.app)
         handover = Handover.of(scope)
         if settings.pool == "prefork":
@@ -92,7 +115,7 @@ def _started(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWork
     except BaseException:
         worker.stop()
         raise
-    _Held.worker = worker
+    _held.worker = worker
     return worker
 
 
@@ -137,7 +160,7 @@ def _give_back(scope: Scope, worker: LiveWorker) -> None:
     if reusable:
         worker.empty()
     else:
-        stop(wait=not idle or not _by_itself(scope))
+        _held.stop(wait=not idle or not _by_itself(scope))
     if stuck:
         msg = (
             f"A task still runs {scope.options.timeout:g} s after the test; {stuck}\n"
@@ -149,21 +172,10 @@ def _give_back(scope: Scope, worker: LiveWorker) -> None:
 
 def _end(worker: LiveWorker) -> None:
     """End a worker that is held, whatever it does."""
-    _Held.worker = None
+    _held.worker = None
     worker.stop(warmly=False)
 
 
-def stop(*, wait: bool = True) -> None:
-    """Stop the worker that is held, if there is one.
-
-    Args:
-        wait: until it and those that were stopped before have ended; a pool takes its time, in
-            which another worker may start.
-    """
-    worker, _Held.worker = _Held.worker, None
-    if worker is not None:
-        ending = threading.Thread(target=worker.stop, name="djcelery-live-stop", daemon=True)
-        ending.start()
-        _Held.ending.append(ending)
-    while wait and _Held.ending:
-        _Held.ending.pop().join()
+def stop() -> None:
+    """Stop the held worker, if there is one, and wait until all have ended."""
+    _held.stop()
