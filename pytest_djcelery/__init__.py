@@ -14,6 +14,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_djcelery.api.app import check_registry
     from pytest_djcelery.api.beat import Beat
     from pytest_djcelery.api.contexts import (
         app,
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
         Success,
     )
     from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.project.registry import check_registry
     from pytest_djcelery.recording.result_waits import NeverReadyError, WaitTimeoutError
     from pytest_djcelery.transactions.hooks import Hook, OnCommit
     from pytest_djcelery.workers.inline.executions import Execution, Summary
@@ -133,6 +133,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "api.app": ("check_registry",),
     "api.contexts": (
         "app",
         "beat",
@@ -181,7 +182,6 @@ _MODULES = {
         "Success",
     ),
     "brokers.servers": ("BrokerUnreachableError", "ResultsUnreachableError"),
-    "project.registry": ("check_registry",),
     "transactions.hooks": ("Hook", "OnCommit"),
     "api.beat": ("Beat",),
     "workers.inline.executions": ("Execution", "Summary"),

@@ -85,3 +85,7 @@ class UnknownSettingWarning(DjceleryWarning):
 
 class WorkerError(DjceleryError):
     """The worker could not start, could not stop or died."""
+
+
+class UnregisteredTaskError(DjceleryError):
+    """A task is known here only because a test imported its module."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import update_wrapper
 from types import FunctionType
 from typing import Any, Final
@@ -31,3 +32,26 @@ def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
                 delattr(owner, name)
             else:
                 setattr(owner, name, value)
+
+
+class SharedChange:
+    """A change to the process that several want: the first one makes it, the last one undoes it."""
+
+    def __init__(self) -> None:
+        self._changing = threading.RLock()
+        self._users = 0
+        self._change = ExitStack()
+
+    @contextmanager
+    def used(self, change: AbstractContextManager[None]) -> Iterator[None]:
+        with self._changing:
+            if not self._users:
+                self._change.enter_context(change)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._users -= 1
+                if not self._users:
+                    self._change.close()

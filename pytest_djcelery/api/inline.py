@@ -15,6 +15,7 @@ from pytest_djcelery import moments
 from pytest_djcelery.errors import BadOptionError, InlineError
 from pytest_djcelery.messages.journal import Ended, Looked, StateStored
 from pytest_djcelery.messages.origins import Origins
+from pytest_djcelery.project.tracers import listened_to
 from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task, requests_seen
@@ -23,8 +24,8 @@ from pytest_djcelery.workers.inline.coroutines import run_for_test
 from pytest_djcelery.workers.inline.endless import Endless
 from pytest_djcelery.workers.inline.executions import Execution, Summary
 from pytest_djcelery.workers.inline.inline_worker import InlineWorker
+from pytest_djcelery.workers.inline.limits import limits_of
 from pytest_djcelery.workers.inline.undelivered import Undelivered
-from pytest_djcelery.workers.process_state import listened_to
 
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker
@@ -69,7 +70,10 @@ class Inline(Runner):
             InlineError: when the test has chosen another broker than the one in memory.
         """
         self._worker = InlineWorker(
-            self._scope.app, self._broker(), now=self._clock.now, limits=self._scope.project.limits
+            self._scope.app,
+            self._broker(),
+            now=self._clock.now,
+            limits=limits_of(self._scope.project),
         )
         self._undelivered = Undelivered(self._worker, self._origins)
         self._version = self._scope.project.configuration.version, listened_to()
@@ -350,7 +354,7 @@ class Inline(Runner):
 
     def _follow_configuration(self) -> None:
         __tracebackhide__ = True
-        self._scope.project.limits.follow(self._scope.app)
+        limits_of(self._scope.project).follow(self._scope.app)
         # A tracer asks once, as it is built, whether anyone listens to what a worker logs.
         version = self._scope.project.configuration.version, listened_to()
         if version != self._version:

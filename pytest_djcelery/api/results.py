@@ -184,7 +184,11 @@ class Results:
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", "Results are not stored", RuntimeWarning)
             stack.enter_context(
-                explained(self._scope.app.backend, f"The outcome of {task_id} can't be read.")
+                explained(
+                    self._scope.app.backend,
+                    f"The outcome of {task_id} can't be read.",
+                    self._scope,
+                )
             )
             yield
 

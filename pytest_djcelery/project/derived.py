@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_djcelery.project.tracers import renew_tracers
+
 if TYPE_CHECKING:
     from celery import Celery
 
@@ -224,8 +226,6 @@ def refresh_tasks(app: Celery, before: Mapping[str, Any]) -> None:
 
 def renew_built(app: Celery) -> None:
     """Let go of what was built from the attributes of tasks."""
-    from pytest_djcelery.workers.process_state import renew_tracers
-
     renew_tracers(app)
     for task in list(app._tasks.values()):
         task._exec_options = None

@@ -13,7 +13,6 @@ from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
 from pytest_djcelery.project.configuration import Configuration, Layer, canonical
-from pytest_djcelery.workers.inline.limits import Limits
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -40,7 +39,6 @@ class Project:
         self.app = app
         self.options = options
         self.configuration = Configuration(app)
-        self.limits = Limits()
         self.virtual_host = f"{app.main or 'app'}-{os.getpid()}-{next(_numbers)}"
         self._broker_of_run: Any = None
         self._settings_layers: dict[str, list[Layer]] = {}
@@ -112,10 +110,6 @@ class Project:
             self._push_base(stack)
             if self._isolation is not None:
                 stack.enter_context(self._isolation.entered(self.app))
-            if {self.options.broker, self.options.result_backend} != {MEMORY}:
-                from pytest_djcelery.recording.server_waits import bounded
-
-                stack.enter_context(bounded(self.app, self.options.timeout))
             setting_changed.connect(self._on_setting_changed)
             stack.callback(setting_changed.disconnect, self._on_setting_changed)
             yield

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.session.session import current_run
+from pytest_djcelery.errors import DjceleryError, UnregisteredTaskError
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -30,18 +29,11 @@ print("\\n" + json.dumps(sorted(app.tasks)))
 """
 
 
-class UnregisteredTaskError(DjceleryError):
-    """A task is known here only because a test imported its module."""
-
-
-def check_registry(*, timeout: float = 60.0) -> None:
+def check(app: Celery, *, timeout: float) -> None:
     """Check that a fresh worker process would know each task that this process knows.
 
-    A task module that only tests or views import is never imported by ``celery worker``, which
-    then answers "Received unregistered task". Starts one Python process that imports what a
-    worker imports, and connects to nothing.
-
     Args:
+        app: the project's app.
         timeout: seconds that the process may take.
 
     Raises:
@@ -49,7 +41,6 @@ def check_registry(*, timeout: float = 60.0) -> None:
         DjceleryError: when the process fails.
     """
     __tracebackhide__ = True
-    app = current_run().use_project().app
     fresh = _fresh_tasks(app, timeout)
     lost = {
         name: task for name, task in app.tasks.items() if name not in fresh and not _of_a_test(task)

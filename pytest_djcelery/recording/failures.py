@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.errors import UnhandledTaskFailureError, UnhandledTaskFailureWarning
 from pytest_djcelery.messages.journal import Ended, Journal, Looked
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from pytest_djcelery.session.sandbox import Scope
 
 
 # A call in a formatted traceback.
@@ -80,24 +76,6 @@ def own_calls(text: str) -> Iterator[str]:
         if call and not in_library(call["path"]):
             source = lines[number + 1].strip() if number + 1 < len(lines) else ""
             yield f"at {relative(call['path'])}:{call['line']} in {call['function']}: {source}"
-
-
-def judge(scope: Scope) -> None:
-    """Raise or warn, as the options say, if tasks failed unseen.
-
-    Raises:
-        UnhandledTaskFailureError: from the first task's own exception.
-    """
-    scope.settle()
-    found = scope.unhandled_failures()
-    policy = scope.options.unhandled_failures
-    if not found or policy == "ignore":
-        return
-    if policy == "warn":
-        warnings.warn(text(found), UnhandledTaskFailureWarning, stacklevel=2)
-        return
-    error = found[0].value
-    raise UnhandledTaskFailureError(text(found)) from error.with_traceback(own_traceback(error))
 
 
 def text(failures: list[Ended]) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from kombu.exceptions import OperationalError
@@ -18,7 +18,6 @@ from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.recording.result_waits import NeverReadyError, WaitTimeoutError, none_will_come
 from pytest_djcelery.recording.task_threads import in_task
-from pytest_djcelery.session.session import current_scope
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -26,8 +25,21 @@ if TYPE_CHECKING:
 _LAST_WORD: Final = 1.0  # seconds
 
 
+class Waiting(Protocol):
+    """The test that waits, as far as a wait asks."""
+
+    def situation(self) -> str:
+        """Why nothing came, as far as can be told."""
+
+    def worker_has_ended(self) -> bool:
+        """Whether there was a worker, which will run nothing any more."""
+
+    def worker_end_is_explained(self) -> None:
+        """An error that the test sees says what the worker is about to end of."""
+
+
 @contextmanager
-def bounded(app: Celery, timeout: float) -> Iterator[None]:
+def bounded(app: Celery, timeout: float, waiting: Callable[[], Waiting | None]) -> Iterator[None]:
     """End all waits of the test for results of ``app``.
 
     Private API (``AsyncBackendMixin._wait_for_pending``, which ``get`` and ``join`` share),
@@ -36,6 +48,7 @@ def bounded(app: Celery, timeout: float) -> Iterator[None]:
     Args:
         app: the project's app.
         timeout: seconds for a wait that has no time-out of its own.
+        waiting: the test that runs, if one does that has an open sandbox.
     """
     from celery.backends.asynchronous import AsyncBackendMixin
 
@@ -49,16 +62,18 @@ def bounded(app: Celery, timeout: float) -> Iterator[None]:
             yield from wait_for_pending(self, result, timeout=timeout, **options)
             return
         seconds = limit if timeout is None else timeout
-        options["on_interval"] = _unless_worker_has_ended(options.get("on_interval"))
-        with explained(self, f"No result for {result.id} can come."):
+        options["on_interval"] = _unless_worker_has_ended(options.get("on_interval"), waiting)
+        with explained(self, f"No result for {result.id} can come.", waiting()):
             try:
                 yield from wait_for_pending(self, result, timeout=seconds, **options)
             except _WorkerHasEndedError:
-                raise NeverReadyError(none_will_come([result.id], _situation())) from None
+                raise NeverReadyError(none_will_come([result.id], _situation(waiting()))) from None
             except CeleryTimeoutError as error:
                 if isinstance(error, WaitTimeoutError):
                     raise
-                raise WaitTimeoutError(_nothing_came(result, seconds)) from error
+                raise WaitTimeoutError(
+                    _nothing_came(result, seconds, _situation(waiting()))
+                ) from error
 
     limit = timeout
     with ExitStack() as stack:
@@ -66,12 +81,12 @@ def bounded(app: Celery, timeout: float) -> Iterator[None]:
         if "celery.backends.redis" in sys.modules or str(app.conf.result_backend).startswith(
             "redis"
         ):
-            stack.enter_context(_named_before_sending(app))
+            stack.enter_context(_named_before_sending(app, waiting))
         yield
 
 
 @contextmanager
-def _named_before_sending(app: Celery) -> Iterator[None]:
+def _named_before_sending(app: Celery, waiting: Callable[[], Waiting | None]) -> Iterator[None]:
     """Celery subscribes to a result before it sends the message."""
     from celery.backends.redis import RedisBackend
 
@@ -79,7 +94,9 @@ def _named_before_sending(app: Celery) -> Iterator[None]:
 
     def explained_on_task_call(self: Any, producer: Any, task_id: str) -> Any:
         __tracebackhide__ = True
-        with explained(self, "The task was not sent.") if self.app is app else nullcontext():
+        if self.app is not app:
+            return on_task_call(self, producer, task_id)
+        with explained(self, "The task was not sent.", waiting()):
             return on_task_call(self, producer, task_id)
 
     with replaced(RedisBackend, on_task_call=explained_on_task_call):
@@ -90,7 +107,9 @@ class _WorkerHasEndedError(Exception):
     """Ends a wait from inside, where Celery takes any `TimeoutError` for one of the backend's."""
 
 
-def _unless_worker_has_ended(on_interval: Callable[[], object] | None) -> Callable[[], None]:
+def _unless_worker_has_ended(
+    on_interval: Callable[[], object] | None, waiting: Callable[[], Waiting | None]
+) -> Callable[[], None]:
     """What to do after each second, or result, of a wait: `on_interval`, and see who is there."""
     last_word: Deadline | None = None  # for what the worker has sent before its end
 
@@ -98,7 +117,7 @@ def _unless_worker_has_ended(on_interval: Callable[[], object] | None) -> Callab
         nonlocal last_word
         if on_interval:
             on_interval()
-        current = current_scope()
+        current = waiting()
         if current is None or not current.worker_has_ended():
             return
         if last_word is None:
@@ -110,8 +129,13 @@ def _unless_worker_has_ended(on_interval: Callable[[], object] | None) -> Callab
 
 
 @contextmanager
-def explained(backend: Any, consequence: str) -> Iterator[None]:
+def explained(backend: Any, consequence: str, waiting: Waiting | None) -> Iterator[None]:
     """Name the result backend in what its client raises when it does not answer.
+
+    Args:
+        backend: the result backend.
+        consequence: what follows from it, as a sentence.
+        waiting: the test, whose worker ends of it too.
 
     Raises:
         ResultsUnreachableError: in place of that.
@@ -122,11 +146,11 @@ def explained(backend: Any, consequence: str) -> Iterator[None]:
     except DjceleryError:  # which has said it already
         raise
     except Exception as error:
-        _explain(backend, error, consequence)
+        _explain(backend, error, consequence, waiting)
         raise
 
 
-def _explain(backend: Any, error: Exception, consequence: str) -> None:
+def _explain(backend: Any, error: Exception, consequence: str, waiting: Waiting | None) -> None:
     """Say which backend it is that does not answer, if that is what an error means.
 
     Raises:
@@ -139,9 +163,8 @@ def _explain(backend: Any, error: Exception, consequence: str) -> None:
     if isinstance(cause, errors) or isinstance(error.__context__, errors):
         from pytest_djcelery.brokers.servers import ResultsUnreachableError
 
-        current = current_scope()
-        if current is not None and current.runner is not None:
-            current.runner.end_told = True  # what can't be stored ends a worker
+        if waiting is not None:
+            waiting.worker_end_is_explained()  # what can't be stored ends a worker
         raise ResultsUnreachableError(
             f"The result backend {backend.as_uri()} does not answer: {cause or error}\n"
             f"{consequence} The run uses that backend because of djcelery_result_backend "
@@ -150,13 +173,12 @@ def _explain(backend: Any, error: Exception, consequence: str) -> None:
         ) from error
 
 
-def _nothing_came(result: Any, seconds: float) -> str:
+def _nothing_came(result: Any, seconds: float, situation: str) -> str:
     return (
-        f"No result for {result.id} after {seconds:g} s.\n{_situation()}\n"
+        f"No result for {result.id} after {seconds:g} s.\n{situation}\n"
         "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
     )
 
 
-def _situation() -> str:
-    current = current_scope()
-    return "" if current is None else current.situation()
+def _situation(waiting: Waiting | None) -> str:
+    return "" if waiting is None else waiting.situation()

@@ -6,12 +6,14 @@ The fixtures and the public context managers share the scope that is open, or op
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import options as options_module
+from pytest_djcelery.errors import UnhandledTaskFailureError, UnhandledTaskFailureWarning
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.session.held import kept_topology, park_all
 from pytest_djcelery.session.session import Run, current_run
@@ -80,6 +82,32 @@ class Scope:
         from pytest_djcelery.recording import failures
 
         return failures.unhandled(self.journal, since=self.judged)
+
+    def check_failures(self) -> None:
+        """Raise or warn, as the options say, if tasks failed unseen.
+
+        Raises:
+            UnhandledTaskFailureError: from the first task's own exception.
+        """
+        from pytest_djcelery.recording import failures
+
+        self.settle()
+        found = self.unhandled_failures()
+        policy = self.options.unhandled_failures
+        if not found or policy == "ignore":
+            return
+        text = failures.text(found)
+        if policy == "warn":
+            warnings.warn(text, UnhandledTaskFailureWarning, stacklevel=2)
+            return
+        error = found[0].value
+        cause = error.with_traceback(failures.own_traceback(error))
+        raise UnhandledTaskFailureError(text) from cause
+
+    def worker_end_is_explained(self) -> None:
+        """An error that the test sees says what the worker is about to end of."""
+        if self.runner is not None:
+            self.runner.end_told = True
 
     def test_begins(self) -> None:
         """What was before is of the tests before, in a block that is wider than a test."""
@@ -214,9 +242,7 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
     with opening as scope:
         yield scope
         if checks:
-            from pytest_djcelery.recording import failures
-
-            failures.judge(scope)
+            scope.check_failures()
 
 
 def of_test(**changes: Any) -> AbstractContextManager[Scope]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_djcelery.options import Options
+from pytest_djcelery.options import MEMORY, Options
 from pytest_djcelery.session.held import kept_topology, stop_all
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Run:
             if self._project is None:
                 project = Project(app, self.options)
                 if self.watching is None:
-                    self._isolation.enter_context(project.isolated())
+                    self._isolate(project)
                 self._project = project
             return self._project
 
@@ -99,7 +99,7 @@ class Run:
             yield
             return
         if not self._isolating:
-            self._isolation.enter_context(project.isolated())
+            self._isolate(project)
         self._isolating += 1
         try:
             yield
@@ -107,6 +107,13 @@ class Run:
             self._isolating -= 1
             if not self._isolating:
                 self._put_app_back()
+
+    def _isolate(self, project: Project) -> None:
+        self._isolation.enter_context(project.isolated())
+        if {self.options.broker, self.options.result_backend} != {MEMORY}:
+            from pytest_djcelery.recording.server_waits import bounded
+
+            self._isolation.enter_context(bounded(project.app, self.options.timeout, current_scope))
 
     def settings_as_found(self) -> AbstractContextManager[None]:
         """Undo what a test that uses no fixture sets on ``app.conf``, in its own body."""

@@ -23,9 +23,9 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from pytest_djcelery.messages.journal import Dropped
+from pytest_djcelery.project.tracers import info_enabled
 from pytest_djcelery.recording.task_threads import enter_worker_thread
 from pytest_djcelery.session.session import current_scope
-from pytest_djcelery.workers.process_state import info_enabled
 
 _POLL = 0.05  # seconds
 # How long after a lost connection the next one is tried: Celery's 2, 4, 6, … seconds are a test.

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from pytest_djcelery.errors import LimitNotEnforcedWarning
 
 if TYPE_CHECKING:
     from celery import Celery
+
+    from pytest_djcelery.project.isolation import Project
 
 _NONE: AbstractContextManager[None] = nullcontext()
 _SETTINGS = {
@@ -83,3 +86,11 @@ class Limits:
             ),
             stacklevel=2,
         )
+
+
+_by_project: WeakKeyDictionary[Project, Limits] = WeakKeyDictionary()
+
+
+def limits_of(project: Project) -> Limits:
+    """What this run has said of the limits of a project's tasks."""
+    return _by_project.setdefault(project, Limits())
