@@ -127,3 +127,42 @@ def test_a_project_that_a_worker_can_not_import_is_told_by_check_registry(
                 check_registry(timeout=0.01)
         """)
     result.assert_outcomes(passed=2)
+
+
+def test_a_header_that_no_broker_carries_is_named_where_it_is_sent(project: Project) -> None:
+    result = project.run("""
+        import pytest
+        from celery.signals import before_task_publish
+        from shop.tasks import add
+
+
+        def view():
+            add.delay(1, 2)
+
+
+        @pytest.fixture(autouse=True)
+        def context():
+            def add_context(headers, **_):
+                headers["x-context"] = {"tags": {"a"}}
+
+            before_task_publish.connect(add_context)
+            yield
+            before_task_publish.disconnect(add_context)
+
+
+        def test_it(celery_outbox):
+            view()
+
+
+        def test_nothing_was_sent(celery_inline, celery_outbox):
+            with pytest.raises(TypeError):
+                view()
+            assert celery_outbox == []
+            assert celery_inline.run().executions == ()
+        """)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines([
+        "E       TypeError: Object of type set is not JSON serializable",
+        "E       'x-context' can't be a header of a *carries {'a'} (of type set); send a list.",
+        "E       It comes from the call (headers=*), or from a receiver of before_task_publish.",
+    ])  # fmt: skip

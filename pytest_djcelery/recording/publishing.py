@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_djcelery import clock, locations
 from pytest_djcelery.brokers.memory.addresses import in_memory
 from pytest_djcelery.brokers.servers import explained
 from pytest_djcelery.messages.embedded_signature import all_carried, carried
+from pytest_djcelery.messages.headers import received
 from pytest_djcelery.messages.journal import NotSent, Published
 from pytest_djcelery.messages.sent_task import Items, SentTask, header_moment
 from pytest_djcelery.patching import replaced
@@ -53,23 +54,42 @@ class Tap:
         self,
         app: Celery,
         name: str,
-        message: Any,
         options: Mapping[str, Any],
-        send: Callable[[], Any],
+        producer: Any,
+        send: Callable[[Any], Any],
     ) -> Any:
-        """Send a message to the broker, by ``send()``, whose result is returned."""
-        situation = self._watch.publishing()
-        sent = sent_task(app, name, message, options, situation)
-        self._watch.judge(sent)
-        self._journal.append(Published(message=sent, hook=situation.hook))
+        """Send a message to the broker, by ``send(producer)``, whose result is returned."""
+        departure = _Departure(self, app, name, options, producer)
         try:
-            result = send()
+            result = send(departure)
         except BaseException:
-            self._journal.append(NotSent(message=sent))
+            if departure.record is not None and not departure.left:
+                self._journal.append(NotSent(message=departure.record))
             raise
         if not self._watch.in_blocks:
             self._published()
         return result
+
+    def departs(
+        self, app: Celery, name: str, body: Any, options: Mapping[str, Any], queue: Any
+    ) -> SentTask:
+        """Record a message as it is handed to its producer, and judge the moment.
+
+        Args:
+            app: that sends it.
+            name: of the task.
+            body: of the message.
+            options: what `kombu.Producer.publish` is given.
+            queue: that the caller has asked for.
+        """
+        situation = self._watch.publishing()
+        message = _Message(options["headers"], body)
+        sent = sent_task(
+            app, name, message, {**options, "headers": None, "queue": queue}, situation
+        )
+        self._watch.judge(sent)
+        self._journal.append(Published(message=sent, hook=situation.hook))
+        return sent
 
     @contextmanager
     def eager(
@@ -93,6 +113,56 @@ class Tap:
             yield
 
 
+class _Departure:
+    """A producer for one message, which is recorded as it is handed over.
+
+    That is after the receivers of ``before_task_publish``: they may have added to its headers,
+    its arguments and its options. All else that is asked of it is the producer's.
+    """
+
+    __slots__ = ("_app", "_name", "_options", "_producer", "_tap", "left", "record")
+
+    def __init__(
+        self, tap: Tap, app: Celery, name: str, options: Mapping[str, Any], producer: Any
+    ) -> None:
+        self._tap = tap
+        self._app = app
+        self._name = name
+        self._options = options
+        self._producer = producer
+        self.record: SentTask | None = None
+        self.left = False
+
+    def publish(self, body: Any, **options: Any) -> Any:
+        __tracebackhide__ = True
+        if self.left:  # the ``task-sent`` event comes after it, through the same producer
+            return self._producer.publish(body, **options)
+        if self.record is None:  # else Celery tries once more
+            queue = self._options.get("queue")
+            self.record = self._tap.departs(self._app, self._name, body, options, queue)
+        result = self._producer.publish(body, **options)
+        self.left = True
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+
+def _received(app: Celery, headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Headers as a worker gets them; those that can't be sent, a real broker refuses itself."""
+    try:
+        return received(headers)
+    except (TypeError, ValueError):
+        if in_memory(app):
+            raise
+        return dict(headers)
+
+
+class _Message(NamedTuple):
+    headers: Mapping[str, Any]
+    body: Any
+
+
 def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
     app: Celery,
     name: str,
@@ -101,9 +171,10 @@ def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
     situation: Publishing,
     frame: FrameType | None = None,
 ) -> SentTask:
-    """The record of a message as ``AMQP.send_task_message`` got it."""
+    """The record of a message: its headers and body, and the options that it is sent with."""
     serializer = options.get("serializer") or app.conf.task_serializer
-    headers = {**message.headers, **(options.get("headers") or {})}
+    given = options.get("headers")
+    headers = _received(app, {**message.headers, **given} if given else message.headers)
     if isinstance(message.body, tuple):  # protocol 2
         body = message.body
     else:  # protocol 1 keeps everything in the body
@@ -193,10 +264,10 @@ def _is_plain(body: Any) -> bool:
 def _destination(
     app: Celery, options: Mapping[str, Any]
 ) -> tuple[str | None, str | None, str | None]:
-    """Queue, exchange and routing key, as ``AMQP.send_task_message`` settles them."""
+    """Queue, exchange and routing key, as ``AMQP.send_task_message`` settles them, or has."""
     exchange, routing_key = options.get("exchange"), options.get("routing_key")
     queue = options.get("queue")
-    if queue is None and exchange is None:
+    if queue is None and (exchange is None or (not exchange and routing_key)):
         queue = app.amqp.default_queue
     if isinstance(queue, str):
         queue = app.amqp.queues[queue]
@@ -267,16 +338,16 @@ def _tapped_senders(tap: Tap) -> Iterator[None]:
         declared = _Declared()
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            def sending() -> Any:
+            def sending(departure: Any) -> Any:
                 if not in_memory(amqp.app):
                     with explained(amqp.app, name):
-                        return send(producer, name, message, **options)
+                        return send(departure, name, message, **options)
                 options["retry"] = False  # there is no connection that could be lost
                 if options.get("declare") is None and type(options.get("queue")) is Queue:
                     options["declare"] = declared.undeclared(producer.channel, options["queue"])
-                return send(producer, name, message, **options)
+                return send(departure, name, message, **options)
 
-            return tap.publish(amqp.app, name, message, options, sending)
+            return tap.publish(amqp.app, name, options, producer, sending)
 
         return send_task_message
 

@@ -11,6 +11,8 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
     "there is no message": (
         "a_content_type_that_is_not_accepted_is_dropped",
         "a_receiver_can_add_headers",
+        "the_outbox_has_what_receivers_add",
+        "a_header_of_a_receiver_that_no_broker_carries",
         "a_queue_chosen_at_the_call",
         "a_retry_to_another_queue",
         "the_delivery_info",

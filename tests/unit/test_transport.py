@@ -306,3 +306,27 @@ def test_the_scheme_is_known_to_kombu_only_while_registered() -> None:
         assert addresses.SCHEME in TRANSPORT_ALIASES
     assert addresses.SCHEME not in TRANSPORT_ALIASES
     TRANSPORT_ALIASES[addresses.SCHEME] = "pytest_djcelery.brokers.memory.transport:Transport"
+
+
+def test_each_queue_of_a_fanout_has_headers_that_are_nobody_elses(
+    connection: Connection, virtual_host: str
+) -> None:
+    exchange = Exchange("everyone", "fanout")
+    with connection.channel() as channel:
+        for name in ("one", "two"):
+            Queue(name, exchange)(channel).declare()
+    headers = {"context": {"ids": (1, 2)}}
+    publish(connection, "news", exchange=exchange, headers=headers, routing_key="")
+    headers["context"]["ids"] = (3,)
+    one, two = (broker(virtual_host).get(name)["headers"] for name in ("one", "two"))
+    assert one == two == {"context": {"ids": [1, 2]}}
+    assert one["context"] is not two["context"]
+
+
+def test_headers_that_no_broker_carries_are_refused(
+    connection: Connection, virtual_host: str
+) -> None:
+    queue = Queue("orders")
+    with pytest.raises(TypeError, match="set is not JSON serializable"):
+        publish(connection, "news", routing_key="orders", declare=[queue], headers={"ids": {1}})
+    assert broker(virtual_host).depth("orders") == 0

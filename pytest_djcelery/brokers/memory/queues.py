@@ -21,6 +21,8 @@ from weakref import WeakSet
 
 from kombu.transport import virtual
 
+from pytest_djcelery.messages.headers import received
+
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.transport import Transport
 
@@ -107,15 +109,17 @@ class Broker:
             return queue
 
     def put(self, name: str, message: dict[str, Any], *, first: bool = False) -> None:
-        """Put a message of its own (a fanout has many) at the end of a queue, or first."""
-        properties = message["properties"]
+        """Put a message of its own (a fanout has many) at the end of a queue, or first.
+
+        Raises:
+            TypeError: for headers and properties that no broker carries, as kombu's brokers do.
+        """
+        properties = received(message["properties"])
+        properties["delivery_tag"] = next(self._tags)
         message = {
             **message,
-            "properties": {
-                **properties,
-                "delivery_tag": next(self._tags),
-                "delivery_info": dict(properties["delivery_info"]),
-            },
+            "headers": received(message["headers"]),
+            "properties": properties,
         }
         with self.lock:
             queue = self.declare(name)

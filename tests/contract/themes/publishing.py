@@ -58,6 +58,72 @@ def test_a_receiver_can_add_headers(work):
         signals.before_task_publish.disconnect(add_tenant)
 
 
+@pytest.fixture
+def added():
+    """What a receiver of `before_task_publish` adds."""
+    added = {"headers": {}, "properties": {}, "arguments": {}}
+
+    def receiver(headers=None, properties=None, body=None, **_):
+        headers.update(added["headers"])
+        properties.update(added["properties"])
+        body[1].update(added["arguments"])
+
+    signals.before_task_publish.connect(receiver)
+    yield added
+    signals.before_task_publish.disconnect(receiver)
+
+
+def test_the_outbox_has_what_receivers_add(work, celery_outbox, added):
+    """The outbox has what receivers of `before_task_publish` add: headers, options, arguments"""
+    added["headers"]["tenant"] = "added"
+    added["properties"]["priority"] = 7
+    added["arguments"]["shelf"] = "B"
+    told = work(requests.tell_request.s(1)).value
+    assert (told["headers"], told["kwargs"]) == ({"tenant": "added"}, {"shelf": "B"})
+    assert told["priority"] == 7
+    [sent] = celery_outbox
+    assert (sent.headers["tenant"], sent.priority) == ("added", 7)
+    assert celery_outbox == [requests.tell_request.s(1, shelf="B").set(headers={"tenant": "added"})]
+
+
+def test_headers_cross_the_broker_as_bytes(work, celery_outbox):
+    """Headers cross the broker as bytes: a tuple arrives as a list"""
+    told = work(requests.tell_request.s().set(headers={"tenant": {"ids": (1, (2, "3"))}}))
+    assert told.value["headers"] == {"tenant": {"ids": [1, [2, "3"]]}}
+    assert celery_outbox[0].headers["tenant"] == {"ids": [1, [2, "3"]]}
+
+
+def test_what_changes_after_the_call_reaches_no_task(work, celery_outbox):
+    """A header or an argument that changes after the call does not reach the task"""
+    tenant, shelf = {"name": "acme"}, ["A"]
+    result = requests.tell_request.apply_async((shelf,), headers={"tenant": tenant}, countdown=0.3)
+    tenant["name"] = "changed"
+    shelf.append("B")
+    work.later(0.3)
+    told = work.outcome(result).value
+    assert (told["headers"], told["args"]) == ({"tenant": {"name": "acme"}}, [["A"]])
+    assert celery_outbox[0].headers["tenant"] == {"name": "acme"}
+    assert celery_outbox[0].args == [["A"]]
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), {"deep": [{"set": {1}}]}], ids=type)
+def test_a_header_that_no_broker_carries(work, celery_outbox, value):
+    """A header that can't be encoded is an error at the call, and nothing is sent"""
+    with pytest.raises(Exception, match=r"set|object"):
+        requests.tell_request.apply_async(headers={"tenant": value})
+    work.settle()
+    assert celery_outbox == []
+
+
+def test_a_header_of_a_receiver_that_no_broker_carries(work, celery_outbox, added):
+    """A header of a receiver that can't be encoded is an error at the call, too"""
+    added["headers"]["tenant"] = {1, 2}
+    with pytest.raises(Exception, match="set"):
+        requests.tell_request.delay()
+    work.settle()
+    assert celery_outbox == []
+
+
 def test_the_priority_of_a_task(work, celery_outbox):
     """`task_routes` give a priority"""
     work(plain.with_priority.s())

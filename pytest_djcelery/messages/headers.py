@@ -1,0 +1,65 @@
+"""What becomes of a message's headers and properties on their way through a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+_PLAIN: Final = frozenset({bool, int, float, str, type(None)})
+_NAMES: Final = frozenset({str})
+
+
+def received(sent: Mapping[Any, Any]) -> dict[str, Any]:
+    """Headers or properties as a worker gets them, which shares nothing with the sender's.
+
+    kombu's brokers carry them as JSON (`kombu.transport.virtual`), whatever serializer the
+    arguments have. Nearly all of them come out as they went in, and are not encoded to find out.
+
+    Raises:
+        TypeError: kombu's own, for what can't be carried; a note names the header.
+    """
+    if not _NAMES.issuperset(map(type, sent)):
+        return _encoded_and_decoded(sent)
+    copied = dict(sent)
+    for name, value in sent.items():
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if (kind is list and _PLAIN.issuperset(map(type, value))) or (
+            kind is dict and _is_plain(value)
+        ):
+            copied[name] = value.copy()
+        else:
+            copied[name] = _encoded_and_decoded({name: value})[name]
+    return copied
+
+
+def _is_plain(value: Mapping[Any, Any]) -> bool:
+    return _NAMES.issuperset(map(type, value)) and _PLAIN.issuperset(map(type, value.values()))
+
+
+def _encoded_and_decoded(values: Mapping[Any, Any]) -> dict[str, Any]:
+    from kombu.utils.json import dumps, loads
+
+    try:
+        decoded: dict[str, Any] = loads(dumps(values))
+    except (TypeError, ValueError) as error:
+        _explain(error, values)
+        raise
+    return decoded
+
+
+def _explain(error: Exception, values: Mapping[Any, Any]) -> None:
+    from pytest_djcelery.messages.arguments import FINE, culprit, remedy
+
+    for name, value in values.items():
+        found = culprit(value, "json")
+        if found is FINE:
+            continue
+        note = (
+            f"{name!r} can't be a header of a message: no broker carries {found!r} "
+            f"(of type {type(found).__qualname__}); {remedy(found)}.\n"
+            "It comes from the call (headers=…), or from a receiver of before_task_publish."
+        )
+        # ``add_note`` came with Python 3.11; pytest shows the notes on 3.10 too.
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
