@@ -1,5 +1,8 @@
 """The clock of a test: real time until it is moved, and then where it was moved to.
 
+Beside it, what is measured on a clock that no test can move (`Deadline`), and the moments that a
+test names.
+
 time-machine moves it for all code of the process; monotonic clocks go on, so that waits end.
 Where the test travels by itself, with time-machine or freezegun, the innermost traveller is the
 one that is moved, since it alone decides what code sees.
@@ -10,14 +13,16 @@ from __future__ import annotations
 import datetime as dt
 import math
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import time_machine
 
-from pytest_djcelery.errors import ClockError
+from pytest_djcelery.errors import BadOptionError, ClockError
 
+_SEASON = dt.timedelta(days=30)  # shorter than any daylight-saving time
 # UTC or a zone with a name would become the local time of the process, too.
 _NO_PLACE = dt.timezone(dt.timedelta(hours=1))
 
@@ -102,6 +107,132 @@ class Clock:
         if journey is not None:
             with suppress(IndexError):  # the test has stopped all journeys by itself
                 journey.stop()
+
+
+class Deadline:
+    """A moment ``seconds`` from now, on the monotonic clock.
+
+    freezegun replaces every *module* attribute that is ``time.monotonic``; a class
+    attribute stays what it was.
+
+    Raises:
+        BadOptionError: ``seconds`` is not a number.
+    """
+
+    __slots__ = ("_end", "seconds")
+    _clock = staticmethod(time.monotonic)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = _number(seconds)
+        self._end = self._clock() + seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self._end - self._clock())
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is left."""
+        return self.remaining == 0.0
+
+
+def _number(seconds: object) -> float:
+    if isinstance(seconds, int | float):
+        return seconds
+    msg = f"timeout={seconds!r}: expected seconds, a number."
+    raise BadOptionError(msg)
+
+
+def end_of(until: object, now: dt.datetime) -> dt.datetime:
+    """The moment that ``until`` names, in UTC.
+
+    Args:
+        until: a moment, or how far from now.
+        now: an aware datetime.
+
+    Raises:
+        BadOptionError: ``until`` has passed, is naive under ``USE_TZ``, or is neither.
+    """
+    if isinstance(until, dt.timedelta):
+        if until < dt.timedelta(0):
+            msg = f"{until!r} is negative: the clock of a test only goes forward."
+            raise BadOptionError(msg)
+        return now + until
+    moment = aware(until, "until")
+    if moment < now:
+        msg = f"until={until} has passed: the clock stands at {now}, and only goes forward."
+        raise BadOptionError(msg)
+    return moment
+
+
+def check_distance(delta: object) -> None:
+    """Refuse what is no distance for ``advance()`` to go.
+
+    Raises:
+        BadOptionError: ``delta`` is not a timedelta.
+    """
+    if not isinstance(delta, dt.timedelta):
+        msg = f"advance({delta!r}): expected a timedelta, such as timedelta(minutes=5)."
+        raise BadOptionError(msg)
+
+
+def aware(moment: object, name: str) -> dt.datetime:
+    """A datetime in UTC; a naive one is in Django's time zone where ``USE_TZ`` is off.
+
+    Args:
+        moment: the datetime.
+        name: the argument that it was given for.
+
+    Raises:
+        BadOptionError: ``moment`` is naive under ``USE_TZ``, or is not a datetime.
+    """
+    from django.conf import settings
+    from django.utils import timezone as django_timezone
+
+    if not isinstance(moment, dt.datetime):
+        msg = f"{name}={moment!r}: expected a timedelta or a datetime."
+        raise BadOptionError(msg)
+    if moment.tzinfo is not None:
+        return moment.astimezone(dt.timezone.utc)
+    if settings.USE_TZ:
+        msg = (
+            f"{name}={moment!r} has no time zone, and USE_TZ is on. "
+            "Write django.utils.timezone.make_aware(…), or a timedelta from now."
+        )
+        raise BadOptionError(msg)
+    return django_timezone.make_aware(moment).astimezone(dt.timezone.utc)
+
+
+def offset_change(zone: dt.tzinfo, start: dt.datetime, end: dt.datetime) -> dt.datetime | None:
+    """When a zone's clocks are next put forward or back, to the second.
+
+    Args:
+        zone: the time zone.
+        start: where to begin, in UTC; a change in this very moment is not seen.
+        end: where to stop, in UTC, included.
+    """
+    while start < end:
+        stop = min(start + _SEASON, end)
+        before = start.astimezone(zone).utcoffset()
+        if stop.astimezone(zone).utcoffset() != before:
+            while stop - start > dt.timedelta(seconds=1):
+                middle = start + (stop - start) / 2
+                if middle.astimezone(zone).utcoffset() == before:
+                    start = middle
+                else:
+                    stop = middle
+            return stop.replace(microsecond=0)
+        start = stop
+    return None
+
+
+def first_offset_change(
+    zones: Iterable[dt.tzinfo], start: dt.datetime, end: dt.datetime
+) -> dt.datetime | None:
+    """The earliest `offset_change` of several zones."""
+    changes = (offset_change(zone, start, end) for zone in zones)
+    return min((change for change in changes if change is not None), default=None)
 
 
 def stands() -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery import moments
+from pytest_djcelery import clock
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.messages.journal import NotSent, Published
 from pytest_djcelery.workers.beat.scheduler import VirtualScheduler, entries_apart
@@ -109,7 +109,7 @@ class Beat:
         __tracebackhide__ = True
         scheduler = self._current()  # first: an entry that is new starts no later than the run
         now = self._clock.now()
-        end = moments.end_of(until, now)
+        end = clock.end_of(until, now)
         self._clock.move_to(now)
         first = len(self._scope.journal)
         sent: list[Sent] = []
@@ -190,7 +190,7 @@ class Beat:
             following = now + wait if wait <= end - now else None
             # Beat wakes up every few minutes. What it has computed holds that long, save where
             # clocks are put forward or back.
-            change = moments.first_offset_change(zones, now, following or end)
+            change = clock.first_offset_change(zones, now, following or end)
             eta = inline.next_eta() if inline else None
             stops = (following, change, eta if eta is None or eta <= end else None)
             following = min((each for each in stops if each is not None), default=None)
@@ -216,11 +216,11 @@ class Beat:
 
 def _span(between: Any, now: datetime) -> tuple[datetime, datetime]:
     if isinstance(between, timedelta):
-        return now, moments.end_of(between, now)
+        return now, clock.end_of(between, now)
     if not isinstance(between, tuple) or len(between) != 2:  # noqa: PLR2004 - a pair
         msg = f"due({between!r}): expected a timedelta from now, or (start, end) as datetimes."
         raise BadOptionError(msg)
-    start, end = (moments.aware(moment, "between") for moment in between)
+    start, end = (clock.aware(moment, "between") for moment in between)
     if end < start:
         msg = f"due({between!r}): the span ends before it starts. Expected (start, end)."
         raise BadOptionError(msg)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 from kombu import Queue
 
-from pytest_djcelery import moments
+from pytest_djcelery import clock
 from pytest_djcelery.errors import BadOptionError, InlineError
 from pytest_djcelery.messages.journal import Ended, Looked, StateStored
 from pytest_djcelery.messages.origins import Origins
@@ -170,8 +170,8 @@ class Inline(Runner):
         Raises:
             BadOptionError: for a negative ``delta``.
         """
-        moments.check_distance(delta)
-        self._clock.move_to(moments.end_of(delta, self._clock.now()))
+        clock.check_distance(delta)
+        self._clock.move_to(clock.end_of(delta, self._clock.now()))
 
     def redeliver(self, message: SentTask) -> None:
         """Put a message back at the head of its queue, as a broker does that missed the ack.
@@ -393,7 +393,7 @@ class Inline(Runner):
         return names.__contains__
 
     def _end(self, until: object) -> datetime | None:
-        return None if until is None else moments.end_of(until, self._clock.now())
+        return None if until is None else clock.end_of(until, self._clock.now())
 
 
 def _check_limit(limit: object) -> None:

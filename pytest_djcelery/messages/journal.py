@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.clock import Deadline
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
-from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.messages.journal import Journal, Looked, StateStored
 from pytest_djcelery.patching import replaced

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from kombu.exceptions import OperationalError
 
-from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.recording.result_waits import NeverReadyError, WaitTimeoutError, none_will_come

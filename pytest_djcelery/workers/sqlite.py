@@ -20,7 +20,7 @@ from weakref import WeakSet
 from django.db import OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
 
-from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
 

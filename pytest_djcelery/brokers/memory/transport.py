@@ -17,7 +17,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from pytest_djcelery.brokers.memory.addresses import SCHEME
 from pytest_djcelery.brokers.memory.queues import broker
-from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.clock import Deadline
 
 
 class QoS(virtual.QoS):

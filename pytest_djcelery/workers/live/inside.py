@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from celery import signals
 from celery.worker.consumer import Consumer
 
-from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.clock import Deadline
 from pytest_djcelery.messages.journal import Dropped
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery import options
 from pytest_djcelery.brokers import filesystem
-from pytest_djcelery.deadlines import Deadline
+from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.workers.live.connection import KEY, Ear
 from pytest_djcelery.workers.unfinished import outstanding
