@@ -8,220 +8,192 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import ast
 import importlib
-import sys
-from importlib.machinery import ModuleSpec, PathFinder
+import inspect
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_djcelery.api.app import check_registry
-    from pytest_djcelery.api.beat import Beat
+    from pytest_djcelery.api.app import check_registry as check_registry
+    from pytest_djcelery.api.beat import Beat as Beat
     from pytest_djcelery.api.contexts import (
-        app,
-        beat,
-        eager,
-        inline,
-        live_worker,
-        on_commit,
-        outbox,
-        results,
-        session_app,
-        session_worker,
-        worker,
+        app as app,
     )
-    from pytest_djcelery.api.inline import Inline
-    from pytest_djcelery.api.live_worker import LiveWorker
-    from pytest_djcelery.api.outbox import Outbox
-    from pytest_djcelery.api.results import Results
-    from pytest_djcelery.api.worker import Worker
-    from pytest_djcelery.brokers.servers import BrokerUnreachableError, ResultsUnreachableError
+    from pytest_djcelery.api.contexts import (
+        beat as beat,
+    )
+    from pytest_djcelery.api.contexts import (
+        eager as eager,
+    )
+    from pytest_djcelery.api.contexts import (
+        inline as inline,
+    )
+    from pytest_djcelery.api.contexts import (
+        live_worker as live_worker,
+    )
+    from pytest_djcelery.api.contexts import (
+        on_commit as on_commit,
+    )
+    from pytest_djcelery.api.contexts import (
+        outbox as outbox,
+    )
+    from pytest_djcelery.api.contexts import (
+        results as results,
+    )
+    from pytest_djcelery.api.contexts import (
+        session_app as session_app,
+    )
+    from pytest_djcelery.api.contexts import (
+        session_worker as session_worker,
+    )
+    from pytest_djcelery.api.contexts import (
+        worker as worker,
+    )
+    from pytest_djcelery.api.inline import Inline as Inline
+    from pytest_djcelery.api.live_worker import LiveWorker as LiveWorker
+    from pytest_djcelery.api.outbox import Outbox as Outbox
+    from pytest_djcelery.api.results import Results as Results
+    from pytest_djcelery.api.worker import Worker as Worker
+    from pytest_djcelery.brokers.servers import (
+        BrokerUnreachableError as BrokerUnreachableError,
+    )
+    from pytest_djcelery.brokers.servers import (
+        ResultsUnreachableError as ResultsUnreachableError,
+    )
     from pytest_djcelery.errors import (
-        AppNotFoundError,
-        BadOptionError,
-        BadScheduleError,
-        BeatError,
-        ClockError,
-        DjceleryError,
-        DjceleryWarning,
-        FixtureConflictError,
-        InlineError,
-        LimitNotEnforcedWarning,
-        NeverEndsError,
-        NotASignatureError,
-        SentInTransactionError,
-        SentInTransactionWarning,
-        SharedConnectionsWarning,
-        UnhandledTaskFailureError,
-        UnhandledTaskFailureWarning,
-        UnknownResultError,
-        UnknownSettingWarning,
-        WorkerError,
+        AppNotFoundError as AppNotFoundError,
     )
-    from pytest_djcelery.locations import Location
+    from pytest_djcelery.errors import (
+        BadOptionError as BadOptionError,
+    )
+    from pytest_djcelery.errors import (
+        BadScheduleError as BadScheduleError,
+    )
+    from pytest_djcelery.errors import (
+        BeatError as BeatError,
+    )
+    from pytest_djcelery.errors import (
+        ClockError as ClockError,
+    )
+    from pytest_djcelery.errors import (
+        DjceleryError as DjceleryError,
+    )
+    from pytest_djcelery.errors import (
+        DjceleryWarning as DjceleryWarning,
+    )
+    from pytest_djcelery.errors import (
+        FixtureConflictError as FixtureConflictError,
+    )
+    from pytest_djcelery.errors import (
+        InlineError as InlineError,
+    )
+    from pytest_djcelery.errors import (
+        LimitNotEnforcedWarning as LimitNotEnforcedWarning,
+    )
+    from pytest_djcelery.errors import (
+        MessageNotSentError as MessageNotSentError,
+    )
+    from pytest_djcelery.errors import (
+        NeverEndsError as NeverEndsError,
+    )
+    from pytest_djcelery.errors import (
+        NotASignatureError as NotASignatureError,
+    )
+    from pytest_djcelery.errors import (
+        NotOneMessageError as NotOneMessageError,
+    )
+    from pytest_djcelery.errors import (
+        SentInTransactionError as SentInTransactionError,
+    )
+    from pytest_djcelery.errors import (
+        SentInTransactionWarning as SentInTransactionWarning,
+    )
+    from pytest_djcelery.errors import (
+        SharedConnectionsWarning as SharedConnectionsWarning,
+    )
+    from pytest_djcelery.errors import (
+        UnhandledTaskFailureError as UnhandledTaskFailureError,
+    )
+    from pytest_djcelery.errors import (
+        UnhandledTaskFailureWarning as UnhandledTaskFailureWarning,
+    )
+    from pytest_djcelery.errors import (
+        UnknownResultError as UnknownResultError,
+    )
+    from pytest_djcelery.errors import (
+        UnknownSettingWarning as UnknownSettingWarning,
+    )
+    from pytest_djcelery.errors import (
+        UnregisteredTaskError as UnregisteredTaskError,
+    )
+    from pytest_djcelery.errors import (
+        WorkerError as WorkerError,
+    )
+    from pytest_djcelery.locations import Location as Location
     from pytest_djcelery.messages.outcomes import (
-        Failure,
-        Pending,
-        Progress,
-        Retrying,
-        Revoked,
-        Started,
-        StateChange,
-        Success,
+        Failure as Failure,
     )
-    from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.recording.result_waits import NeverReadyError, WaitTimeoutError
-    from pytest_djcelery.transactions.hooks import Hook, OnCommit
-    from pytest_djcelery.workers.inline.executions import Execution, Summary
-
-__all__ = [
-    "AppNotFoundError",
-    "BadOptionError",
-    "BadScheduleError",
-    "Beat",
-    "BeatError",
-    "BrokerUnreachableError",
-    "ClockError",
-    "DjceleryError",
-    "DjceleryWarning",
-    "Execution",
-    "Failure",
-    "FixtureConflictError",
-    "Hook",
-    "Inline",
-    "InlineError",
-    "LimitNotEnforcedWarning",
-    "LiveWorker",
-    "Location",
-    "NeverEndsError",
-    "NeverReadyError",
-    "NotASignatureError",
-    "OnCommit",
-    "Outbox",
-    "Pending",
-    "Progress",
-    "Results",
-    "ResultsUnreachableError",
-    "Retrying",
-    "Revoked",
-    "SentInTransactionError",
-    "SentInTransactionWarning",
-    "SentTask",
-    "SharedConnectionsWarning",
-    "Started",
-    "StateChange",
-    "Success",
-    "Summary",
-    "UnhandledTaskFailureError",
-    "UnhandledTaskFailureWarning",
-    "UnknownResultError",
-    "UnknownSettingWarning",
-    "WaitTimeoutError",
-    "Worker",
-    "WorkerError",
-    "app",
-    "beat",
-    "check_registry",
-    "eager",
-    "inline",
-    "live_worker",
-    "on_commit",
-    "outbox",
-    "results",
-    "session_app",
-    "session_worker",
-    "worker",
-]
-
-_MODULES = {
-    "api.app": ("check_registry",),
-    "api.contexts": (
-        "app",
-        "beat",
-        "eager",
-        "inline",
-        "live_worker",
-        "on_commit",
-        "outbox",
-        "results",
-        "session_app",
-        "session_worker",
-        "worker",
-    ),
-    "errors": (
-        "AppNotFoundError",
-        "BadOptionError",
-        "BadScheduleError",
-        "BeatError",
-        "ClockError",
-        "DjceleryError",
-        "DjceleryWarning",
-        "FixtureConflictError",
-        "InlineError",
-        "LimitNotEnforcedWarning",
-        "NeverEndsError",
-        "NotASignatureError",
-        "SentInTransactionError",
-        "SentInTransactionWarning",
-        "SharedConnectionsWarning",
-        "UnhandledTaskFailureError",
-        "UnhandledTaskFailureWarning",
-        "UnknownResultError",
-        "UnknownSettingWarning",
-        "WorkerError",
-    ),
-    "locations": ("Location",),
-    "messages.sent_task": ("SentTask",),
-    "messages.outcomes": (
-        "Failure",
-        "Pending",
-        "Progress",
-        "Retrying",
-        "Revoked",
-        "Started",
-        "StateChange",
-        "Success",
-    ),
-    "brokers.servers": ("BrokerUnreachableError", "ResultsUnreachableError"),
-    "transactions.hooks": ("Hook", "OnCommit"),
-    "api.beat": ("Beat",),
-    "workers.inline.executions": ("Execution", "Summary"),
-    "api.inline": ("Inline",),
-    "api.live_worker": ("LiveWorker",),
-    "api.outbox": ("Outbox",),
-    "api.results": ("Results",),
-    "api.worker": ("Worker",),
-    "recording.result_waits": ("NeverReadyError", "WaitTimeoutError"),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+    from pytest_djcelery.messages.outcomes import (
+        Pending as Pending,
+    )
+    from pytest_djcelery.messages.outcomes import (
+        Progress as Progress,
+    )
+    from pytest_djcelery.messages.outcomes import (
+        Retrying as Retrying,
+    )
+    from pytest_djcelery.messages.outcomes import (
+        Revoked as Revoked,
+    )
+    from pytest_djcelery.messages.outcomes import (
+        Started as Started,
+    )
+    from pytest_djcelery.messages.outcomes import (
+        StateChange as StateChange,
+    )
+    from pytest_djcelery.messages.outcomes import (
+        Success as Success,
+    )
+    from pytest_djcelery.messages.sent_task import SentTask as SentTask
+    from pytest_djcelery.recording.result_waits import (
+        NeverReadyError as NeverReadyError,
+    )
+    from pytest_djcelery.recording.result_waits import (
+        WaitTimeoutError as WaitTimeoutError,
+    )
+    from pytest_djcelery.transactions.hooks import Hook as Hook
+    from pytest_djcelery.transactions.hooks import OnCommit as OnCommit
+    from pytest_djcelery.workers.inline.executions import Execution as Execution
+    from pytest_djcelery.workers.inline.executions import Summary as Summary
+    from pytest_djcelery.workers.sqlite import DatabaseBusyError as DatabaseBusyError
 
 
-class _AsInstalled:
-    """Finds the modules of this package before pytest does, which would rewrite each of them.
-
-    pytest rewrites the assertions of every file of a plugin's distribution. The marker in a
-    docstring spares it only the rewriting: it would still compile each file anew wherever it has
-    no bytecode of its own yet, as in CI, and read the source of each in every run.
-    """
-
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """As installed; ``None``: not one of ours."""
-        return PathFinder.find_spec(name, path, target) if name.startswith(_WITHIN) else None
-
-
-_WITHIN = f"{__name__}."
-if "_pytest.assertion.rewrite" in sys.modules:
-    sys.meta_path.insert(0, _AsInstalled)
+@cache
+def _homes() -> dict[str, str]:
+    """The module of each public name: what stands above for type checkers, read as a table."""
+    module = ast.parse(inspect.getsource(importlib.import_module(__name__)))
+    for_checkers = next(node for node in module.body if isinstance(node, ast.If))
+    return {
+        alias.name: str(node.module)
+        for node in for_checkers.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    # A submodule of the same name (``outbox``) must not take the place of the function.
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    return value
+if not TYPE_CHECKING:  # a checker would take any name that is asked for as one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name == "__all__":
+            return sorted(_homes())
+        if name.startswith("__") or name not in _homes():
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        # A submodule of the same name (``outbox``) must not take the place of the function.
+        value = globals()[name] = getattr(importlib.import_module(_homes()[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_homes())

@@ -47,12 +47,20 @@ class LimitNotEnforcedWarning(DjceleryWarning):
     """A task has a rate or time limit, which no worker in the test's own thread can enforce."""
 
 
+class MessageNotSentError(DjceleryError, TimeoutError):
+    """``wait_for()`` waited in vain."""
+
+
 class NeverEndsError(InlineError):
     """The tasks that ``celery_inline`` runs go on publishing without end."""
 
 
 class NotASignatureError(DjceleryError, TypeError):
     """A message was compared with something that is no Celery signature."""
+
+
+class NotOneMessageError(DjceleryError, AssertionError):
+    """``one()`` found no message, or several."""
 
 
 class SentInTransactionError(DjceleryError):
@@ -83,9 +91,9 @@ class UnknownSettingWarning(DjceleryWarning):
     """A ``CELERY_…`` setting that Celery does not know was changed in a test."""
 
 
-class WorkerError(DjceleryError):
-    """The worker could not start, could not stop or died."""
-
-
 class UnregisteredTaskError(DjceleryError):
     """A task is known here only because a test imported its module."""
+
+
+class WorkerError(DjceleryError):
+    """The worker could not start, could not stop or died."""

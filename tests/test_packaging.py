@@ -59,10 +59,23 @@ def test_no_requirement_is_capped() -> None:
 
 
 def test_every_public_name_loads_on_first_use() -> None:
-    for name in pytest_djcelery.__all__:
+    names = dir(pytest_djcelery)
+
+    assert {"Success", "check_registry", "outbox"} < {*names}
+    for name in names:
         assert callable(getattr(pytest_djcelery, name))
 
-    assert set(pytest_djcelery.__all__) == set(pytest_djcelery._HOME)
+
+def test_a_star_import_has_every_public_name() -> None:
+    names: dict[str, object] = {}
+    exec("from pytest_djcelery import *", names)
+
+    assert {*names} - {"__builtins__"} == {*dir(pytest_djcelery)}
+
+
+def test_a_name_that_is_not_public_is_an_import_error() -> None:
+    with pytest.raises(ImportError, match="cannot import name 'Sucess'"):
+        exec("from pytest_djcelery import Sucess")
 
 
 def test_type_checkers_see_that_the_package_is_typed() -> None:

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 
 from kombu import Queue
 
-from pytest_djcelery.errors import BadOptionError, DjceleryError
+from pytest_djcelery.errors import (
+    BadOptionError,
+    DjceleryError,
+    MessageNotSentError,
+    NotOneMessageError,
+)
 from pytest_djcelery.messages.canvas import Canvas
 from pytest_djcelery.messages.journal import (
     Event,
@@ -32,18 +37,10 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
 
 
-class NotOneMessageError(DjceleryError, AssertionError):
-    """``one()`` found no message, or several."""
-
-
-class MessageNotSentError(DjceleryError, TimeoutError):
-    """``wait_for()`` waited in vain."""
-
-
 class Outbox(Listing[SentTask]):
     """The messages of a test, oldest first, as a worker would receive them.
 
-    Compare it with a list of Celery signatures; see `pytest_djcelery.matching` for what is
+    Compare it with a list of Celery signatures; `messages.signatures` says what is
     compared. It grows as messages are published.
 
     Arguments:

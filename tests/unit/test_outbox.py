@@ -11,7 +11,8 @@ import pytest
 from celery import chain, chord, group
 from kombu import Queue
 
-from pytest_djcelery.api.outbox import MessageNotSentError, NotOneMessageError, Outbox
+from pytest_djcelery import MessageNotSentError, NotOneMessageError
+from pytest_djcelery.api.outbox import Outbox
 from pytest_djcelery.errors import BadOptionError, DjceleryError, NotASignatureError
 from pytest_djcelery.messages.journal import Journal, Looked, Published
 from tests.unit.sending import Sent, message, new_app

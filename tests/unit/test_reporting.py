@@ -12,7 +12,7 @@ import pytest
 from celery import chain, chord, group, signature
 from dirty_equals import HasAttributes
 
-from pytest_djcelery.api.outbox import NotOneMessageError
+from pytest_djcelery import NotOneMessageError
 from pytest_djcelery.messages.descriptions import describe_call
 from pytest_djcelery.messages.journal import HookDiscarded, HookRegistered, HookStarted
 from pytest_djcelery.reporting.comparisons import compare
