@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -55,9 +57,9 @@ def _library_folders() -> tuple[str, ...]:
 
 # Its modules stand between a library and the code that it calls: ``contextlib``, ``threading``.
 _STANDARD_LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
-_PACKAGES = tuple(
-    os.path.join(_STANDARD_LIBRARY, name, "") for name in ("site-packages", "dist-packages")
-)
+# What is installed, whichever environment it is in, and the name that it is imported by.
+_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\](?P<name>[^/\\.]+)", re.DOTALL)
+_WORKING_FOLDER = os.getcwd()
 
 
 @cache
@@ -66,8 +68,32 @@ def in_library(filename: str) -> bool:
     # Code that has none is made at run time, as `unittest.mock` makes a function by a signature;
     # ``<frozen …>`` is of Python.
     return filename.startswith(("<string>", "<frozen ", *_library_folders())) or (
-        filename.startswith(_STANDARD_LIBRARY) and not filename.startswith(_PACKAGES)
+        filename.startswith(_STANDARD_LIBRARY) and not _INSTALLED.match(filename)
     )
+
+
+@cache
+def installed_package(filename: str) -> str | None:
+    """The name of the installed package that a file is of; ``None`` where it is the project's.
+
+    A project that is installed, as tox does it, is told by its settings, and by its sources in the
+    working folder.
+    """
+    found = _INSTALLED.match(filename)
+    if found is None:
+        return None
+    name = found["name"]
+    if os.environ.get("DJANGO_SETTINGS_MODULE", "").partition(".")[0] == name:
+        return None
+    sources = ((name,), ("src", name))
+    if any(os.path.isfile(os.path.join(_WORKING_FOLDER, *each, "__init__.py")) for each in sources):
+        return None
+    return name
+
+
+def is_of_project(filename: str) -> bool:
+    """Whether a file is neither a library's nor an installed package's."""
+    return not in_library(filename) and installed_package(filename) is None
 
 
 def of_frame(frame: FrameType) -> Location:
@@ -77,13 +103,15 @@ def of_frame(frame: FrameType) -> Location:
 
 
 def of_traceback(traceback: TracebackType | None) -> Location | None:
-    """The innermost line of the project in a traceback."""
-    found = None
+    """The project's innermost line in a traceback, or that of an installed package."""
+    found, in_project = None, False
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if not in_library(code.co_filename):
+        of_project = is_of_project(code.co_filename)
+        if of_project or not (in_project or in_library(code.co_filename)):
             name = getattr(code, "co_qualname", code.co_name)
             found = _location(code.co_filename, traceback.tb_lineno, name)
+            in_project = of_project
         traceback = traceback.tb_next
     return found
 
@@ -94,24 +122,58 @@ def _location(path: str, line: int, function: str) -> Location:
 
 
 def of_caller(frame: FrameType | None = None, *, until: CodeType | None = None) -> Location | None:
-    """The first frame outside Celery, kombu, Django and this plugin.
+    """The project's nearest line; that of an installed package where the project has none.
 
     ``frame`` is where to begin, instead of the caller's. ``until`` names a code object to stop at:
     ``None`` is returned when no project frame is nearer than that one.
     """
-    frame = frame or sys._getframe(1)
-    while frame is not None:
+    found = frame_of_project(frame or sys._getframe(1), is_between, until=until)
+    return None if found is None else of_frame(found)
+
+
+def frame_of_project(
+    frame: FrameType | None,
+    between: Callable[[FrameType], bool],
+    *,
+    until: CodeType | None = None,
+) -> FrameType | None:
+    """The project's nearest frame; that of an installed package where the project has none.
+
+    What a task runs began with that task: the line that had it delivered did not ask for it.
+
+    Args:
+        frame: where to begin.
+        between: tells frames that are passed by in any case.
+        until: a code object; ``None`` is returned when no project frame is nearer.
+    """
+    installed: FrameType | None = None
+    while frame is not None and not (installed and _begins(frame)):
         if frame.f_code is until:
             return None
-        if not is_between(frame):
-            return of_frame(frame)
+        if not between(frame):
+            if installed_package(frame.f_code.co_filename) is None:
+                return frame
+            installed = installed or frame
         frame = frame.f_back
-    return None
+    return installed
+
+
+def _begins(frame: FrameType) -> bool:
+    """Whether what a frame runs was not asked for by what lies beneath it: a task, or a test."""
+    name = str(frame.f_globals.get("__name__"))
+    if name == "celery.app.trace":
+        return frame.f_code.co_name == "trace_task"
+    return name.startswith(("_pytest.", "pluggy.")) or name in ("unittest.case", "unittest.suite")
+
+
+def of_library(frame: FrameType) -> bool:
+    """Whether a frame is of Python, Celery, kombu, Django or this plugin."""
+    return in_library(frame.f_code.co_filename)
 
 
 def is_between(frame: FrameType) -> bool:
     """Whether a frame stands between the project's line and what that line makes happen."""
-    return in_library(frame.f_code.co_filename) or _passes_on(frame)
+    return of_library(frame) or _passes_on(frame)
 
 
 def _passes_on(frame: FrameType) -> bool:
@@ -156,9 +218,9 @@ def of_hook(runner: FrameType) -> Location | None:
         if not is_between(frame):
             above.append(frame)
         frame = frame.f_back
-    for each in above:
-        if each.f_code.co_filename != above[-1].f_code.co_filename:
-            return of_frame(each)
+    others = [each for each in above if each.f_code.co_filename != above[-1].f_code.co_filename]
+    if others:
+        return of_frame(min(others, key=lambda each: not is_of_project(each.f_code.co_filename)))
     return None if frame is None else of_caller(frame)
 
 

@@ -92,3 +92,188 @@ def test_what_a_decorator_opens_is_named_by_its_function(
             )
         ]
     )
+
+
+PARCEL = {
+    "env/site-packages/parcel/__init__": """
+        import json
+
+        from celery import shared_task
+        from django.db import transaction
+
+        from parcel.models_of_others import save
+
+
+        def send(task, *args):
+            return task.delay(*args)
+
+        def send_later(task, *args):
+            transaction.on_commit(lambda: task.delay(*args))
+
+        def run_later(function):
+            transaction.on_commit(lambda: function())
+
+        def keep(model, after=None):
+            with transaction.atomic():
+                row = save(model)
+                if after is not None:
+                    after(row)
+
+        def load(text):
+            return json.loads(text)
+
+        @shared_task
+        def forward(name):
+            from celery import current_app
+            current_app.tasks[name].delay(1, 2)
+        """,
+    "env/site-packages/parcel/models_of_others": """
+        def save(model):
+            return model.objects.create()
+        """,
+    "env/site-packages/parcel/plugin": """
+        import pytest
+
+        @pytest.fixture
+        def published(celery_outbox):
+            from shop.tasks import add
+            add.delay(1, 2)
+            return celery_outbox
+        """,
+    "shop/services": """
+        import parcel
+        from django.db import transaction
+        from shop.models import Order
+        from shop.tasks import add, ship
+
+        def direct(): parcel.send(add, 1, 2)  # line 7
+        def later():
+            with transaction.atomic():
+                parcel.send_later(add, 1, 2)  # line 10
+        def kept(): parcel.keep(Order, lambda order: ship.delay(order.pk))  # line 11
+        """,
+}
+
+
+@pytest.fixture
+def with_package(project: Project) -> Project:
+    """A project beside an installed package, ``parcel``."""
+    project.pytester.makeini(
+        "[pytest]\nDJANGO_SETTINGS_MODULE = proj.settings\npythonpath = . env/site-packages\n"
+    )
+    project.write(**PARCEL)
+    return project
+
+
+@pytest.mark.parametrize("mode", ["celery_outbox", "celery_eager", "celery_inline"])
+def test_what_an_installed_package_sends_is_of_the_projects_line(
+    with_package: Project, mode: str
+) -> None:
+    result = with_package.run(
+        f"""
+        import pytest
+        from shop import services
+
+        @pytest.mark.django_db
+        @pytest.mark.parametrize(("function", "line"), [("direct", 7), ("later", 10)])
+        @pytest.mark.usefixtures("{mode}")
+        def test_place(celery_outbox, function, line):
+            getattr(services, function)()
+            [sent] = celery_outbox
+            place = sent.location
+            assert (place.path[-16:], place.line) == ("shop/services.py", line), place
+
+        @pytest.mark.usefixtures("{mode}")
+        def test_a_fixture_of_a_plugin(published):
+            place = published[0].location
+            assert place.path.endswith("parcel/plugin.py"), place
+        """,
+        "-p", "parcel.plugin",
+    )  # fmt: skip
+    result.assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize("mode", ["celery_eager", "celery_inline(auto=True)", "celery_worker"])
+def test_what_a_task_of_a_package_sends_is_not_of_the_line_that_has_it_run(
+    with_package: Project, mode: str
+) -> None:
+    fixture, _, auto = mode.partition("(")
+    mark = f"@pytest.mark.{mode}" if auto else ""
+    result = with_package.run(f"""
+        import pytest
+        from parcel import forward
+        from shop.tasks import add
+
+        {mark}
+        def test({fixture}, celery_outbox):
+            forward.delay(add.name).get()
+            first, second = celery_outbox
+            assert first.location.path.endswith("test_it.py"), first.location
+            assert second.location.path.endswith("parcel/__init__.py"), second.location
+        """)
+    result.assert_outcomes(passed=1)
+
+
+def test_a_block_of_a_package_is_named_by_what_the_project_called(with_package: Project) -> None:
+    result = with_package.run("""
+        import pytest
+        from shop.services import kept
+
+        @pytest.mark.django_db
+        @pytest.mark.celery_sent_in_transaction("error")
+        def test(celery_outbox):
+            kept()
+        """)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *  sent at:   shop/services.py:11 in *",
+            "E *  opened by: parcel.keep(), called at shop/services.py:11 in kept",
+        ]
+    )
+
+
+@pytest.mark.parametrize("sources", ["src/parcel", None])
+def test_a_project_that_is_installed_is_the_project(
+    with_package: Project, sources: str | None
+) -> None:
+    if sources is not None:
+        with_package.write(**{f"{sources}/__init__": ""})
+    with_package.pytester.makeini(
+        f"[pytest]\nDJANGO_SETTINGS_MODULE = {'proj' if sources else 'parcel'}.settings\n"
+        "pythonpath = . env/site-packages\n"
+    )
+    with_package.write(**{"env/site-packages/parcel/settings": "from proj.settings import *"})
+    result = with_package.run("""
+        from shop.services import direct
+
+        def test(celery_outbox):
+            direct()
+            assert celery_outbox[0].location.path.endswith("parcel/__init__.py")
+        """)
+    result.assert_outcomes(passed=1)
+
+
+def test_a_failure_in_a_package_shows_the_projects_call(with_package: Project) -> None:
+    with_package.tasks("""
+        import parcel
+
+        @shared_task
+        def read(text):
+            return parcel.load(text)
+        """)
+    result = with_package.run("""
+        from pytest_djcelery import Success
+        from shop.tasks import read
+
+        def test(celery_eager, celery_results):
+            assert celery_results[read.delay("no JSON")] == Success(1)
+
+        def test_unseen(celery_eager):
+            read.delay("no JSON")
+        """)
+    result.assert_outcomes(failed=2)
+    # The package's own call in two lines, as those of libraries.
+    result.stdout.fnmatch_lines(
+        ["* def read(text):", "> * return parcel.load(text)", "env/*parcel/__init__.py:*: in load"]
+    )

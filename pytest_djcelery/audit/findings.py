@@ -149,8 +149,8 @@ class Findings:
 def _rank(finding: Finding) -> Any:
     place = finding.place
     return (
-        FINDINGS.index(finding.kind), not finding.sure, -finding.tests, place.path, place.line,
-        place.subject,
+        FINDINGS.index(finding.kind), not finding.sure, not place.path, -finding.tests, place.path,
+        place.line, place.subject,
     )  # fmt: skip
 
 

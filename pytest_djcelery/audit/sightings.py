@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.openers import Opener
 
 _DELAYS = (".delay", ".apply_async")
+_FOREIGN_HOOKS = "hooks of installed packages, which the project can't change"
 
 
 class Sightings:
@@ -109,6 +110,10 @@ class Sightings:
         due -= {each.hook for kind in (HookStarted, HookDiscarded) for each in _of(kind, events)}
         for each in _of(HookRegistered, events):
             if each.hook not in due:
+                continue
+            if each.package is not None:
+                place = self._place(kinds.HOOKS, None, _FOREIGN_HOOKS)
+                yield place, {each.package: each.function}, False
                 continue
             task, dot, method = each.function.rpartition(".")
             facts: dict[str, str | None] = {

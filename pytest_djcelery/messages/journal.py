@@ -71,6 +71,7 @@ class HookRegistered(Event):
     function: str  # what was registered, as a person would name it
     through: str | None = None  # the method of a task that was called, as ``delay_on_commit``
     task: str | None = None  # whose
+    package: str | None = None  # the installed package whose own function it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,14 +68,14 @@ def own_traceback(error: BaseException) -> TracebackType | None:
 
 def own_calls(text: str) -> Iterator[str]:
     """The project's own calls in a formatted traceback, in a line each, innermost last."""
-    from pytest_djcelery.locations import in_library, relative
+    from pytest_djcelery.locations import in_library, is_of_project, relative
 
     lines = text.splitlines()
-    for number, line in enumerate(lines):
-        call = _CALL.match(line)
-        if call and not in_library(call["path"]):
-            source = lines[number + 1].strip() if number + 1 < len(lines) else ""
-            yield f"at {relative(call['path'])}:{call['line']} in {call['function']}: {source}"
+    calls = [(number, found) for number, line in enumerate(lines) if (found := _CALL.match(line))]
+    own = [each for each in calls if is_of_project(each[1]["path"])]
+    for number, call in own or [each for each in calls if not in_library(each[1]["path"])]:
+        source = lines[number + 1].strip() if number + 1 < len(lines) else ""
+        yield f"at {relative(call['path'])}:{call['line']} in {call['function']}: {source}"
 
 
 def text(failures: list[Ended]) -> str:

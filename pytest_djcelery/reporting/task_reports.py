@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_djcelery.errors import UnhandledTaskFailureWarning
-from pytest_djcelery.locations import in_library
+from pytest_djcelery.locations import in_library, is_of_project
 from pytest_djcelery.recording import failures
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def _filtered(info: pytest.ExceptionInfo[BaseException]) -> Traceback:
     library = [in_library(str(entry.path)) for entry in entries]
     first = library.index(False) if False in library else 0
     return type(info.traceback)(
-        entry.with_repr_style("short") if of_library else entry
-        for entry, of_library in list(zip(entries, library, strict=True))[first:]
+        entry if is_of_project(str(entry.path)) else entry.with_repr_style("short")
+        for entry in entries[first:]
     )
 
 

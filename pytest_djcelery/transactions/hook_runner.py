@@ -16,6 +16,7 @@ from pytest_djcelery.messages.journal import (
     HookStarted,
 )
 from pytest_djcelery.transactions.blocks import Running, serials
+from pytest_djcelery.transactions.foreign_hooks import owning_package
 from pytest_djcelery.transactions.hooks import (
     WatchedHook,
     hook_of,
@@ -94,6 +95,7 @@ class HookRunner:
                 function=function_text(function),
                 through=through,
                 task=task,
+                package=None if through else owning_package(function),
             )
         )
         if connection.atomic_blocks and not known.own:

@@ -36,10 +36,10 @@ class Opener:
     Kept for every outermost block but seldom read, so the text is made when it is asked for.
     """
 
-    kind: Literal["with", "decorator", "request", "django"]
+    kind: Literal["with", "decorator", "request", "call"]
     location: Location | None = None  # the project's line that opened it or made Django open it
     function: Callable[..., Any] | None = None  # the decorated function, or the view
-    call: str | None = None  # the Django method that opened it
+    call: str | None = None  # what the project called, of Django or of an installed package
 
     def __str__(self) -> str:
         return self.text(locations.relative)
@@ -89,14 +89,28 @@ def opener_of(frame: FrameType | None, *, atomic_requests: bool) -> Opener:
         # ``BaseHandler._get_response`` calls it, by way of asgiref's threads under ASGI.
         request = atomic_requests and frame is not None and _calls_views(frame)
         return Opener(kind="request" if request else "decorator", function=function)
-    call = _django_call(frame) if frame is not None and _in_django(frame) else None
-    while frame is not None and locations.in_library(frame.f_code.co_filename):
-        frame = frame.f_back
+    caller, call = _called_by_project(frame)
+    if call is None and frame is not None and _in_django(frame):
+        call = _django_call(frame)
     return Opener(
-        kind="django" if call else "with",
+        kind="call" if call else "with",
         call=call,
-        location=locations.of_frame(frame) if frame is not None else None,
+        location=locations.of_frame(caller) if caller is not None else None,
     )
+
+
+def _called_by_project(frame: FrameType | None) -> tuple[FrameType | None, str | None]:
+    """The project's frame that led to another, and what it called of an installed package, if any.
+
+    An installed package's own frame where the project has none.
+    """
+    caller = locations.frame_of_project(frame, locations.of_library)
+    called: FrameType | None = None
+    while frame is not None and frame is not caller:
+        if not locations.of_library(frame):
+            called = frame
+        frame = frame.f_back
+    return caller, called and f"{called.f_globals.get('__name__')}.{_qualified(called)}"
 
 
 def function_text(function: Any) -> str:

@@ -608,6 +608,18 @@ def test_it(replica):
     )
 
 
+def test_a_failure_in_a_package_is_of_the_projects_line(audited: Audited, old: Project) -> None:
+    old.tasks("""
+        @shared_task
+        def tidy(sql):
+            import sqlparse
+            return sqlparse.format(sql, indent_width="x", reindent=True)
+        """)
+    [found] = audited(EAGER + "from shop.tasks import tidy\n\ndef test_it():\n    tidy.delay('')\n")
+    assert found["kind"] == "failures-nobody-saw"
+    assert (found["path"], found["function"]) == ("shop/tasks.py", "tidy")
+
+
 # Hooks ---------------------------------------------------------------------------------------
 
 
@@ -669,6 +681,80 @@ def test_it(number):
         ),
     ]
     assert found[0]["examples"] == [f"test_it.py::test_it[{number}]" for number in range(3)]
+
+
+def test_hooks_that_are_a_packages_own_business_are_one_row(audited: Audited, old: Project) -> None:
+    old.pytester.makeini(
+        "[pytest]\nDJANGO_SETTINGS_MODULE = proj.settings\npythonpath = . env/site-packages\n"
+    )
+    old.write(
+        **{
+            "env/site-packages/parcel": """
+                from functools import partial, wraps
+
+                from django.db import transaction
+
+
+                class Cache:
+                    def flush(self): pass
+
+                    def clear(self): transaction.on_commit(self.flush)
+
+                    def forget(self): transaction.on_commit(lambda: self.flush())
+
+
+                def run_later(function):
+                    @wraps(function)
+                    def call(): function()
+                    transaction.on_commit(call)
+
+
+                def call_later(function): transaction.on_commit(lambda: function())
+
+
+                def pass_later(function): transaction.on_commit(partial(_call, function))
+
+
+                def _call(function): function()
+                """,
+            "shop/uses": """
+                import parcel
+                from shop.tasks import add
+
+                def notify(): pass
+
+                def uses():
+                    parcel.Cache().clear()
+                    parcel.Cache().forget()
+
+                def uses_too():
+                    parcel.Cache().clear()
+
+                def sends():
+                    parcel.run_later(notify)
+                    parcel.call_later(notify)
+                    parcel.pass_later(add.s(1, 2).delay)
+                """,
+        }
+    )
+    *others, folded = audited(
+        EAGER
+        + """
+from shop.uses import sends, uses, uses_too
+
+@pytest.mark.parametrize("use", [uses, uses_too, sends])
+def test_it(use):
+    use()
+"""
+    )
+    assert (folded["path"], folded["tests"], folded["count"]) == ("", 2, 3)
+    assert folded["subject"] == "hooks of installed packages, which the project can't change"
+    assert folded["facts"] == {
+        "parcel": ["parcel.Cache.flush", "parcel.Cache.forget.<locals>.<lambda>"]
+    }
+    assert [(each["path"], each["line"]) for each in others] == [
+        ("shop/uses.py", line) for line in (15, 16, 17)
+    ]
 
 
 def test_hooks_that_ran_or_never_would_are_no_finding(audited: Audited, old: Project) -> None:

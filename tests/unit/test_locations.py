@@ -1,0 +1,37 @@
+"""Which files are the project's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_djcelery import locations
+
+
+@pytest.mark.parametrize(
+    ("path", "package"),
+    [
+        ("/srv/shop/tasks.py", None),
+        ("/srv/shop/.venv/lib/python3.13/site-packages/parcel/__init__.py", "parcel"),
+        ("/usr/lib/python3/dist-packages/parcel.py", "parcel"),
+        (r"C:\shop\.venv\Lib\site-packages\parcel\sub\deep.py", "parcel"),
+        ("/a/site-packages/outer/vendor/site-packages/inner/x.py", "inner"),
+        ("/srv/my-site-packages/shop/tasks.py", None),
+    ],
+)
+def test_an_installed_package_is_told_by_where_it_lies(path: str, package: str | None) -> None:
+    assert locations.installed_package(path) == package
+    assert locations.is_of_project(path) is (package is None)
+
+
+@pytest.mark.parametrize("sources", ["parcel", "src/parcel", None])
+def test_what_has_its_sources_in_the_working_folder_is_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: str | None
+) -> None:
+    monkeypatch.setattr(locations, "_WORKING_FOLDER", str(tmp_path))
+    if sources is not None:
+        (tmp_path / sources).mkdir(parents=True)
+        (tmp_path / sources / "__init__.py").touch()
+    of_file = locations.installed_package.__wrapped__
+    assert (of_file("/env/site-packages/parcel/a.py") is None) is (sources is not None)
