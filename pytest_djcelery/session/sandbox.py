@@ -129,6 +129,7 @@ class Scope:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Record and isolate for the time of a block."""
+        from pytest_djcelery.project import shortcuts
         from pytest_djcelery.project.configuration_reads import remembered
         from pytest_djcelery.project.configuration_writes import obeyed
         from pytest_djcelery.recording import publishing
@@ -153,6 +154,7 @@ class Scope:
             stack.callback(self._put_clock_back)
             stack.enter_context(self._clean())
             stack.enter_context(remembered(self.app))
+            stack.enter_context(shortcuts.taken())
             stack.enter_context(obeyed(self.project.configuration))
             stack.enter_context(self.watch)
             stack.enter_context(publishing.tapped(tap))

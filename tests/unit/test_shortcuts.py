@@ -1,0 +1,186 @@
+"""What is taken as a shorter way through Celery and kombu gives what they give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from celery.app import amqp, trace
+from celery.utils import saferepr as of_celery
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu import serialization
+from kombu.exceptions import DecodeError, EncodeError, SerializerNotInstalled
+from kombu.utils import json as of_kombu
+
+from pytest_djcelery.project import shortcuts
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20)
+    | st.sampled_from(["it's", "a\\b", "\n", "é", "x" * 200, "'" * 60])
+)
+odd = st.sampled_from(
+    [
+        b"bytes",
+        b"\xff",
+        Decimal("1.50"),
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+        date(2026, 1, 2),
+        UUID(int=7),
+    ]
+)
+# Celery's representation gives up on a set's order, as Python's own does, so none is among these.
+values = st.recursive(
+    scalars | odd,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=4) | st.integers(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(values, st.none() | st.integers(0, 80) | st.just(1024), st.integers(0, 4))
+def test_arguments_are_written_as_celery_writes_them(
+    value: Any, maxlen: int | None, maxlevels: int
+) -> None:
+    expected = of_celery.saferepr(value, maxlen, maxlevels)
+
+    with shortcuts.taken():
+        assert amqp.saferepr(value, maxlen, maxlevels=maxlevels) == expected
+        assert trace.saferepr(value, maxlen, maxlevels) == expected
+        assert amqp.saferepr is not of_celery.saferepr
+
+
+@given(values)
+def test_json_is_encoded_and_decoded_as_kombu_does(value: Any) -> None:
+    encoded = serialization.dumps(value, "json")
+    decoded = [
+        serialization.loads(form, *encoded[:2])
+        for form in (encoded[2], encoded[2].encode(), bytearray(encoded[2], "utf-8"))
+    ]
+
+    with shortcuts.taken():
+        assert serialization.dumps(value, "json") == encoded
+        assert [
+            serialization.loads(form, *encoded[:2])
+            for form in (encoded[2], encoded[2].encode(), memoryview(encoded[2].encode()))
+        ] == decoded
+
+
+def raised(call: Callable[[], object]) -> tuple[Any, ...]:
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        cause = error.__cause__ or error.__context__
+        return type(error), str(error), type(cause), str(cause)
+    pytest.fail("nothing was raised")
+
+
+def loads(text: Any, kind: str = "application/json", **options: Any) -> object:
+    return serialization.loads(text, kind, "utf-8", **options)
+
+
+circular: list[Any] = []
+circular.append(circular)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: serialization.dumps({"x": object()}, "json"), EncodeError),
+        (lambda: serialization.dumps(circular, "json"), EncodeError),
+        (lambda: serialization.dumps({(1, 2): 3}, "json"), EncodeError),
+        (lambda: serialization.dumps(1, "none such"), SerializerNotInstalled),
+        (lambda: loads("{broken"), DecodeError),
+        (lambda: loads("1 2"), DecodeError),
+        (lambda: loads("\ufeff1"), DecodeError),
+        (lambda: loads(b"\xff"), DecodeError),
+        (lambda: loads('{"__type__": "none such", "__value__": 1}'), DecodeError),
+        (lambda: loads("1", accept={"application/x-yaml"}), serialization.ContentDisallowed),
+    ],
+)
+def test_what_serializers_raise_is_raised_as_kombu_raises_it(
+    call: Callable[[], object], error: type[Exception]
+) -> None:
+    expected = raised(call)
+
+    with shortcuts.taken():
+        assert raised(call) == expected
+    assert expected[0] is error
+
+
+def test_an_interrupt_in_a_serializer_is_no_error_of_it() -> None:
+    class Interrupting:
+        def __json__(self) -> object:
+            raise KeyboardInterrupt
+
+    with shortcuts.taken(), pytest.raises(KeyboardInterrupt):
+        serialization.dumps(Interrupting(), "json")
+
+
+def test_a_type_that_a_project_registers_meanwhile_is_encoded_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(of_kombu, "_encoders", dict(of_kombu._encoders))
+    monkeypatch.setattr(of_kombu, "_decoders", dict(of_kombu._decoders))
+
+    with shortcuts.taken():
+        of_kombu.register_type(complex, "complex", str, complex)
+
+        _, _, text = serialization.dumps([1j], "json")
+        assert loads(text) == [1j]
+
+
+def test_a_serializer_that_a_project_has_registered_as_json_is_its_own() -> None:
+    def shouted(value: object) -> str:
+        return json.dumps(value).upper()
+
+    registry = serialization.registry
+    before = registry._encoders["json"], registry._decoders["application/json"]
+    try:
+        serialization.register("json", shouted, str, "application/json")
+        with shortcuts.taken():
+            assert serialization.dumps("a", "json")[2] == '"A"'
+            assert loads("1") == "1"
+        serialization.register_json()
+        with shortcuts.taken():  # in a test: it stays, as it would without us
+            serialization.register("json", shouted, str, "application/json")
+        assert serialization.dumps("a", "json")[2] == '"A"'
+        assert loads("1") == "1"
+    finally:
+        registry._encoders["json"], registry._decoders["application/json"] = before
+
+
+def test_all_is_as_it_was_after_an_error_too() -> None:
+    def found() -> list[object]:
+        registry = serialization.registry
+        return [
+            amqp.saferepr,
+            trace.saferepr,
+            serialization._reraise_errors,
+            registry._encoders["json"],
+            registry._decoders["application/json"],
+        ]
+
+    before, inside = found(), []
+
+    def fail() -> None:
+        with shortcuts.taken():
+            inside.extend(found())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert found() == before
+    assert not any(one is other for one, other in zip(inside, before, strict=True))
