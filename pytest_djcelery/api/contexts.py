@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import FixtureConflictError
@@ -266,8 +266,11 @@ def session_app(
     """
     from pytest_djcelery.project.isolation import app_parameters
 
-    project = current_run().use_project()
+    run = current_run()
+    project = run.use_project()
     with (
+        # An audited run leaves the app alone, but in tests that use a fixture.
+        nullcontext() if run.watching else run.isolated(project),
         app_parameters(project.app, dict(parameters or {})) as settings,
         project.configuration.override(**{**settings, **(config or {})}),
     ):

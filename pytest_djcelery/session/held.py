@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class HeldWorker:
     """What is asked of a worker that outlives its test. The defaults suit one that has no test."""
 
+    #: Whether it is a thread of this process, and has changed what the process had.
+    is_thread = False
+
     def park(self) -> None:
         """As a test begins: leave its messages alone until it asks for the worker."""
 
@@ -60,6 +63,14 @@ def stop_all() -> None:
     with ExitStack() as stack:
         for worker in _held:
             stack.callback(worker.stop)
+
+
+def stop_threads() -> None:
+    """End those that are threads of this process; one of other processes changes nothing here."""
+    with ExitStack() as stack:
+        for worker in _held:
+            if worker.is_thread:
+                stack.callback(worker.stop)
 
 
 def stop_others(than: HeldWorker) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.options import MEMORY, Options
-from pytest_djcelery.session.held import kept_topology, stop_all
+from pytest_djcelery.session.held import kept_topology, stop_all, stop_threads
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -25,10 +25,17 @@ class Audit(Protocol):
 
 
 class Run:
-    """What tests share, from `pytest_configure` to the end."""
+    """What tests share, from `pytest_configure` to the end.
 
-    def __init__(self, options: Options) -> None:
+    Args:
+        options: what the user chose.
+        lasts: whether it has an end, at which the app is put back. Without pytest nothing tells
+            which block is the last, so there the app is put back after each.
+    """
+
+    def __init__(self, options: Options, *, lasts: bool = True) -> None:
         self.options = options
+        self._lasts = lasts
         self.scope: Scope | None = None
         self.watching: Audit | None = None
         """The audit, under which the app stays as it is, but in tests that use a fixture."""
@@ -36,11 +43,11 @@ class Run:
         """Whether the run is to end now, and not to wait for tasks."""
         self._project: Project | None = None
         self._isolation = ExitStack()
-        self._isolating = 0  # blocks that want the app isolated, in an audited run
+        self._isolating = 0  # blocks that want the app isolated, where the run doesn't do so
         self._lock = threading.RLock()
 
     def use_project(self) -> Project:
-        """The project's app, found and isolated from now on; while `isolated`, in an audited run.
+        """The project's app, found, and isolated as `isolated` says.
 
         Raises:
             AppNotFoundError: when the project has none.
@@ -87,26 +94,32 @@ class Run:
         with self._lock:  # a thread of the tests may import the app too
             if self._project is None:
                 project = Project(app, self.options)
-                if self.watching is None:
+                if not self._isolates_in_blocks:
                     self._isolate(project)
                 self._project = project
             return self._project
 
+    @property
+    def _isolates_in_blocks(self) -> bool:
+        """Whether the app is isolated for the time of blocks only."""
+        return self.watching is not None or not self._lasts
+
     @contextmanager
     def isolated(self, project: Project) -> Iterator[None]:
-        """Isolate the app for a block, where the run doesn't do so anyway."""
-        if self.watching is None:
+        """Isolate the app for a block, where the run doesn't do so from its start to its end."""
+        if not self._isolates_in_blocks:
             yield
             return
         if not self._isolating:
             self._isolate(project)
+            self._isolation.enter_context(project.configuration.as_found())
         self._isolating += 1
         try:
             yield
         finally:
             self._isolating -= 1
             if not self._isolating:
-                self._put_app_back()
+                self._put_app_back(stop_all if self._lasts else stop_threads)
 
     def _isolate(self, project: Project) -> None:
         self._isolation.enter_context(project.isolated())
@@ -137,13 +150,13 @@ class Run:
         with self._lock:
             self._put_app_back()
 
-    def _put_app_back(self) -> None:
+    def _put_app_back(self, stop_workers: Callable[[], None] = stop_all) -> None:
         with self._isolation:
-            stop_all()
+            stop_workers()
 
 
 # The last one counts: a test may run pytest in its own process (`pytester`).
-_runs = [Run(Options())]
+_runs = [Run(Options(), lasts=False)]
 
 
 def current_run() -> Run:

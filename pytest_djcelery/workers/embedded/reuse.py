@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class _Held(HeldWorker):
     """The worker, and what it was started for."""
 
+    is_thread = True
     worker: EmbeddedWorker | None = None
     wanted: Any = None
     for_session = False
