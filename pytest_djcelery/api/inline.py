@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from celery import states
 from kombu import Queue
 
 from pytest_djcelery import clock
+from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, InlineError
 from pytest_djcelery.messages.journal import Ended, Looked, StateStored
 from pytest_djcelery.messages.origins import Origins
@@ -58,6 +59,7 @@ class Inline(Runner):
         self._clock = scope.clock
         self._busy = threading.Lock()
         self._asked = False  # to deliver what was published, since a run by itself began
+        self._inside: list[Execution] = []  # of tasks that a task has waited for
         self._origins = Origins(scope.journal)
         self._worker: InlineWorker
         self._undelivered: Undelivered
@@ -83,9 +85,10 @@ class Inline(Runner):
     def _broker(self) -> Broker:
         broker = self._scope.project.broker
         if broker is None:
+            broker_url = addresses.without_password(self._scope.app.conf.broker_url)
             msg = (
                 "celery_inline takes messages off the in-memory broker, but the app publishes to "
-                f"{self._scope.app.conf.broker_url!r}.\n"
+                f"{broker_url!r}.\n"
                 "Leave the broker as the run has it, or use celery_worker with this one."
             )
             raise InlineError(msg)
@@ -124,10 +127,11 @@ class Inline(Runner):
         _check_limit(limit)
         executions: list[Execution] = []
         with self._delivering(), self._scope.watch.autocommit():
-            for execution in self._executions(takes, end, limit):
-                executions.append(execution)
-                if raise_failures and execution.failed:
-                    self._raise(execution)
+            for ended in self._executions(takes, end, limit):
+                executions += ended
+                failed = [execution for execution in ended if execution.failed]
+                if raise_failures and failed:
+                    self._raise(failed)
             if end is not None and (limit is None or len(executions) < limit):
                 self._clock.move_to(max(end, self._clock.now()))
         scheduled = self._undelivered.count_later(self._clock.now())
@@ -248,6 +252,18 @@ class Inline(Runner):
             NeverReadyError: when nothing that is due will make one of them ready.
         """
         __tracebackhide__ = True
+        self._until_stored(task_ids, self.deliver_until)
+        return True
+
+    def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:  # noqa: ARG002 - nothing is waited for
+        """Deliver as a second process would do while the first one waits."""
+        __tracebackhide__ = True
+        self._until_stored(task_ids, self._deliver_inside)
+
+    def _until_stored(
+        self, task_ids: Collection[str], deliver_until: Callable[[Callable[[], bool]], None]
+    ) -> None:
+        __tracebackhide__ = True
         journal = self._scope.journal
         waiting = {each for each in task_ids if not self._stored(each)}
         seen = len(journal)
@@ -260,11 +276,10 @@ class Inline(Runner):
             )
             return not waiting
 
-        self.deliver_until(ready)
+        deliver_until(ready)
         still = [each for each in waiting if not self._stored(each)]
         if still:
             raise NeverReadyError("\n".join(map(self.why_never, still)))
-        return True
 
     def deliver_until(self, done: Callable[[], bool]) -> None:
         __tracebackhide__ = True
@@ -274,6 +289,16 @@ class Inline(Runner):
             for _ in self._executions(self._worker.takes, None, None):
                 if done():
                     return
+
+    def _deliver_inside(self, done: Callable[[], bool]) -> None:
+        __tracebackhide__ = True
+        endless = Endless(self._scope.journal, bounded=False)
+        with self._scope.watch.autocommit():
+            while not done():
+                execution = self._deliver(self._worker.takes, endless)
+                if execution is None:
+                    return
+                self._inside.append(execution)
 
     def _stored(self, task_id: str) -> bool:
         return self._scope.app.AsyncResult(task_id).state in states.READY_STATES
@@ -287,15 +312,19 @@ class Inline(Runner):
 
     def _executions(
         self, takes: Callable[[str], bool], end: datetime | None, limit: int | None
-    ) -> Iterator[Execution]:
-        """Deliver one after another, the clock going from ETA to ETA."""
+    ) -> Iterator[list[Execution]]:
+        """Deliver one after another, the clock going from ETA to ETA.
+
+        Yields each with those before it that it has waited for, as they ended.
+        """
         __tracebackhide__ = True
         delivered, endless = 0, Endless(self._scope.journal, bounded=limit is not None)
         while limit is None or delivered < limit:
             execution = self._deliver(takes, endless)
             if execution is not None:
-                delivered += 1
-                yield execution
+                ended, self._inside = [*self._inside, execution], []
+                delivered += len(ended)
+                yield ended
                 continue
             following = self._next_eta(takes) if end is not None else None
             if following is None or end is None or following > end:
@@ -362,9 +391,12 @@ class Inline(Runner):
             self._worker.read_configuration()
             self._version = version
 
-    def _raise(self, execution: Execution) -> None:
+    def _raise(self, failed: Sequence[Execution]) -> None:
+        """Raise the last failure; where that one has waited for the others, it knew of theirs."""
         __tracebackhide__ = True
-        self._looked(execution)
+        for execution in failed:
+            self._looked(execution)
+        execution = failed[-1]
         error: Any = execution.exception
         note = f"in the task {execution}"
         notes = getattr(error, "__notes__", [])

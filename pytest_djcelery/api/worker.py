@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from celery import states
+
+from pytest_djcelery.messages.journal import StateStored
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session import sandbox as scopes
 from pytest_djcelery.session.runner import Runner
@@ -60,6 +63,28 @@ class Worker(Runner):
 
     def _wait(self, seconds: float) -> bool:
         return self._scope.journal.wait_until(lambda: self.embedded.idle, seconds)
+
+    def has_in_hand(self, task_id: str) -> bool:
+        return self.embedded.has_in_hand(task_id)
+
+    def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
+        __tracebackhide__ = True
+        # Sooner than the test gives up waiting for this one, so that it gets the error to see.
+        seconds = self._scope.options.timeout / 2 if timeout is None else timeout
+        journal, missing, seen = self._scope.journal, set(task_ids), 0
+
+        def done() -> bool:
+            nonlocal seen
+            since, seen = seen, len(journal)  # before the look: other threads go on
+            stored = journal.events(StateStored, since)
+            missing.difference_update(
+                each.task_id for each in stored if each.state in states.READY_STATES
+            )
+            return not missing
+
+        if not self.embedded.wait_in_task(journal, done, seconds):
+            msg = f"A task waited {seconds:g} s for {', '.join(missing)}.\n{self.situation()}"
+            raise WaitTimeoutError(msg)
 
     @property
     def has_ended(self) -> bool:

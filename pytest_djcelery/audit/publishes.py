@@ -159,7 +159,7 @@ class _Looks:
     def __init__(self, watching: Watching) -> None:
         self._watching = watching
 
-    def before(self, results: Iterable[Any]) -> None:
+    def before(self, results: Iterable[Any], timeout: float | None = None) -> None:
         """Let Celery wait."""
 
     def looked(self, task_ids: Iterable[str]) -> None:

@@ -82,15 +82,14 @@ class Project:
     def describe(self) -> str:
         """App, broker and backend in force, for the report header."""
         from celery.app.utils import appstr
-        from kombu.utils.url import maybe_sanitize_url
 
         broker = self.app.conf.broker_url
-        broker = "memory" if self._publishes_to_memory else maybe_sanitize_url(str(broker))
+        broker = "memory" if self._publishes_to_memory else addresses.without_password(broker)
         backend = self.app.conf.result_backend
         backend = (
             "memory"
             if backend in addresses.BACKENDS
-            else maybe_sanitize_url(str(backend or "disabled"))
+            else addresses.without_password(str(backend or "disabled"))
         )
         name = appstr(self.app).split(" at ", maxsplit=1)[0]
         return f"app: {name}, broker: {broker}, result backend: {backend}"

@@ -6,7 +6,7 @@ backends twice a second and has no hook for a reader. Checked on Celery 5.4 to 5
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,6 +49,9 @@ class Waits:
         in_worker: whether the calling thread runs tasks; there Celery's own ways apply.
         bring_about: called with the ids of results that are about to be waited for; whether
             they are ready now.
+        wait_in_task: the same for a task that waits, with the seconds that it does, if it says so;
+            returns when they are.
+        has_in_hand: whether the worker is not done with a task, though an outcome is stored.
     """
 
     def __init__(  # noqa: PLR0913 - each is told by another part
@@ -61,6 +64,8 @@ class Waits:
         ended: Callable[[], bool],
         in_worker: Callable[[], bool],
         bring_about: Callable[[Collection[str]], bool],
+        wait_in_task: Callable[[Collection[str], float | None], None],
+        has_in_hand: Callable[[str], bool],
     ) -> None:
         self.journal = journal
         self.app = app
@@ -69,18 +74,23 @@ class Waits:
         self.ended = ended
         self.in_worker = in_worker
         self._bring_about = bring_about
+        self._wait_in_task = wait_in_task
+        self._has_in_hand = has_in_hand
 
-    def before(self, results: Iterable[Any]) -> None:
-        """The test is about to wait for these.
+    def before(self, results: Iterable[Any], timeout: float | None = None) -> None:
+        """The test, or a task that may, is about to wait for these.
 
         Raises:
             NeverReadyError: when one of them will never be ready.
         """
         __tracebackhide__ = True
-        if self.in_worker():
-            return
         ours = [each for each in _leaves(results) if each.app is self.app and _comes(each)]
-        if ours and self._bring_about([each.id for each in ours]):
+        if not ours:
+            return
+        task_ids = [each.id for each in ours]
+        if self.in_worker():
+            self._wait_in_task(task_ids, timeout)
+        elif self._bring_about(task_ids):
             # They are there: a backend that is told of results as they come may have missed it.
             for each in ours:
                 each.state  # noqa: B018 - it keeps what it has read
@@ -90,6 +100,16 @@ class Waits:
         if not self.in_worker():
             for task_id in task_ids:
                 self.journal.append(Looked(task_id=task_id))
+
+    def _meta(self, backend: Any, task_id: str, deadline: Deadline) -> Any:
+        from celery import states
+
+        meta = backend.get_task_meta(task_id)
+        if meta["status"] in states.EXCEPTION_STATES and self._has_in_hand(task_id):
+            # Its `on_failure` runs now, and what that raises takes the place of the failure.
+            self.journal.wait_until(lambda: not self._has_in_hand(task_id), deadline.remaining)
+            meta = backend.get_task_meta(task_id)
+        return meta
 
     def until_ready(
         self, backend: Any, task_ids: Iterable[str], timeout: float | None, on_interval: Any
@@ -110,7 +130,7 @@ class Waits:
 
         def look(candidates: Iterable[str]) -> bool:
             for task_id in list(candidates):
-                meta = backend.get_task_meta(task_id)
+                meta = self._meta(backend, task_id, deadline)
                 if meta["status"] in states.READY_STATES:
                     metas[task_id] = meta
                     waiting.pop(task_id, None)
@@ -201,7 +221,8 @@ def _brought_about(waits: Waits) -> Iterator[None]:
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
         try:
-            waits.before([self])
+            if _may_wait(kwargs):
+                waits.before([self], timeout)
         except NeverReadyError:
             if propagate:
                 self._maybe_reraise_parent_error()  # what Celery's own wait does meanwhile
@@ -210,6 +231,13 @@ def _brought_about(waits: Waits) -> Iterator[None]:
 
     with replaced(AsyncResult, get=brought_about_get, wait=brought_about_get):
         yield
+
+
+def _may_wait(options: Mapping[str, Any]) -> bool:
+    """Whether Celery lets the calling thread wait, by what was given to ``get`` or ``join``."""
+    from celery._state import task_join_will_block
+
+    return not (options.get("disable_sync_subtasks", True) and task_join_will_block())
 
 
 def _comes(result: Any) -> bool:
@@ -222,7 +250,7 @@ def _comes(result: Any) -> bool:
 class Reads(Protocol):
     """Who is told of results that are waited for and read."""
 
-    def before(self, results: Iterable[Any]) -> None:
+    def before(self, results: Iterable[Any], timeout: float | None = None) -> None:
         """These are about to be waited for."""
 
     def looked(self, task_ids: Iterable[str]) -> None:
@@ -284,7 +312,8 @@ def _watched_sets(waits: Reads) -> Iterator[None]:
         def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             try:
-                waits.before(self.results)
+                if _may_wait(kwargs):
+                    waits.before(self.results, kwargs.get("timeout", args[0] if args else None))
                 return method(self, *args, **kwargs)
             finally:
                 waits.looked(with_relatives(self))

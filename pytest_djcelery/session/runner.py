@@ -49,6 +49,22 @@ class Runner:
         """Make the results of these ready, if that is not done by itself; whether it did."""
         return False
 
+    def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
+        """Wait for the results of these in a task that Celery lets wait, if that needs help.
+
+        Args:
+            task_ids: of the results.
+            timeout: seconds, where the task gives them.
+
+        Raises:
+            TimeoutError: when they don't come in time, or never will.
+            WorkerError: when nobody is left who could run the tasks.
+        """
+
+    def has_in_hand(self, task_id: str) -> bool:  # noqa: ARG002 - for who overrides
+        """Whether it is not yet done with a task that it runs."""
+        return False
+
     def deliver_until(self, done: Callable[[], bool]) -> None:
         """Run tasks in this thread until ``done()`` or nothing is due, if `in_place`."""
 

@@ -148,6 +148,8 @@ class Scope:
             ended=self.worker_has_ended,
             in_worker=in_task,
             bring_about=self._bring_about,
+            wait_in_task=self._wait_in_task,
+            has_in_hand=self._has_in_hand,
         )
         tap = publishing.Tap(self.watch, self.journal, self._published)
         with ExitStack() as stack:
@@ -222,6 +224,14 @@ class Scope:
     def _bring_about(self, task_ids: Collection[str]) -> bool:
         __tracebackhide__ = True
         return self.runner is not None and self.runner.bring_about(task_ids)
+
+    def _wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
+        __tracebackhide__ = True
+        if self.runner is not None:
+            self.runner.wait_in_task(task_ids, timeout)
+
+    def _has_in_hand(self, task_id: str) -> bool:
+        return self.runner is not None and self.runner.has_in_hand(task_id)
 
     def _policy(self) -> Policy:
         return self.options.sent_in_transaction

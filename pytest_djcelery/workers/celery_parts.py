@@ -1,7 +1,7 @@
 """Celery's own worker parts, given ears: they wake on an event where Celery polls.
 
-Consumer, pools and timer are classes that Celery lets a worker be built from
-(``worker_consumer``, ``worker_pool``, ``worker_timer``).
+Consumer and timer are classes that Celery lets a worker be built from (``worker_consumer``,
+``worker_timer``).
 """
 
 from __future__ import annotations
@@ -10,13 +10,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any
 
 from celery.app.trace import build_tracer
-from celery.concurrency import get_implementation, solo, thread
-from celery.concurrency.base import BasePool, apply_target
 from celery.exceptions import CPendingDeprecationWarning
 from celery.utils import timer2
 from celery.worker import state
@@ -155,115 +152,6 @@ def _dropped(message: Any) -> None:
     if current is not None:
         task_id = (message.headers or {}).get("id") or message.properties.get("correlation_id")
         current.journal.append(Dropped(task_id=task_id))
-
-
-class InHand:
-    """How many tasks a pool has taken and not let go of, with all that comes after them.
-
-    Celery's own list of requests is no measure of that: it drops a request before the thread that
-    ran it is done with its database connections, and drops one attempt at a task, which has the
-    id of the next, together with it.
-
-    Args:
-        after_task: called in the thread that ran a task, before the task is counted as let go.
-        wake: called when it is.
-    """
-
-    def __init__(self, after_task: Callable[[], None], wake: Callable[[], None]) -> None:
-        self._after_task = after_task
-        self._wake = wake
-        self._lock = threading.Lock()
-        self.count = 0
-
-    def take(self) -> None:
-        """Count one more."""
-        with self._lock:
-            self.count += 1
-
-    def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a task that has been taken, and let go of it."""
-        try:
-            return apply_target(*args, **kwargs)
-        finally:
-            try:
-                self._after_task()
-            finally:
-                self.let_go()
-
-    def let_go(self) -> None:
-        """Count one less, and tell."""
-        with self._lock:
-            self.count -= 1
-        self._wake()
-
-
-class SoloPool(solo.TaskPool):
-    """Runs tasks in the worker's own thread."""
-
-    in_hand: ClassVar[InHand]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.on_apply = self._apply
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self.in_hand.take()
-        return self.in_hand.run(*args, **kwargs)
-
-
-class ThreadPool(thread.TaskPool):
-    """Runs tasks in threads that know the app."""
-
-    in_hand: ClassVar[InHand]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.executor = ThreadPoolExecutor(
-            max_workers=self.limit,
-            thread_name_prefix="celery-pool",
-            initializer=enter_worker_thread,
-            initargs=(self.app,),
-        )
-
-    def on_apply(
-        self,
-        target: Any,
-        args: Any = None,
-        kwargs: Any = None,
-        callback: Any = None,
-        accept_callback: Any = None,
-        **_: Any,
-    ) -> Any:
-        self.in_hand.take()
-        try:
-            future = self.executor.submit(
-                self.in_hand.run, target, args, kwargs, callback, accept_callback
-            )
-        except BaseException:
-            self.in_hand.let_go()
-            raise
-        return thread.ApplyResult(future)
-
-
-def leave_behind(thread: threading.Thread) -> None:
-    """Let the process end while ``thread`` still runs a task.
-
-    Pool threads are daemons, as the worker's thread that starts them; `concurrent.futures`
-    joins them at exit all the same. Private API, checked on Python 3.10 to 3.13.
-    """
-    from concurrent.futures import thread as futures_thread
-
-    queues: Any = futures_thread._threads_queues
-    queues.pop(thread, None)
-
-
-_OURS: dict[type[BasePool], type[BasePool]] = {solo.TaskPool: SoloPool, thread.TaskPool: ThreadPool}
-
-
-def pool_class(pool: Any, in_hand: InHand) -> type[BasePool] | None:
-    """The pool for a ``celery_worker_pool`` value, ``None`` for one that can't be embedded."""
-    ours = _OURS.get(get_implementation(pool))
-    return ours and type(ours.__name__, (ours,), {"in_hand": in_hand})
 
 
 class Timer(timer2.Timer):

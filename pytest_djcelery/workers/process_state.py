@@ -10,6 +10,7 @@ from celery.worker import state
 
 from pytest_djcelery.patching import SharedChange
 from pytest_djcelery.recording.task_threads import join_check_per_thread
+from pytest_djcelery.workers.applying import internal_errors_reported
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -44,7 +45,7 @@ def _as_found(app: Celery) -> Iterator[None]:
     queues = app.amqp.queues
     consume_from = queues._consume_from
     try:
-        with join_check_per_thread(), _tracing_as_found(app):
+        with join_check_per_thread(), _tracing_as_found(app), internal_errors_reported():
             yield
     finally:
         queues._consume_from = consume_from

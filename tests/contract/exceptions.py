@@ -102,6 +102,12 @@ _CHORDS = (
     "the_error_link_of_a_chords_body_that_fails", "the_results_of_a_header_are_in_order",
     "two_chords_after_each_other",
 )  # fmt: skip
+_WAITS = (
+    "get_inside_a_task_can_be_allowed",
+    "get_inside_a_task_waits_for_a_group",
+    "get_inside_a_task_that_another_waits_for",
+    "get_inside_a_task_raises_the_failure",
+)
 _PROCESSES = ("a_process_of_its_own", "worker_process_init", "max_tasks_per_child")
 
 TABLE = (
@@ -179,6 +185,13 @@ TABLE = (
         workers=("embedded",),
         reason="one thread, unless `celery_worker_pool` is `threads`",
         behaviours=("two_tasks_at_a_time", "active"),
+    ),
+    Declared(
+        workers=("embedded",),
+        brokers=("redis",),
+        reason="over Redis the one thread takes no second message, and a `WorkerError` says so at "
+        "once",
+        behaviours=_WAITS,
     ),
     Declared(
         workers=("embedded",), reason="tasks run in the test's own process", behaviours=_PROCESSES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -27,6 +27,16 @@ def in_memory(app: Celery) -> bool:
     """Whether an app publishes to a broker of that kind."""
     # Laid over all else, where it is one; Celery's own way asks the environment and four names.
     return str(app.conf.maps[0].get("broker_url")).startswith(_PREFIX)
+
+
+def without_password(address: Any) -> str:
+    """An address of the project's, or several, as a person may read it."""
+    from kombu.utils.url import maybe_sanitize_url
+
+    several = [address] if isinstance(address, str) else address or ()
+    return ";".join(
+        str(maybe_sanitize_url(each)) for text in several for each in str(text).split(";")
+    )
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pytest_djcelery.project.derived import close_backends_of_ended_threads
 from pytest_djcelery.recording.task_threads import enter_worker_thread, stack_of
 from pytest_djcelery.workers import celery_parts as parts
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
+from pytest_djcelery.workers.embedded import pools, task_waits
 from pytest_djcelery.workers.process_state import limits_changed, process_as_found
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
     from pytest_djcelery.brokers.memory.queues import Topology
+    from pytest_djcelery.messages.journal import Journal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +73,8 @@ class EmbeddedWorker:
         self.wake = wake
         self.controller: WorkController | None = None
         self.topology: Topology | None = None  # what the worker itself declared
-        self._in_hand = parts.InHand(self._after_task, self._let_go)
-        self._pool = parts.pool_class(settings.pool, self._in_hand)
+        self._in_hand = pools.InHand(self._after_task, self._let_go)
+        self._pool = pools.pool_class(settings.pool, self._in_hand)
         if self._pool is None:
             msg = (
                 f"celery_worker_pool is {settings.pool!r}: expected 'solo' or 'threads'. "
@@ -169,7 +171,7 @@ class EmbeddedWorker:
         if hasattr(transport, "park"):
             transport.park(parked=True)
         for thread in self._task_threads():
-            parts.leave_behind(thread)
+            pools.leave_behind(thread)
         if self._thread.is_alive() and self.controller is not None:
             with suppress(Exception):
                 self._call_soon(_shut_down)
@@ -291,6 +293,16 @@ class EmbeddedWorker:
             or consumer.has_pending_operations
         )
 
+    def has_in_hand(self, task_id: str) -> bool:
+        """Whether it is not yet done with a task, though an outcome may be stored."""
+        return task_id in self._in_hand
+
+    def wait_in_task(self, journal: Journal, done: Callable[[], bool], timeout: float) -> bool:
+        """Wait in one of its tasks until ``done()``; see `task_waits.wait_in_task`."""
+        return task_waits.wait_in_task(
+            self.controller, self._in_hand, journal, done, own_thread=self._thread, timeout=timeout
+        )
+
     def busy(self) -> list[Request]:
         """The requests that a pool has or will have at once."""
         scheduled = getattr(state, "scheduled_requests", ())  # Celery 5.6 up
@@ -337,7 +349,9 @@ class EmbeddedWorker:
 
     def _task_threads(self) -> list[threading.Thread]:
         executor = getattr(self.controller and self.controller.pool, "executor", None)
-        return [self._thread] if executor is None else list(executor._threads)
+        if executor is None:
+            return [self._thread, *self._in_hand.helpers]
+        return list(executor._threads)
 
     def _consumer(self) -> Any:
         return getattr(self.controller, "consumer", None)

@@ -13,20 +13,17 @@ checked on Celery 5.4 to 5.7.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import partial
-from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from billiard.einfo import ExceptionInfo
 from celery import _state
 from celery.app.trace import build_tracer, setup_worker_optimizations
 from celery.concurrency.base import BasePool
-from celery.exceptions import TaskRevokedError, WorkerLostError
+from celery.exceptions import TaskRevokedError
 from celery.utils.nodenames import default_nodename
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -35,6 +32,7 @@ from kombu.serialization import prepare_accept_content
 
 from pytest_djcelery.recording.task_threads import RunningTask
 from pytest_djcelery.workers import celery_parts as parts
+from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
 from pytest_djcelery.workers.inline.timer import Timer
 from pytest_djcelery.workers.process_state import process_as_found
 
@@ -161,13 +159,12 @@ class InlineWorker:
 
     def _receive(self, queue: str, ready: Ready, get: Callable[[str], Any]) -> Any:
         """Receive a message, and return it; ``None``: it waits in `timer`."""
-        waiting = len(self.timer)
         with self._limits.told(self.app, ready.message["headers"]):
             message = get(queue)
             message.accept = self._accept
             self.timer.receiving = queue, ready
             self._handle(message)
-        if len(self.timer) > waiting:
+        if self.timer.kept is ready:
             return None
         self.timer.delivered += 1
         return message
@@ -261,28 +258,23 @@ class _InPlacePool(BasePool):
     def on_apply(  # noqa: PLR0913, PLR0917 - what `BasePool.apply_async` passes on
         self,
         target: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-        callback: Callable[[Any], None],
-        error_callback: Callable[[Any], None],
-        accept_callback: Callable[[int, float], None],
+        args: Any = (),
+        kwargs: Any = None,
+        callback: Callable[[Any], None] | None = None,
+        error_callback: Callable[[Any], None] | None = None,
+        accept_callback: Callable[[int, float], None] | None = None,
         **_: Any,
     ) -> None:
         with RunningTask():
-            accept_callback(os.getpid(), monotonic())
-            try:
-                result = target(*args, **kwargs)
-            except SystemExit as error:
-                # Under prefork it ends the child, and what the parent sees is a lost worker.
-                error_callback(_lost(error))
-            else:
-                callback(result)
-
-
-def _lost(error: SystemExit) -> ExceptionInfo:
-    lost = WorkerLostError(f"The task exited with {error.code!r}")
-    lost.__cause__ = error
-    return ExceptionInfo((WorkerLostError, lost, error.__traceback__))
+            apply_as_prefork(
+                target,
+                args,
+                kwargs,
+                callback,
+                error_callback,
+                accept_callback,
+                passes=ends_the_test,
+            )
 
 
 def _no_window(_count: int = 1) -> None:

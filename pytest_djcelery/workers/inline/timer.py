@@ -60,6 +60,7 @@ class Timer:
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.receiving: tuple[str, Ready]  # the message that is being received, and its queue
+        self.kept: Ready | None = None  # the one that was received last, to wait here
         self.started: Request | None = None  # the one that was taken last
         self.delivered = 0  # tasks, but for those that only look whether others are done
         self._now = now
@@ -89,6 +90,7 @@ class Timer:
         heap = (self._polls if held.polls else self._waiting)[queue]
         heapq.heappush(heap, (held.turn, held))
         self._held += 1
+        self.kept = ready
         return held
 
     def first(self, takes: Callable[[str], bool]) -> Scheduled | None:

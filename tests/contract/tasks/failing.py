@@ -62,3 +62,12 @@ def old_errback(task_id):
 @shared_task
 def new_errback(request, exc, traceback):
     LOG.append(("new errback", request.id, repr(exc), bool(traceback)))
+
+
+class CutOffError(BaseException):
+    """What no `except Exception` catches."""
+
+
+@shared_task
+def fail_past_exception(kind):
+    raise {"generator": GeneratorExit, "own": CutOffError}[kind]("cut off")

@@ -42,3 +42,14 @@ class Called(Task):
 @shared_task(base=Called, bind=True)
 def called(self):
     return self.request.id
+
+
+class Alerting(Task):
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        LOG.append("on_failure")
+        raise ConnectionError("the pager is down")
+
+
+@shared_task(base=Alerting)
+def alerting():
+    raise ValueError("declined")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from celery import shared_task
+from celery import group, shared_task
 from celery.result import allow_join_result
 from celery.utils.log import get_task_logger
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from shop.contract.failing import fail
 from shop.contract.log import LOG
 from shop.contract.plain import double, remember
 from shop.models import Order
@@ -26,7 +27,28 @@ def get_inside(x):
 def allow_get_inside(x):
     with allow_join_result():
         LOG.append("allowed")
-    return x
+        return double.delay(x).get(timeout=10)
+
+
+@shared_task
+def join_inside(numbers):
+    with allow_join_result():
+        return group(double.s(number) for number in numbers)().join(timeout=10)
+
+
+@shared_task
+def get_three_deep(depth):
+    with allow_join_result():
+        return get_three_deep.delay(depth - 1).get(timeout=10) + 1 if depth else 0
+
+
+@shared_task
+def get_a_failure_inside():
+    with allow_join_result():
+        try:
+            fail.delay("inside").get(timeout=10)
+        except ValueError as error:
+            return f"caught {error}"
 
 
 @shared_task

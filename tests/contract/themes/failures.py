@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from celery.exceptions import NotRegistered
-from shop.contract import failing
+from shop.contract import failing, plain
 
-from pytest_djcelery import Failure
+from pytest_djcelery import Failure, Success
 
 pytestmark = pytest.mark.django_db
 
@@ -83,3 +83,10 @@ def test_errors_can_be_stored_all_the_same(work, celery_results):
     result = failing.ignored_error.delay()
     work.settle()
     assert celery_results[result.id] == Failure(ValueError, match="kept")
+
+
+@pytest.mark.parametrize("kind", ["generator", "own"])
+def test_an_exception_that_is_no_exception(work, kind):
+    """A task that raises a `BaseException` is a failure; the next tasks run"""
+    assert isinstance(work(failing.fail_past_exception.s(kind)), Failure)
+    assert work(plain.add.s(1, 2)) == Success(3)

@@ -8,6 +8,8 @@ import pytest
 from django.utils import timezone
 from shop.contract import failing, handlers, plain, retrying
 
+from pytest_djcelery import Failure, Success
+
 pytestmark = pytest.mark.django_db
 
 
@@ -39,6 +41,15 @@ def test_the_handlers_of_retry(work, log):
         "on_success retry",
         "after_return SUCCESS",
     ]
+
+
+def test_an_on_failure_that_raises(work, log, celery_results):
+    """What `on_failure` raises becomes the outcome; the next tasks run"""
+    result = handlers.alerting.delay()
+    work.outcome(result)  # the task's own error is stored first
+    assert celery_results.now(result) == Failure(ConnectionError, match="the pager")
+    assert "on_failure" in log
+    assert work(plain.add.s(1, 2)) == Success(3)
 
 
 def test_a_custom_call(work, log):

@@ -19,8 +19,25 @@ def test_get_inside_a_task_is_refused(work):
 
 
 def test_get_inside_a_task_can_be_allowed(work):
-    """`allow_join_result` allows it"""
-    assert work(inside.allow_get_inside.s(1)) == Success(1)
+    """`allow_join_result` allows it, and the other task runs meanwhile"""
+    assert work(inside.allow_get_inside.s(2)) == Success(4)
+
+
+def test_get_inside_a_task_waits_for_a_group(work):
+    """A task waits for the results of a group"""
+    assert work(inside.join_inside.s([1, 2, 3])) == Success([2, 4, 6])
+
+
+def test_get_inside_a_task_that_another_waits_for(work):
+    """A task waits for a task that waits for another"""
+    # Two processes are not enough for more.
+    assert work(inside.get_three_deep.s(1)) == Success(1)
+
+
+def test_get_inside_a_task_raises_the_failure(work):
+    """The task that waits can handle the failure of the other"""
+    assert work(inside.get_a_failure_inside.s()) == Success("caught inside")
+    work.looked_at_everything()
 
 
 def test_a_task_writes_what_the_test_reads(work):

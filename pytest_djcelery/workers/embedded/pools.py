@@ -1,0 +1,215 @@
+"""The pools of an embedded worker: Celery's own, which know what they have in hand.
+
+A pool is a class that Celery lets a worker be built from (``worker_pool``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from celery.concurrency import get_implementation, solo, thread
+from celery.exceptions import WorkerLostError
+
+from pytest_djcelery.recording.task_threads import enter_worker_thread
+from pytest_djcelery.workers.applying import apply_as_prefork
+
+if TYPE_CHECKING:
+    from celery.concurrency.base import BasePool
+
+_CALLBACKS = "callback", "error_callback", "accept_callback"
+
+
+class InHand:
+    """The tasks that a pool has taken and not let go of, with all that comes after them.
+
+    Celery's own list of requests is no measure of that: it drops a request before the thread that
+    ran it is done with its database connections, and drops one attempt at a task, which has the
+    id of the next, together with it.
+
+    Args:
+        after_task: called in the thread that ran a task, before the task is counted as let go.
+        wake: called when it is.
+    """
+
+    def __init__(self, after_task: Callable[[], None], wake: Callable[[], None]) -> None:
+        self._after_task = after_task
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._ids: Counter[str | None] = Counter()
+        self.count = 0
+        #: How many of them wait for the result of another.
+        self.waiting = 0
+        #: The threads of a pool that has one, while the task in it waits.
+        self.helpers: list[threading.Thread] = []
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._ids
+
+    def take(self, task_id: str | None) -> None:
+        """Count one more."""
+        with self._lock:
+            self.count += 1
+            self._ids[task_id] += 1
+
+    def run(
+        self,
+        task_id: str | None,
+        *args: Any,
+        passes: Callable[[BaseException], bool],
+        **kwargs: Any,
+    ) -> None:
+        """Run a task that has been taken, and let go of it; the rest as `apply_as_prefork`."""
+        try:
+            apply_as_prefork(*args, passes=passes, **kwargs)
+        finally:
+            try:
+                self._after_task()
+            finally:
+                self.let_go(task_id)
+
+    def let_go(self, task_id: str | None) -> None:
+        """Count one less, and tell."""
+        with self._lock:
+            self.count -= 1
+            self._ids[task_id] -= 1
+            if not self._ids[task_id]:
+                del self._ids[task_id]
+        self._wake()
+
+    @contextmanager
+    def one_waits(self) -> Iterator[int]:
+        """The task in the calling thread waits for another; yields how many do so now."""
+        with self._lock:
+            self.waiting += 1
+            waiting = self.waiting
+        try:
+            yield waiting
+        finally:
+            with self._lock:
+                self.waiting -= 1
+
+
+class SoloPool(solo.TaskPool):
+    """Runs tasks in the worker's own thread; in another while the task there waits for them."""
+
+    in_hand: ClassVar[InHand]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_apply = self._apply
+
+    def _apply(self, *args: Any, **options: Any) -> None:
+        task_id = options.get("correlation_id")
+        self.in_hand.take(task_id)
+        if self.in_hand.waiting:
+            self._run_beside(task_id, *args, **options)
+        else:
+            self._run(task_id, *args, **options)
+
+    def _run(self, task_id: str | None, *args: Any, **options: Any) -> None:
+        try:
+            self.in_hand.run(task_id, *args, passes=_exits, **_known(options))
+        except (SystemExit, KeyboardInterrupt) as error:
+            # As such it would be an order to shut down, and not what the task did to its worker.
+            raise WorkerLostError(repr(error)) from error
+
+    def _run_beside(self, task_id: str | None, *args: Any, **options: Any) -> None:
+        """Run a task in a thread of its own: as under prefork, it shares no connection."""
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            enter_worker_thread(self.app)
+            try:
+                self._run(task_id, *args, **options)
+            except BaseException as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+
+        helper = threading.Thread(target=run, name="celery-worker-beside", daemon=True)
+        self.in_hand.helpers.append(helper)
+        try:
+            helper.start()
+            helper.join()  # as long as the task takes, like every other of this pool
+        finally:
+            self.in_hand.helpers.remove(helper)
+        for error in errors:
+            raise error
+
+
+class ThreadPool(thread.TaskPool):
+    """Runs tasks in threads that know the app."""
+
+    in_hand: ClassVar[InHand]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.executor = ThreadPoolExecutor(
+            max_workers=self.limit,
+            thread_name_prefix="celery-pool",
+            initializer=enter_worker_thread,
+            initargs=(self.app,),
+        )
+
+    def on_apply(
+        self,
+        target: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        **options: Any,
+    ) -> Any:
+        task_id = options.get("correlation_id")
+        self.in_hand.take(task_id)
+        try:
+            future = self.executor.submit(
+                self.in_hand.run,
+                task_id,
+                target,
+                args,
+                kwargs,
+                passes=_nothing,
+                **_known(options),
+            )
+        except BaseException:
+            self.in_hand.let_go(task_id)
+            raise
+        return thread.ApplyResult(future)
+
+
+def _exits(error: BaseException) -> bool:
+    """Whether the worker's own thread ends, as it does in a worker whose pool is solo."""
+    return isinstance(error, (SystemExit, KeyboardInterrupt))
+
+
+def _nothing(_error: BaseException) -> bool:
+    """Nothing a task raises ends a thread of a pool."""
+    return False
+
+
+def _known(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what `BasePool.apply_async` passes on, what applies without processes."""
+    return {name: options[name] for name in _CALLBACKS if name in options}
+
+
+def leave_behind(thread: threading.Thread) -> None:
+    """Let the process end while ``thread`` still runs a task.
+
+    Pool threads are daemons, as the worker's thread that starts them; `concurrent.futures`
+    joins them at exit all the same. Private API, checked on Python 3.10 to 3.13.
+    """
+    from concurrent.futures import thread as futures_thread
+
+    queues: Any = futures_thread._threads_queues
+    queues.pop(thread, None)
+
+
+_OURS: dict[type[BasePool], type[BasePool]] = {solo.TaskPool: SoloPool, thread.TaskPool: ThreadPool}
+
+
+def pool_class(pool: Any, in_hand: InHand) -> type[BasePool] | None:
+    """The pool for a ``celery_worker_pool`` value, ``None`` for one that can't be embedded."""
+    ours = _OURS.get(get_implementation(pool))
+    return ours and type(ours.__name__, (ours,), {"in_hand": in_hand})

@@ -1,0 +1,173 @@
+"""What leaves a task's tracer is its outcome, as under prefork; what ends the test ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+Run = Callable[..., pytest.RunResult]
+
+TASKS = """
+    from celery import Task
+
+
+    class CutOffError(BaseException):
+        pass
+
+
+    class Alerting(Task):
+        def on_failure(self, *args):
+            raise ConnectionError("the pager is down")
+
+
+    @shared_task
+    def cut_off():
+        raise CutOffError("cut off")
+
+
+    @shared_task
+    def stop_generator():
+        raise GeneratorExit
+
+
+    @shared_task(base=Alerting)
+    def alerting():
+        raise ValueError("declined")
+
+
+    def look():
+        pass
+
+
+    @shared_task
+    def looks():
+        look()
+    """
+
+
+@pytest.fixture(autouse=True)
+def tasks(project: Project) -> None:
+    project.tasks(TASKS)
+
+
+def test_run_goes_on_after_it(run: Run) -> None:
+    run("""
+        import pytest
+        from pytest_djcelery import Failure
+        from shop import tasks
+
+        KINDS = {"cut_off": tasks.CutOffError, "stop_generator": GeneratorExit,
+                 "alerting": ConnectionError}
+
+        @pytest.mark.parametrize("name", KINDS)
+        def test_it(celery_inline, celery_results, name):
+            result = getattr(tasks, name).delay()
+            after = tasks.add.delay(1, 2)
+            summary = celery_inline.run(raise_failures=False)
+            assert (summary.failed, summary.succeeded) == (1, 1)
+            assert celery_results[result] == Failure(KINDS[name])
+            assert after.get() == 3
+
+        @pytest.mark.parametrize("name", KINDS)
+        def test_it_is_raised(celery_inline, name):
+            getattr(tasks, name).delay()
+            after = tasks.add.delay(1, 2)
+            with pytest.raises(KINDS[name]):
+                celery_inline.run()
+            assert after.get() == 3
+    """).assert_outcomes(passed=6)
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_the_embedded_worker_goes_on_after_it(run: Run, pool: str) -> None:
+    run(f"""
+        import pytest
+        from pytest_djcelery import Failure
+        from shop import tasks
+
+        KINDS = {{"cut_off": tasks.CutOffError, "stop_generator": GeneratorExit,
+                 "alerting": ConnectionError}}
+
+        @pytest.fixture
+        def celery_worker_pool():
+            return {pool!r}
+
+        @pytest.mark.parametrize("name", KINDS)
+        def test_it(celery_worker, celery_results, name):
+            result = getattr(tasks, name).delay()
+            with pytest.raises(KINDS[name]):
+                result.get()
+            celery_worker.wait_until_idle()
+            assert celery_results[result] == Failure(KINDS[name])
+            assert tasks.add.delay(1, 2).get() == 3
+    """).assert_outcomes(passed=3)
+
+
+def test_who_asks_for_the_outcome_has_what_on_failure_raised(run: Run) -> None:
+    """The task's own error is stored first: `get()` waits for the end of the handler."""
+    run("""
+        import threading
+
+        import pytest
+        from shop import tasks
+
+        def test_it(celery_worker, monkeypatch):
+            stored = threading.Event()
+            def slow(self, *args):
+                assert not stored.wait(0.1)
+                raise ConnectionError("the pager is down")
+            monkeypatch.setattr(tasks.Alerting, "on_failure", slow)
+            with pytest.raises(ConnectionError):
+                tasks.alerting.delay().get()
+    """).assert_outcomes(passed=1)
+
+
+def test_what_ends_the_test_leaves_run(run: Run) -> None:
+    result = run("""
+        from unittest.mock import patch
+
+        import pytest
+        from shop import tasks
+
+        def test_fails(celery_inline):
+            tasks.looks.delay()
+            with patch("shop.tasks.look", lambda: pytest.fail("must not look")):
+                celery_inline.run(raise_failures=False)
+
+        def test_skips(celery_inline):
+            tasks.looks.delay()
+            with patch("shop.tasks.look", lambda: pytest.skip("nothing to look at")):
+                celery_inline.run(raise_failures=False)
+
+        def test_next(celery_inline):
+            assert tasks.add.delay(1, 2).get() == 3
+    """)
+    result.assert_outcomes(failed=1, skipped=1, passed=1)
+    result.stdout.fnmatch_lines(["*Failed: must not look*"])
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@broker:6379/0", "'redis://:[*][*]@broker:6379/0'"),
+        ("amqp://me:secret@one//;amqp://me:secret@two//", "'amqp://me:[*][*]@one//;amqp://me:*two//'"),
+        (["amqp://me:secret@one//", "amqp://me:secret@two//"], "'amqp://me:[*][*]@one//;amqp://me*"),
+    ],
+    ids=["one", "several", "list"],
+)  # fmt: skip
+def test_no_password_is_shown(run: Run, url: str | list[str], shown: str) -> None:
+    result = run(f"""
+        import pytest
+
+        @pytest.mark.celery(broker_url={url!r})
+        def test_it(celery_inline):
+            pass
+    """)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"E*InlineError: *but the app publishes to {shown}.*"])
+    assert "secret" not in result.stdout.str().split("InlineError")[1].splitlines()[0]
