@@ -143,15 +143,17 @@ def frame_of_project(
 
     Args:
         frame: where to begin.
-        between: tells frames that are passed by in any case.
+        between: tells frames that are passed by, beside those of libraries.
         until: a code object; ``None`` is returned when no project frame is nearer.
     """
     installed: FrameType | None = None
     while frame is not None and not (installed and _begins(frame)):
-        if frame.f_code is until:
+        code = frame.f_code
+        if code is until:
             return None
-        if not between(frame):
-            if installed_package(frame.f_code.co_filename) is None:
+        # A message is sent from under a dozen frames of libraries: of those, nobody else is asked.
+        if not in_library(code.co_filename) and not between(frame):
+            if installed_package(code.co_filename) is None:
                 return frame
             installed = installed or frame
         frame = frame.f_back
@@ -186,9 +188,11 @@ def _passes_on(frame: FrameType) -> bool:
     caller = frame.f_back
     if caller is not None and caller.f_code.co_name in PUBLISHES and _is_celerys(caller):
         return True
-    *outer, _ = getattr(frame.f_code, "co_qualname", "").split(".<locals>.")
-    if any("." in each and each.rpartition(".")[2] in PUBLISHES for each in outer):
-        return True
+    name = getattr(frame.f_code, "co_qualname", "")
+    if ".<locals>." in name:
+        *outer, _ = name.split(".<locals>.")
+        if any("." in each and each.rpartition(".")[2] in PUBLISHES for each in outer):
+            return True
     return frame.f_code.co_name in PUBLISHES and hasattr(type(first_argument(frame)), "apply_async")
 
 

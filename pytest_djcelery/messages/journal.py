@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_djcelery.clock import Deadline
+from pytest_djcelery.messages.records import quickly_made
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location
@@ -28,6 +29,7 @@ class Event:
     """Base of all events. The order of the journal is the order of time."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published(Event):
     """A message is about to leave for the broker, or to be run at once by eager mode.
@@ -104,6 +106,7 @@ class HookDiscarded(Event):
     reason: str
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storing(Event):
     """The result backend is about to be told a state, ``update_state`` included.
@@ -117,6 +120,7 @@ class Storing(Event):
     retries: int | None = None  # of the attempt, if the task itself tells
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateStored(Event):
     """The result backend was told what `Storing` says: who waits for a result may look."""
@@ -133,6 +137,7 @@ class NotStored(Event):
     state: str
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(Event):
     """An attempt is over: ``state`` is a Celery state, or ``IGNORED``/``REJECTED``."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from pytest_djcelery.messages.records import quickly_made
+
 if TYPE_CHECKING:
     from celery import Celery
     from celery.canvas import Signature
@@ -51,6 +53,7 @@ class Message(Protocol):
         """The project's line that sent it."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SentTask:
     """One message that the test's code published.

@@ -123,13 +123,10 @@ class Broker:
         }
         with self.lock:
             queue = self.declare(name)
-            ready = Ready(
-                rank=-_priority(message),
-                order=next(self._restored_order if first else self._order),
-                message=message,
-                put_at=datetime.now(timezone.utc),
-                expires_at=_expiry(message, queue.ttl),
-            )
+            order = next(self._restored_order if first else self._order)
+            now = datetime.now(timezone.utc)
+            expires_at = _expiry(message, queue.ttl)
+            ready = Ready(-_priority(properties), order, message, now, expires_at)
             heapq.heappush(queue.timed if _has_eta(message) else queue.plain, ready)
             self.notify()
 
@@ -298,11 +295,14 @@ def _has_eta(message: dict[str, Any]) -> bool:
     return message["headers"].get("eta") is not None
 
 
-def _priority(message: dict[str, Any]) -> int:
+def _priority(properties: dict[str, Any]) -> int:
     """Zero to nine, nine first, as in RabbitMQ."""
+    given = properties.get("priority")
+    if not given:  # as for nearly all
+        return 0
     try:
-        return max(0, min(9, int(message["properties"]["priority"])))
-    except (KeyError, TypeError, ValueError):
+        return max(0, min(9, int(given)))
+    except (TypeError, ValueError):
         return 0
 
 
@@ -310,6 +310,8 @@ def _expiry(message: dict[str, Any], queue_ttl: float | None) -> float | None:
     # A task carries its own ``expires``: the worker that meets it too late stores REVOKED,
     # which a message that silently vanished could not do.
     own = message["properties"].get("expiration")
+    if not own and queue_ttl is None:
+        return None
     seconds = float(own) / 1000 if own and "task" not in message["headers"] else None
     limits = [ttl for ttl in (seconds, queue_ttl) if ttl is not None]
     return time.time() + min(limits) if limits else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 from celery.exceptions import NotRegistered
 
+from pytest_djcelery.messages.records import quickly_made
 from pytest_djcelery.messages.sent_task import Items
 from pytest_djcelery.recording.failures import call_text
 
@@ -30,6 +31,7 @@ _BY_STATE = {
 }
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """One delivery of one message.
