@@ -13,7 +13,8 @@ import pytest
 from pytest_djcelery.audit import baseline, section
 from pytest_djcelery.audit import report as files
 from pytest_djcelery.audit.findings import Findings, packed, unpacked
-from pytest_djcelery.audit.recorder import Watching
+from pytest_djcelery.audit.listeners.attached import listening
+from pytest_djcelery.audit.recorder import Recorder
 from pytest_djcelery.audit.sightings import Sightings
 from pytest_djcelery.audit.suite_files import SuiteFiles
 from pytest_djcelery.errors import DjceleryError
@@ -49,12 +50,13 @@ class AuditHooks:
         self._suite = SuiteFiles(config, shown)
         config.pluginmanager.register(self._suite, "djcelery-audit-suite-files")
         self._known = self._read_baseline()
-        self._watching = Watching(self._counts)
-        self._sightings = Sightings(shown, self._counts, self._watching.unharmed)
+        self._recorder = Recorder(self._counts)
+        self._sightings = Sightings(shown, self._counts, self._recorder.unharmed)
         self._verdict: baseline.Verdict | None = None
         self._unwritten = ""  # why the report is not
-        current_run().watching = self._watching
-        self._watching.__enter__()
+        current_run().audit = self._recorder
+        self._listening = listening(self._recorder)
+        self._listening.__enter__()
 
     def _read_baseline(self) -> baseline.Known:
         if self._options.audit_baseline is None:
@@ -75,15 +77,15 @@ class AuditHooks:
         """Read what was heard once a test is over, its fixtures included."""
         report = yield
         if call.when == "teardown":
-            shown = self._sightings.of(item.nodeid, self._watching.journal.drain())
+            shown = self._sightings.of(item.nodeid, self._recorder.journal.drain())
             if self._is_worker:
                 report.djcelery_audit = {  # type: ignore[attr-defined]  # travels with it
                     "shown": packed(shown),
-                    "troubles": list(self._watching.troubles),
+                    "troubles": list(self._recorder.troubles),
                 }
             else:
                 self._findings.add(item.nodeid, shown)
-                self._troubles |= self._watching.troubles
+                self._troubles |= self._recorder.troubles
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -119,8 +121,8 @@ class AuditHooks:
             section.write(terminalreporter, self._verdict, report=report)
 
     def pytest_unconfigure(self) -> None:
-        """Take the ears off."""
-        self._watching.__exit__()
+        """Take the listeners off."""
+        self._listening.__exit__(None, None, None)
 
     def _relative(self, path: str) -> str:
         """A path as node ids have it: relative to pytest's root, wherever pytest was started.

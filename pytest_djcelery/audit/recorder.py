@@ -1,32 +1,25 @@
-"""What listens during an audited run, and the journal that it fills."""
+"""What an audited run records: the journal that its listeners fill."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial
 from traceback import format_exception_only
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
-from pytest_djcelery.audit import mocks, publishes, reached, written_rows
 from pytest_djcelery.messages.journal import Event, Journal, Overtaking
-from pytest_djcelery.project.after_import import called_after_import
 from pytest_djcelery.transactions.hooks import WatchedHook
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
-
-    from typing_extensions import Self
 
     from pytest_djcelery.audit.events import Sent
     from pytest_djcelery.locations import Location
     from pytest_djcelery.session.sandbox import Scope
     from pytest_djcelery.transactions.openers import Opener
     from pytest_djcelery.transactions.passive_watch import PassiveWatch
-
-_EARS = {**publishes.EARS, **reached.EARS, **written_rows.EARS}
 
 
 class _Unharmed(AbstractContextManager[None]):
@@ -51,8 +44,8 @@ class _Unharmed(AbstractContextManager[None]):
         return True
 
 
-class Watching:
-    """Ears that are put on as soon as there is something to hear; nothing is imported for them.
+class Recorder:
+    """The journal of an audited run, and what listeners ask of the test that runs.
 
     Args:
         counts: whether an atomic block that something has opened is of the code under test.
@@ -65,36 +58,15 @@ class Watching:
         self._counts = counts
         self._watch: PassiveWatch | None = None
         self._scope: Scope | None = None  # of a test that uses a fixture of the plugin
-        self._mocks = mocks.Mocks(self)
-        self._ears = ExitStack()
+        # What a test has in the place of `on_commit`, where it runs a hook in this thread.
+        self.hook_runner: Callable[[], FrameType | None] = lambda: None
 
     @property
     def quiet(self) -> bool:
         """Whether a test is left to the fixtures that it uses: they have a journal of their own."""
         return self._scope is not None
 
-    def __enter__(self) -> Self:
-        by_module: dict[str, Callable[[], AbstractContextManager[None]]] = {
-            # There is no connection before this is there, and so no transaction.
-            "django.db.backends.base.base": self._transactions_heard,
-            **{name: partial(heard, self) for name, heard in _EARS.items()},
-            **mocks.ears(self._mocks),
-        }
-        wanted: Mapping[str, Callable[[], None]] = {
-            name: partial(self._put_on, heard) for name, heard in by_module.items()
-        }
-        self._put_on(partial(mocks.monkeypatches_heard, self._mocks))
-        self._ears.enter_context(called_after_import(wanted))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ears.close()
-
-    def _put_on(self, heard: Callable[[], AbstractContextManager[None]]) -> None:
-        with self.unharmed():
-            self._ears.enter_context(heard())
-
-    # What the ears call ------------------------------------------------------------------
+    # What the listeners call ------------------------------------------------------------------
 
     def append(self, event: Event) -> None:
         """Add an event to the journal, unless it is of a test that is left to its fixtures."""
@@ -106,7 +78,7 @@ class Watching:
 
     def judge(self, message: Sent) -> None:
         """Tell whether a message that is about to be sent may overtake a commit."""
-        if self._watch is not None and not self.quiet and self._mocks.hook_runner is None:
+        if self._watch is not None and not self.quiet and self.hook_runner() is None:
             self._watch.judge(message)
 
     def judged(self, message: Sent) -> None:
@@ -120,7 +92,7 @@ class Watching:
         The latter where none is nearer: a test that runs the hooks it has captured would be named
         otherwise.
         """
-        runner = self._mocks.hook_runner
+        runner = self.hook_runner()
         if runner is not None:
             return locations.of_hook(runner)
         nearer = locations.of_caller(frame, until=WatchedHook.__call__.__code__)
@@ -134,13 +106,14 @@ class Watching:
         return nullcontext() if self._watch is None else self._watch.eager_task()
 
     def unharmed(self) -> AbstractContextManager[None]:
-        """Keep what goes wrong in an ear from the test, and tell it in the report."""
+        """Keep what goes wrong in a listener from the test, and report it."""
         return self._unharmed
 
     # Transactions ------------------------------------------------------------------------
 
     @contextmanager
-    def _transactions_heard(self) -> Iterator[None]:
+    def transactions_heard(self) -> Iterator[None]:
+        """Hear of atomic blocks, hooks, and messages that may overtake a commit."""
         from pytest_djcelery.transactions.passive_watch import PassiveWatch
 
         watch = PassiveWatch(self.journal, self._counts)

@@ -270,7 +270,7 @@ def of_test(**changes: Any) -> AbstractContextManager[Scope]:
 @contextmanager
 def _opened(run: Run, changes: Mapping[str, Any]) -> Iterator[Scope]:
     scope = Scope(run.use_project(), options_module.replace(run.options, **changes))
-    audit = nullcontext() if run.watching is None else run.watching.giving_way(scope)
+    audit = nullcontext() if run.audit is None else run.audit.giving_way(scope)
     with (
         audit,
         run.isolated(scope.project),

@@ -37,7 +37,7 @@ class Run:
         self.options = options
         self._lasts = lasts
         self.scope: Scope | None = None
-        self.watching: Audit | None = None
+        self.audit: Audit | None = None
         """The audit, under which the app stays as it is, but in tests that use a fixture."""
         self.interrupted = False
         """Whether the run is to end now, and not to wait for tasks."""
@@ -58,7 +58,7 @@ class Run:
 
     def use_imported_project(self) -> Project | None:
         """The project's app, isolated from now on, if the project has imported it by itself."""
-        if self._project is not None or self.watching is not None:  # asked before each test
+        if self._project is not None or self.audit is not None:  # asked before each test
             return self._project
         from pytest_djcelery.project.finding import imported_app
 
@@ -72,7 +72,7 @@ class Run:
             AppNotFoundError: when ``djcelery_app`` names what is no app.
         """
         self.check_app()
-        if self.use_imported_project() is None and self.watching is None:
+        if self.use_imported_project() is None and self.audit is None:
             from pytest_djcelery.project.finding import configured_apps_heard
 
             self._isolation.enter_context(configured_apps_heard(self.use_imported_project))
@@ -102,7 +102,7 @@ class Run:
     @property
     def _isolates_in_blocks(self) -> bool:
         """Whether the app is isolated for the time of blocks only."""
-        return self.watching is not None or not self._lasts
+        return self.audit is not None or not self._lasts
 
     @contextmanager
     def isolated(self, project: Project) -> Iterator[None]:
@@ -143,7 +143,7 @@ class Run:
 
     @property
     def _project_without_scope(self) -> Project | None:
-        return None if self.scope is not None or self.watching is not None else self._project
+        return None if self.scope is not None or self.audit is not None else self._project
 
     def end(self) -> None:
         """Put the app back as the settings have it."""

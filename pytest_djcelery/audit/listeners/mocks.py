@@ -22,7 +22,7 @@ import pytest
 
 from pytest_djcelery.audit import celery_types as originals
 from pytest_djcelery.audit.encoding import is_mock
-from pytest_djcelery.audit.mocked_calls import (
+from pytest_djcelery.audit.listeners.mocked_calls import (
     METHODS,
     SEND_TASK,
     SENDS_ON_COMMIT,
@@ -34,7 +34,7 @@ from pytest_djcelery.patching import replaced
 from pytest_djcelery.transactions.stand_in import transparent
 
 if TYPE_CHECKING:
-    from pytest_djcelery.audit.recorder import Watching
+    from pytest_djcelery.audit.recorder import Recorder
 
 _SIGNATURES = ("s", "si")
 _RESULT = "()"  # what a call of a mock returns, as `unittest.mock` names it
@@ -54,15 +54,16 @@ _HOOK_RUNNER = StandIn(owner=None)
 class Mocks:
     """The mocks that stand for tasks, and for `on_commit`, now."""
 
-    def __init__(self, watching: Watching) -> None:
-        self._watching = watching
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        recorder.hook_runner = self.hook_runner
         # By the identity of the mock, or of a function's code; both are kept alive.
         self._known: dict[int, tuple[Any, StandIn]] = {}
         self._held: dict[int, list[int]] = {}  # those that a patcher has put in place
 
     def replaced(self, holder: Any, owner: Any, name: str, original: Any) -> None:
         """A patcher has put something else in an attribute's place."""
-        with self._watching.unharmed():
+        with self._recorder.unharmed():
             stands_for = _stands_for(owner, name, original)
             if stands_for is None:
                 return
@@ -94,7 +95,6 @@ class Mocks:
         for each in self._held.pop(id(holder), ()):
             self._known.pop(each, None)
 
-    @property
     def hook_runner(self) -> FrameType | None:
         """What a test has in the place of `on_commit`, where it runs a hook in this thread."""
         runners = {id(each) for each, known in list(self._known.values()) if known is _HOOK_RUNNER}
@@ -109,7 +109,7 @@ class Mocks:
         """A mock, any mock, is called."""
         if not self._known:
             return
-        with self._watching.unharmed():
+        with self._recorder.unharmed():
             line = [mock]  # and what has made it: ``task.s().delay`` is one of ``task``
             names: list[str] = []
             while id(line[-1]) not in self._known:
@@ -123,15 +123,15 @@ class Mocks:
                 self._heard(stands_for, line, args, kwargs)
 
     def _heard(self, stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> None:
-        with self._watching.unharmed():
+        with self._recorder.unharmed():
             call = _call(stands_for, line, args, kwargs)
             if call is None:
                 return
-            message = sent(self._watching, call)
+            message = sent(self._recorder, call)
             if call.method in SENDS_ON_COMMIT:
-                self._watching.journal.append(message)
+                self._recorder.journal.append(message)
             else:
-                self._watching.judged(message)
+                self._recorder.judged(message)
 
 
 def _overheard(function: Callable[..., Any], heard: Callable[[Any, Any], None]) -> Any:
@@ -258,6 +258,6 @@ def monkeypatches_heard(mocks: Mocks) -> Iterator[None]:
         yield
 
 
-def ears(mocks: Mocks) -> dict[str, Callable[[], Any]]:
+def by_module(mocks: Mocks) -> dict[str, Callable[[], Any]]:
     """What to hear once a module is there."""
     return {name: partial(_library_heard, mocks, name) for name in ("unittest.mock", "mock.mock")}

@@ -19,7 +19,7 @@ from pytest_djcelery.patching import replaced
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pytest_djcelery.audit.recorder import Watching
+    from pytest_djcelery.audit.recorder import Recorder
 
 # What keeps Celery going, and is no work of the project's; of `celery.app.builtins`, and the ping
 # of `celery.contrib.testing`.
@@ -30,42 +30,42 @@ _MAPS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
 
 
 @contextmanager
-def signals_heard(watching: Watching) -> Iterator[None]:
+def signals_heard(recorder: Recorder) -> Iterator[None]:
     """Hear messages that leave for a broker, and what workers of this process make of them."""
     from celery import signals
 
     from pytest_djcelery.recording.task_signals import signals_connected
 
     def about_to_publish(sender: str, body: Any, headers: Any, **_: Any) -> None:
-        with watching.unharmed():
-            if not watching.quiet and sender not in _UPKEEP:
-                watching.judge(_message(watching, sender, body, headers))
+        with recorder.unharmed():
+            if not recorder.quiet and sender not in _UPKEEP:
+                recorder.judge(_message(recorder, sender, body, headers))
 
     def published(sender: str, body: Any, headers: Any, **_: Any) -> None:
-        with watching.unharmed():
-            if not watching.quiet and sender not in _UPKEEP:
-                watching.append(_message(watching, sender, body, headers))
+        with recorder.unharmed():
+            if not recorder.quiet and sender not in _UPKEEP:
+                recorder.append(_message(recorder, sender, body, headers))
 
     def received(request: Any, **_: Any) -> None:
-        watching.append(Taken(task_id=request.id))
+        recorder.append(Taken(task_id=request.id))
 
     def started(task_id: str, **_: Any) -> None:
-        watching.append(Taken(task_id=task_id))
+        recorder.append(Taken(task_id=task_id))
 
     with ExitStack() as stack:
-        stack.enter_context(signals_connected(watching))
+        stack.enter_context(signals_connected(recorder))
         for signal, receiver in (
             (signals.task_received, received),
             (signals.task_prerun, started),
             (signals.before_task_publish, about_to_publish),
             (signals.after_task_publish, published),
         ):
-            signal.connect(receiver, weak=False, dispatch_uid=watching)
-            stack.callback(signal.disconnect, dispatch_uid=watching)
+            signal.connect(receiver, weak=False, dispatch_uid=recorder)
+            stack.callback(signal.disconnect, dispatch_uid=recorder)
         yield
 
 
-def _message(watching: Watching, name: str, body: Any, headers: Any) -> Sent:
+def _message(recorder: Recorder, name: str, body: Any, headers: Any) -> Sent:
     if isinstance(body, tuple):
         args, kwargs, task_id = body[0], body[1], headers.get("id")
     else:  # the first protocol keeps everything in the body
@@ -76,7 +76,7 @@ def _message(watching: Watching, name: str, body: Any, headers: Any) -> Sent:
         args=args,
         kwargs=kwargs,
         id=task_id,
-        location=watching.caller(),
+        location=recorder.caller(),
         way="broker",
     )
 
@@ -96,7 +96,7 @@ def _mapped(name: str, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
 
 
 @contextmanager
-def eager_runs_heard(watching: Watching) -> Iterator[None]:
+def eager_runs_heard(recorder: Recorder) -> Iterator[None]:
     """Hear eager runs, those that stand for a publish and those of a test's own ``apply()``."""
     from celery.app.task import Task
 
@@ -104,9 +104,9 @@ def eager_runs_heard(watching: Watching) -> Iterator[None]:
 
     def apply(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        if watching.quiet:
+        if recorder.quiet:
             return original(self, *args, **kwargs)
-        with watching.unharmed():
+        with recorder.unharmed():
             frame = locations.publishing_frame()
             if frame is not None and self.name not in _UPKEEP:
                 task, given, named = _mapped(
@@ -118,22 +118,22 @@ def eager_runs_heard(watching: Watching) -> Iterator[None]:
                     task=task,
                     args=given,
                     kwargs=named,
-                    location=watching.caller(frame),
+                    location=recorder.caller(frame),
                     way="eager",
                 )
                 if locations.passes_by(frame, self):
-                    watching.journal.append(sent)
+                    recorder.journal.append(sent)
                 else:
-                    watching.judged(sent)
-        since = len(watching.journal)
-        with watching.eager_task():
+                    recorder.judged(sent)
+        since = len(recorder.journal)
+        with recorder.eager_task():
             try:
                 return original(self, *args, **kwargs)
             except BaseException:
                 # Who called it has been told of what failed.
-                for ended in list(watching.journal.events(Ended, since)):
+                for ended in list(recorder.journal.events(Ended, since)):
                     if ended.eager:
-                        watching.append(Looked(task_id=ended.task_id))
+                        recorder.append(Looked(task_id=ended.task_id))
                 raise
 
     with replaced(Task, apply=apply):
@@ -145,33 +145,33 @@ def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
 
 
 @contextmanager
-def results_heard(watching: Watching) -> Iterator[None]:
+def results_heard(recorder: Recorder) -> Iterator[None]:
     """Hear which outcomes a test has read."""
     from pytest_djcelery.recording.result_waits import watched_results
 
-    with watched_results(_Looks(watching)):
+    with watched_results(_Looks(recorder)):
         yield
 
 
 class _Looks:
     """What `watched_results` asks of the waits of a test: here nothing is brought about."""
 
-    def __init__(self, watching: Watching) -> None:
-        self._watching = watching
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
 
     def before(self, results: Iterable[Any], timeout: float | None = None) -> None:
         """Let Celery wait."""
 
     def looked(self, task_ids: Iterable[str]) -> None:
         """Note what the test has read."""
-        with self._watching.unharmed():
-            if not self._watching.quiet:
+        with self._recorder.unharmed():
+            if not self._recorder.quiet:
                 for task_id in task_ids:
-                    self._watching.append(Looked(task_id=task_id))
+                    self._recorder.append(Looked(task_id=task_id))
 
 
 #: What to hear once a module is there.
-EARS: dict[str, Callable[[Watching], Any]] = {
+BY_MODULE: dict[str, Callable[[Recorder], Any]] = {
     "celery.signals": signals_heard,
     "celery.app.task": eager_runs_heard,
     "celery.result": results_heard,

@@ -15,7 +15,7 @@ from pytest_djcelery.audit.events import Sent
 from pytest_djcelery.messages.arguments import is_lazy
 
 if TYPE_CHECKING:
-    from pytest_djcelery.audit.recorder import Watching
+    from pytest_djcelery.audit.recorder import Recorder
 
 SENDS_ON_COMMIT = ("delay_on_commit", "apply_async_on_commit")
 METHODS = ("delay", "apply_async", *SENDS_ON_COMMIT)
@@ -71,10 +71,10 @@ class _UnknownError(Exception):
     """What the arguments would be can't be told."""
 
 
-def sent(watching: Watching, call: Call) -> Sent:
+def sent(recorder: Recorder, call: Call) -> Sent:
     """The message that the real method would have sent, whatever is wrong with it."""
     message = _Message(mocked=call.method)
-    with watching.unharmed(), suppress(_UnknownError):
+    with recorder.unharmed(), suppress(_UnknownError):
         try:
             if call.method == SEND_TASK:
                 _read_send_task(message, call)
@@ -89,7 +89,7 @@ def sent(watching: Watching, call: Call) -> Sent:
         task=message.name,
         args=message.args,
         kwargs=message.kwargs,
-        location=watching.caller(),
+        location=recorder.caller(),
         way="mock",
         mocked=message.mocked,
         fault=message.fault,

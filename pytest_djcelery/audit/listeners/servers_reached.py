@@ -18,7 +18,7 @@ from pytest_djcelery.audit.events import Reached
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
-    from pytest_djcelery.audit.recorder import Watching
+    from pytest_djcelery.audit.recorder import Recorder
 
 _INSIDE = ("memory", "djcelery", "pyro")  # transports that end in this process
 # Django isolates the first; the others are of a test that uses the plugin.
@@ -27,60 +27,60 @@ _IN_MEMORY = ("sqlite://", "sqlite:///:memory:", "memory", "cache+memory")
 
 
 @contextmanager
-def connections_heard(watching: Watching) -> Iterator[None]:
+def connections_heard(recorder: Recorder) -> Iterator[None]:
     """Hear the connections that are made to a broker."""
     from kombu.connection import Connection
 
     def heard(connection: Any, _: Any) -> None:
-        _broker_reached(watching, connection)
+        _broker_reached(recorder, connection)
 
-    with _after(watching, Connection, "_establish_connection", heard):
+    with _after(recorder, Connection, "_establish_connection", heard):
         yield
 
 
 @contextmanager
-def producers_heard(watching: Watching) -> Iterator[None]:
+def producers_heard(recorder: Recorder) -> Iterator[None]:
     """Hear messages over connections that were made before."""
     from kombu.messaging import Producer
 
     def heard(producer: Any, _: Any) -> None:
-        _broker_reached(watching, producer.connection)
+        _broker_reached(recorder, producer.connection)
 
-    with _after(watching, Producer, "publish", heard):
+    with _after(recorder, Producer, "publish", heard):
         yield
 
 
-def _broker_reached(watching: Watching, connection: Any) -> None:
+def _broker_reached(recorder: Recorder, connection: Any) -> None:
     if connection is not None and connection.transport.driver_type not in _INSIDE:
-        _reached(watching, "broker", connection.as_uri(include_password=True))
+        _reached(recorder, "broker", connection.as_uri(include_password=True))
 
 
 @contextmanager
-def backends_heard(watching: Watching) -> Iterator[None]:
+def backends_heard(recorder: Recorder) -> Iterator[None]:
     """Hear results that are stored or read."""
     from celery.backends.base import Backend
 
     def heard(backend: Any, _: Any) -> None:
-        _backend_reached(watching, backend)
+        _backend_reached(recorder, backend)
 
     with (
-        _after(watching, Backend, "store_result", heard),
-        _after(watching, Backend, "get_task_meta", heard),
+        _after(recorder, Backend, "store_result", heard),
+        _after(recorder, Backend, "get_task_meta", heard),
     ):
         yield
 
 
 @contextmanager
-def redis_heard(watching: Watching) -> Iterator[None]:
+def redis_heard(recorder: Recorder) -> Iterator[None]:
     """Hear connections that a result backend makes as soon as a task is sent."""
     from redis.connection import AbstractConnection
 
     def heard(_: Any, frame: FrameType) -> None:
         backend = _calling_backend(frame)
         if backend is not None:
-            _backend_reached(watching, backend)
+            _backend_reached(recorder, backend)
 
-    with _after(watching, AbstractConnection, "connect", heard):
+    with _after(recorder, AbstractConnection, "connect", heard):
         yield
 
 
@@ -93,24 +93,24 @@ def _calling_backend(frame: FrameType | None) -> Any:
     return None
 
 
-def _backend_reached(watching: Watching, backend: Any) -> None:
+def _backend_reached(recorder: Recorder, backend: Any) -> None:
     if type(backend).__module__.startswith(_ISOLATED) or backend.as_uri() in ("", "disabled://"):
         return
     address = str(backend.as_uri())
     if not address.startswith(_IN_MEMORY) and type(backend).__name__ != "DisabledBackend":
-        _reached(watching, "result backend", address)
+        _reached(recorder, "result backend", address)
 
 
-def _reached(watching: Watching, what: Any, url: str) -> None:
+def _reached(recorder: Recorder, what: Any, url: str) -> None:
     from kombu.utils.url import maybe_sanitize_url
 
     url = maybe_sanitize_url(url)
-    watching.append(Reached(what=what, url=url, location=watching.caller()))
+    recorder.append(Reached(what=what, url=url, location=recorder.caller()))
 
 
 @contextmanager
 def _after(
-    watching: Watching, owner: Any, name: str, heard: Callable[[Any, FrameType], None]
+    recorder: Recorder, owner: Any, name: str, heard: Callable[[Any, FrameType], None]
 ) -> Iterator[None]:
     """Call ``heard`` with the object and the calling frame once a method has returned."""
     method = vars(owner)[name]
@@ -118,8 +118,8 @@ def _after(
     def passed_on(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         returned = method(self, *args, **kwargs)
-        with watching.unharmed():
-            if not watching.quiet:
+        with recorder.unharmed():
+            if not recorder.quiet:
                 heard(self, sys._getframe(1))
         return returned
 
@@ -128,7 +128,7 @@ def _after(
 
 
 #: What to hear once a module is there.
-EARS: dict[str, Callable[[Watching], Any]] = {
+BY_MODULE: dict[str, Callable[[Recorder], Any]] = {
     "kombu.connection": connections_heard,
     "kombu.messaging": producers_heard,
     "celery.backends.base": backends_heard,

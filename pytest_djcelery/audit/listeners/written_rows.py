@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
-    from pytest_djcelery.audit.recorder import Watching
+    from pytest_djcelery.audit.recorder import Recorder
 
 
 @contextmanager
-def saves_heard(watching: Watching) -> Iterator[None]:
+def saves_heard(recorder: Recorder) -> Iterator[None]:
     """Hear rows that are saved one by one."""
     from django.db.models.signals import post_save
 
     def saved(instance: Any, using: str, **_: Any) -> None:
-        with watching.unharmed():
-            watching.written(type(instance), [instance.pk], using)
+        with recorder.unharmed():
+            recorder.written(type(instance), [instance.pk], using)
 
-    post_save.connect(saved, weak=False, dispatch_uid=watching)
+    post_save.connect(saved, weak=False, dispatch_uid=recorder)
     try:
         yield
     finally:
-        post_save.disconnect(dispatch_uid=watching)
+        post_save.disconnect(dispatch_uid=recorder)
 
 
 @contextmanager
-def query_sets_heard(watching: Watching) -> Iterator[None]:
+def query_sets_heard(recorder: Recorder) -> Iterator[None]:
     """Hear rows that a query set writes."""
     from django.db.models.query import QuerySet
 
@@ -45,22 +45,22 @@ def query_sets_heard(watching: Watching) -> Iterator[None]:
     def bulk_create(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         created = create(self, *args, **kwargs)
-        with watching.unharmed():
-            watching.written(self.model, [each.pk for each in created], self.db)
+        with recorder.unharmed():
+            recorder.written(self.model, [each.pk for each in created], self.db)
         return created
 
     def update(self: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         count = change(self, **kwargs)
-        with watching.unharmed():
-            watching.written(self.model, _keys(self.query) if count else (), self.db)
+        with recorder.unharmed():
+            recorder.written(self.model, _keys(self.query) if count else (), self.db)
         return count
 
     def _raw_delete(self: Any, using: str) -> Any:
         __tracebackhide__ = True
         count = delete(self, using)
-        with watching.unharmed():
-            watching.written(self.model, _keys(self.query) if count else (), using)
+        with recorder.unharmed():
+            recorder.written(self.model, _keys(self.query) if count else (), using)
         return count
 
     with replaced(QuerySet, bulk_create=bulk_create, update=update, _raw_delete=_raw_delete):
@@ -68,7 +68,7 @@ def query_sets_heard(watching: Watching) -> Iterator[None]:
 
 
 @contextmanager
-def deletions_heard(watching: Watching) -> Iterator[None]:
+def deletions_heard(recorder: Recorder) -> Iterator[None]:
     """Hear rows that are deleted by their keys, before ``post_delete`` tells the project of it."""
     from django.db.models.sql.subqueries import DeleteQuery
 
@@ -77,8 +77,8 @@ def deletions_heard(watching: Watching) -> Iterator[None]:
     def delete_batch(self: Any, pk_list: Any, using: str) -> Any:
         __tracebackhide__ = True
         count = delete(self, pk_list, using)
-        with watching.unharmed():
-            watching.written(self.model, pk_list if count else (), using)
+        with recorder.unharmed():
+            recorder.written(self.model, pk_list if count else (), using)
         return count
 
     with replaced(DeleteQuery, delete_batch=delete_batch):
@@ -106,7 +106,7 @@ def _keys(query: Any) -> Iterable[Any]:
 
 
 #: What to hear once a module is there.
-EARS: dict[str, Callable[[Watching], Any]] = {
+BY_MODULE: dict[str, Callable[[Recorder], Any]] = {
     "django.db.models.signals": saves_heard,
     "django.db.models.query": query_sets_heard,
     "django.db.models.sql.subqueries": deletions_heard,
