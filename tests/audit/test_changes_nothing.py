@@ -475,7 +475,7 @@ def test_what_goes_wrong_in_the_audit_is_told_and_reaches_no_test(suite: Project
     suite.write(
         conftest="""
             import pytest
-            from pytest_djcelery.audit import mocks
+            from pytest_djcelery.audit.listeners import mocks
 
 
             @pytest.fixture(autouse=True)

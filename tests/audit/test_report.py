@@ -264,7 +264,7 @@ def test_twenty_thousand_hooks_are_one_finding_and_kept_nowhere(old: Project) ->
             from pytest_djcelery.transactions.hooks import WatchedHook
 
             audit = request.config.pluginmanager.get_plugin("djcelery-audit")
-            assert len(audit._watching.journal) == 0
+            assert len(audit._recorder.journal) == 0
             gc.collect()
             assert not any(type(each) is WatchedHook for each in gc.get_objects())
         """,
