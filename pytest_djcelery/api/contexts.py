@@ -270,7 +270,7 @@ def session_app(
     project = run.use_project()
     with (
         # An audited run leaves the app alone, but in tests that use a fixture.
-        nullcontext() if run.watching else run.isolated(project),
+        nullcontext() if run.audit else run.isolated(project),
         app_parameters(project.app, dict(parameters or {})) as settings,
         project.configuration.override(**{**settings, **(config or {})}),
     ):
