@@ -112,9 +112,9 @@ def _counts() -> dict[str, int]:
 
 
 def _queues() -> int:
-    from pytest_djcelery.session.session import current_run
+    from pytest_djcelery.session.session import current_session
 
-    project = current_run().use_imported_project()
+    project = current_session().use_imported_project()
     return len(project.broker.queues) if project and project.broker else 0
 
 

@@ -14,7 +14,7 @@ import pytest
 from pytest_djcelery import markers
 from pytest_djcelery.api import contexts
 from pytest_djcelery.errors import AppNotFoundError
-from pytest_djcelery.session import sandbox as scope
+from pytest_djcelery.session import sandbox
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -92,15 +92,15 @@ def _usage_errors() -> Iterator[None]:
 
 
 @pytest.fixture
-def _celery_scope(request: pytest.FixtureRequest) -> Iterator[scope.Scope]:
-    with _usage_errors(), scope.of_test(**markers.options(request.node)) as of_test:
+def _celery_sandbox(request: pytest.FixtureRequest) -> Iterator[sandbox.Sandbox]:
+    with _usage_errors(), sandbox.of_test(**markers.options(request.node)) as of_test:
         yield of_test
 
 
 @pytest.fixture
 def celery_app(
     request: pytest.FixtureRequest,
-    _celery_scope: scope.Scope,
+    _celery_sandbox: sandbox.Sandbox,
     celery_config: Mapping[str, Any],
     celery_parameters: Mapping[str, Any],
 ) -> Iterator[Celery]:

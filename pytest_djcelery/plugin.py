@@ -19,9 +19,9 @@ from pytest_djcelery import options
 from pytest_djcelery.errors import DjceleryError
 
 if TYPE_CHECKING:
-    from pytest_djcelery.session.session import Run
+    from pytest_djcelery.session.session import Session
 
-_RUN: pytest.StashKey[Run] = pytest.StashKey()
+_RUN: pytest.StashKey[Session] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     `celery.contrib.pytest` claim some of these names too.
     """
     from pytest_djcelery import fixtures, markers
-    from pytest_djcelery.session.session import begin_run
+    from pytest_djcelery.session.session import begin_session
 
     with _usage_errors():
         chosen = options.parse(
@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         given = [each.name for each in options.DECLARED if config.getoption(each.ini)]
         options.refuse_without_audit(chosen, given)
-    config.stash[_RUN] = begin_run(chosen)
+    config.stash[_RUN] = begin_session(chosen)
     if chosen.audit:
         from pytest_djcelery.audit.pytest_hooks import AuditHooks
 
@@ -86,17 +86,17 @@ def _as_written(config: pytest.Config, name: str) -> object:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart() -> None:
     """Isolate the app from its broker as soon as the project has imported it."""
-    from pytest_djcelery.session.session import current_run
+    from pytest_djcelery.session.session import current_session
 
     with _usage_errors():
-        current_run().await_project()
+        current_session().await_project()
 
 
 def pytest_report_header() -> str | None:
     """Say which app is tested, over which broker and result backend."""
-    from pytest_djcelery.session.session import current_run
+    from pytest_djcelery.session.session import current_session
 
-    project = current_run().use_imported_project()
+    project = current_session().use_imported_project()
     return None if project is None else f"celery: {project.describe()}"
 
 
@@ -104,9 +104,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Give a test the fixtures that those it asks for need."""
     if isinstance(item, pytest.Function):
         from pytest_djcelery import markers
-        from pytest_djcelery.session.session import current_run
+        from pytest_djcelery.session.session import current_session
 
-        markers.complete_fixtures(item, current_run().options.mode)
+        markers.complete_fixtures(item, current_session().options.mode)
 
 
 def pytest_collection_finish() -> None:
@@ -118,12 +118,12 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup() -> None:
     """A test before this one may have imported the app; session fixtures may need a worker."""
     from pytest_djcelery.session import held
-    from pytest_djcelery.session.session import current_scope
+    from pytest_djcelery.session.session import current_sandbox
 
     _isolate_imported_app()
-    scope = current_scope()  # of a class or module: that of the test itself is yet to be opened
-    if scope is not None:
-        scope.test_begins()
+    sandbox = current_sandbox()  # of a class or module: that of the test itself is yet to be opened
+    if sandbox is not None:
+        sandbox.test_begins()
     held.serve_session_fixtures()
 
 
@@ -131,21 +131,21 @@ def pytest_runtest_setup() -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose tasks failed unseen; undo what one has set on ``app.conf``."""
     from pytest_djcelery.session import held
-    from pytest_djcelery.session.session import current_run
+    from pytest_djcelery.session.session import current_session
 
-    run = current_run()
-    if run.scope is None:
+    session = current_session()
+    if session.sandbox is None:
         held.park_all()
     try:
-        with run.settings_as_found():
+        with session.settings_as_found():
             outcome = yield
-        if run.scope is not None:
+        if session.sandbox is not None:
             from pytest_djcelery.reporting import task_reports
 
-            task_reports.judge_failures(item, run.scope)
+            task_reports.judge_failures(item, session.sandbox)
     finally:
-        if run.scope is not None:
-            run.scope.test_ended()
+        if session.sandbox is not None:
+            session.sandbox.test_ended()
     return outcome
 
 
@@ -154,16 +154,16 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Explain why a test failed, as far as its tasks tell."""
-    from pytest_djcelery.session.session import current_scope
+    from pytest_djcelery.session.session import current_sandbox
 
-    scope = current_scope() if call.when == "call" else None
-    if scope is None:
+    sandbox = current_sandbox() if call.when == "call" else None
+    if sandbox is None:
         return (yield)
     from pytest_djcelery.reporting import task_reports
 
     error = task_reports.explained_error(item, call)
     report = yield
-    task_reports.add_sections(item, scope, report, error)
+    task_reports.add_sections(item, sandbox, report, error)
     return report
 
 
@@ -172,9 +172,9 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
     """Drop what a test that uses no fixture of ours has published."""
     outcome = yield
     if "pytest_djcelery.brokers.memory.transport" in sys.modules:
-        from pytest_djcelery.session.session import current_run
+        from pytest_djcelery.session.session import current_session
 
-        current_run().tidy()
+        current_session().tidy()
     return outcome
 
 
@@ -196,27 +196,27 @@ def pytest_assertrepr_compare(
 
 def pytest_keyboard_interrupt() -> None:
     """Have the teardown that is to come wait for no task."""
-    from pytest_djcelery.session.session import current_run
+    from pytest_djcelery.session.session import current_session
 
-    current_run().interrupted = True
+    current_session().interrupted = True
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Put the app back as it was."""
     if _RUN in config.stash:  # else the options were refused
-        from pytest_djcelery.session.session import end_run
+        from pytest_djcelery.session.session import end_session
 
-        end_run(config.stash[_RUN])
+        end_session(config.stash[_RUN])
 
 
 def _isolate_imported_app() -> None:
     if "celery.app.base" in sys.modules:
-        from pytest_djcelery.session.session import current_run
+        from pytest_djcelery.session.session import current_session
 
-        run = current_run()
+        session = current_session()
         with _usage_errors():
-            run.use_imported_project()
-            run.check_app()
+            session.use_imported_project()
+            session.check_app()
 
 
 @contextmanager

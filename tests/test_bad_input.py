@@ -175,8 +175,8 @@ def test_a_list_in_toml_may_be_one_of_names(project: Project, table: str) -> Non
     _toml(project, table, 'djcelery_audit_fail_on = ["hooks-never-ran", "outside-reached"]')
     result = project.run("""
         def test(request):
-            from pytest_djcelery.session.session import current_run
-            kinds = current_run().options.audit_fail_on
+            from pytest_djcelery.session.session import current_session
+            kinds = current_session().options.audit_fail_on
             assert kinds == ("hooks-never-ran", "outside-reached")
         """)
     result.assert_outcomes(passed=1)
@@ -206,8 +206,8 @@ def test_options_of_toml_may_be_values_or_texts(project: Project, kind: str) -> 
     result = project.run(
         """
         def test(request):
-            from pytest_djcelery.session.session import current_run
-            options = current_run().options
+            from pytest_djcelery.session.session import current_session
+            options = current_session().options
             assert (options.timeout, options.live_concurrency) == (7, 3)
             assert (options.audit, options.live_queues) == (True, ("a", "b"))
         """,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_djcelery.project import registry
-from pytest_djcelery.session.session import current_run
+from pytest_djcelery.session.session import current_session
 
 
 def check_registry(*, timeout: float = 60.0) -> None:
@@ -21,4 +21,4 @@ def check_registry(*, timeout: float = 60.0) -> None:
         DjceleryError: when the process fails.
     """
     __tracebackhide__ = True
-    registry.check(current_run().use_project().app, timeout=timeout)
+    registry.check(current_session().use_project().app, timeout=timeout)

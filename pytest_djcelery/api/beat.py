@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.api.inline import Inline
     from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.beat.driven_schedulers import Sent
 
 
@@ -33,21 +33,21 @@ class Beat:
     destination: it was not there to send what would have been due on the way.
 
     Args:
-        scope: the test.
+        sandbox: the test.
     """
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-        self._clock = scope.clock
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._clock = sandbox.clock
         self._scheduler: VirtualScheduler
 
     @contextmanager
     def started(self) -> Iterator[Beat]:
         """Be beat for the time of a block."""
-        app = self._scope.app
+        app = self._sandbox.app
         app.loader.import_default_modules()
         app.finalize()
-        configuration = self._scope.project.configuration
+        configuration = self._sandbox.project.configuration
         with configuration.override(beat_schedule=entries_apart(app.conf.beat_schedule)):
             self._start()
             try:
@@ -111,7 +111,7 @@ class Beat:
         now = self._clock.now()
         end = clock.end_of(until, now)
         self._clock.move_to(now)
-        first = len(self._scope.journal)
+        first = len(self._sandbox.journal)
         sent: list[Sent] = []
         try:
             for each in self._stops(scheduler, end, self._inline()):
@@ -146,7 +146,7 @@ class Beat:
         __tracebackhide__ = True
         from pytest_djcelery.workers.beat.schedule_check import check
 
-        check(self._scope.app, self.entries, queues=queues)
+        check(self._sandbox.app, self.entries, queues=queues)
 
     # Inside -------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Beat:
         self._traveller = self._clock.traveller
         self._latest = self._clock.now()
         self._scheduler = VirtualScheduler(
-            self._scope.app, self._scope.project.configuration.override
+            self._sandbox.app, self._sandbox.project.configuration.override
         )
 
     def _current(self) -> VirtualScheduler:
@@ -170,7 +170,7 @@ class Beat:
     def _inline(self) -> Inline | None:
         from pytest_djcelery.api.inline import Inline
 
-        runner = self._scope.runner
+        runner = self._sandbox.runner
         return runner if isinstance(runner, Inline) else None
 
     def _stops(
@@ -200,12 +200,12 @@ class Beat:
 
     def _delivered(self, inline: Inline) -> bool:
         __tracebackhide__ = True
-        before = len(self._scope.journal)
+        before = len(self._sandbox.journal)
         inline.run()
-        return len(self._scope.journal) > before
+        return len(self._sandbox.journal) > before
 
     def _messages(self, sent: Iterable[Sent], first: int) -> list[SentTask]:
-        journal = self._scope.journal
+        journal = self._sandbox.journal
         lost = {event.message.id for event in journal.events(NotSent, first)}
         messages: dict[str | None, SentTask] = {}
         for event in journal.events(Published, first):

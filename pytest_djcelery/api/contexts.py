@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import FixtureConflictError
-from pytest_djcelery.session import sandbox as scopes
-from pytest_djcelery.session.session import current_run
+from pytest_djcelery.session.sandbox import Sandbox, entered
+from pytest_djcelery.session.session import current_session
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -35,8 +35,8 @@ def app(**conf: Any) -> Iterator[Celery]:
         AppNotFoundError: when the project has none.
         BadOptionError: for a setting that Celery doesn't have.
     """
-    with scopes.entered() as scope, scope.project.configuration.override(**conf):
-        yield scope.app
+    with entered() as sandbox, sandbox.project.configuration.override(**conf):
+        yield sandbox.app
 
 
 @contextmanager
@@ -48,12 +48,12 @@ def outbox(*, whole_test: bool = False) -> Iterator[Outbox]:
     """
     from pytest_djcelery.api.outbox import Outbox
 
-    with scopes.entered() as scope:
+    with entered() as sandbox:
         yield Outbox(
-            scope.journal,
-            since=scope.began if whole_test else len(scope.journal),
-            timeout=scope.options.timeout,
-            situation=scope.situation,
+            sandbox.journal,
+            since=sandbox.began if whole_test else len(sandbox.journal),
+            timeout=sandbox.options.timeout,
+            situation=sandbox.situation,
         )
 
 
@@ -66,9 +66,11 @@ def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
     """
     from pytest_djcelery.transactions.hooks import OnCommit
 
-    with scopes.entered() as scope:
+    with entered() as sandbox:
         yield OnCommit(
-            scope.journal, scope.watch, since=scope.began if whole_test else len(scope.journal)
+            sandbox.journal,
+            sandbox.watch,
+            since=sandbox.began if whole_test else len(sandbox.journal),
         )
 
 
@@ -90,11 +92,13 @@ def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
     if propagates is not None:
         values["task_eager_propagates"] = propagates
     with (
-        scopes.entered() as scope,
-        _runs(scope, scope.runner if isinstance(scope.runner, EagerRunner) else EagerRunner()),
-        scope.project.configuration.override(**values),
+        entered() as sandbox,
+        _runs(
+            sandbox, sandbox.runner if isinstance(sandbox.runner, EagerRunner) else EagerRunner()
+        ),
+        sandbox.project.configuration.override(**values),
     ):
-        yield scope.app
+        yield sandbox.app
 
 
 @contextmanager
@@ -123,27 +127,27 @@ def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest 
         WorkerError: when it doesn't start, or a task still runs when its time is over.
     """
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
-    with scopes.entered() as scope:
-        _prepare(scope.app, includes, class_tasks)
-        with running_worker(scope, settings) as running:
+    with entered() as sandbox:
+        _prepare(sandbox.app, includes, class_tasks)
+        with running_worker(sandbox, settings) as running:
             yield running
 
 
 @contextmanager
-def running_worker(scope: scopes.Scope, settings: WorkerSettings) -> Iterator[Worker]:
-    """Let an embedded worker run the messages of ``scope``."""
+def running_worker(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[Worker]:
+    """Let an embedded worker run the messages of ``sandbox``."""
     from pytest_djcelery.api.worker import Worker
     from pytest_djcelery.workers.embedded import reuse as lease
 
-    if isinstance(scope.runner, Worker) and scope.runner.settings == settings:
-        yield scope.runner  # celery_worker beside celery_session_worker: there is one
+    if isinstance(sandbox.runner, Worker) and sandbox.runner.settings == settings:
+        yield sandbox.runner  # celery_worker beside celery_session_worker: there is one
         return
-    runner = Worker(scope, settings)
+    runner = Worker(sandbox, settings)
     with ExitStack() as stack:
-        stack.enter_context(_runs(scope, runner))
+        stack.enter_context(_runs(sandbox, runner))
         _check_visible_to_workers(runner.name)
-        stack.enter_context(_not_eager(scope))
-        runner.embedded = stack.enter_context(lease.lent(scope, settings))
+        stack.enter_context(_not_eager(sandbox))
+        runner.embedded = stack.enter_context(lease.lent(sandbox, settings))
         yield runner
 
 
@@ -177,20 +181,20 @@ def live_worker(
     from pytest_djcelery.workers.live import live_reuse as live
     from pytest_djcelery.workers.live.processes import LiveSettings
 
-    with scopes.entered() as scope:
+    with entered() as sandbox:
         settings = LiveSettings.chosen(
-            scope.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
+            sandbox.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
         )
-        running = scope.runner
+        running = sandbox.runner
         if isinstance(running, LiveWorker) and running.processes.settings == settings:
             yield running
             return
-        runner = LiveWorker(scope)
+        runner = LiveWorker(sandbox)
         with ExitStack() as stack:
-            stack.enter_context(_runs(scope, runner))
+            stack.enter_context(_runs(sandbox, runner))
             _check_visible_to_workers(runner.name)
-            stack.enter_context(_not_eager(scope))
-            runner.processes = stack.enter_context(live.lent(scope, settings))
+            stack.enter_context(_not_eager(sandbox))
+            runner.processes = stack.enter_context(live.lent(sandbox, settings))
             yield runner
 
 
@@ -209,12 +213,12 @@ def inline(*, auto: bool = False) -> Iterator[Inline]:
     """
     from pytest_djcelery.api.inline import Inline
 
-    with scopes.entered() as scope:
-        running = scope.runner
+    with entered() as sandbox:
+        running = sandbox.runner
         if isinstance(running, Inline) and not running.implicit and running.auto == auto:
             yield running  # a helper's block, in a test that has celery_inline already
             return
-        with _delivering(scope, Inline(scope, auto=auto)) as runner:
+        with _delivering(sandbox, Inline(sandbox, auto=auto)) as runner:
             yield runner
 
 
@@ -223,18 +227,18 @@ def automatic() -> Iterator[None]:
     """Automatic delivery where nothing else runs the tasks: a block around this one, or in it."""
     from pytest_djcelery.api.inline import Inline
 
-    with scopes.entered() as scope:
-        if scope.runner is not None:
+    with entered() as sandbox:
+        if sandbox.runner is not None:
             yield
             return
-        with _delivering(scope, Inline(scope, auto=True, implicit=True)):
+        with _delivering(sandbox, Inline(sandbox, auto=True, implicit=True)):
             yield
 
 
 @contextmanager
-def _delivering(scope: scopes.Scope, runner: Inline) -> Iterator[Inline]:
+def _delivering(sandbox: Sandbox, runner: Inline) -> Iterator[Inline]:
     __tracebackhide__ = True
-    with _runs(scope, runner), _not_eager(scope), scope.project.in_memory(), runner.started():
+    with _runs(sandbox, runner), _not_eager(sandbox), sandbox.project.in_memory(), runner.started():
         yield runner
 
 
@@ -246,7 +250,7 @@ def beat() -> Iterator[Beat]:
     """
     from pytest_djcelery.api.beat import Beat
 
-    with scopes.entered() as scope, Beat(scope).started() as beat:
+    with entered() as sandbox, Beat(sandbox).started() as beat:
         yield beat
 
 
@@ -266,11 +270,11 @@ def session_app(
     """
     from pytest_djcelery.project.isolation import app_parameters
 
-    run = current_run()
-    project = run.use_project()
+    session = current_session()
+    project = session.use_project()
     with (
         # An audited run leaves the app alone, but in tests that use a fixture.
-        nullcontext() if run.audit else run.isolated(project),
+        nullcontext() if session.audit else session.isolated(project),
         app_parameters(project.app, dict(parameters or {})) as settings,
         project.configuration.override(**{**settings, **(config or {})}),
     ):
@@ -280,7 +284,7 @@ def session_app(
 @contextmanager
 def configured_app(*, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[Celery]:
     """`session_app` for one test, whose class may have changed some of the settings already."""
-    configuration = current_run().use_project().configuration
+    configuration = current_session().use_project().configuration
     with session_app(config=configuration.beneath_settings(config), parameters=parameters) as app:
         yield app
 
@@ -304,9 +308,9 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
     from pytest_djcelery.workers.embedded import reuse as lease
 
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
-    project = current_run().use_project()
+    project = current_session().use_project()
     _prepare(project.app, includes, class_tasks)
-    with current_run().isolated(project):
+    with current_session().isolated(project):
         lease.started(project, settings, wake=lambda: None)
         lease.keep_for_session()
         try:
@@ -344,15 +348,15 @@ def results() -> Iterator[Results]:
     """Outcomes of tasks, from whatever result backend is configured."""
     from pytest_djcelery.api.results import Results
 
-    with scopes.entered() as scope:
-        yield Results(scope)
+    with entered() as sandbox:
+        yield Results(sandbox)
 
 
 @contextmanager
-def _runs(scope: scopes.Scope, runner: Runner) -> Iterator[None]:
+def _runs(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
     """Let ``runner`` run this test's messages; there can be one only."""
     __tracebackhide__ = True
-    before = scope.runner
+    before = sandbox.runner
     if before is not None and before is not runner and not before.implicit:
         what, remedy = (
             ("with other options than the one that", "give both the same options, or drop one")
@@ -364,20 +368,20 @@ def _runs(scope: scopes.Scope, runner: Runner) -> Iterator[None]:
             f"A test has one way to run its tasks: {remedy}."
         )
         raise FixtureConflictError(msg)
-    scope.runner = runner
+    sandbox.runner = runner
     try:
         yield
     finally:
-        scope.runner = before
+        sandbox.runner = before
 
 
 @contextmanager
-def _not_eager(scope: scopes.Scope) -> Iterator[None]:
+def _not_eager(sandbox: Sandbox) -> Iterator[None]:
     """A suite's settings are often eager; who asks for a worker means the worker."""
-    if not scope.app.conf.task_always_eager:
+    if not sandbox.app.conf.task_always_eager:
         yield
         return
-    with scope.project.configuration.override(task_always_eager=False):
+    with sandbox.project.configuration.override(task_always_eager=False):
         yield
 
 

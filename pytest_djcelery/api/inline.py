@@ -31,7 +31,7 @@ from pytest_djcelery.workers.inline.undelivered import Undelivered
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
 
 
 class _BusyError(InlineError):
@@ -42,7 +42,7 @@ class Inline(Runner):
     """A worker in the test's own thread, connection and transaction, on a virtual clock.
 
     Args:
-        scope: the test.
+        sandbox: the test.
         auto: deliver after each publish by the test's own code.
         implicit: it gives way to a runner that the test asks for.
     """
@@ -51,16 +51,16 @@ class Inline(Runner):
 
     in_place = True
 
-    def __init__(self, scope: Scope, *, auto: bool = False, implicit: bool = False) -> None:
+    def __init__(self, sandbox: Sandbox, *, auto: bool = False, implicit: bool = False) -> None:
         self.implicit = implicit
-        self._scope = scope
+        self._sandbox = sandbox
         self.auto = auto
         self._thread = threading.current_thread()
-        self._clock = scope.clock
+        self._clock = sandbox.clock
         self._busy = threading.Lock()
         self._asked = False  # to deliver what was published, since a run by itself began
         self._inside: list[Execution] = []  # of tasks that a task has waited for
-        self._origins = Origins(scope.journal)
+        self._origins = Origins(sandbox.journal)
         self._worker: InlineWorker
         self._undelivered: Undelivered
 
@@ -72,20 +72,20 @@ class Inline(Runner):
             InlineError: when the test has chosen another broker than the one in memory.
         """
         self._worker = InlineWorker(
-            self._scope.app,
+            self._sandbox.app,
             self._broker(),
             now=self._clock.now,
-            limits=limits_of(self._scope.project),
+            limits=limits_of(self._sandbox.project),
         )
         self._undelivered = Undelivered(self._worker, self._origins)
-        self._version = self._scope.project.configuration.version, listened_to()
+        self._version = self._sandbox.project.configuration.version, listened_to()
         with self._worker.started(), requests_seen() if self.auto else nullcontext():
             yield self
 
     def _broker(self) -> Broker:
-        broker = self._scope.project.broker
+        broker = self._sandbox.project.broker
         if broker is None:
-            broker_url = addresses.without_password(self._scope.app.conf.broker_url)
+            broker_url = addresses.without_password(self._sandbox.app.conf.broker_url)
             msg = (
                 "celery_inline takes messages off the in-memory broker, but the app publishes to "
                 f"{broker_url!r}.\n"
@@ -126,7 +126,7 @@ class Inline(Runner):
         end = self._end(until)
         _check_limit(limit)
         executions: list[Execution] = []
-        with self._delivering(), self._scope.watch.autocommit():
+        with self._delivering(), self._sandbox.watch.autocommit():
             for ended in self._executions(takes, end, limit):
                 executions += ended
                 failed = [execution for execution in ended if execution.failed]
@@ -162,7 +162,7 @@ class Inline(Runner):
             InlineError: as for `run`.
         """
         __tracebackhide__ = True
-        with self._delivering(), self._scope.watch.autocommit():
+        with self._delivering(), self._sandbox.watch.autocommit():
             execution = self._deliver(self._worker.takes)
         if execution is not None and execution.failed:
             self._looked(execution)
@@ -188,7 +188,7 @@ class Inline(Runner):
         """
         from pytest_djcelery.workers.inline.redelivery import redeliver
 
-        redeliver(message, self._scope.app)
+        redeliver(message, self._sandbox.app)
 
     # What is there to deliver -------------------------------------------------------------
 
@@ -232,11 +232,11 @@ class Inline(Runner):
         self._asked = True  # first: who delivers now, in another thread, looks at it afterwards
         if self._busy.locked():
             return
-        run_for_test(self._run_by_itself, home=self._thread, timeout=self._scope.options.timeout)
+        run_for_test(self._run_by_itself, home=self._thread, timeout=self._sandbox.options.timeout)
 
     def _run_by_itself(self) -> None:
         __tracebackhide__ = True
-        raises = bool(self._scope.app.conf.task_eager_propagates)
+        raises = bool(self._sandbox.app.conf.task_eager_propagates)
         while self._asked:
             self._asked = False
             try:
@@ -264,7 +264,7 @@ class Inline(Runner):
         self, task_ids: Collection[str], deliver_until: Callable[[Callable[[], bool]], None]
     ) -> None:
         __tracebackhide__ = True
-        journal = self._scope.journal
+        journal = self._sandbox.journal
         waiting = {each for each in task_ids if not self._stored(each)}
         seen = len(journal)
 
@@ -285,15 +285,15 @@ class Inline(Runner):
         __tracebackhide__ = True
         if done():
             return
-        with self._delivering(), self._scope.watch.autocommit():
+        with self._delivering(), self._sandbox.watch.autocommit():
             for _ in self._executions(self._worker.takes, None, None):
                 if done():
                     return
 
     def _deliver_inside(self, done: Callable[[], bool]) -> None:
         __tracebackhide__ = True
-        endless = Endless(self._scope.journal, bounded=False)
-        with self._scope.watch.autocommit():
+        endless = Endless(self._sandbox.journal, bounded=False)
+        with self._sandbox.watch.autocommit():
             while not done():
                 execution = self._deliver(self._worker.takes, endless)
                 if execution is None:
@@ -301,12 +301,12 @@ class Inline(Runner):
                 self._inside.append(execution)
 
     def _stored(self, task_id: str) -> bool:
-        return self._scope.app.AsyncResult(task_id).state in states.READY_STATES
+        return self._sandbox.app.AsyncResult(task_id).state in states.READY_STATES
 
     def why_never(self, task_id: str) -> str:
         from pytest_djcelery.reporting.never_ready import why_never
 
-        return why_never(task_id, self._scope.journal, self.scheduled, self._clock.now())
+        return why_never(task_id, self._sandbox.journal, self.scheduled, self._clock.now())
 
     # Inside -------------------------------------------------------------------------------
 
@@ -318,7 +318,7 @@ class Inline(Runner):
         Yields each with those before it that it has waited for, as they ended.
         """
         __tracebackhide__ = True
-        delivered, endless = 0, Endless(self._scope.journal, bounded=limit is not None)
+        delivered, endless = 0, Endless(self._sandbox.journal, bounded=limit is not None)
         while limit is None or delivered < limit:
             execution = self._deliver(takes, endless)
             if execution is not None:
@@ -339,9 +339,9 @@ class Inline(Runner):
         self, takes: Callable[[str], bool], endless: Endless | None = None
     ) -> Execution | None:
         __tracebackhide__ = True
-        journal, worker = self._scope.journal, self._worker
+        journal, worker = self._sandbox.journal, self._worker
         since = len(journal)
-        with self._scope.watch.eager_task():
+        with self._sandbox.watch.eager_task():
             message = worker.deliver(takes)
         if message is None:
             return None
@@ -383,9 +383,9 @@ class Inline(Runner):
 
     def _follow_configuration(self) -> None:
         __tracebackhide__ = True
-        limits_of(self._scope.project).follow(self._scope.app)
+        limits_of(self._sandbox.project).follow(self._sandbox.app)
         # A tracer asks once, as it is built, whether anyone listens to what a worker logs.
-        version = self._scope.project.configuration.version, listened_to()
+        version = self._sandbox.project.configuration.version, listened_to()
         if version != self._version:
             self._broker()
             self._worker.read_configuration()
@@ -406,7 +406,7 @@ class Inline(Runner):
         raise error.with_traceback(own_traceback(error))
 
     def _looked(self, execution: Execution) -> None:
-        self._scope.journal.append(Looked(task_id=execution.id))
+        self._sandbox.journal.append(Looked(task_id=execution.id))
 
     def _takes(self, queues: Iterable[str | Queue] | None) -> Callable[[str], bool]:
         if queues is None:
@@ -414,7 +414,7 @@ class Inline(Runner):
         if isinstance(queues, (str, Queue)):
             queues = [queues]
         names = {queue.name if isinstance(queue, Queue) else queue for queue in queues}
-        declared = {*self._scope.app.amqp.queues, *self._worker.broker.queues}
+        declared = {*self._sandbox.app.amqp.queues, *self._worker.broker.queues}
         unknown = sorted(map(str, names - declared))
         if unknown:
             known = ", ".join(sorted(filter(self._worker.takes, declared)))

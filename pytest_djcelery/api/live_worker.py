@@ -11,7 +11,7 @@ from pytest_djcelery.transactions.races import warn
 from pytest_djcelery.workers import worker_ended as ended
 
 if TYPE_CHECKING:
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.live import processes as live_worker
 
 
@@ -21,8 +21,8 @@ class LiveWorker(Runner):
     name = "celery_live_worker"
     processes: live_worker.LiveWorker
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
         self._warned = 0
 
     @property
@@ -51,9 +51,9 @@ class LiveWorker(Runner):
             WorkerError: when the worker has ended, by itself or with messages left to run.
         """
         __tracebackhide__ = True
-        seconds = self._scope.options.timeout if timeout is None else timeout
+        seconds = self._sandbox.options.timeout if timeout is None else timeout
         idle = self._wait(seconds)
-        ended.check(self._scope, self.processes)
+        ended.check(self._sandbox, self.processes)
         if not idle:
             msg = f"celery_live_worker is not idle after {seconds:g} s.\n{self.situation()}"
             raise WaitTimeoutError(msg)
@@ -65,16 +65,16 @@ class LiveWorker(Runner):
             WorkerError: when the worker has ended, and the test doesn't know it.
         """
         __tracebackhide__ = True
-        self._wait(self._scope.options.timeout)
-        ended.check_unless_told(self._scope, self.processes)
+        self._wait(self._sandbox.options.timeout)
+        ended.check_unless_told(self._sandbox, self.processes)
 
     @property
     def has_ended(self) -> bool:
         return not self.processes.alive
 
     def _wait(self, seconds: float) -> bool:
-        idle = self._scope.journal.wait_until(lambda: self.processes.idle, seconds)
-        warned = list(self._scope.journal.events(Warned))
+        idle = self._sandbox.journal.wait_until(lambda: self.processes.idle, seconds)
+        warned = list(self._sandbox.journal.events(Warned))
         for event in warned[self._warned :]:
             warn(event.text, event.location)
         self._warned = len(warned)

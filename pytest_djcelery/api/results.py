@@ -38,7 +38,7 @@ from pytest_djcelery.recording.result_waits import (
 from pytest_djcelery.recording.server_waits import explained
 
 if TYPE_CHECKING:
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
 
 _FINAL_WITHOUT_RESULT = ("IGNORED", "REJECTED")
 
@@ -50,8 +50,8 @@ class Results:
     chord; ``now`` looks without waiting. A group has `Outcomes`.
     """
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
 
     def __getitem__(self, result: ResultBase | str) -> Outcome | Outcomes:
         """The final outcome.
@@ -88,7 +88,7 @@ class Results:
         name = getattr(task, "name", task)
         sent = dict.fromkeys(
             event.message.id
-            for event in self._scope.journal.published()
+            for event in self._sandbox.journal.published()
             if event.message.task == name
         )
         return [self[task_id] for task_id in sent]
@@ -98,7 +98,7 @@ class Results:
         __tracebackhide__ = True
         task_id = self._id(result)
         return History(
-            StateChange(each.state, each.meta) for each in self._scope.journal.states(task_id)
+            StateChange(each.state, each.meta) for each in self._sandbox.journal.states(task_id)
         )
 
     def _id(self, result: ResultBase | str) -> str:
@@ -115,13 +115,13 @@ class Results:
         # That of a chain or chord has the id of a message to come.
         ids = {task_id} if isinstance(result, str) else {*with_relatives(result)}
         if not self._known(ids):
-            self._scope.settle()  # a task that runs now may send it
+            self._sandbox.settle()  # a task that runs now may send it
             if not self._known(ids):
                 raise UnknownResultError(self._unknown(task_id))
         return task_id
 
     def _known(self, ids: set[str]) -> bool:
-        journal = self._scope.journal
+        journal = self._sandbox.journal
         messages = [event.message for event in journal.published()]
         return (
             any(message.id in ids for message in messages)
@@ -131,7 +131,7 @@ class Results:
         )
 
     def _unknown(self, task_id: str) -> str:
-        known = [event.message for event in self._scope.journal.published()]
+        known = [event.message for event in self._sandbox.journal.published()]
         listed = "\n".join(f"  {message.id}  {message.task}" for message in known[-10:]) or "  none"
         return (
             f"No message of this test has the id {task_id!r}, and the result backend knows none.\n"
@@ -149,7 +149,7 @@ class Results:
 
         def ended() -> bool:
             nonlocal seen
-            new, seen = self._scope.journal.events(Event, seen), len(self._scope.journal)
+            new, seen = self._sandbox.journal.events(Event, seen), len(self._sandbox.journal)
             kinds = (Ended, StateStored)
             told = any(isinstance(event, kinds) and event.task_id == task_id for event in new)
             return told and self._final(task_id)
@@ -158,8 +158,8 @@ class Results:
 
     def _ended(self, task_id: str) -> Ended | None:
         """The last attempt if no other follows it."""
-        attempts = [e for e in self._scope.journal.events(Ended) if e.task_id == task_id]
-        runner = self._scope.runner
+        attempts = [e for e in self._sandbox.journal.events(Ended) if e.task_id == task_id]
+        runner = self._sandbox.runner
         if runner is None or not runner.in_place:
             # Where attempts run side by side, one may be over before that which led to it is.
             attempts.sort(key=lambda each: each.goes_on, reverse=True)
@@ -168,10 +168,10 @@ class Results:
     def _stored_state(self, task_id: str) -> str:
         __tracebackhide__ = True
         with self._reading(task_id):
-            return self._state_of(self._scope.app.AsyncResult(task_id))
+            return self._state_of(self._sandbox.app.AsyncResult(task_id))
 
     def _state_of(self, stored: AsyncResult[Any]) -> str:
-        disabled = isinstance(self._scope.app.backend, DisabledBackend)  # it can't even be asked
+        disabled = isinstance(self._sandbox.app.backend, DisabledBackend)  # it can't even be asked
         return str(states.PENDING if disabled else stored.state)
 
     @contextmanager
@@ -179,15 +179,15 @@ class Results:
         """Read what the backend has of a task, be it nothing because the settings are eager."""
         __tracebackhide__ = True
         with ExitStack() as stack:
-            if self._scope.app.conf.task_always_eager:
+            if self._sandbox.app.conf.task_always_eager:
                 # Celery warns then that nothing is stored; the journal has the outcome.
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", "Results are not stored", RuntimeWarning)
             stack.enter_context(
                 explained(
-                    self._scope.app.backend,
+                    self._sandbox.app.backend,
                     f"The outcome of {task_id} can't be read.",
-                    self._scope,
+                    self._sandbox,
                 )
             )
             yield
@@ -196,34 +196,34 @@ class Results:
         __tracebackhide__ = True
         if isinstance(result, EagerResult) or self._final(task_id):
             return
-        scope = self._scope
-        if scope.runner is not None and scope.runner.in_place:
-            scope.runner.deliver_until(self._ending(task_id))
+        sandbox = self._sandbox
+        if sandbox.runner is not None and sandbox.runner.in_place:
+            sandbox.runner.deliver_until(self._ending(task_id))
             if not self._final(task_id):
-                raise NeverReadyError(scope.runner.why_never(task_id))
+                raise NeverReadyError(sandbox.runner.why_never(task_id))
             return
-        if scope.runner is None or not scope.runner.will_run:
-            msg = f"{self._name(task_id)} has no outcome yet.\n{scope.situation()}"
+        if sandbox.runner is None or not sandbox.runner.will_run:
+            msg = f"{self._name(task_id)} has no outcome yet.\n{sandbox.situation()}"
             raise WaitTimeoutError(msg)
         ended = False
 
         def over() -> bool:
             nonlocal ended
-            ended = scope.worker_has_ended()  # first: what it has stored until then is found
+            ended = sandbox.worker_has_ended()  # first: what it has stored until then is found
             return self._final(task_id) or ended
 
-        in_time = scope.journal.wait_until(over, scope.options.timeout)
+        in_time = sandbox.journal.wait_until(over, sandbox.options.timeout)
         if ended and not self._final(task_id):
-            raise NeverReadyError(none_will_come([self._name(task_id)], scope.situation()))
+            raise NeverReadyError(none_will_come([self._name(task_id)], sandbox.situation()))
         if not in_time:
             msg = (
-                f"{self._name(task_id)} has no outcome after {scope.options.timeout:g} s.\n"
-                f"{scope.situation()}"
+                f"{self._name(task_id)} has no outcome after {sandbox.options.timeout:g} s.\n"
+                f"{sandbox.situation()}"
             )
             raise WaitTimeoutError(msg)
 
     def _name(self, task_id: str) -> str:
-        for event in self._scope.journal.published():
+        for event in self._sandbox.journal.published():
             if event.message.id == task_id:
                 sent = event.message
                 return f"{call_text(sent.task, sent.args, sent.kwargs)} [{task_id}]"
@@ -232,7 +232,7 @@ class Results:
     def _looked(self, result: ResultBase | str) -> None:
         ids: Iterable[str] = [result] if isinstance(result, str) else with_relatives(result)
         for task_id in ids:
-            self._scope.journal.append(Looked(task_id=task_id))
+            self._sandbox.journal.append(Looked(task_id=task_id))
 
     def _outcome(self, task_id: str) -> Outcome:
         __tracebackhide__ = True
@@ -242,7 +242,7 @@ class Results:
 
     def _bare_outcome(self, task_id: str) -> Any:  # noqa: PLR0911 - one for each state
         ended = self._ended(task_id)
-        stored = self._scope.app.AsyncResult(task_id)
+        stored = self._sandbox.app.AsyncResult(task_id)
         state = self._state_of(stored)
         if state not in states.READY_STATES and ended is not None:
             return _of_ended(ended)  # its result is ignored, or there is no backend
@@ -264,7 +264,7 @@ class Results:
 
     def _retries(self, task_id: str, state: str) -> int | None:
         """How often a task was retried whose state is stored, and whose end is yet to be told."""
-        told = self._scope.journal.states(task_id)
+        told = self._sandbox.journal.states(task_id)
         return told[-1].retries if told and told[-1].state == state else None
 
 

@@ -10,12 +10,12 @@ from celery import states
 
 from pytest_djcelery.messages.journal import StateStored
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
-from pytest_djcelery.session import sandbox as scopes
 from pytest_djcelery.session.runner import Runner
+from pytest_djcelery.session.sandbox import Sandbox, entered
 from pytest_djcelery.workers import worker_ended as ended
 
 if TYPE_CHECKING:
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker, WorkerSettings
 
 
@@ -29,8 +29,8 @@ class Worker(Runner):
     name = "celery_worker"
     embedded: EmbeddedWorker
 
-    def __init__(self, scope: Scope, settings: WorkerSettings) -> None:
-        self._scope = scope
+    def __init__(self, sandbox: Sandbox, settings: WorkerSettings) -> None:
+        self._sandbox = sandbox
         self.settings = settings
 
     def wait_until_idle(self, timeout: float | None = None) -> None:
@@ -44,9 +44,9 @@ class Worker(Runner):
             WorkerError: when the worker has ended, by itself or with messages left to run.
         """
         __tracebackhide__ = True
-        seconds = self._scope.options.timeout if timeout is None else timeout
+        seconds = self._sandbox.options.timeout if timeout is None else timeout
         idle = self._wait(seconds)
-        ended.check(self._scope, self.embedded)
+        ended.check(self._sandbox, self.embedded)
         if not idle:
             msg = f"celery_worker is not idle after {seconds:g} s.\n{self.situation()}"
             raise WaitTimeoutError(msg)
@@ -58,11 +58,11 @@ class Worker(Runner):
             WorkerError: when the worker has ended, and the test doesn't know it.
         """
         __tracebackhide__ = True
-        self._wait(self._scope.options.timeout)
-        ended.check_unless_told(self._scope, self.embedded)
+        self._wait(self._sandbox.options.timeout)
+        ended.check_unless_told(self._sandbox, self.embedded)
 
     def _wait(self, seconds: float) -> bool:
-        return self._scope.journal.wait_until(lambda: self.embedded.idle, seconds)
+        return self._sandbox.journal.wait_until(lambda: self.embedded.idle, seconds)
 
     def has_in_hand(self, task_id: str) -> bool:
         return self.embedded.has_in_hand(task_id)
@@ -70,8 +70,8 @@ class Worker(Runner):
     def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
         __tracebackhide__ = True
         # Sooner than the test gives up waiting for this one, so that it gets the error to see.
-        seconds = self._scope.options.timeout / 2 if timeout is None else timeout
-        journal, missing, seen = self._scope.journal, set(task_ids), 0
+        seconds = self._sandbox.options.timeout / 2 if timeout is None else timeout
+        journal, missing, seen = self._sandbox.journal, set(task_ids), 0
 
         def done() -> bool:
             nonlocal seen
@@ -124,7 +124,7 @@ class SessionWorker:
         """Let the worker run the messages of the test that is open."""
         from pytest_djcelery.api import contexts
 
-        with scopes.entered() as scope, contexts.running_worker(scope, self._settings) as worker:
+        with entered() as sandbox, contexts.running_worker(sandbox, self._settings) as worker:
             self._here = worker
             try:
                 yield worker

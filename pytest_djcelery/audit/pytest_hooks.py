@@ -19,7 +19,7 @@ from pytest_djcelery.audit.sightings import Sightings
 from pytest_djcelery.audit.suite_files import SuiteFiles
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.locations import relative
-from pytest_djcelery.session.session import current_run
+from pytest_djcelery.session.session import current_session
 
 if TYPE_CHECKING:
     from pytest_djcelery.options import Options
@@ -54,7 +54,7 @@ class AuditHooks:
         self._sightings = Sightings(shown, self._counts, self._recorder.unharmed)
         self._verdict: baseline.Verdict | None = None
         self._unwritten = ""  # why the report is not
-        current_run().audit = self._recorder
+        current_session().audit = self._recorder
         self._listening = listening(self._recorder)
         self._listening.__enter__()
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.audit.events import Sent
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.transactions.openers import Opener
     from pytest_djcelery.transactions.passive_watch import PassiveWatch
 
@@ -57,14 +57,14 @@ class Recorder:
         self._unharmed = _Unharmed(self.troubles)
         self._counts = counts
         self._watch: PassiveWatch | None = None
-        self._scope: Scope | None = None  # of a test that uses a fixture of the plugin
+        self._sandbox: Sandbox | None = None  # of a test that uses a fixture of the plugin
         # What a test has in the place of `on_commit`, where it runs a hook in this thread.
         self.hook_runner: Callable[[], FrameType | None] = lambda: None
 
     @property
     def quiet(self) -> bool:
         """Whether a test is left to the fixtures that it uses: they have a journal of their own."""
-        return self._scope is not None
+        return self._sandbox is not None
 
     # What the listeners call ------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ class Recorder:
         if runner is not None:
             return locations.of_hook(runner)
         nearer = locations.of_caller(frame, until=WatchedHook.__call__.__code__)
-        watch = self._watch if self._scope is None else self._scope.watch
+        watch = self._watch if self._sandbox is None else self._sandbox.watch
         if nearer is None and watch is not None:
             nearer = watch.publishing().hook_location
         return nearer or locations.of_caller(frame)
@@ -127,16 +127,16 @@ class Recorder:
 
     def written(self, model: type[Any], keys: Iterable[Any], using: str) -> None:
         """Note the primary keys of rows that a transaction has written."""
-        watch = self._watch if self._scope is None else self._scope.watch
+        watch = self._watch if self._sandbox is None else self._sandbox.watch
         if watch is not None:
             watch.written(model, keys, using)
 
     # Tests that use the plugin -----------------------------------------------------------
 
     @contextmanager
-    def giving_way(self, scope: Scope) -> Iterator[None]:
+    def giving_way(self, sandbox: Sandbox) -> Iterator[None]:
         """Leave a test to the fixtures that it uses; what they tell of races is heard."""
-        watch, self._scope = self._watch, scope
+        watch, self._sandbox = self._watch, sandbox
         if watch is not None:
             watch.__exit__(*sys.exc_info())
         try:
@@ -144,6 +144,6 @@ class Recorder:
         finally:
             if watch is not None:
                 watch.__enter__()
-            self._scope = None
-            for event in scope.journal.events(Overtaking):
+            self._sandbox = None
+            for event in sandbox.journal.events(Overtaking):
                 self.journal.append(event)

@@ -93,9 +93,9 @@ def _is_final(outcome: object) -> bool:
 
 
 def _of_unfinished() -> str:
-    from pytest_djcelery.session.session import current_scope
+    from pytest_djcelery.session.session import current_sandbox
 
-    current = current_scope()
+    current = current_sandbox()
     if current is not None and current.runner is None:
         return current.situation()
     if current is not None and current.runner is not None and current.runner.in_place:
@@ -138,9 +138,9 @@ def _of_value(actual: Any) -> str:
 
 def _location(outcome: Any) -> Location | None:
     """Where the task is defined."""
-    from pytest_djcelery.session.session import current_scope
+    from pytest_djcelery.session.session import current_sandbox
 
-    current = current_scope()
+    current = current_sandbox()
     name = str(outcome.task).partition("(")[0]
     task = current.app.tasks.get(name) if current is not None else None
     code = getattr(inspect.unwrap(task.run), "__code__", None) if task is not None else None

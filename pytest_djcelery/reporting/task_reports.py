@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from _pytest._code import Traceback
 
     from pytest_djcelery.messages.journal import Ended
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
 
 _ON_COMMIT_METHODS = ("delay_on_commit", "apply_async_on_commit")
 _MOST = 3  # tracebacks in one report
@@ -27,14 +27,14 @@ _JUDGED = pytest.StashKey[bool]()
 _LAST_COMPARISON = pytest.StashKey["list[str] | None"]()
 
 
-def judge_failures(item: pytest.Item, scope: Scope) -> None:
+def judge_failures(item: pytest.Item, sandbox: Sandbox) -> None:
     """Fail a test that passed, or warn, as the options say, if tasks failed unseen."""
     __tracebackhide__ = True
     if _kept_errors(item):
         return
-    scope.settle()
-    found = scope.unhandled_failures()
-    policy = scope.options.unhandled_failures
+    sandbox.settle()
+    found = sandbox.unhandled_failures()
+    policy = sandbox.options.unhandled_failures
     if not found or policy == "ignore":
         return
     if policy == "warn":
@@ -66,7 +66,7 @@ def explained_error(item: pytest.Item, call: pytest.CallInfo[None]) -> BaseExcep
 
 
 def add_sections(
-    item: pytest.Item, scope: Scope, report: pytest.TestReport, error: BaseException | None
+    item: pytest.Item, sandbox: Sandbox, report: pytest.TestReport, error: BaseException | None
 ) -> None:
     """Add to a failing test what its tasks raised, and the comparison that pytest cut short."""
     from pytest_djcelery.messages.journal import Ended
@@ -76,7 +76,7 @@ def add_sections(
     lines = item.config.stash.get(_LAST_COMPARISON, None)
     if lines and isinstance(error, AssertionError) and _CUT in report.longreprtext:
         report.sections.append(("celery: the comparison in full", "\n".join(lines)))
-    log = scope.runner.log if scope.runner is not None else ""
+    log = sandbox.runner.log if sandbox.runner is not None else ""
     if log:
         report.sections.append(("celery: log of the live worker", log))
     if _JUDGED in item.stash:
@@ -84,7 +84,7 @@ def add_sections(
     # ``get()`` raises a copy, decoded from the result backend, that knows nothing of the task.
     found = [
         each
-        for each in scope.journal.events(Ended, scope.began)
+        for each in sandbox.journal.events(Ended, sandbox.began)
         if each.state == "FAILURE" and not each.expected and not _led_to(each.value, error)
     ]
     if found:

@@ -1,6 +1,6 @@
 """One test: its journal, its clean broker and backend, and who runs its messages.
 
-The fixtures and the public context managers share the scope that is open, or open one.
+The fixtures and the public context managers share the sandbox that is open, or open one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytest_djcelery import options as options_module
 from pytest_djcelery.errors import UnhandledTaskFailureError, UnhandledTaskFailureWarning
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.session.held import kept_topology, park_all
-from pytest_djcelery.session.session import Run, current_run
+from pytest_djcelery.session.session import Session, current_session
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.watch import TransactionWatch
 
 
-class Scope:
+class Sandbox:
     """What one test has recorded and may use."""
 
     def __init__(self, project: Project, options: Options) -> None:
@@ -118,7 +118,7 @@ class Scope:
         self.judged = len(self.journal)
 
     @contextmanager
-    def changed(self, **changes: Any) -> Iterator[Scope]:
+    def changed(self, **changes: Any) -> Iterator[Sandbox]:
         """A test in a block that is wider than it: its own options, and what it sets undone."""
         from pytest_djcelery.project.configuration_writes import obeyed
 
@@ -174,8 +174,8 @@ class Scope:
         return _in_hypothesis_example() and not self._of_example and not chosen
 
     @contextmanager
-    def example(self) -> Iterator[Scope]:
-        """One example of a Hypothesis test, as clean as a test of its own, in the scope of it."""
+    def example(self) -> Iterator[Sandbox]:
+        """One example of a Hypothesis test, as clean as a test of its own, in the sandbox of it."""
         from pytest_djcelery.project.configuration_writes import obeyed
 
         with ExitStack() as stack:
@@ -238,47 +238,47 @@ class Scope:
 
 
 @contextmanager
-def entered(*, checks: bool = True, **changes: Any) -> Iterator[Scope]:
-    """The open scope, or one for this block; each example of Hypothesis's `@given` is clean.
+def entered(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]:
+    """The open sandbox, or one for this block; each example of Hypothesis's `@given` is clean.
 
     Args:
-        checks: whether unseen task failures are raised at the end of a scope opened here, or of
+        checks: whether unseen task failures are raised at the end of a sandbox opened here, or of
             an example; the hooks of pytest do it for one that a fixture opens.
-        **changes: replace options of the run, for a scope that is opened here.
+        **changes: replace options of the run, for a sandbox that is opened here.
     """
-    run = current_run()
-    if run.scope is not None and not run.scope.awaits_example:
-        yield run.scope
+    session = current_session()
+    if session.sandbox is not None and not session.sandbox.awaits_example:
+        yield session.sandbox
         return
-    opening = _opened(run, changes) if run.scope is None else run.scope.example()
-    with opening as scope:
-        yield scope
+    opening = _opened(session, changes) if session.sandbox is None else session.sandbox.example()
+    with opening as sandbox:
+        yield sandbox
         if checks:
-            scope.check_failures()
+            sandbox.check_failures()
 
 
-def of_test(**changes: Any) -> AbstractContextManager[Scope]:
-    """The scope of a test's fixtures: its own, or that of a block that is wider than the test.
+def of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
+    """The sandbox of a test's fixtures: its own, or that of a block that is wider than the test.
 
     Args:
         **changes: replace options of the run for the test.
     """
-    wider = current_run().scope
+    wider = current_session().sandbox
     return entered(checks=False, **changes) if wider is None else wider.changed(**changes)
 
 
 @contextmanager
-def _opened(run: Run, changes: Mapping[str, Any]) -> Iterator[Scope]:
-    scope = Scope(run.use_project(), options_module.replace(run.options, **changes))
-    audit = nullcontext() if run.audit is None else run.audit.giving_way(scope)
+def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
+    sandbox = Sandbox(session.use_project(), options_module.replace(session.options, **changes))
+    audit = nullcontext() if session.audit is None else session.audit.giving_way(sandbox)
     with (
         audit,
-        run.isolated(scope.project),
+        session.isolated(sandbox.project),
         rolled_back_example(),
-        scope.running(),
-        replaced(run, scope=scope),
+        sandbox.running(),
+        replaced(session, sandbox=sandbox),
     ):
-        yield scope
+        yield sandbox
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One pytest run: its options, the project found for it, and the scope that is open in it."""
+"""One pytest run: its options, the project found for it, and the sandbox that is open in it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.project.isolation import Project
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
 
 
 class Audit(Protocol):
     """What watches the tests of an audited run."""
 
-    def giving_way(self, scope: Scope) -> AbstractContextManager[None]:
+    def giving_way(self, sandbox: Sandbox) -> AbstractContextManager[None]:
         """Leave a test to the fixtures that it uses."""
 
 
-class Run:
+class Session:
     """What tests share, from `pytest_configure` to the end.
 
     Args:
@@ -36,7 +36,7 @@ class Run:
     def __init__(self, options: Options, *, lasts: bool = True) -> None:
         self.options = options
         self._lasts = lasts
-        self.scope: Scope | None = None
+        self.sandbox: Sandbox | None = None
         self.audit: Audit | None = None
         """The audit, under which the app stays as it is, but in tests that use a fixture."""
         self.interrupted = False
@@ -126,24 +126,26 @@ class Run:
         if {self.options.broker, self.options.result_backend} != {MEMORY}:
             from pytest_djcelery.recording.server_waits import bounded
 
-            self._isolation.enter_context(bounded(project.app, self.options.timeout, current_scope))
+            self._isolation.enter_context(
+                bounded(project.app, self.options.timeout, current_sandbox)
+            )
 
     def settings_as_found(self) -> AbstractContextManager[None]:
         """Undo what a test that uses no fixture sets on ``app.conf``, in its own body."""
-        project = self._project_without_scope
+        project = self._project_without_sandbox
         return nullcontext() if project is None else project.configuration.as_found()
 
     def tidy(self) -> None:
-        """Drop messages that were published outside any scope."""
-        project = self._project_without_scope
+        """Drop messages that were published outside any sandbox."""
+        project = self._project_without_sandbox
         if project is None or project.broker is None:
             return
         if not project.broker.pristine:
             project.empty(kept_topology())
 
     @property
-    def _project_without_scope(self) -> Project | None:
-        return None if self.scope is not None or self.audit is not None else self._project
+    def _project_without_sandbox(self) -> Project | None:
+        return None if self.sandbox is not None or self.audit is not None else self._project
 
     def end(self) -> None:
         """Put the app back as the settings have it."""
@@ -156,26 +158,26 @@ class Run:
 
 
 # The last one counts: a test may run pytest in its own process (`pytester`).
-_runs = [Run(Options(), lasts=False)]
+_sessions = [Session(Options(), lasts=False)]
 
 
-def current_run() -> Run:
+def current_session() -> Session:
     """The run that this code is part of."""
-    return _runs[-1]
+    return _sessions[-1]
 
 
-def begin_run(options: Options) -> Run:
+def begin_session(options: Options) -> Session:
     """Start a run with its options."""
-    _runs.append(Run(options))
-    return _runs[-1]
+    _sessions.append(Session(options))
+    return _sessions[-1]
 
 
-def end_run(run: Run) -> None:
+def end_session(session: Session) -> None:
     """End a run; the code that comes is part of the one that it was begun in."""
-    _runs.remove(run)
-    run.end()
+    _sessions.remove(session)
+    session.end()
 
 
-def current_scope() -> Scope | None:
-    """The scope that is open: that of the test, or of a public context manager."""
-    return _runs[-1].scope
+def current_sandbox() -> Sandbox | None:
+    """The sandbox that is open: that of the test, or of a public context manager."""
+    return _sessions[-1].sandbox

@@ -22,7 +22,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from pytest_djcelery.messages.journal import Dropped
 from pytest_djcelery.project.tracers import info_enabled
 from pytest_djcelery.recording.task_threads import enter_worker_thread
-from pytest_djcelery.session.session import current_scope
+from pytest_djcelery.session.session import current_sandbox
 
 _POLL = 0.05  # seconds
 # How long after a lost connection the next one is tried: Celery's 2, 4, 6, … seconds are a test.
@@ -148,7 +148,7 @@ class Consumer(CeleryConsumer):
 
 
 def _dropped(message: Any) -> None:
-    current = current_scope()
+    current = current_sandbox()
     if current is not None:
         task_id = (message.headers or {}).get("id") or message.properties.get("correlation_id")
         current.journal.append(Dropped(task_id=task_id))

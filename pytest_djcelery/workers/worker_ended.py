@@ -11,7 +11,7 @@ from pytest_djcelery.workers.unfinished import waiting
 if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.session.runner import Runner
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
 
 _MOST = 10  # messages in one text
 
@@ -45,7 +45,7 @@ def told_situation(runner: Runner, worker: CanEnd) -> str:
     return worker.situation()
 
 
-def check(scope: Scope, worker: CanEnd) -> None:
+def check(sandbox: Sandbox, worker: CanEnd) -> None:
     """Refuse to go on as if nothing had happened.
 
     Raises:
@@ -54,16 +54,16 @@ def check(scope: Scope, worker: CanEnd) -> None:
     __tracebackhide__ = True
     if worker.alive:
         return
-    left = list(waiting(scope.journal, worker.consumed))
+    left = list(waiting(sandbox.journal, worker.consumed))
     if left or not worker.ended_as_asked:
-        raise WorkerError("\n".join([scope.situation(), *_listed(left)])) from worker.error
+        raise WorkerError("\n".join([sandbox.situation(), *_listed(left)])) from worker.error
 
 
-def check_unless_told(scope: Scope, worker: CanEnd) -> None:
+def check_unless_told(sandbox: Sandbox, worker: CanEnd) -> None:
     """The same at the end of a test, which may have seen it, and meant it."""
     __tracebackhide__ = True
-    if scope.runner is None or not scope.runner.end_told:
-        check(scope, worker)
+    if sandbox.runner is None or not sandbox.runner.end_told:
+        check(sandbox, worker)
 
 
 def _listed(left: list[SentTask]) -> list[str]:

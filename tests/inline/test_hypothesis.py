@@ -80,7 +80,7 @@ def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project
         from celery import chain
         from hypothesis import given, settings, strategies as st
         from pytest_djcelery import inline
-        from pytest_djcelery.session.session import current_scope
+        from pytest_djcelery.session.session import current_sandbox
         from pytest_djcelery.messages.journal import Ended, StateStored
         from shop.tasks import add, retrying
 
@@ -106,7 +106,7 @@ def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project
                     summary = worker.run(until=timedelta(days=2))
                     assert worker.pending == worker.scheduled == []
                     assert worker._worker.broker.depths() == {}
-                    journal = current_scope().journal
+                    journal = current_sandbox().journal
                     events = [
                         (type(event).__name__, names.setdefault(event.task_id, len(names)),
                          getattr(event, "state", ""))
@@ -245,7 +245,7 @@ def test_each_example_is_as_clean_where_tasks_run_by_themselves(run: Run, projec
     result = run("""
         import pytest
         from pytest_djcelery import eager
-        from pytest_djcelery.session.session import current_scope
+        from pytest_djcelery.session.session import current_sandbox
         from shop.example import *
 
         @pytest.mark.django_db
@@ -261,10 +261,10 @@ def test_each_example_is_as_clean_where_tasks_run_by_themselves(run: Run, projec
             with outbox() as sent, results() as outcomes:
                 assert Order.objects.count() == 0
                 assert outcomes.of(add) == outcomes.of(ship) == []
-                assert current_scope().runner.scheduled == []
+                assert current_sandbox().runner.scheduled == []
                 assert ship.delay(Order.objects.create().pk).result == "shipped"
                 add.apply_async((1, 2), countdown=3600)
-                assert len(current_scope().runner.scheduled) == 1
+                assert len(current_sandbox().runner.scheduled) == 1
                 assert [each.task for each in sent] == [ship.name, add.name]
 
         @fast

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.session.held import HeldWorker, hold, stop_others
-from pytest_djcelery.session.session import current_run
+from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers import worker_ended as ended
 from pytest_djcelery.workers.unfinished import not_ended
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.isolation import Project
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker, WorkerSettings
 
 
@@ -94,7 +94,7 @@ def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]
 
 
 @contextmanager
-def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
+def lent(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
     """A worker that consumes for the time of a block.
 
     Raises:
@@ -104,11 +104,11 @@ def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
 
     with ExitStack() as stack:
         # Sooner than the test gives up waiting for the task, so that it gets this error to see.
-        turns = stack.enter_context(taking_turns(scope.options.timeout / 2))
-        scope.watch.around_hook = turns
-        worker = started(scope.project, settings, scope.journal.wake)
-        worker.wake = scope.journal.wake
-        worker.outstanding = lambda: _outstanding(scope.journal, worker.queues)
+        turns = stack.enter_context(taking_turns(sandbox.options.timeout / 2))
+        sandbox.watch.around_hook = turns
+        worker = started(sandbox.project, settings, sandbox.journal.wake)
+        worker.wake = sandbox.journal.wake
+        worker.outstanding = lambda: _outstanding(sandbox.journal, worker.queues)
         worker.unpark()
         try:
             yield worker
@@ -117,7 +117,7 @@ def lent(scope: Scope, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
             raise
         finally:
             if _held.worker is worker:
-                _give_back(scope, worker)
+                _give_back(sandbox, worker)
 
 
 def _outstanding(journal: Journal, queues: list[Any]) -> bool:
@@ -143,18 +143,18 @@ def _comes_to(queue: Any, sent: SentTask) -> bool:
     )
 
 
-def _give_back(scope: Scope, worker: EmbeddedWorker) -> None:
+def _give_back(sandbox: Sandbox, worker: EmbeddedWorker) -> None:
     __tracebackhide__ = True
-    if current_run().interrupted:
+    if current_session().interrupted:
         _end(worker)
     elif not worker.alive:
         _held.drop()
-        ended.check_unless_told(scope, worker)
-    elif not scope.journal.wait_until(lambda: worker.idle, scope.options.timeout):
+        ended.check_unless_told(sandbox, worker)
+    elif not sandbox.journal.wait_until(lambda: worker.idle, sandbox.options.timeout):
         stuck = worker.describe_busy()
         _held.drop()
         msg = (
-            f"A task still runs {scope.options.timeout:g} s after the test; {stuck}\n"
+            f"A task still runs {sandbox.options.timeout:g} s after the test; {stuck}\n"
             "Its thread is left behind; the next test starts a new worker. "
             "Wait for the task in the test, or raise djcelery_timeout."
         )

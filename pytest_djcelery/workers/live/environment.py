@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.options import Policy
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
 
 #: The settings by which a connection finds its database. The others come with the project's own.
 _DATABASE = ("NAME", "USER", "PASSWORD", "HOST", "PORT")
@@ -40,7 +40,7 @@ class Handover:
     timeout: float  # seconds
 
     @classmethod
-    def of(cls, scope: Scope) -> Handover:
+    def of(cls, sandbox: Sandbox) -> Handover:
         """The world of a test that is being set up.
 
         Raises:
@@ -57,13 +57,13 @@ class Handover:
             )
             raise WorkerError(msg)
         return cls(
-            app=path_of(scope.app, scope.options.app),
+            app=path_of(sandbox.app, sandbox.options.app),
             path=tuple(sys.path),
             debug=settings.DEBUG,
             databases=_databases(),
-            configuration=_pickled(scope.project.configuration.laid_over()),
-            sent_in_transaction=scope.options.sent_in_transaction,
-            timeout=scope.options.timeout,
+            configuration=_pickled(sandbox.project.configuration.laid_over()),
+            sent_in_transaction=sandbox.options.sent_in_transaction,
+            timeout=sandbox.options.timeout,
         )
 
     def apply(self) -> Celery:

@@ -19,7 +19,7 @@ from pytest_djcelery.brokers import servers as reachable
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.session.held import HeldWorker, hold, stop_others
-from pytest_djcelery.session.session import current_run
+from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers import sqlite_files
 from pytest_djcelery.workers import worker_ended as ended
 from pytest_djcelery.workers.live.environment import Handover
@@ -27,7 +27,7 @@ from pytest_djcelery.workers.live.processes import LiveSettings, LiveWorker
 from pytest_djcelery.workers.unfinished import outstanding
 
 if TYPE_CHECKING:
-    from pytest_djcelery.session.sandbox import Scope
+    from pytest_djcelery.session.sandbox import Sandbox
 
 
 class _Held(HeldWorker):
@@ -58,16 +58,16 @@ _held = _Held()
 
 
 @contextmanager
-def lent(scope: Scope, settings: LiveSettings) -> Iterator[LiveWorker]:
+def lent(sandbox: Sandbox, settings: LiveSettings) -> Iterator[LiveWorker]:
     """A worker that runs the messages of a test for a block.
 
     Raises:
         WorkerError: when it doesn't start, or a task still runs when its time is over.
     """
     with ExitStack() as stack:
-        worker = _suitable(scope, settings, stack) or _started(scope, settings, stack)
-        stack.enter_context(sqlite_files.waited_for(scope.options.timeout))
-        worker.serve(scope.journal)
+        worker = _suitable(sandbox, settings, stack) or _started(sandbox, settings, stack)
+        stack.enter_context(sqlite_files.waited_for(sandbox.options.timeout))
+        worker.serve(sandbox.journal)
         try:
             yield worker
         except KeyboardInterrupt:
@@ -75,38 +75,38 @@ def lent(scope: Scope, settings: LiveSettings) -> Iterator[LiveWorker]:
             raise
         finally:
             if _held.worker is worker:
-                _give_back(scope, worker)
+                _give_back(sandbox, worker)
 
 
-def _suitable(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWorker | None:
+def _suitable(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveWorker | None:
     """The worker that is held, if it is what the test wants."""
     worker = _held.worker
     if worker is None or worker.settings != settings:
         return None
     with ExitStack() as trial:
-        trial.enter_context(_crossing_processes(scope, worker.folder))
-        if worker.handover == Handover.of(scope) and worker.unpark(scope.app):
+        trial.enter_context(_crossing_processes(sandbox, worker.folder))
+        if worker.handover == Handover.of(sandbox) and worker.unpark(sandbox.app):
             stack.push(trial.pop_all())
             return worker
     return None
 
 
-def _started(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWorker:
+def _started(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveWorker:
     """A new worker."""
-    _held.stop(wait=not _by_itself(scope))
+    _held.stop(wait=not _by_itself(sandbox))
     hold(_held)
     folder = Path(tempfile.mkdtemp(prefix="djcelery-"))
     try:
-        stack.enter_context(_crossing_processes(scope, folder))
-        if not _by_itself(scope):
+        stack.enter_context(_crossing_processes(sandbox, folder))
+        if not _by_itself(sandbox):
             stop_others(_held)  # two workers of one name can't be on one broker
-            reachable.check(scope.app)
-        handover = Handover.of(scope)
+            reachable.check(sandbox.app)
+        handover = Handover.of(sandbox)
         if settings.pool == "prefork":
             from pytest_djcelery.workers.database import warn_of_shared_connections
 
             warn_of_shared_connections()
-        worker = LiveWorker(handover, settings, folder=folder, timeout=scope.options.timeout)
+        worker = LiveWorker(handover, settings, folder=folder, timeout=sandbox.options.timeout)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -120,50 +120,50 @@ def _started(scope: Scope, settings: LiveSettings, stack: ExitStack) -> LiveWork
 
 
 @contextmanager
-def _crossing_processes(scope: Scope, folder: Path) -> Iterator[None]:
+def _crossing_processes(sandbox: Sandbox, folder: Path) -> Iterator[None]:
     """Where broker and results are in memory: a folder that both processes can open."""
     values: dict[str, Any] = {}
-    if scope.project.broker is not None:
+    if sandbox.project.broker is not None:
         values |= filesystem.settings(folder)
-    if scope.app.conf.result_backend in addresses.BACKENDS:
+    if sandbox.app.conf.result_backend in addresses.BACKENDS:
         results = folder / "results"
         results.mkdir(exist_ok=True)
         values["result_backend"] = f"{addresses.FOLDER_BACKEND}+file://{results}"
-    with scope.project.configuration.override(**values):
+    with sandbox.project.configuration.override(**values):
         yield
 
 
-def _by_itself(scope: Scope) -> bool:
+def _by_itself(sandbox: Sandbox) -> bool:
     """Whether a worker has its broker for itself, so that nothing it does later is seen."""
-    conf = scope.app.conf
-    return scope.project.broker is not None or conf.broker_transport == filesystem.TRANSPORT
+    conf = sandbox.app.conf
+    return sandbox.project.broker is not None or conf.broker_transport == filesystem.TRANSPORT
 
 
-def _give_back(scope: Scope, worker: LiveWorker) -> None:
+def _give_back(sandbox: Sandbox, worker: LiveWorker) -> None:
     __tracebackhide__ = True
-    if current_run().interrupted:
+    if current_session().interrupted:
         _end(worker)
         return
-    idle = scope.journal.wait_until(lambda: worker.idle, scope.options.timeout)
+    idle = sandbox.journal.wait_until(lambda: worker.idle, sandbox.options.timeout)
     if not worker.alive:
         _end(worker)
-        ended.check_unless_told(scope, worker)
+        ended.check_unless_told(sandbox, worker)
         return
     stuck = "" if idle else worker.situation()
     reusable = (
         idle
-        and not outstanding(scope.journal, worker.queues, later=True)
+        and not outstanding(sandbox.journal, worker.queues, later=True)
         and worker.as_started
-        and (_by_itself(scope) or worker.park(scope.app))
+        and (_by_itself(sandbox) or worker.park(sandbox.app))
     )
     worker.journal = None
     if reusable:
         worker.empty()
     else:
-        _held.stop(wait=not idle or not _by_itself(scope))
+        _held.stop(wait=not idle or not _by_itself(sandbox))
     if stuck:
         msg = (
-            f"A task still runs {scope.options.timeout:g} s after the test; {stuck}\n"
+            f"A task still runs {sandbox.options.timeout:g} s after the test; {stuck}\n"
             "The worker was ended; the next test starts a new one. "
             "Wait for the task in the test, or raise djcelery_timeout."
         )
