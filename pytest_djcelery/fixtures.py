@@ -14,7 +14,7 @@ import pytest
 from pytest_djcelery import markers
 from pytest_djcelery.api import contexts
 from pytest_djcelery.errors import AppNotFoundError
-from pytest_djcelery.session import sandbox
+from pytest_djcelery.session import opening
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.api.outbox import Outbox
     from pytest_djcelery.api.results import Results
     from pytest_djcelery.api.worker import SessionWorker, Worker
+    from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.transactions.hooks import OnCommit
 
 
@@ -92,15 +93,15 @@ def _usage_errors() -> Iterator[None]:
 
 
 @pytest.fixture
-def _celery_sandbox(request: pytest.FixtureRequest) -> Iterator[sandbox.Sandbox]:
-    with _usage_errors(), sandbox.of_test(**markers.options(request.node)) as of_test:
+def _celery_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    with _usage_errors(), opening.of_test(**markers.options(request.node)) as of_test:
         yield of_test
 
 
 @pytest.fixture
 def celery_app(
     request: pytest.FixtureRequest,
-    _celery_sandbox: sandbox.Sandbox,
+    _celery_sandbox: Sandbox,
     celery_config: Mapping[str, Any],
     celery_parameters: Mapping[str, Any],
 ) -> Iterator[Celery]:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import FixtureConflictError
-from pytest_djcelery.session.sandbox import Sandbox, entered
+from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.session import current_session
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.api.results import Results
     from pytest_djcelery.api.worker import SessionWorker, Worker
     from pytest_djcelery.session.runner import Runner
+    from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.transactions.hooks import OnCommit
     from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
 

@@ -10,8 +10,9 @@ from celery import states
 
 from pytest_djcelery.messages.journal import StateStored
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
+from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.runner import Runner
-from pytest_djcelery.session.sandbox import Sandbox, entered
+from pytest_djcelery.session.sandbox import Sandbox
 from pytest_djcelery.workers import worker_ended as ended
 
 if TYPE_CHECKING:

@@ -1,14 +1,11 @@
-"""One test: its journal, its clean broker and backend, and who runs its messages.
-
-The fixtures and the public context managers share the sandbox that is open, or open one.
-"""
+"""One test: its journal, its clean broker and backend, and who runs its messages."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +13,6 @@ from pytest_djcelery import options as options_module
 from pytest_djcelery.errors import UnhandledTaskFailureError, UnhandledTaskFailureWarning
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.session.held import kept_topology, park_all
-from pytest_djcelery.session.session import Session, current_session
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -235,50 +231,6 @@ class Sandbox:
 
     def _policy(self) -> Policy:
         return self.options.sent_in_transaction
-
-
-@contextmanager
-def entered(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]:
-    """The open sandbox, or one for this block; each example of Hypothesis's `@given` is clean.
-
-    Args:
-        checks: whether unseen task failures are raised at the end of a sandbox opened here, or of
-            an example; the hooks of pytest do it for one that a fixture opens.
-        **changes: replace options of the run, for a sandbox that is opened here.
-    """
-    session = current_session()
-    if session.sandbox is not None and not session.sandbox.awaits_example:
-        yield session.sandbox
-        return
-    opening = _opened(session, changes) if session.sandbox is None else session.sandbox.example()
-    with opening as sandbox:
-        yield sandbox
-        if checks:
-            sandbox.check_failures()
-
-
-def of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
-    """The sandbox of a test's fixtures: its own, or that of a block that is wider than the test.
-
-    Args:
-        **changes: replace options of the run for the test.
-    """
-    wider = current_session().sandbox
-    return entered(checks=False, **changes) if wider is None else wider.changed(**changes)
-
-
-@contextmanager
-def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
-    sandbox = Sandbox(session.use_project(), options_module.replace(session.options, **changes))
-    audit = nullcontext() if session.audit is None else session.audit.giving_way(sandbox)
-    with (
-        audit,
-        session.isolated(sandbox.project),
-        rolled_back_example(),
-        sandbox.running(),
-        replaced(session, sandbox=sandbox),
-    ):
-        yield sandbox
 
 
 @contextmanager

@@ -130,6 +130,15 @@ class Session:
                 bounded(project.app, self.options.timeout, current_sandbox)
             )
 
+    @contextmanager
+    def sandboxed(self, sandbox: Sandbox) -> Iterator[None]:
+        """Have a sandbox open for a block."""
+        before, self.sandbox = self.sandbox, sandbox
+        try:
+            yield
+        finally:
+            self.sandbox = before
+
     def settings_as_found(self) -> AbstractContextManager[None]:
         """Undo what a test that uses no fixture sets on ``app.conf``, in its own body."""
         project = self._project_without_sandbox
