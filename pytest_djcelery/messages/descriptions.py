@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery.messages.task_code import code
+
 if TYPE_CHECKING:
     from pytest_djcelery.messages.canvas import CanvasEntry
     from pytest_djcelery.messages.canvas_form import Line
@@ -26,7 +28,7 @@ def describe_call(call: object) -> str:
     from pytest_djcelery.messages.wire import is_wildcard, shown
 
     if isinstance(call, SentTask):
-        return f"{call.task}.s({_arguments(call.args, call.kwargs)})"
+        return f"{_code(call.task)}.s({_arguments(call.args, call.kwargs)})"
     if isinstance(call, type) or is_wildcard(call) or not isinstance(call, (Signature, Mapping)):
         return shown(call)
     if "task" not in call:
@@ -35,7 +37,7 @@ def describe_call(call: object) -> str:
     kind = call.get("subtask_type") or str(call["task"]).removeprefix("celery.")
     if kind not in CANVAS_NAMES:
         method = "si" if call.get("immutable") else "s"
-        text = f"{call['task']}.{method}({_arguments(call.get('args') or (), kwargs)})"
+        text = f"{_code(call['task'])}.{method}({_arguments(call.get('args') or (), kwargs)})"
     elif kind == "chord":
         header = ", ".join(describe_call(each) for each in _members(kwargs.get("header")))
         text = f"chord([{header}], {describe_call(kwargs.get('body'))})"
@@ -45,6 +47,12 @@ def describe_call(call: object) -> str:
     else:
         text = f"{kind}({', '.join(describe_call(each) for each in _members(kwargs['tasks']))})"
     return text + _described_options(call.get("options") or {})
+
+
+def _code(name: str) -> str:
+    from celery import current_app
+
+    return code(name, current_app.tasks)
 
 
 def describe_line(line: Line) -> str:

@@ -23,6 +23,7 @@ from celery.result import ResultBase
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.option_rules import Told, option_differences, told_by_message
 from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.messages.wire import ABSENT, differing, equal, is_wildcard, shown
 
 CANVASES: Final = (_chain, _chord, group, chunks)
@@ -289,7 +290,7 @@ def check_signature(written: object) -> None:
 
 def _remedy(written: object) -> str:  # noqa: PLR0911 - a list of cases
     if isinstance(written, Task):
-        short = str(written.name).rpartition(".")[2]
+        short = short_code(str(written.name), written)
         return f"This is the task itself: call .s(...) with the arguments: {short}.s(...)."
     if isinstance(written, ResultBase):
         return (

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_djcelery.errors import UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library, is_of_project
+from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures
 
 if TYPE_CHECKING:
@@ -171,11 +172,11 @@ def explain(error: BaseException) -> None:
     error._djcelery_explained = True  # type: ignore[attr-defined]  # a mark of ours
     bases = [base for base in type(task).__mro__[1:] if base not in (Task, object)]
     base = f"{bases[0].__module__}.{bases[0].__qualname__}" if bases else "celery.Task"
+    name = short_code(task.name, task)
     note = (
         f"{task.name} is built on {base}, which is no DjangoTask, so it has no {error.name}.\n"
         "To fix: let that class inherit from celery.contrib.django.task.DjangoTask, not from "
-        f"celery.Task; or call transaction.on_commit(lambda: {task.name.rpartition('.')[2]}"
-        ".delay(...)) yourself."
+        f"celery.Task; or call transaction.on_commit(lambda: {name}.delay(...)) yourself."
     )
     if sys.version_info >= (3, 11):
         error.add_note(note)

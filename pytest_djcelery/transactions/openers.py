@@ -14,6 +14,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_djcelery import locations
+from pytest_djcelery.messages.task_code import short_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,8 +168,8 @@ def _remedy(message: SentTask, using: str) -> str:
     from celery import current_app
     from django.db import DEFAULT_DB_ALIAS
 
-    name, arguments = message.task.rpartition(".")[2], _arguments(message)
     task = current_app.tasks.get(message.task)
+    name, arguments = short_code(message.task, task), _arguments(message)
     method = "apply_async" if _sent_with_options(message) else "delay"
     if method == "apply_async":
         arguments = f"args={_short(tuple(message.args))}, …" if message.args else "…"
@@ -187,7 +188,7 @@ def _remedy(message: SentTask, using: str) -> str:
             f"{why} Send it after the commit: "
             f"transaction.on_commit(lambda: {call}, using={using!r})"
         )
-    if call.startswith(("<", "app.")):
+    if call.startswith(("<", "app.send_task")):
         return f"Send it after the commit: transaction.on_commit(lambda: {call})"
     if not hasattr(task, "delay_on_commit"):
         return (
