@@ -109,6 +109,52 @@ class Clock:
                 journey.stop()
 
 
+class Stretch:
+    """How far a run moves the clock, counted from where it stood when the run began.
+
+    Args:
+        clock: that is moved.
+        until: a moment, or how far from now.
+
+    Raises:
+        BadOptionError: ``until`` has passed or is naive, or is neither.
+    """
+
+    def __init__(self, clock: Clock, until: object) -> None:
+        self._clock = clock
+        self._at = clock.now()
+        self._end = end_of(until, self._at)
+        self._moves_on = isinstance(until, dt.timedelta)
+
+    def begin(self) -> None:
+        """Let the clock stand: what tasks take is none of the distance."""
+        __tracebackhide__ = True
+        self._go(self._at)
+
+    def reach(self, moment: dt.datetime) -> bool:
+        """Go to a moment, if it lies within the stretch."""
+        __tracebackhide__ = True
+        if self._moves_on and not stands():
+            # Another traveller's clock, which ticks: what went by is not counted either.
+            self._end += max(self._clock.now() - self._at, dt.timedelta(0))
+        if moment > self._end:
+            return False
+        self._go(moment)
+        return True
+
+    def _go(self, moment: dt.datetime) -> None:
+        __tracebackhide__ = True
+        self._clock.move_to(moment)
+        self._at = self._clock.now()
+        # A float can't tell each microsecond, and back-off adds up from where the clock stands.
+        self._end += max(self._at - moment, dt.timedelta(0))
+
+    def finish(self) -> None:
+        """Go to the end."""
+        __tracebackhide__ = True
+        self._clock.move_to(max(self._end, self._clock.now()))
+
+
 class Deadline:
     """A moment ``seconds`` from now, on the monotonic clock.
 

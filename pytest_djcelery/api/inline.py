@@ -109,8 +109,8 @@ class Inline(Runner):
         Args:
             queues: deliver from these only; from all that have messages by default.
             limit: deliver so many at most.
-            until: move the clock from ETA to ETA up to a moment, or as far from now, and leave
-                it there.
+            until: move the clock from ETA to ETA up to a moment, or as far from where it is now,
+                and leave it there.
             raise_failures: raise what a task fails with, and keep what was not yet delivered
                 for the next `run`; else go on, and tell in the summary.
 
@@ -123,17 +123,19 @@ class Inline(Runner):
         """
         __tracebackhide__ = True
         takes = self._takes(queues)
-        end = self._end(until)
+        stretch = None if until is None else clock.Stretch(self._clock, until)
         _check_limit(limit)
         executions: list[Execution] = []
         with self._delivering(), self._sandbox.watch.autocommit():
-            for ended in self._executions(takes, end, limit):
+            if stretch is not None:
+                stretch.begin()
+            for ended in self._executions(takes, stretch, limit):
                 executions += ended
                 failed = [execution for execution in ended if execution.failed]
                 if raise_failures and failed:
                     self._raise(failed)
-            if end is not None and (limit is None or len(executions) < limit):
-                self._clock.move_to(max(end, self._clock.now()))
+            if stretch is not None and (limit is None or len(executions) < limit):
+                stretch.finish()
         scheduled = self._undelivered.count_later(self._clock.now())
         return Summary(executions, scheduled=scheduled, looked=self._looked)
 
@@ -311,7 +313,7 @@ class Inline(Runner):
     # Inside -------------------------------------------------------------------------------
 
     def _executions(
-        self, takes: Callable[[str], bool], end: datetime | None, limit: int | None
+        self, takes: Callable[[str], bool], stretch: clock.Stretch | None, limit: int | None
     ) -> Iterator[list[Execution]]:
         """Deliver one after another, the clock going from ETA to ETA.
 
@@ -326,10 +328,9 @@ class Inline(Runner):
                 delivered += len(ended)
                 yield ended
                 continue
-            following = self._next_eta(takes) if end is not None else None
-            if following is None or end is None or following > end:
+            following = None if stretch is None else self._next_eta(takes)
+            if following is None or stretch is None or not stretch.reach(following):
                 return
-            self._clock.move_to(following)
 
     def _next_eta(self, takes: Callable[[str], bool]) -> datetime | None:
         first = self._worker.timer.first(takes)
@@ -423,9 +424,6 @@ class Inline(Runner):
             )
             raise BadOptionError(msg)
         return names.__contains__
-
-    def _end(self, until: object) -> datetime | None:
-        return None if until is None else clock.end_of(until, self._clock.now())
 
 
 def _check_limit(limit: object) -> None:

@@ -323,3 +323,66 @@ def test_a_clock_that_cannot_be_moved_is_an_error(run: Run) -> None:
                 assert timedelta(0) <= late < timedelta(milliseconds=1)
     """)
     result.assert_outcomes(passed=5)
+
+
+@pytest.mark.parametrize("real", ["real time", "moved", "ticking", "still", "freezegun", "1.5 µs"])
+def test_a_distance_counts_from_where_the_clock_was(run: Run, project: Project, real: str) -> None:
+    if real == "freezegun":
+        pytest.importorskip("freezegun")
+    project.tasks("""
+        import time
+        from threading import Event
+
+        @shared_task(bind=True, max_retries=3)
+        def backs_off(self):
+            Event().wait(0.002)  # no task takes no time
+            if self.request.retries < 3:
+                raise self.retry(countdown=2 ** (self.request.retries + 1))
+    """)
+    around = {
+        "real time": "nullcontext()",
+        "moved": "moved(celery_inline)",
+        "ticking": 'time_machine.travel("2034-05-06 07:08:09.123457 +0000")',
+        "still": 'time_machine.travel("2034-05-06 07:08:09.123457 +0000", tick=False)',
+        "freezegun": 'freezegun.freeze_time("2034-05-06 07:08:09.123457")',
+        "1.5 µs": "time_machine.travel(2030001000.0000015, tick=False)",
+    }[real]
+    result = run(f"""
+        from contextlib import nullcontext
+        from datetime import timedelta
+
+        import pytest
+        import time_machine
+        from django.utils import timezone
+        from pytest_djcelery import Retrying, Success
+        from shop.tasks import backs_off
+        {"import freezegun" if real == "freezegun" else ""}
+
+        def moved(celery_inline):
+            celery_inline.advance(timedelta(days=1.3))
+            return nullcontext()
+
+        def test_to_the_end_of_a_back_off(celery_inline, celery_results):
+            with {around}:
+                before = timezone.now()
+                result = backs_off.delay()
+                celery_inline.run(until=timedelta(seconds=14))
+                assert celery_results[result] == Success(None, retries=3)
+                assert timedelta(0) <= timezone.now() - before - timedelta(seconds=14) < EXACT
+
+        def test_in_two_runs(celery_inline, celery_results):
+            with {around}:
+                result = backs_off.delay()
+                celery_inline.run(until=timedelta(seconds=6))
+                celery_inline.run(until=timedelta(seconds=8))
+                assert celery_results[result] == Success(None, retries=3)
+
+        def test_not_beyond(celery_inline, celery_results):
+            with {around}:
+                result = backs_off.delay()
+                celery_inline.run(until=timedelta(seconds=13.9))
+                assert isinstance(celery_results.now(result), Retrying)
+
+        EXACT = timedelta(seconds=0.5)
+    """)
+    result.assert_outcomes(passed=3)
