@@ -492,7 +492,28 @@ def test_an_argument_that_cannot_be_sent_is_named_with_the_remedy(run: Run, mode
         ]
     )
     said = [line for line in result.outlines if "was not sent: the 'json'" in line]
-    assert len(said) == 2  # once for each, though notes would show it too
+    assert len(said) == 2  # once for each
+
+
+@pytest.mark.parametrize("mode", ["celery_outbox", "celery_eager", "celery_worker"])
+def test_an_argument_that_cannot_be_sent_raises_what_celery_raises(run: Run, mode: str) -> None:
+    result = run(f"""
+        import pytest
+        from kombu import serialization
+        from kombu.exceptions import EncodeError
+        from shop.tasks import add
+
+        def test({mode}):
+            body = ((1, {{2}}), {{}}, {{}})
+            with pytest.raises(EncodeError) as wanted:
+                serialization.dumps(body, "json")
+            with pytest.raises(EncodeError) as caught:
+                add.delay(1, {{2}})
+            assert list(map(repr, caught.value.args)) == list(map(repr, wanted.value.args))
+            [note] = caught.value.__notes__
+            assert note.startswith("shop.tasks.add was not sent: ")
+        """)
+    result.assert_outcomes(passed=1)
 
 
 def test_a_task_that_is_not_registered_fails_the_test_that_sent_it(run: Run) -> None:

@@ -443,10 +443,9 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
             return apply_async(self, args, kwargs, *rest, **options)
         except EncodeError as error:
             # Celery encodes the arguments of an eager call itself, before it calls ``apply()``.
-            if self.name not in str(error):
-                serializer = options.get("serializer") or self.serializer
-                body = args or (), kwargs or {}, None
-                explain_unserializable(error, self.name, body, serializer)
+            serializer = options.get("serializer") or self.serializer
+            body = args or (), kwargs or {}, None
+            explain_unserializable(error, self.name, body, serializer)
             raise
 
     with (
