@@ -120,3 +120,55 @@ def test_a_failure_that_nobody_saw(run: Run) -> None:
         r"search\(\) \[.*\]: Missing: no answer",
     ):
         assert re.search(rf"^  shop\.tasks\.{line}$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("mode", ["celery_inline", "celery_worker", "celery_eager"])
+def test_what_can_not_be_made_again_is_shown_as_it_was_raised(
+    project: Project, run: Run, mode: str
+) -> None:
+    project.tasks("""
+        class Invalid(ValueError):
+            # As pydantic's ValidationError: its text is none of its arguments.
+            def __init__(self, title, errors):
+                super().__init__()
+                self.title, self.errors = title, errors
+
+            def __str__(self):
+                return "\\n".join([f"{len(self.errors)} errors for {self.title}", *self.errors])
+
+
+        @shared_task
+        def validate():
+            raise Invalid("Order", ["name", "  is required"])
+        """)
+    result = run(f"""
+        from celery.utils.serialization import UnpickleableExceptionWrapper
+        from pytest_djcelery import Failure, Success
+        from shop.tasks import Refused, refuse, validate
+
+        def test_success({mode}, celery_results):
+            assert celery_results[validate.delay()] == Success("ok")
+
+        def test_match({mode}, celery_results):
+            assert celery_results[refuse.delay()] == Failure(Refused, match="go away")
+
+        def test_as_the_remedy_says({mode}, celery_results):
+            assert celery_results[validate.delay()] == Failure(ValueError)
+            kind = UnpickleableExceptionWrapper if "eager" in "{mode}" else Exception
+            assert celery_results[refuse.delay()] == Failure(kind, match="Refused")
+        """)
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "E * the task raised: shop.tasks.Invalid: 2 errors for Order",
+            "E *   name",
+            "E *     is required",
+            "E * at shop/tasks.py:* in validate: raise Invalid(*",
+            (
+                "E * To fix: Celery can't make Invalid again from what is stored, so get() raises "
+                "ValueError. If the failure is meant, expect Failure(ValueError); if not, begin "
+                "at the line that raised it."
+            ),
+            "E * the task raised: shop.tasks.Refused: 403: go away",
+        ]
+    )

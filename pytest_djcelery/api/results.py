@@ -250,8 +250,10 @@ class Results:
         if state == states.SUCCESS:
             return Success(stored.result, retries=retries)
         if state == states.FAILURE:
-            own = stored.traceback or (_traceback(ended.value) if ended else None)
-            return Failure(stored.result, retries=retries, traceback=own)
+            value = ended.value if ended else None
+            own = stored.traceback or (_traceback(value) if ended else None)
+            raised = value if isinstance(value, BaseException) else None
+            return Failure(stored.result, retries=retries, traceback=own, raised=raised)
         if state == states.REVOKED:
             return Revoked(retries=retries)
         if state == states.RETRY:

@@ -76,12 +76,16 @@ class Failure(_WithRetries):
             outcome that really happened, the exception itself.
         match: a regular expression that ``str(exception)`` must contain, as in `pytest.raises`.
         retries: how often it was retried; not compared where it isn't given.
+        traceback: of one that really happened, as text.
+        raised: by the task, where this process knows; what is stored of it, and so what ``get()``
+            raises and ``exception`` is, can be less.
     """
 
     exception: Any
     match: str | None = field(default=None, kw_only=True)
     retries: int | None = field(default=None, kw_only=True)
     traceback: str | None = field(default=None, kw_only=True, repr=False)
+    raised: BaseException | None = field(default=None, kw_only=True, repr=False, compare=False)
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __eq__(self, other: object) -> bool:

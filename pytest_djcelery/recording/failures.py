@@ -78,6 +78,15 @@ def own_calls(text: str) -> Iterator[str]:
         yield f"at {relative(call['path'])}:{call['line']} in {call['function']}: {source}"
 
 
+def raised_text(text: str) -> list[str]:
+    """The lines of a formatted traceback that tell what was raised: its type and its text."""
+    lines = text.splitlines()
+    last = max((number for number, line in enumerate(lines) if _CALL.match(line)), default=-1)
+    rest = lines[last + 1 :]
+    first = next((number for number, line in enumerate(rest) if line[:1].strip()), len(rest))
+    return rest[first:]
+
+
 def text(failures: list[Ended]) -> str:
     """What is raised or warned at the end of the test."""
     return "\n".join(_lines(failures))

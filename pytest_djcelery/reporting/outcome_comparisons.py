@@ -127,5 +127,8 @@ def _reasons(actual: Any, expected: Any) -> Iterable[str]:
     if isinstance(actual, Failure) and match is not None:
         yield f"match: {match!r} was searched in {str(actual.exception)!r}"
     text = getattr(actual, "traceback", None)
+    if isinstance(actual, Failure) and (lost := outcome_remedies.not_restored(actual)):
+        yield f"the task raised: {lost[0]}"
+        yield from (f"  {line}" for line in lost[1:LONGEST_LIST])
     if text:
         yield from failures.own_calls(text)

@@ -6,9 +6,11 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from traceback import format_exception_only
 from typing import Any
 
 from pytest_djcelery.locations import Location
+from pytest_djcelery.recording.failures import raised_text
 
 _LONGEST = 100  # characters of an outcome that a person would copy
 
@@ -114,6 +116,13 @@ def _of_failure(actual: Any, expected: Any) -> str:
     if match is not None and match in text and re.search(match, text) is None:
         return f"match is a regular expression: write match=re.escape({match!r})."
     kind = type(actual.exception)
+    if lost := not_restored(actual):
+        match = "" if _type_name(lost) not in text else f", match={_type_name(lost)!r}"
+        return (
+            f"Celery can't make {_type_name(lost)} again from what is stored, so get() raises "
+            f"{kind.__qualname__}. If the failure is meant, expect "
+            f"Failure({kind.__qualname__}{match}); if not, begin at the line that raised it."
+        )
     alike = isinstance(expected, Failure) and type(expected.exception) is kind
     if alike and match is None:
         return f"Where its arguments don't matter, expect the type: Failure({kind.__qualname__})."
@@ -121,6 +130,21 @@ def _of_failure(actual: Any, expected: Any) -> str:
     if match is not None and len(text) <= _LONGEST:
         meant += f", match={re.escape(text)!r}"
     return f"If the failure is meant, expect {meant}); if not, begin at the line that raised it."
+
+
+def not_restored(failure: Any) -> list[str]:
+    """What a task raised, as text, where what is stored of it has become something else."""
+    raised = failure.raised
+    lines = (
+        raised_text(failure.traceback or "")
+        if raised is None
+        else "".join(format_exception_only(type(raised), raised)).splitlines()
+    )
+    return lines if lines and _type_name(lines) != type(failure.exception).__name__ else []
+
+
+def _type_name(lines: Sequence[str]) -> str:
+    return lines[0].partition(":")[0].rpartition(".")[2]
 
 
 def _as_json_has_it(actual: object, expected: object) -> bool:
