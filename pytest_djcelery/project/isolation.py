@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.brokers.memory.queues import Broker, Topology
-    from pytest_djcelery.brokers.spaces import Isolation
+    from pytest_djcelery.brokers.run_spaces import Isolation
 
 _ENVIRONMENT = (
     # Celery reads these before any setting.
@@ -216,7 +216,7 @@ def _isolation(options: Options) -> Isolation | None:
     )
     if broker is None and results is None:
         return None
-    from pytest_djcelery.brokers.spaces import Isolation
+    from pytest_djcelery.brokers.run_spaces import Isolation
 
     return Isolation(broker=broker, results=results, timeout=options.timeout)
 
