@@ -19,6 +19,7 @@ from pytest_djcelery.brokers.servers import explained
 from pytest_djcelery.messages.embedded_signature import all_carried, carried
 from pytest_djcelery.messages.headers import received
 from pytest_djcelery.messages.journal import NotSent, Published
+from pytest_djcelery.messages.option_rules import NOT_SENT
 from pytest_djcelery.messages.sent_task import Items, SentTask, header_moment
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.transactions.hooks import WatchedHook
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 _PLAIN = frozenset({bool, int, str, type(None)})
 _NAMES = frozenset({str})
 _NONE: Items[Any] = Items()
+# Options of a publish that a record has fields for, or that are over with it.
+_RECORDED_APART = NOT_SENT | {
+    *("exchange", "expiration", "headers", "priority", "queue", "routing_key", "serializer"),
+}
 
 
 class Tap:
@@ -161,6 +166,7 @@ def _received(app: Celery, headers: Mapping[str, Any]) -> dict[str, Any]:
 class _Message(NamedTuple):
     headers: Mapping[str, Any]
     body: Any
+    properties: Mapping[str, Any] = {}  # they are among the options by then
 
 
 def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
@@ -212,6 +218,11 @@ def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
         transaction=situation.transaction,
         serializer=serializer,
         exact_times=clock.stands(),
+        properties={
+            name: value
+            for name, value in {**message.properties, **options}.items()
+            if value is not None and name not in _RECORDED_APART
+        },
     )
 
 
