@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_djcelery import clock, locations
@@ -22,6 +23,7 @@ from pytest_djcelery.messages.journal import NotSent, Published
 from pytest_djcelery.messages.option_rules import NOT_SENT
 from pytest_djcelery.messages.sent_task import Items, SentTask, header_moment
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.recording.task_surroundings import Shared
 from pytest_djcelery.transactions.hooks import WatchedHook
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.transactions.watch import Publishing, TransactionWatch
 
 
@@ -45,15 +48,21 @@ _RECORDED_APART = NOT_SENT | {
 class Tap:
     """Builds a `SentTask` for each publish, lets the watch judge it and the journal keep it.
 
-    ``published`` is called after each that no transaction is open around.
+    ``published`` is called after each that no transaction is open around. A task that eager mode
+    runs in place of a publish is run in ``surroundings``.
     """
 
     def __init__(
-        self, watch: TransactionWatch, journal: Journal, published: Callable[[], None]
+        self,
+        watch: TransactionWatch,
+        journal: Journal,
+        published: Callable[[], None],
+        surroundings: Surroundings,
     ) -> None:
         self._watch = watch
         self._journal = journal
         self._published = published
+        self._surroundings = surroundings
 
     def publish(
         self,
@@ -99,14 +108,16 @@ class Tap:
     @contextmanager
     def eager(
         self, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]
-    ) -> Iterator[None]:
-        """Around an eager run that stands for a publish."""
+    ) -> Iterator[Callable[..., Any]]:
+        """Around an eager run that stands for a publish; yields what to call it with."""
         frame = locations.publishing_frame()
         if frame is None:
             # ``task.apply()`` by the test itself: nothing would have been published.
             with self._watch.eager_task():
-                yield
+                yield _called
             return
+        from pytest_djcelery.recording import eager_canvas
+
         situation = self._watch.publishing()
         app = task.app
         message, routed = _as_published(app, task, args, kwargs, options)
@@ -114,8 +125,12 @@ class Tap:
         if not locations.passes_by(frame, task):
             self._watch.judge(sent)
         self._journal.append(Published(message=sent, hook=situation.hook, eager=True))
-        with self._watch.eager_task():
-            yield
+        with self._watch.eager_task(), Shared():
+            yield partial(self._surroundings.run, carried=(eager_canvas.applied,))
+
+
+def _called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
 
 
 class _Departure:
@@ -433,10 +448,10 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
         }  # fmt: skip
         with (
             unrolled.task_run(task_id, published) as published,
-            tap.eager(self, args or (), kwargs or {}, published),
+            tap.eager(self, args or (), kwargs or {}, published) as called,
         ):
-            result = apply(
-                self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
+            result = called(
+                apply, self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
                 retries=retries, throw=False, logfile=logfile, loglevel=loglevel,
                 headers=headers, **options,
             )  # fmt: skip

@@ -43,7 +43,8 @@ def of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
 
 @contextmanager
 def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
-    sandbox = Sandbox(session.use_project(), options_module.replace(session.options, **changes))
+    options = options_module.replace(session.options, **changes)
+    sandbox = Sandbox(session.use_project(), options, session.surroundings)
     audit = nullcontext() if session.audit is None else session.audit.giving_way(sandbox)
     with (
         audit,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Ended
     from pytest_djcelery.options import Options, Policy
     from pytest_djcelery.project.isolation import Project
+    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.runner import Runner
     from pytest_djcelery.transactions.watch import TransactionWatch
 
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 class Sandbox:
     """What one test has recorded and may use."""
 
-    def __init__(self, project: Project, options: Options) -> None:
+    def __init__(self, project: Project, options: Options, surroundings: Surroundings) -> None:
         self.project = project
         self.options = options
+        self.surroundings = surroundings  # of its tasks
         from pytest_djcelery.messages.journal import Journal
 
         self.journal = Journal()
@@ -147,7 +149,7 @@ class Sandbox:
             wait_in_task=self._wait_in_task,
             has_in_hand=self._has_in_hand,
         )
-        tap = publishing.Tap(self.watch, self.journal, self._published)
+        tap = publishing.Tap(self.watch, self.journal, self._published, self.surroundings)
         with ExitStack() as stack:
             stack.callback(self._put_clock_back)
             stack.enter_context(self._clean())

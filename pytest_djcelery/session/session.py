@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.options import MEMORY, Options
+from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.session.held import kept_topology, stop_all, stop_threads
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class Session:
         """The audit, under which the app stays as it is, but in tests that use a fixture."""
         self.interrupted = False
         """Whether the run is to end now, and not to wait for tasks."""
+        self.has_tests = False
+        """Whether a test uses a fixture of ours, or ``djcelery_mode``."""
+        self.surroundings = Surroundings()
+        """What this run's tasks find around them."""
         self._project: Project | None = None
         self._isolation = ExitStack()
         self._isolating = 0  # blocks that want the app isolated, where the run doesn't do so

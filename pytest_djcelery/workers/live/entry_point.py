@@ -72,6 +72,7 @@ def _reporting(app: Celery, handover: Handover, mouth: Mouth) -> Iterator[None]:
     from pytest_djcelery.messages.journal import Warned
     from pytest_djcelery.recording import publishing
     from pytest_djcelery.recording import task_signals as signals
+    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.transactions.watch import TransactionWatch
     from pytest_djcelery.workers import sqlite_files
 
@@ -81,7 +82,7 @@ def _reporting(app: Celery, handover: Handover, mouth: Mouth) -> Iterator[None]:
         policy=lambda: handover.sent_in_transaction,
         warn=lambda text, location: mouth.append(Warned(text=text, location=location)),
     )
-    tap = publishing.Tap(watch, journal, lambda: None)
+    tap = publishing.Tap(watch, journal, lambda: None, Surroundings())
     with (
         watch,
         publishing.tapped(tap),
