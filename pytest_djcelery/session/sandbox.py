@@ -121,7 +121,7 @@ class Sandbox:
         from pytest_djcelery.project.configuration_writes import obeyed
 
         own = options_module.replace(self.options, **changes)
-        with replaced(self, options=own), obeyed(self.project.configuration):
+        with replaced(self, options=own), obeyed(self.project.configurations):
             yield self
 
     @contextmanager
@@ -140,7 +140,7 @@ class Sandbox:
         self.watch.after_blocks = self._published
         waits = Waits(
             journal=self.journal,
-            app=self.app,
+            knows=self.project.knows,
             timeout=self.options.timeout,
             situation=self.situation,
             ended=self.worker_has_ended,
@@ -155,10 +155,10 @@ class Sandbox:
             stack.enter_context(self._clean())
             stack.enter_context(remembered(self.app))
             stack.enter_context(shortcuts.taken())
-            stack.enter_context(obeyed(self.project.configuration))
+            stack.enter_context(obeyed(self.project.configurations))
             stack.enter_context(self.watch)
             stack.enter_context(publishing.tapped(tap))
-            stack.enter_context(signals.recorded(self.journal, self.app))
+            stack.enter_context(signals.recorded(self.journal, self.project.knows))
             stack.enter_context(patched(waits))
             yield
 
@@ -184,7 +184,7 @@ class Sandbox:
                 tidy_up()
                 stack.callback(tidy_up)
             stack.enter_context(self._clean())
-            stack.enter_context(obeyed(self.project.configuration))
+            stack.enter_context(obeyed(self.project.configurations))
             yield self
 
     def _drop_what_waits(self) -> None:
@@ -204,7 +204,12 @@ class Sandbox:
         waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
         before = configuration.snapshot()
         try:
-            with waking, queues_as_found(self.app), registry.as_found(self.app):
+            with (
+                waking,
+                queues_as_found(self.app),
+                self.project.others.queues_as_found(),
+                registry.as_found(self.app),
+            ):
                 yield
         finally:
             configuration.restore(before)

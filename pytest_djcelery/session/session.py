@@ -152,9 +152,7 @@ class Session:
     def tidy(self) -> None:
         """Drop messages that were published outside any sandbox."""
         project = self._project_without_sandbox
-        if project is None or project.broker is None:
-            return
-        if not project.broker.pristine:
+        if project is not None and not project.pristine:
             project.empty(kept_topology())
 
     @property
