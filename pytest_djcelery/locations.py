@@ -7,8 +7,10 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache, lru_cache
 from importlib.util import find_spec
+from pathlib import PurePath
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
@@ -94,6 +96,61 @@ def installed_package(filename: str) -> str | None:
 def is_of_project(filename: str) -> bool:
     """Whether a file is neither a library's nor an installed package's."""
     return not in_library(filename) and installed_package(filename) is None
+
+
+_SUITE: set[str] = set()  # files in which pytest has found tests
+
+
+def note_suite_file(path: str) -> None:
+    """A file has tests, whatever its name."""
+    _SUITE.add(path)
+
+
+def in_suite(path: str) -> bool:
+    """Whether a file is of the tests, and not of the code under test."""
+    return path in _SUITE or _named_as_tests(path)
+
+
+@cache
+def _named_as_tests(path: str) -> bool:
+    *folders, name = PurePath(relative(path)).parts
+    return not {"tests", "test"}.isdisjoint(folders) or any(
+        fnmatch(name, pattern) for pattern in ("conftest.py", "tests.py", "test_*.py", "*_test.py")
+    )
+
+
+# They stand between a test and whoever calls it; what they catch, they hand on.
+_RUNNERS = frozenset(
+    {
+        "_pytest", "asyncio", "concurrent", "contextlib", "functools", "hypothesis", "pluggy",
+        "threading", "unittest",
+    }
+)  # fmt: skip
+
+
+def in_runner(frame: FrameType) -> bool:
+    """Whether a frame is of what runs tests, and of no code under test."""
+    name = str(frame.f_globals.get("__name__"))
+    return name.partition(".")[0] in _RUNNERS
+
+
+def tests_running() -> frozenset[CodeType]:
+    """The tests and fixtures that are on the stack, without the functions of theirs they call."""
+    frames: list[FrameType] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    found: set[CodeType] = set()
+    from_suite = False
+    for frame in reversed(frames):
+        in_it = in_suite(frame.f_code.co_filename)
+        if in_it and not from_suite:
+            found.add(frame.f_code)
+        elif found and not in_it and not in_runner(frame):
+            break  # the code under test, which may call a function of the test's
+        from_suite = in_it
+    return frozenset(found)
 
 
 def of_frame(frame: FrameType) -> Location:

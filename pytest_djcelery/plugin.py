@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_djcelery import options
+from pytest_djcelery import locations, options
 from pytest_djcelery.errors import DjceleryError
 
 if TYPE_CHECKING:
@@ -101,24 +101,18 @@ def pytest_report_header() -> str | None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give a test the fixtures that those it asks for need."""
+    """Note where tests are; give one the fixtures that those it asks for need."""
+    locations.note_suite_file(str(item.path))
     if isinstance(item, pytest.Function):
         from pytest_djcelery import markers
         from pytest_djcelery.session.session import current_session
 
-        session = current_session()
-        if markers.complete_fixtures(item, session.options.mode):
-            session.has_tests = True
+        markers.complete_fixtures(item, current_session().options.mode)
 
 
 def pytest_collection_finish() -> None:
-    """A test module may have imported the app; what is imported now, a worker would import too."""
-    from pytest_djcelery.session.session import current_session
-
+    """A test module may have imported the app."""
     _isolate_imported_app()
-    session = current_session()
-    if session.has_tests:
-        session.surroundings.remember()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -136,7 +130,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test whose tasks failed unseen; undo what one has set on ``app.conf``."""
+    """Fail a test whose failures nobody saw; undo what one has set on ``app.conf``."""
     from pytest_djcelery.session import held
     from pytest_djcelery.session.session import current_session
 
@@ -149,6 +143,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         if session.sandbox is not None:
             from pytest_djcelery.reporting import task_reports
 
+            task_reports.judge_races(item, session.sandbox)
             task_reports.judge_failures(item, session.sandbox)
     finally:
         if session.sandbox is not None:

@@ -17,6 +17,8 @@ from pytest_djcelery.clock import Deadline
 from pytest_djcelery.messages.records import quickly_made
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from pytest_djcelery.locations import Location
     from pytest_djcelery.messages.sent_task import Message, SentTask
     from pytest_djcelery.transactions.blocks import OpenTransaction
@@ -60,6 +62,14 @@ class Overtaking(Event):
     transaction: OpenTransaction
     late: bool = False
     wrote_at: Location | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaceRaised(Event):
+    """An error was raised because of such a message, or a warning that is an error here."""
+
+    error: Exception
+    tests: frozenset[CodeType]  # that were running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

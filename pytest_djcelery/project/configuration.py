@@ -58,16 +58,10 @@ def canonical(key: str, *, namespace: str | None = None) -> str:
 
 
 class Configuration:
-    """The layers over one app's configuration.
+    """The layers over one app's configuration."""
 
-    Args:
-        app: whose it is.
-        django: whether the Django settings follow it, where the app reads them.
-    """
-
-    def __init__(self, app: Celery, *, django: bool = True) -> None:
+    def __init__(self, app: Celery) -> None:
         self.app = app
-        self._django = django
         self._layers: list[Layer] = []
         self._originals: dict[str, Any] = {}  # raw entries of ``conf.changes``
         self._holders: dict[str, tuple[Any, Any]] = {}  # Django setting -> (holder, original)
@@ -90,11 +84,6 @@ class Configuration:
         layer = Layer({canonical(key, namespace=namespace): value for key, value in values.items()})
         self._lay(layer)
         return layer
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers, from the lowest up."""
-        return list(self._layers)
 
     def laid_over(self) -> dict[str, Any]:
         """What the layers change, as it is now."""
@@ -234,7 +223,7 @@ class Configuration:
             changes[key] = changes[spellings[0]] = value
 
     def _set_django(self, key: str, value: Any) -> None:
-        name = setting_name(self.app, key) if self._django else None
+        name = setting_name(self.app, key)
         if name is None:
             return
         from django.conf import settings

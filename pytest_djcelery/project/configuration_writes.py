@@ -7,7 +7,7 @@ result backend, pools.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,8 @@ _BY_WORKERS = ("broker_connection_timeout", "include")
 
 
 @contextmanager
-def obeyed(configurations: Callable[[], Iterable[Configuration]]) -> Iterator[None]:
+def obeyed(configuration: Configuration) -> Iterator[None]:
     """Lay what is written to ``app.conf`` in a block over the configuration, for the block.
-
-    Args:
-        configurations: of the apps for which it is so.
 
     Private API (``ConfigurationView.__setitem__``, which attributes come to as well, and
     ``update``), checked on Celery 5.4 to 5.7.
@@ -35,18 +32,15 @@ def obeyed(configurations: Callable[[], Iterable[Configuration]]) -> Iterator[No
 
     from pytest_djcelery.project.configuration import canonical
 
-    def configuration_of(conf: Any) -> Configuration | None:
-        return next((each for each in configurations() if each.app.conf is conf), None)
-
+    app = configuration.app
     write, update = Settings.__setitem__, Settings.update
 
     def __setitem__(self: Any, key: str, value: Any) -> None:  # noqa: N807 - what it replaces
-        configuration = configuration_of(self)
-        if configuration is None:
+        if self is not app.conf:
             write(self, key, value)
             return
         try:
-            setting = canonical(key, namespace=configuration.app.namespace)
+            setting = canonical(key, namespace=app.namespace)
         except BadOptionError:  # of the project's own
             setting = None
         if setting is None or setting in _BY_WORKERS:
@@ -55,7 +49,7 @@ def obeyed(configurations: Callable[[], Iterable[Configuration]]) -> Iterator[No
             layers.callback(configuration.remove, configuration.push({setting: value}))
 
     def updated(self: Any, *args: Any, **values: Any) -> None:
-        if configuration_of(self) is None:
+        if self is not app.conf:
             update(self, *args, **values)
             return
         for key, value in dict(*args, **values).items():

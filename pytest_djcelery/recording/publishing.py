@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_djcelery import clock, locations
@@ -20,10 +19,8 @@ from pytest_djcelery.brokers.servers import explained
 from pytest_djcelery.messages.embedded_signature import all_carried, carried
 from pytest_djcelery.messages.headers import received
 from pytest_djcelery.messages.journal import NotSent, Published
-from pytest_djcelery.messages.option_rules import NOT_SENT
 from pytest_djcelery.messages.sent_task import Items, SentTask, header_moment
 from pytest_djcelery.patching import replaced
-from pytest_djcelery.recording.task_surroundings import Shared
 from pytest_djcelery.transactions.hooks import WatchedHook
 
 if TYPE_CHECKING:
@@ -32,37 +29,26 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.messages.journal import Journal
-    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.transactions.watch import Publishing, TransactionWatch
 
 
 _PLAIN = frozenset({bool, int, str, type(None)})
 _NAMES = frozenset({str})
 _NONE: Items[Any] = Items()
-# Options of a publish that a record has fields for, or that are over with it.
-_RECORDED_APART = NOT_SENT | {
-    *("exchange", "expiration", "headers", "priority", "queue", "routing_key", "serializer"),
-}
 
 
 class Tap:
     """Builds a `SentTask` for each publish, lets the watch judge it and the journal keep it.
 
-    ``published`` is called after each that no transaction is open around. A task that eager mode
-    runs in place of a publish is run in ``surroundings``.
+    ``published`` is called after each that no transaction is open around.
     """
 
     def __init__(
-        self,
-        watch: TransactionWatch,
-        journal: Journal,
-        published: Callable[[], None],
-        surroundings: Surroundings,
+        self, watch: TransactionWatch, journal: Journal, published: Callable[[], None]
     ) -> None:
         self._watch = watch
         self._journal = journal
         self._published = published
-        self._surroundings = surroundings
 
     def publish(
         self,
@@ -108,16 +94,14 @@ class Tap:
     @contextmanager
     def eager(
         self, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]
-    ) -> Iterator[Callable[..., Any]]:
-        """Around an eager run that stands for a publish; yields what to call it with."""
+    ) -> Iterator[None]:
+        """Around an eager run that stands for a publish."""
         frame = locations.publishing_frame()
         if frame is None:
             # ``task.apply()`` by the test itself: nothing would have been published.
             with self._watch.eager_task():
-                yield _called
+                yield
             return
-        from pytest_djcelery.recording import eager_canvas
-
         situation = self._watch.publishing()
         app = task.app
         message, routed = _as_published(app, task, args, kwargs, options)
@@ -125,12 +109,8 @@ class Tap:
         if not locations.passes_by(frame, task):
             self._watch.judge(sent)
         self._journal.append(Published(message=sent, hook=situation.hook, eager=True))
-        with self._watch.eager_task(), Shared():
-            yield partial(self._surroundings.run, carried=(eager_canvas.applied,))
-
-
-def _called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
+        with self._watch.eager_task():
+            yield
 
 
 class _Departure:
@@ -181,7 +161,6 @@ def _received(app: Celery, headers: Mapping[str, Any]) -> dict[str, Any]:
 class _Message(NamedTuple):
     headers: Mapping[str, Any]
     body: Any
-    properties: Mapping[str, Any] = {}  # they are among the options by then
 
 
 def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
@@ -233,11 +212,6 @@ def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
         transaction=situation.transaction,
         serializer=serializer,
         exact_times=clock.stands(),
-        properties={
-            name: value
-            for name, value in {**message.properties, **options}.items()
-            if value is not None and name not in _RECORDED_APART
-        },
     )
 
 
@@ -448,10 +422,10 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
         }  # fmt: skip
         with (
             unrolled.task_run(task_id, published) as published,
-            tap.eager(self, args or (), kwargs or {}, published) as called,
+            tap.eager(self, args or (), kwargs or {}, published),
         ):
-            result = called(
-                apply, self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
+            result = apply(
+                self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
                 retries=retries, throw=False, logfile=logfile, loglevel=loglevel,
                 headers=headers, **options,
             )  # fmt: skip

@@ -14,6 +14,7 @@ from pytest_djcelery.errors import UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library, is_of_project
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures
+from pytest_djcelery.transactions import swallowed
 
 if TYPE_CHECKING:
     from _pytest._code import Traceback
@@ -26,6 +27,18 @@ _MOST = 3  # tracebacks in one report
 _CUT = "Full output truncated"  # pytest's words
 _JUDGED = pytest.StashKey[bool]()
 _LAST_COMPARISON = pytest.StashKey["list[str] | None"]()
+
+
+def judge_races(item: pytest.Item, sandbox: Sandbox) -> None:
+    """Fail a test that passed if code of the project has caught what it should have seen."""
+    __tracebackhide__ = True
+    if _kept_errors(item):
+        return
+    sandbox.settle()
+    found = sandbox.swallowed_races()
+    if found:
+        item.stash[_JUDGED] = True
+        pytest.fail(swallowed.text(found), pytrace=False)
 
 
 def judge_failures(item: pytest.Item, sandbox: Sandbox) -> None:
@@ -82,6 +95,8 @@ def add_sections(
         report.sections.append(("celery: log of the live worker", log))
     if _JUDGED in item.stash:
         return  # it is about nothing else
+    if races := swallowed.swallowed(sandbox.journal, sandbox.began):
+        report.sections.append(("celery: errors that were caught", swallowed.text(races)))
     # ``get()`` raises a copy, decoded from the result backend, that knows nothing of the task.
     found = [
         each

@@ -10,7 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import options as options_module
-from pytest_djcelery.errors import UnhandledTaskFailureError, UnhandledTaskFailureWarning
+from pytest_djcelery.errors import (
+    SentInTransactionError,
+    UnhandledTaskFailureError,
+    UnhandledTaskFailureWarning,
+)
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.session.held import kept_topology, park_all
 
@@ -21,18 +25,18 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Ended
     from pytest_djcelery.options import Options, Policy
     from pytest_djcelery.project.isolation import Project
-    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.runner import Runner
+    from pytest_djcelery.transactions.captures import Captures
     from pytest_djcelery.transactions.watch import TransactionWatch
 
 
 class Sandbox:
     """What one test has recorded and may use."""
 
-    def __init__(self, project: Project, options: Options, surroundings: Surroundings) -> None:
+    def __init__(self, project: Project, options: Options, captures: Captures) -> None:
         self.project = project
         self.options = options
-        self.surroundings = surroundings  # of its tasks
+        self._captures = captures
         from pytest_djcelery.messages.journal import Journal
 
         self.journal = Journal()
@@ -85,11 +89,15 @@ class Sandbox:
         """Raise or warn, as the options say, if tasks failed unseen.
 
         Raises:
+            SentInTransactionError: for one that the code under test has caught.
             UnhandledTaskFailureError: from the first task's own exception.
         """
         from pytest_djcelery.recording import failures
+        from pytest_djcelery.transactions import swallowed
 
         self.settle()
+        if races := self.swallowed_races():
+            raise SentInTransactionError(swallowed.text(races)) from races[0]
         found = self.unhandled_failures()
         policy = self.options.unhandled_failures
         if not found or policy == "ignore":
@@ -107,6 +115,12 @@ class Sandbox:
         if self.runner is not None:
             self.runner.end_told = True
 
+    def swallowed_races(self) -> list[Exception]:
+        """Errors on messages inside a transaction that the test never saw."""
+        from pytest_djcelery.transactions.swallowed import swallowed
+
+        return swallowed(self.journal, since=self.judged)
+
     def test_begins(self) -> None:
         """What was before is of the tests before, in a block that is wider than a test."""
         self.began = self.judged = len(self.journal)
@@ -121,7 +135,7 @@ class Sandbox:
         from pytest_djcelery.project.configuration_writes import obeyed
 
         own = options_module.replace(self.options, **changes)
-        with replaced(self, options=own), obeyed(self.project.configurations):
+        with replaced(self, options=own), obeyed(self.project.configuration):
             yield self
 
     @contextmanager
@@ -136,11 +150,11 @@ class Sandbox:
         from pytest_djcelery.recording.task_threads import in_task
         from pytest_djcelery.transactions.watch import TransactionWatch
 
-        self.watch = TransactionWatch(self.journal, policy=self._policy)
+        self.watch = TransactionWatch(self.journal, policy=self._policy, captures=self._captures)
         self.watch.after_blocks = self._published
         waits = Waits(
             journal=self.journal,
-            knows=self.project.knows,
+            app=self.app,
             timeout=self.options.timeout,
             situation=self.situation,
             ended=self.worker_has_ended,
@@ -149,16 +163,17 @@ class Sandbox:
             wait_in_task=self._wait_in_task,
             has_in_hand=self._has_in_hand,
         )
-        tap = publishing.Tap(self.watch, self.journal, self._published, self.surroundings)
+        tap = publishing.Tap(self.watch, self.journal, self._published)
         with ExitStack() as stack:
             stack.callback(self._put_clock_back)
             stack.enter_context(self._clean())
             stack.enter_context(remembered(self.app))
             stack.enter_context(shortcuts.taken())
-            stack.enter_context(obeyed(self.project.configurations))
+            stack.enter_context(obeyed(self.project.configuration))
+            stack.enter_context(self._captures.noted())  # where no session of pytest has begun
             stack.enter_context(self.watch)
             stack.enter_context(publishing.tapped(tap))
-            stack.enter_context(signals.recorded(self.journal, self.project.knows))
+            stack.enter_context(signals.recorded(self.journal, self.app))
             stack.enter_context(patched(waits))
             yield
 
@@ -184,7 +199,7 @@ class Sandbox:
                 tidy_up()
                 stack.callback(tidy_up)
             stack.enter_context(self._clean())
-            stack.enter_context(obeyed(self.project.configurations))
+            stack.enter_context(obeyed(self.project.configuration))
             yield self
 
     def _drop_what_waits(self) -> None:
@@ -204,12 +219,7 @@ class Sandbox:
         waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
         before = configuration.snapshot()
         try:
-            with (
-                waking,
-                queues_as_found(self.app),
-                self.project.others.queues_as_found(),
-                registry.as_found(self.app),
-            ):
+            with waking, queues_as_found(self.app), registry.as_found(self.app):
                 yield
         finally:
             configuration.restore(before)

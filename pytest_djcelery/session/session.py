@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.options import MEMORY, Options
-from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.session.held import kept_topology, stop_all, stop_threads
+from pytest_djcelery.transactions.captures import Captures
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -42,10 +42,8 @@ class Session:
         """The audit, under which the app stays as it is, but in tests that use a fixture."""
         self.interrupted = False
         """Whether the run is to end now, and not to wait for tasks."""
-        self.has_tests = False
-        """Whether a test uses a fixture of ours, or ``djcelery_mode``."""
-        self.surroundings = Surroundings()
-        """What this run's tasks find around them."""
+        self.captures = Captures()
+        self._captures_noted = ExitStack()
         self._project: Project | None = None
         self._isolation = ExitStack()
         self._isolating = 0  # blocks that want the app isolated, where the run doesn't do so
@@ -76,6 +74,7 @@ class Session:
         Raises:
             AppNotFoundError: when ``djcelery_app`` names what is no app.
         """
+        self._captures_noted.enter_context(_captures_noted(self.captures))
         self.check_app()
         if self.use_imported_project() is None and self.audit is None:
             from pytest_djcelery.project.finding import configured_apps_heard
@@ -152,7 +151,9 @@ class Session:
     def tidy(self) -> None:
         """Drop messages that were published outside any sandbox."""
         project = self._project_without_sandbox
-        if project is not None and not project.pristine:
+        if project is None or project.broker is None:
+            return
+        if not project.broker.pristine:
             project.empty(kept_topology())
 
     @property
@@ -161,12 +162,26 @@ class Session:
 
     def end(self) -> None:
         """Put the app back as the settings have it."""
-        with self._lock:
+        with self._lock, self._captures_noted:
             self._put_app_back()
 
     def _put_app_back(self, stop_workers: Callable[[], None] = stop_all) -> None:
         with self._isolation:
             stop_workers()
+
+
+@contextmanager
+def _captures_noted(captures: Captures) -> Iterator[None]:
+    """Note what ``captureOnCommitCallbacks`` captures as soon as Django has it.
+
+    Not only in tests that use a fixture: the block may be opened before one is asked for.
+    """
+    from pytest_djcelery.project.after_import import called_after_import
+
+    with ExitStack() as stack:
+        noted = {"django.test.testcases": lambda: stack.enter_context(captures.noted())}
+        with called_after_import(noted):
+            yield
 
 
 # The last one counts: a test may run pytest in its own process (`pytester`).

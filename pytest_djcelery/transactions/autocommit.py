@@ -1,15 +1,16 @@
-"""Autocommit inside the test's own transaction: what an error of a task undoes, and what not.
+"""Autocommit inside the test's own transaction: what an error undoes there, and what not.
 
-A worker's task is in no transaction but those that it begins. There a statement that fails undoes
-itself, and an outermost block that fails undoes the block; what comes later is not concerned. In
-the test's transaction the first error would be the end of it, for every later task and the test:
-Django refuses further statements (``needs_rollback``), and so does PostgreSQL.
+Code that has opened no block is in no transaction in production, nor is a worker's task. There a
+statement that fails undoes itself, and an outermost block that fails undoes the block; what comes
+later is not concerned. In the test's transaction the first error would be the end of it, for all
+that comes later and the test: Django refuses further statements (``needs_rollback``), and so does
+PostgreSQL.
 """
 
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -20,46 +21,82 @@ if TYPE_CHECKING:
 
 _SAVEPOINT: Final = "djcelery_autocommit"
 _OF_SAVEPOINTS: Final = re.compile(r"\s*(?:SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
+_READS: Final = re.compile(r"\s*SELECT\b", re.IGNORECASE)
 
 
 class Autocommit:
-    """Where a task begins, among the atomic blocks of a connection.
+    """Where a task or a test begins, among the atomic blocks of a connection.
 
-    While it is the innermost of ``connection.atomic_blocks``, the task has no block open there,
+    While it is the innermost of ``connection.atomic_blocks``, the code has no block open there,
     and a savepoint takes the place of the transaction that production would have. It is set by the
     driver's own cursor: it is none of the queries that a test counts.
 
     It stands among the blocks as one of ``django.test.TestCase`` does: a durable block may follow.
     ``connection.atomic_blocks``, ``needs_rollback`` and ``closed_in_transaction``, and
     ``Atomic.savepoint`` and ``_from_testcase``, were checked on Django 4.2, 5.2, 6.0 and 6.1.
+
+    Args:
+        connection: that is in the test's transaction.
+        of_test: whether it is the test's own: there a query that fails, which seldom is meant, is
+            the end of PostgreSQL's transaction as ever, and all others cost no savepoint.
     """
 
     _from_testcase = True
 
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, *, of_test: bool = False) -> None:
+        self.of_test = of_test
+        self.shown = True  # to whoever asks for ``get_autocommit()``, other than ``Atomic``
         self._connection = connection
         self._around_block = False  # whether the savepoint is that of a block
-        self._wrapper = ExitStack()
+        self._wrapper = self._execute
 
     def __enter__(self) -> None:
+        self._go_on()
         self._blocks.append(self)
-        self._wrapper.enter_context(self._connection.execute_wrapper(self._execute))
+        # In front: ``connection.execute_wrapper()`` takes the last away when it ends.
+        self._connection.execute_wrappers.insert(0, self._wrapper)
 
     def __exit__(self, *_: object) -> None:
-        self._wrapper.close()
-        if self in self._blocks:  # else the connection was opened anew
-            self._blocks.remove(self)
+        innermost_still = innermost(self._connection) is self
+        self.remove()
+        if innermost_still:
             self._go_on()
 
-    def block_begins(self, block: Atomic) -> None:
-        """An outermost block of the task is about to be entered."""
+    def remove(self) -> None:
+        """Leave ``needs_rollback`` alone: the test's block, which ends, is to be rolled back."""
+        wrappers = self._connection.execute_wrappers
+        wrappers[:] = [wrapper for wrapper in wrappers if wrapper is not self._wrapper]
+        if self in self._blocks:  # else the connection was opened anew
+            self._blocks.remove(self)
+
+    def enter_block(self, block: Atomic, enter: Callable[[Atomic], None]) -> None:
+        """Enter an outermost block of the code."""
+        __tracebackhide__ = True
         usable = self._go_on()
         self._around_block = usable and not block.savepoint  # else Django sets one
         if self._around_block:
             self._set()
+        self.shown = False
+        try:
+            enter(block)
+        except BaseException:
+            self._block_ended()
+            raise
+        finally:
+            self.shown = True
 
-    def block_ended(self) -> None:
-        """It was left."""
+    def leave_block(self, leave: Callable[[], None]) -> None:
+        """Leave it."""
+        __tracebackhide__ = True
+        self.shown = False
+        try:
+            leave()
+        finally:
+            self.shown = True
+            if innermost(self._connection) is self:  # else the connection was opened anew
+                self._block_ended()
+
+    def _block_ended(self) -> None:
         if self._around_block:
             self._around_block = False
             if self._connection.needs_rollback:
@@ -94,7 +131,10 @@ class Autocommit:
 
         A savepoint of Django's, or of the task's, has to outlast the statement that sets it.
         """
-        return self._connection.features.atomic_transactions and not _OF_SAVEPOINTS.match(str(sql))
+        if not self._connection.features.atomic_transactions:
+            return False
+        text = str(sql)
+        return not (_OF_SAVEPOINTS.match(text) or (self.of_test and _READS.match(text)))
 
     def _go_on(self) -> bool:
         """Let Django forget an error, now that what failed is undone.
@@ -137,6 +177,30 @@ class Autocommit:
 
 
 def innermost(connection: BaseDatabaseWrapper) -> Autocommit | None:
-    """What takes the place of autocommit, if a task runs and has no block open."""
+    """What takes the place of autocommit, if the code has no block open."""
     blocks: list[Any] = connection.atomic_blocks
     return blocks[-1] if blocks and isinstance(blocks[-1], Autocommit) else None
+
+
+def beneath(connection: BaseDatabaseWrapper) -> Autocommit | None:
+    """What takes the place of autocommit as soon as the innermost block is left."""
+    blocks: list[Any] = connection.atomic_blocks
+    return blocks[-2] if len(blocks) > 1 and isinstance(blocks[-2], Autocommit) else None
+
+
+def begin_test(connection: BaseDatabaseWrapper) -> Autocommit | None:
+    """Put autocommit into a connection that is in a transaction of ``TestCase``, and nothing else.
+
+    pytest-django's fixture ``db`` has the same.
+    """
+    blocks: list[Any] = connection.atomic_blocks
+    if (
+        not blocks
+        or isinstance(blocks[-1], Autocommit)
+        or not getattr(blocks[-1], "_from_testcase", False)
+        or not connection.features.uses_savepoints
+    ):
+        return None
+    autocommit = Autocommit(connection, of_test=True)
+    autocommit.__enter__()
+    return autocommit

@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.transactions.rows import Rows
+from pytest_djcelery.transactions.sql import savepoint as savepoint_of
 from pytest_djcelery.transactions.sql import wrote
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import Message
     from pytest_djcelery.transactions.hooks import WatchedHook
     from pytest_djcelery.transactions.openers import Opener
+    from pytest_djcelery.transactions.sql import Savepoint
 
 # Blocks, scopes and hooks are numbered from one series: what is later is greater.
 serials = count(1)
@@ -80,22 +82,44 @@ class Block:
     thread: ThreadBlocks
     transaction: OpenTransaction
     begins: bool  # the outermost of its transaction
-    had_written: bool  # what the transaction had done before this block
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class OpenTransaction:
-    """What would be a transaction in production, and an execute wrapper that sees its writes."""
+    """What would be a transaction in production."""
 
-    serial: int
-    using: str
+    using: str  # the alias that the code has named
     opener: Opener
     thread: ThreadBlocks
-    on_write: Callable[[OpenTransaction], None]
     wrote: bool = False
     wrote_at: Location | None = None  # the first time
     unjudged: list[Message] = field(default_factory=list)  # sent before any write
     rows: Rows = field(default_factory=Rows)
+    _savepoints: list[tuple[str, bool]] = field(default_factory=list)  # had it written before?
+
+    def savepoint(self, savepoint: Savepoint) -> None:
+        """A savepoint was set, or what came after it has been undone."""
+        if savepoint.set:
+            self._savepoints.append((savepoint.name, self.wrote))
+            return
+        while self._savepoints:
+            name, wrote = self._savepoints[-1]
+            if name == savepoint.name:
+                self.wrote = wrote
+                return
+            self._savepoints.pop()
+
+
+class WriteListener:
+    """An execute wrapper: notes what is written in the own blocks of a connection.
+
+    A write belongs to the innermost block, and a block to the alias that the code has named: in
+    tests, two aliases may stand for one connection.
+    """
+
+    def __init__(self, own: list[Block], on_write: Callable[[OpenTransaction], None]) -> None:
+        self._own = own
+        self._on_write = on_write
 
     def __call__(
         self,
@@ -107,17 +131,35 @@ class OpenTransaction:
     ) -> Any:
         __tracebackhide__ = True
         result = execute(sql, params, many, context)  # one that fails has written nothing
-        if (
-            not self.wrote
-            # A connection may be lent to other threads, and an eager task stands for a worker:
-            # neither would write in this transaction in production.
-            and self.thread.ident == threading.get_ident()
-            and self.serial > self.thread.task_began
-            and wrote(sql, context.get("cursor"))
-        ):
-            self.wrote = True
-            self.on_write(self)
+        transaction = self._transaction()
+        if transaction is None:
+            pass
+        elif (savepoint := savepoint_of(sql)) is not None:
+            transaction.savepoint(savepoint)
+        elif not transaction.wrote and wrote(sql, context.get("cursor")):
+            self._wrote(transaction)
         return result
+
+    def procedure_called(self) -> None:
+        """A procedure was called by `CursorWrapper.callproc`, which knows no execute wrapper."""
+        __tracebackhide__ = True
+        transaction = self._transaction()
+        if transaction is not None and not transaction.wrote:
+            self._wrote(transaction)
+
+    def _wrote(self, transaction: OpenTransaction) -> None:
+        __tracebackhide__ = True
+        transaction.wrote = True
+        self._on_write(transaction)
+
+    def _transaction(self) -> OpenTransaction | None:
+        # A connection may be lent to other threads, and an eager task stands for a worker:
+        # neither would write in this transaction in production.
+        ident = threading.get_ident()
+        for block in reversed(self._own):
+            if block.thread.ident == ident:
+                return block.transaction if block.serial > block.thread.task_began else None
+        return None
 
 
 @dataclass(slots=True, eq=False)
@@ -128,4 +170,5 @@ class WatchedConnection:
     own: list[Block] = field(default_factory=list)
     pending: dict[int, WatchedHook] = field(default_factory=dict)
     running: list[int] = field(default_factory=list)  # serials at which runs of hooks began
+    writes: WriteListener | None = None  # while own blocks are open
     due: set[int] = field(default_factory=set)  # hooks that production would have run, if audited

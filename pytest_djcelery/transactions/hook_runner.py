@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from pytest_djcelery.messages.journal import Journal
-    from pytest_djcelery.transactions.blocks import WatchedConnection
+    from pytest_djcelery.transactions.blocks import Block, WatchedConnection
+    from pytest_djcelery.transactions.captures import Captures
     from pytest_djcelery.transactions.open_blocks import OpenBlocks
 
 # Why a hook was discarded.
@@ -52,11 +53,12 @@ class HookRunner:
     on: bool  # while it is off, hooks run as if never wrapped
     around: Callable[[], AbstractContextManager[None]]  # entered around each hook
 
-    def __init__(self, journal: Journal, blocks: OpenBlocks) -> None:
+    def __init__(self, journal: Journal, blocks: OpenBlocks, captures: Captures) -> None:
         self.on = False
         self.around = nullcontext
         self.journal = journal
         self._blocks = blocks
+        self._captures = captures
         self._lock = threading.RLock()
         self._holds = 0
         self._held: list[WatchedHook] = []
@@ -85,6 +87,7 @@ class HookRunner:
             robust=robust,
             transaction=known.own[0].serial if known.own else number,
             run=self._run,
+            captured=self._captures.open_on(connection),
         )
         self.journal.append(
             HookRegistered(
@@ -98,7 +101,7 @@ class HookRunner:
                 package=None if through else owning_package(function),
             )
         )
-        if connection.atomic_blocks and not known.own:
+        if connection.atomic_blocks and not known.own and not hook.captured:
             self.in_autocommit(connection, hook, on_commit)
         else:
             if connection.in_atomic_block:
@@ -118,7 +121,7 @@ class HookRunner:
     def commit(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> None:
         """Run the hooks of a transaction that ends inside the test's own."""
         __tracebackhide__ = True
-        hooks = self.take(connection, known)
+        hooks = self._take(connection, known, lambda hook: not hook.captured)
         known.running.append(next(serials))
         try:
             run_as_committed(hooks)
@@ -126,14 +129,25 @@ class HookRunner:
             known.running.pop()
             self.settle(connection, known, HOOK_RAISED)
 
-    def take(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> list[WatchedHook]:
-        """Take the pending hooks out of Django's list."""
+    def discard(
+        self, connection: BaseDatabaseWrapper, known: WatchedConnection, block: Block
+    ) -> None:
+        """Take the hooks of a transaction that was rolled back inside the test's own."""
+        self._take(connection, known, lambda hook: hook.id > block.serial)
+
+    def _take(
+        self,
+        connection: BaseDatabaseWrapper,
+        known: WatchedConnection,
+        chosen: Callable[[WatchedHook], bool],
+    ) -> list[WatchedHook]:
+        """Take pending hooks out of Django's list."""
         entries: list[Any] = connection.run_on_commit
         left: list[Any] = []
         taken: list[WatchedHook] = []
         for entry in entries:
             hook = hook_of(entry[1])
-            if hook is not None and hook.id in known.pending:
+            if hook is not None and hook.id in known.pending and chosen(hook):
                 taken.append(hook)
             else:
                 left.append(entry)
@@ -180,7 +194,7 @@ class HookRunner:
         if not self.on:
             return function()
         with self._lock:
-            if self._holds:
+            if self._holds and not hook.captured:
                 for _, known in self._blocks.connections():
                     known.pending.pop(hook.id, None)
                 self._held.append(hook)

@@ -136,6 +136,7 @@ class WatchedHook:
     robust: bool
     transaction: int  # hooks with the same number were registered in one
     run: Callable[[WatchedHook, Callable[[], object]], object]
+    captured: bool = False  # by ``captureOnCommitCallbacks``: Django runs it, or nobody
     started: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> object:

@@ -12,8 +12,10 @@ from pytest_djcelery.transactions.blocks import (
     OpenTransaction,
     ThreadBlocks,
     WatchedConnection,
+    WriteListener,
     serials,
 )
+from pytest_djcelery.transactions.captures import underlying
 from pytest_djcelery.transactions.openers import Opener, opener_of
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class OpenBlocks:
 
     def find(self, connection: BaseDatabaseWrapper) -> WatchedConnection | None:
         """What is known of a connection, if it was seen."""
-        return self._connections.get(_underlying(connection))
+        return self._connections.get(underlying(connection))
 
     def of(self, connection: BaseDatabaseWrapper) -> WatchedConnection:
         """What is known of a connection, now that it is seen."""
@@ -65,7 +67,7 @@ class OpenBlocks:
             with self._lock:
                 shared = [each for _, each in self.connections() if each.stack is stack]
                 known = shared[0] if shared else WatchedConnection(stack)
-                self._connections[_underlying(connection)] = known
+                self._connections[underlying(connection)] = known
         elif known.stack is not connection.atomic_blocks:  # ``connect()``: all its blocks are gone
             self.forget(connection, known)
             known.stack = connection.atomic_blocks
@@ -74,7 +76,7 @@ class OpenBlocks:
     @contextmanager
     def set_aside(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
         """Know nothing of a connection for a while: its blocks, and their hooks, wait."""
-        key, known = _underlying(connection), self.of(connection)
+        key, known = underlying(connection), self.of(connection)
         apart = self._connections[key] = WatchedConnection(connection.atomic_blocks)
         try:
             yield
@@ -85,6 +87,7 @@ class OpenBlocks:
     def entered(
         self,
         connection: BaseDatabaseWrapper,
+        using: str,
         frame: FrameType,
         on_write: Callable[[OpenTransaction], None],
     ) -> None:
@@ -92,13 +95,21 @@ class OpenBlocks:
 
         Args:
             connection: The block's.
+            using: The alias that the code has named, which may stand for another's connection.
             frame: The frame that called ``Atomic.__enter__``.
-            on_write: Called when the transaction that the block begins first writes.
+            on_write: Called when a transaction of the connection first writes.
         """
         known, thread = self.of(connection), self.thread
         began, serial = thread.task_began, next(serials)
         transaction = next(
-            (b.transaction for b in known.own if b.thread is thread and b.serial > began), None
+            (
+                block.transaction
+                for block in known.own
+                if block.thread is thread
+                and block.serial > began
+                and block.transaction.using == using
+            ),
+            None,
         )
         begins = transaction is None
         if transaction is None:
@@ -106,22 +117,17 @@ class OpenBlocks:
             opener = opener_of(frame, atomic_requests=requests)
             if not self._counts(opener):
                 return
-            transaction = OpenTransaction(
-                serial=serial,
-                using=connection.alias,
-                opener=opener,
-                thread=thread,
-                on_write=on_write,
-            )
+            transaction = OpenTransaction(using=using, opener=opener, thread=thread)
+        if known.writes is None:
+            known.writes = WriteListener(known.own, on_write)
             # In front: ``connection.execute_wrapper()`` takes the last away when it ends.
-            connection.execute_wrappers.insert(0, transaction)
+            connection.execute_wrappers.insert(0, known.writes)
         block = Block(
             serial=serial,
             depth=len(connection.atomic_blocks),
             thread=thread,
             transaction=transaction,
             begins=begins,
-            had_written=transaction.wrote,
         )
         known.own.append(block)
         thread.blocks.append(block)
@@ -129,24 +135,25 @@ class OpenBlocks:
     def leave_innermost(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> Block:
         """Forget the innermost block of a connection, and return it."""
         block = known.own.pop()
-        _forget(connection, block)
+        _forget(block)
+        if not known.own:
+            _stop_listening(connection, known)
         return block
 
     def forget(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> None:
         """Forget every block of a connection."""
         for block in known.own:
-            _forget(connection, block)
+            _forget(block)
         known.own.clear()
+        _stop_listening(connection, known)
 
 
-def _forget(connection: BaseDatabaseWrapper, block: Block) -> None:
+def _forget(block: Block) -> None:
     if block in block.thread.blocks:
         block.thread.blocks.remove(block)
-    if block.begins:
-        wrappers = connection.execute_wrappers
-        wrappers[:] = [wrapper for wrapper in wrappers if wrapper is not block.transaction]
 
 
-def _underlying(connection: BaseDatabaseWrapper) -> Any:
-    """The connection that a proxy in ``connections`` stands for: its methods are bound to it."""
-    return getattr(connection.validate_thread_sharing, "__self__", connection)
+def _stop_listening(connection: BaseDatabaseWrapper, known: WatchedConnection) -> None:
+    wrappers = connection.execute_wrappers
+    wrappers[:] = [wrapper for wrapper in wrappers if wrapper is not known.writes]
+    known.writes = None

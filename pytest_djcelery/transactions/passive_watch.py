@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.messages.journal import HookDiscarded, HookDue
+from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import ROLLED_BACK, HookRunner
 from pytest_djcelery.transactions.hooks import hook_of
 from pytest_djcelery.transactions.open_blocks import OpenBlocks
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from pytest_djcelery.messages.journal import Journal
-    from pytest_djcelery.transactions.blocks import WatchedConnection
+    from pytest_djcelery.transactions.blocks import Block, WatchedConnection
     from pytest_djcelery.transactions.hooks import WatchedHook
     from pytest_djcelery.transactions.openers import Opener
 
@@ -33,8 +34,14 @@ class PassiveWatch(TransactionWatch):
 
     def __init__(self, journal: Journal, counts: Callable[[Opener], bool]) -> None:
         blocks = OpenBlocks(counts)
-        self._set_up(blocks, _HookListener(journal, blocks), JudgeAtTheEnd(self._tell))
+        self._set_up(blocks, _HookListener(journal, blocks, Captures()), JudgeAtTheEnd(self._tell))
         self._journal = journal
+
+    def _emulate_autocommit(self) -> None:
+        """The code finds the test's transaction as it would without the plugin."""
+
+    def _test_begins(self, _: BaseDatabaseWrapper) -> None:
+        """Likewise."""
 
     def _tell(self, found: list[Any]) -> None:
         for each in found:
@@ -60,11 +67,10 @@ class _HookListener(HookRunner):
         known.due.add(number)
         self.journal.append(HookDue(hook=number))
 
-    def take(self, _: BaseDatabaseWrapper, known: WatchedConnection) -> list[WatchedHook]:
+    def discard(self, _: BaseDatabaseWrapper, known: WatchedConnection, __: Block) -> None:
         for number in known.pending:
             self.journal.append(HookDiscarded(hook=number, reason=ROLLED_BACK))
         known.pending.clear()
-        return []
 
     def left(
         self, connection: BaseDatabaseWrapper, known: WatchedConnection, *, rolled_back: bool

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
-from pytest_djcelery.messages.journal import Overtaking
+from pytest_djcelery.messages.journal import Overtaking, RaceRaised
 from pytest_djcelery.transactions.openers import sent_in_transaction
 
 if TYPE_CHECKING:
@@ -108,6 +108,15 @@ class ByPolicy:
             return
         for each in found:
             self._journal.append(each)
+        try:
+            self._report(found, policy)
+        except (SentInTransactionError, SentInTransactionWarning) as error:
+            # The code under test may catch it.
+            self._journal.append(RaceRaised(error=error, tests=locations.tests_running()))
+            raise
+
+    def _report(self, found: list[Overtaking], policy: Policy) -> None:
+        __tracebackhide__ = True
         texts = [sent_in_transaction(each) for each in found]
         if policy == "error":
             raise SentInTransactionError("\n\n".join(texts))

@@ -6,12 +6,19 @@ import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
-from pytest_djcelery.transactions.autocommit import Autocommit, innermost
+from pytest_djcelery.transactions.autocommit import (
+    Autocommit,
+    begin_test,
+    beneath,
+    innermost,
+)
 from pytest_djcelery.transactions.blocks import EagerTask, serials
+from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import (
     HOOK_RAISED,
     LOST,
@@ -68,11 +75,13 @@ class TransactionWatch:
         journal: Journal,
         *,
         policy: Callable[[], Policy],
+        captures: Captures | None = None,
         warn: Callable[[str, Location | None], None] = warn,
     ) -> None:
         blocks = OpenBlocks()
         judge = Judge(ByPolicy(journal, policy, warn))
-        self._set_up(blocks, HookRunner(journal, blocks), judge)
+        hooks = HookRunner(journal, blocks, captures or Captures())
+        self._set_up(blocks, hooks, judge)
 
     def _set_up(self, blocks: OpenBlocks, hooks: HookRunner, judge: Judge) -> None:
         self.after_blocks = _nothing
@@ -80,6 +89,7 @@ class TransactionWatch:
         self._hooks = hooks
         self._judge = judge
         self._patches = ExitStack()
+        self._tests: list[Autocommit] = []
 
     def __enter__(self) -> Self:
         if not _only_one.acquire(blocking=False):
@@ -90,6 +100,7 @@ class TransactionWatch:
         self._hooks.on = True
         try:
             self._patch()
+            self._emulate_autocommit()
         except BaseException:
             self.__exit__()
             raise
@@ -97,6 +108,8 @@ class TransactionWatch:
 
     def __exit__(self, *_: object) -> None:
         try:
+            while self._tests:
+                self._tests.pop().__exit__()
             self._patches.close()
             self._hooks.on = False
             for connection, known in self._blocks.connections():
@@ -169,9 +182,9 @@ class TransactionWatch:
 
         with ExitStack() as stack:
             for connection in connections.all(initialized_only=True):
-                # A transaction that the test itself has broken is left as it is.
-                open_and_sound = connection.in_atomic_block and not connection.needs_rollback
-                if open_and_sound and connection.features.uses_savepoints:
+                # A block that has failed, and is not over, is left as it is.
+                sound = innermost(connection) is not None or not connection.needs_rollback
+                if sound and connection.in_atomic_block and connection.features.uses_savepoints:
                     stack.enter_context(self._blocks.set_aside(connection))
                     stack.enter_context(Autocommit(connection))
             yield
@@ -190,52 +203,16 @@ class TransactionWatch:
                     self._hooks.settle(connection, known, LOST)
 
     def _patch(self) -> None:
-        """Put the watch into ``Atomic`` and ``on_commit``.
+        """Put the watch into Django, which has no public hook for what is patched here.
 
-        Django has no public hook for the exit of a block nor for ``on_commit``. Both methods,
-        ``Atomic._from_testcase`` and ``connection.atomic_blocks`` were checked on Django 4.2,
-        5.2, 6.0 and 6.1.
+        These methods, ``Atomic._from_testcase`` and ``connection.atomic_blocks`` were checked on
+        Django 4.2, 5.2, 6.0 and 6.1.
         """
         from django.db.backends.base.base import BaseDatabaseWrapper
-        from django.db.transaction import Atomic, get_connection
+        from django.db.backends.utils import CursorWrapper
+        from django.db.transaction import Atomic
 
-        enter, leave, register = Atomic.__enter__, Atomic.__exit__, BaseDatabaseWrapper.on_commit
-
-        def __enter__(atomic: Atomic) -> None:  # noqa: N807 - stands in for it
-            __tracebackhide__ = True
-            connection = get_connection(atomic.using)
-            if (autocommit := innermost(connection)) is not None:
-                autocommit.block_begins(atomic)
-            enter(atomic)
-            if not getattr(atomic, "_from_testcase", False):
-                self._blocks.entered(connection, sys._getframe(1), self._judge.wrote)
-
-        def __exit__(  # noqa: N807 - stands in for it
-            atomic: Atomic,
-            exc_type: type[BaseException] | None,
-            exc_value: BaseException | None,
-            traceback: TracebackType | None,
-        ) -> None:
-            __tracebackhide__ = True
-            connection = get_connection(atomic.using)
-
-            def leave_block() -> None:
-                __tracebackhide__ = True
-                try:
-                    leave(atomic, exc_type, exc_value, traceback)
-                finally:
-                    if (autocommit := innermost(connection)) is not None:
-                        autocommit.block_ended()
-
-            was_in_blocks = self.in_blocks
-            self._leave(
-                connection,
-                leave_block,
-                failed=exc_type is not None,
-                of_testcase=getattr(atomic, "_from_testcase", False),
-            )
-            if was_in_blocks and not self.in_blocks:
-                self.after_blocks()
+        register, callproc = BaseDatabaseWrapper.on_commit, CursorWrapper.callproc
 
         def on_commit(
             connection: BaseDatabaseWrapper,
@@ -245,8 +222,94 @@ class TransactionWatch:
             __tracebackhide__ = True
             self._hooks.register(connection, func, robust, register)
 
-        self._patches.enter_context(replaced(Atomic, __enter__=__enter__, __exit__=__exit__))
+        def watched_callproc(cursor: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            result = callproc(cursor, *args, **kwargs)  # which passes by ``execute_wrapper()``
+            known = self._blocks.find(cursor.db)
+            if known is not None and known.writes is not None:
+                known.writes.procedure_called()
+            return result
+
+        enter, leave = self._watched_blocks(Atomic.__enter__, Atomic.__exit__)
+        self._patches.enter_context(replaced(CursorWrapper, callproc=watched_callproc))
+        self._patches.enter_context(replaced(Atomic, __enter__=enter, __exit__=leave))
         self._patches.enter_context(replaced(BaseDatabaseWrapper, on_commit=on_commit))
+
+    def _watched_blocks(self, enter: Any, leave: Any) -> tuple[Any, Any]:
+        """What stands in for ``Atomic.__enter__`` and ``Atomic.__exit__``."""
+        from django.db import DEFAULT_DB_ALIAS
+        from django.db.transaction import get_connection
+
+        def __enter__(atomic: Atomic) -> None:  # noqa: N807 - stands in for it
+            __tracebackhide__ = True
+            connection = get_connection(atomic.using)
+            if (autocommit := innermost(connection)) is None:
+                enter(atomic)
+            else:
+                autocommit.enter_block(atomic, enter)
+            if getattr(atomic, "_from_testcase", False):
+                self._test_begins(connection)
+            else:
+                using = atomic.using or DEFAULT_DB_ALIAS
+                self._blocks.entered(connection, using, sys._getframe(1), self._judge.wrote)
+
+        def __exit__(  # noqa: N807 - stands in for it
+            atomic: Atomic,
+            exc_type: type[BaseException] | None,
+            exc_value: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> None:
+            __tracebackhide__ = True
+            connection = get_connection(atomic.using)
+            of_testcase = getattr(atomic, "_from_testcase", False)
+            if of_testcase:
+                self._test_ends(connection)
+            autocommit = beneath(connection)
+
+            def leave_block() -> None:
+                __tracebackhide__ = True
+                leave(atomic, exc_type, exc_value, traceback)
+
+            was_in_blocks = self.in_blocks
+            self._leave(
+                connection,
+                leave_block if autocommit is None else partial(autocommit.leave_block, leave_block),
+                failed=exc_type is not None,
+                of_testcase=of_testcase,
+            )
+            if was_in_blocks and not self.in_blocks:
+                self.after_blocks()
+
+        return __enter__, __exit__
+
+    def _emulate_autocommit(self) -> None:
+        """Have the code that has no block open find autocommit in the test's transaction, too."""
+        from django.db import connections
+        from django.db.backends.base.base import BaseDatabaseWrapper
+
+        get_autocommit = BaseDatabaseWrapper.get_autocommit
+
+        def get_autocommit_of_code(connection: BaseDatabaseWrapper) -> bool:
+            found = innermost(connection)
+            return (found is not None and found.shown) or get_autocommit(connection)
+
+        self._patches.enter_context(
+            replaced(BaseDatabaseWrapper, get_autocommit=get_autocommit_of_code)
+        )
+        for connection in connections.all(initialized_only=True):
+            self._test_begins(connection)
+
+    def _test_begins(self, connection: BaseDatabaseWrapper) -> None:
+        """A connection may be in the transaction of a test, and in no block of the code's."""
+        autocommit = begin_test(connection)
+        if autocommit is not None:
+            self._tests.append(autocommit)
+
+    def _test_ends(self, connection: BaseDatabaseWrapper) -> None:
+        autocommit = innermost(connection)
+        if autocommit in self._tests:
+            self._tests.remove(autocommit)
+            autocommit.remove()
 
     def _leave(
         self,
@@ -273,8 +336,6 @@ class TransactionWatch:
         simulated = outermost and len(connection.atomic_blocks) > 1
         if block.begins:
             self._judge.ended(block.transaction)
-        if failed:
-            block.transaction.wrote = block.had_written
         known.running.append(next(serials))
         committed = False
         try:
@@ -284,7 +345,7 @@ class TransactionWatch:
             known.running.pop()
             if simulated and not committed:
                 # A block with no savepoint of its own leaves them to the test's rollback.
-                self._hooks.take(connection, known)
+                self._hooks.discard(connection, known, block)
             if not simulated or not committed:
                 rolled_back = ROLLED_BACK if outermost else SAVEPOINT
                 self._hooks.settle(connection, known, rolled_back if failed else HOOK_RAISED)

@@ -142,7 +142,7 @@ def test_a_message_in_a_tasks_block_is_told_wherever_it_is_delivered(
     result.assert_outcomes(passed=1)
 
 
-def test_a_transaction_that_the_test_has_broken_stays_broken(run: Run, project: Project) -> None:
+def test_a_block_that_the_test_has_broken_stays_broken(run: Run, project: Project) -> None:
     project.tasks(TASKS)
     result = run("""
         import pytest
@@ -151,18 +151,28 @@ def test_a_transaction_that_the_test_has_broken_stays_broken(run: Run, project: 
         from django.db.transaction import TransactionManagementError
         from shop.tasks import create
 
-        from pytest_djcelery import Failure
+        from pytest_djcelery import Failure, Success
 
         @pytest.mark.django_db
         def test_it(celery_inline, celery_results):
             result = create.delay("new")
             Group.objects.create(name="taken")
+            with transaction.atomic():
+                with pytest.raises(IntegrityError):
+                    Group.objects.create(name="taken")
+                assert celery_results[result] == Failure(TransactionManagementError)
+                assert transaction.get_rollback()
+
+        @pytest.mark.django_db
+        def test_outside_a_block_nothing_is_broken(celery_inline, celery_results):
+            result = create.delay("new")
+            Group.objects.create(name="taken")
             with pytest.raises(IntegrityError):
                 Group.objects.create(name="taken")
-            assert celery_results[result] == Failure(TransactionManagementError)
-            assert transaction.get_rollback()
+            assert celery_results[result] == Success("new")
+            assert Group.objects.count() == 2
     """)
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=2)
 
 
 def test_an_error_in_a_test_case_of_djangos(run: Run, project: Project) -> None:

@@ -52,6 +52,7 @@ from pytest_djcelery.errors import (
 )
 from pytest_djcelery.messages.journal import Journal, Published
 from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.transactions.blocks import WriteListener
 from pytest_djcelery.transactions.hooks import OnCommit
 from pytest_djcelery.transactions.sql import wrote
 from pytest_djcelery.transactions.watch import TransactionWatch
@@ -641,13 +642,71 @@ def write_and_roll_back():
         raise KeyError
 
 
-@pytest.mark.parametrize("work", [read, match_nothing, fail_to_write, write_and_roll_back])
+def touch_nothing():
+    Widget.objects.bulk_create([Widget(name="kept")], ignore_conflicts=True)
+
+
+def write_and_roll_back_by_hand():
+    savepoint = transaction.savepoint()
+    Widget.objects.create(name="lost")
+    inner = transaction.savepoint()
+    Widget.objects.create(name="lost, too")
+    transaction.savepoint_commit(inner)
+    transaction.savepoint_rollback(savepoint)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        read,
+        match_nothing,
+        touch_nothing,
+        fail_to_write,
+        write_and_roll_back,
+        write_and_roll_back_by_hand,
+    ],
+)
 def test_a_transaction_that_leaves_no_write_is_no_race(lab, work):
     Widget.objects.create(name="kept")  # by the test, before the code's own transaction
     with lab.warns(times=0), atomic():
         work()
         lab.publish(7)
         read()
+
+
+def test_a_block_without_savepoint_that_fails_has_undone_nothing(lab):
+    with lab.warns(), atomic():
+        with pytest.raises(KeyError), atomic(savepoint=False):
+            Widget.objects.create(name="a")
+            raise KeyError
+        transaction.set_rollback(False)
+        lab.publish(7)
+    assert Widget.objects.exists()
+
+
+def test_what_was_written_before_a_savepoint_outlasts_it(lab):
+    with lab.warns(times=2), atomic():
+        Widget.objects.create(name="a")
+        write_and_roll_back()
+        lab.publish(7)
+        write_and_roll_back_by_hand()
+        lab.publish(8)
+
+
+def test_a_procedure_may_write(lab, monkeypatch):
+    class Cursor:
+        def callproc(self, *args):
+            return args
+
+        def close(self):
+            pass
+
+    with lab.warns(times=2):
+        for _ in range(2):
+            with atomic(), connection.cursor() as cursor:
+                lab.publish(7)
+                monkeypatch.setattr(cursor, "cursor", Cursor())
+                assert cursor.callproc("settle", [1]) == ("settle", [1])
 
 
 def test_outside_a_block_nothing_is_judged(lab):
@@ -695,12 +754,43 @@ class Proxy:
         setattr(self._target, name, value)
 
 
+@pytest.fixture
+def proxy(style, monkeypatch):
+    monkeypatch.setitem(connections.settings, "proxy", connections.settings["default"])
+    connections["proxy"] = Proxy(connections["default"])
+    yield
+    del connections["proxy"]
+
+
+@pytest.mark.usefixtures("proxy")
+def test_a_write_belongs_to_the_alias_of_its_innermost_block(lab):
+    with lab.warns(times=0), atomic(using="proxy"):
+        read()
+        with atomic():
+            Widget.objects.create(name="committed in production")
+        lab.publish(7)
+        with atomic():
+            Widget.objects.create(name="likewise")
+    with lab.warns(times=2) as caught, atomic():
+        with atomic(using="proxy"):
+            read()
+        lab.publish(8)
+        with atomic(using="proxy"), atomic():
+            Widget.objects.create(name="in a block of default, which is still open")
+        lab.publish(9)
+    assert "database 'default'" in str(caught[0].message)
+    with lab.warns() as caught, atomic(using="proxy"):
+        Widget.objects.create(name="through the proxy")
+        lab.publish(10)
+    assert "database 'proxy'" in str(caught[0].message)
+
+
 def test_an_alias_behind_a_proxy_counts_once(lab, monkeypatch):
     monkeypatch.setitem(connections.settings, "proxy", connections.settings["default"])
     connections["proxy"] = Proxy(connections["default"])
     try:
         with lab.warns(), atomic(), atomic(using="proxy"):
-            assert len(connection.execute_wrappers) == 1
+            assert sum(isinstance(each, WriteListener) for each in connection.execute_wrappers) == 1
             transaction.on_commit(lab.hook("one"), using="proxy")
             lab.publish(1)
             Widget.objects.create(name="a")

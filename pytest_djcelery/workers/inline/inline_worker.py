@@ -30,7 +30,6 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.pidbox import Pidbox
 from kombu.serialization import prepare_accept_content
 
-from pytest_djcelery.recording.task_surroundings import Shared
 from pytest_djcelery.recording.task_threads import RunningTask
 from pytest_djcelery.workers import celery_parts as parts
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
     from pytest_djcelery.brokers.memory.queues import Broker, Ready
-    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.workers.inline.limits import Limits
     from pytest_djcelery.workers.inline.timer import Scheduled
 
@@ -57,22 +55,14 @@ class InlineWorker:
         broker: the in-memory broker that the app publishes to.
         now: the clock: an aware datetime.
         limits: tells of limits that can't be enforced here.
-        surroundings: what tasks are run in.
     """
 
     def __init__(
-        self,
-        app: Celery,
-        broker: Broker,
-        *,
-        now: Callable[[], datetime],
-        limits: Limits,
-        surroundings: Surroundings,
+        self, app: Celery, broker: Broker, *, now: Callable[[], datetime], limits: Limits
     ) -> None:
         self.app = app
         self.broker = broker
         self._limits = limits
-        self.surroundings = surroundings
         self.hostname = default_nodename(None)
         self.timer = Timer(now)
         self._tracers: dict[str, Any] = {}  # of the tasks, as they were found
@@ -82,6 +72,7 @@ class InlineWorker:
         """Be a worker for the time of a block; what it has not acknowledged goes back."""
         with ExitStack() as stack:
             stack.enter_context(process_as_found(self.app))
+            stack.enter_context(_current_app_as_found())
             stack.callback(self._put_tracers_back)
             connection = stack.enter_context(self.app.connection_for_read())
             self._consumer = _Consumer(self, connection)
@@ -99,29 +90,12 @@ class InlineWorker:
 
     def read_configuration(self) -> None:
         """Go by the settings of now, as a worker would that starts now."""
-        with self._current_app():
-            setup_worker_optimizations(self.app, self.hostname)
+        setup_worker_optimizations(self.app, self.hostname)
         self._consumer.pool.start()  # until then it would describe each task for its debug log
         self._consumer.strategies.clear()
         for queue in self.app.amqp.queues.consume_from.values():
             queue(self._channel).declare()
         self._accept = prepare_accept_content(self.app.conf.accept_content)
-
-    @contextmanager
-    def delivering(self) -> Iterator[None]:
-        """Around deliveries: what tasks change beyond their own context is put back after them."""
-        with self._current_app(), Shared():
-            yield
-
-    @contextmanager
-    def _current_app(self) -> Iterator[None]:
-        """Let the app be the current one of this thread, as it is of a worker's process."""
-        before = _state._tls.current_app
-        _state._tls.current_app = self.app
-        try:
-            yield
-        finally:
-            _state._tls.current_app = before
 
     def _put_tracers_back(self) -> None:
         for name, tracer in self._tracers.items():
@@ -170,7 +144,7 @@ class InlineWorker:
     def _start(self, held: Scheduled) -> Any:
         message = held.request.message
         with self._limits.told(self.app, message.headers):
-            self.surroundings.run(self.timer.start, held)
+            self.timer.start(held)
         return message
 
     def drop_what_waits(self) -> None:
@@ -189,7 +163,7 @@ class InlineWorker:
             message = get(queue)
             message.accept = self._accept
             self.timer.receiving = queue, ready
-            self.surroundings.run(self._handle, message)
+            self._handle(message)
         if self.timer.kept is ready:
             return None
         self.timer.delivered += 1
@@ -220,7 +194,7 @@ class _Consumer(CeleryConsumer):
         super().__init__(
             self._execute,
             hostname=worker.hostname,
-            pool=_InPlacePool(worker.surroundings, limit=_RUNS_IN_PLACE, app=worker.app),
+            pool=_InPlacePool(limit=_RUNS_IN_PLACE, app=worker.app),
             app=worker.app,
             timer=worker.timer,
             controller=SimpleNamespace(
@@ -281,11 +255,6 @@ class _Strategies(parts.Strategies):
 class _InPlacePool(BasePool):
     """Runs a task in the calling thread, with the outcome that prefork would give it."""
 
-    def __init__(self, surroundings: Surroundings, **options: Any) -> None:
-        super().__init__(**options)
-        # Under prefork the consumer is another process: what it has set there is not the task's.
-        self._new_context = surroundings.context
-
     def on_apply(  # noqa: PLR0913, PLR0917 - what `BasePool.apply_async` passes on
         self,
         target: Callable[..., Any],
@@ -298,7 +267,7 @@ class _InPlacePool(BasePool):
     ) -> None:
         with RunningTask():
             apply_as_prefork(
-                partial(self._new_context().run, target),
+                target,
                 args,
                 kwargs,
                 callback,
@@ -310,3 +279,12 @@ class _InPlacePool(BasePool):
 
 def _no_window(_count: int = 1) -> None:
     """One message at a time needs no prefetch window."""
+
+
+@contextmanager
+def _current_app_as_found() -> Iterator[None]:
+    current = _state._tls.current_app
+    try:
+        yield
+    finally:
+        _state._tls.current_app = current
