@@ -63,6 +63,7 @@ def messages(sent: Outbox) -> None:
     assert_type(sent.wait_for(object(), timeout=1), SentTask)
     assert_type(sent.count(object()), int)
     assert_type(sent.of("proj.tasks.add"), Outbox)
+    assert_type(sent.of("proj.tasks.add", x=1, self=2), Outbox)
     assert_type(sent.on_queue("mail"), Outbox)
     assert_type(sent.after_commit, Outbox)
     assert_type(sent.in_transaction, Outbox)

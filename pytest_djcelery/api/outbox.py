@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from celery import current_app
+from celery.canvas import Signature
 from kombu import Queue
 
 from pytest_djcelery.errors import (
@@ -15,6 +17,7 @@ from pytest_djcelery.errors import (
     MessageNotSentError,
     NotOneMessageError,
 )
+from pytest_djcelery.messages.bound_calls import SomeArguments
 from pytest_djcelery.messages.canvas import Canvas
 from pytest_djcelery.messages.journal import (
     Event,
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from celery.app.task import Task
-    from celery.canvas import Signature
 
 
 class Outbox(Listing[SentTask]):
@@ -114,21 +116,34 @@ class Outbox(Listing[SentTask]):
 
     # -- views -------------------------------------------------------------------------------
 
-    def of(self, task: Task[Any, Any] | Signature | str) -> Outbox:
-        """The messages of one task.
+    def of(self, task: Task[Any, Any] | Signature | str, /, **arguments: object) -> Outbox:
+        """The messages of one task: all, or those called with the arguments that are named.
+
+        ``celery_outbox.of(send_email, user_pk=1)`` has the message of ``send_email.delay(1)`` as
+        well as that of ``send_email.delay(user_pk=1, subject="Hello")``. Defaults count, and what
+        goes into ``**kwargs``; ``mock.ANY`` and dirty-equals values work at any depth.
 
         Arguments:
             task: the task, or its name.
+            arguments: those that the call is to include, by the names of the task's parameters.
 
         Raises:
-            BadOptionError: it is neither.
+            BadOptionError: it is no task, or takes no argument of such a name.
         """
         name = task if isinstance(task, str) else getattr(task, "name", None)
         if not isinstance(name, str) or isinstance(task, Queue):
             raise BadOptionError(
                 f"of() takes a task or the name of one, got {shown(task)} ({type(task).__name__})"
             )
-        return _View(self, f".of({name!r})", lambda message: message.task == name)
+        if not arguments:
+            return _View(self, f".of({name!r})", lambda message: message.task == name)
+        some = SomeArguments(name, _function_of(task, name), arguments)
+        named = ", ".join(f"{key}={shown(value)}" for key, value in arguments.items())
+        return _View(
+            self,
+            f".of({name!r}, {named})",
+            lambda message: message.task == name and some.are_in(message),
+        )
 
     def on_queue(self, queue: str | Queue) -> Outbox:
         """The messages published to a queue.
@@ -239,6 +254,14 @@ class Outbox(Listing[SentTask]):
         )
         block.description = f"{self.description}.record()"
         return block
+
+
+def _function_of(task: object, name: str) -> Callable[..., object] | None:
+    """The function of a task; ``None`` where it isn't registered in this process."""
+    if isinstance(task, (str, Signature)):
+        app = task.app if isinstance(task, Signature) else current_app
+        task = app.tasks.get(name)
+    return getattr(task, "run", None)
 
 
 class _View(Outbox):

@@ -10,10 +10,8 @@ compare by the same rules, through the same code: :class:`Told` is what either s
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Protocol
 
 from celery.app.task import Task
@@ -21,6 +19,7 @@ from celery.canvas import Signature, _chain, _chord, chunks, group
 from celery.result import ResultBase
 
 from pytest_djcelery.errors import NotASignatureError
+from pytest_djcelery.messages.bound_calls import bound_call, parameters_of, signature_of
 from pytest_djcelery.messages.option_rules import Told, option_differences, told_by_message
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.task_code import short_code
@@ -171,9 +170,9 @@ class Expected:
         if self._run is None:
             return None
         try:
-            _signature_of(self._run).bind(*self._prefix, *self._args, **self._kwargs)
+            signature_of(self._run).bind(*self._prefix, *self._args, **self._kwargs)
         except TypeError as error:
-            return f"{error}; the task is {self.written['task']}{_bare(self._run)}"
+            return f"{error}; the task is {self.written['task']}{parameters_of(self._run)}"
         return None
 
     @property
@@ -200,7 +199,7 @@ class Expected:
         mine = self._bound_call() if actual.task == self.written["task"] else None
         theirs = None
         if mine is not None:
-            theirs = _bind(self._run, (*self._prefix, *actual.args), actual.kwargs)
+            theirs = bound_call(self._run, (*self._prefix, *actual.args), actual.kwargs)
         if mine is None or theirs is None:
             yield from _call_difference(
                 {"args": self._args, "kwargs": self._kwargs},
@@ -213,7 +212,7 @@ class Expected:
 
     def _bound_call(self) -> Mapping[str, object] | None:
         if isinstance(self._bound, _PreviousResult):
-            self._bound = _bind(self._run, (*self._prefix, *self._args), self._kwargs)
+            self._bound = bound_call(self._run, (*self._prefix, *self._args), self._kwargs)
         return self._bound
 
 
@@ -232,38 +231,6 @@ def _call_difference(
         yield Difference(
             property=f"{prefix}{name}", expected=repr(ABSENT), actual=shown(theirs[name])
         )
-
-
-@lru_cache(maxsize=256)
-def _signature_of(run: Callable[..., object]) -> inspect.Signature:
-    """The signature of a task's function; a bound task's is without ``self``."""
-    return inspect.signature(run)
-
-
-def _bare(run: Callable[..., object]) -> inspect.Signature:
-    signature = _signature_of(run)
-    parameters = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
-    return inspect.Signature(parameters)
-
-
-def _bind(
-    run: Callable[..., object] | None, args: Sequence[object], kwargs: Mapping[str, object]
-) -> Mapping[str, object] | None:
-    """The call as the function sees it; ``None`` when it can't be told."""
-    if run is None:
-        return None
-    try:
-        bound = _signature_of(run).bind(*args, **kwargs)
-    except (TypeError, ValueError):
-        return None
-    bound.apply_defaults()
-    call = dict(bound.arguments)
-    for name, parameter in bound.signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            more = call.pop(name)
-            # A positional-only parameter may share its name with one of ``**more``.
-            call.update({(f"**{key}" if key in call else key): more[key] for key in more})
-    return call
 
 
 def kind_of(signature: Signature) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import ANY
@@ -179,6 +180,84 @@ def test_views_show_a_part_and_follow_what_is_published(sent: Sent) -> None:
 def test_of_takes_a_task(task: Any, outbox: Outbox) -> None:
     with pytest.raises(BadOptionError, match=r"of\(\) takes a task or the name of one, got "):
         outbox.of(task)
+
+
+ALL = [(1,), (1, 2), (2, 2, 7, 8)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"x": 1}, [(1,), (1, 2)]),
+        ({"y": 0}, [(1,)]),  # a default
+        ({"y": 2}, [(1, 2), (2, 2, 7, 8)]),
+        ({"x": 1, "y": 2}, [(1, 2)]),
+        ({"rest": (7, 8)}, [(2, 2, 7, 8)]),
+        ({"rest": [7, ANY]}, [(2, 2, 7, 8)]),
+        ({"tenant": "a"}, [(2, 2, 7, 8)]),  # inside **more
+        ({"tenant": ANY}, [(2, 2, 7, 8)]),
+        ({"tenant": "b"}, []),
+        ({"other": ANY}, []),
+        ({"x": ANY}, ALL),
+        ({"x": "1"}, []),
+    ],
+)
+@pytest.mark.parametrize("task", [ADD, "shop.add", ADD.s(9)], ids=["task", "name", "signature"])
+def test_of_takes_single_arguments_by_their_names(
+    task: Any, arguments: dict[str, Any], expected: list[Any], outbox: Outbox
+) -> None:
+    ADD.delay(1)
+    ADD.delay(y=2, x=1)
+    MUL.delay(1, 2)
+    ADD.delay(2, 2, 7, 8, tenant="a")
+    assert [each.args or (1, 2) for each in outbox.of(task, **arguments)] == expected
+
+
+def test_an_argument_may_be_called_as_a_parameter_of_ours(outbox: Outbox) -> None:
+    ADD.apply_async((1,), {"self": 3, "task": 4})
+    assert len(outbox.of(ADD, self=3, task=4)) == 1
+    assert outbox.of(ADD, self=4) == []
+
+
+def test_an_argument_compares_with_what_arrives_of_it(outbox: Outbox) -> None:
+    number = uuid.UUID(int=7)
+    ADD.delay({"rows": (1, number)})
+    assert len(outbox.of(ADD, x={"rows": (1, number)})) == 1
+    assert len(outbox.of(ADD, x={"rows": [ANY, number]})) == 1
+
+
+def test_a_view_by_arguments_says_so_and_follows_what_is_published(outbox: Outbox) -> None:
+    view = outbox.of(ADD, x=1, y="two")
+    assert view.description == "celery_outbox.of('shop.add', x=1, y='two')"
+    ADD.delay(1, "two")
+    assert view == [ADD.s(1, "two")]
+
+
+def test_an_argument_that_the_task_does_not_take_is_refused(outbox: Outbox) -> None:
+    mail = APP.tasks["shop.send_email"]
+    with pytest.raises(BadOptionError) as caught:
+        outbox.of(mail, subjet="Hello")
+    assert str(caught.value) == (
+        "of('shop.send_email', subjet=...): the task takes no argument 'subjet', it is "
+        "shop.send_email(user_pk, subject='Welcome'). Did you mean subject?"
+    )
+
+
+def test_of_a_task_that_is_not_registered_keyword_arguments_are_known(outbox: Outbox) -> None:
+    APP.send_task("other.task", kwargs={"pk": 1})
+    assert len(outbox.of("other.task", pk=1)) == 1
+    assert outbox.of("other.task", pk=2) == []
+    APP.send_task("other.task", (1,))
+    with pytest.raises(BadOptionError, match=r"other\.task isn't registered here, so that nobody"):
+        len(outbox.of("other.task", pk=1))
+
+
+def test_a_call_that_does_not_fit_its_task_has_the_arguments_that_are_named(
+    outbox: Outbox,
+) -> None:
+    APP.send_task("shop.mul", kwargs={"x": 1, "wrong": 2})
+    assert len(outbox.of(MUL, x=1)) == 1
+    assert outbox.of(MUL, x=2) == []
 
 
 def test_on_queue_takes_a_queue(outbox: Outbox) -> None:
