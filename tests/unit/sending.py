@@ -27,18 +27,19 @@ def new_app(**conf: Any) -> Celery:
         {"broker_connection_retry_on_startup": False, "timezone": "Australia/Tasmania", **conf}
     )
 
-    @app.task(shared=False, name="shop.add")
     def add(x: int, y: int = 0, *rest: int, z: int = 0, **more: int) -> None: ...
 
-    @app.task(shared=False, name="shop.mul")
     def mul(x: int, y: int) -> None: ...
 
-    @app.task(shared=False, name="shop.total")
     def total(numbers: list[int]) -> None: ...
 
-    @app.task(shared=False, name="shop.send_email", bind=True)
     def send_email(self: Any, user_pk: int, subject: str = "Welcome") -> None: ...
 
+    functions: list[Any] = [add, mul, total, send_email]
+    for function in functions:
+        function.__module__ = "shop"  # where texts say it is
+        name = f"shop.{function.__name__}"
+        app.task(shared=False, name=name, bind=function is send_email)(function)
     return app
 
 
