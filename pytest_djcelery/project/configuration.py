@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError
@@ -18,6 +19,9 @@ from pytest_djcelery.project.derived import MISSING, Computed, put, refresh_task
 
 if TYPE_CHECKING:
     from celery import Celery
+
+
+_MISSPELT = 0.8  # how alike a name is to one of Celery's that was meant
 
 
 class Layer:
@@ -46,15 +50,52 @@ def canonical(key: str, *, namespace: str | None = None) -> str:
         return key
     if key in _TO_NEW_KEY:
         return str(_TO_NEW_KEY[key])
-    bare = key.lower()
-    if namespace and bare.startswith(f"{namespace.lower()}_"):
-        bare = bare[len(namespace) + 1 :]
+    bare = _bare(key, namespace)
     if bare in SETTING_KEYS:
         return bare
     near = difflib.get_close_matches(bare, SETTING_KEYS, n=3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     msg = f"Celery has no setting {key!r}.{hint}"
     raise BadOptionError(msg)
+
+
+def _bare(key: str, namespace: str | None) -> str:
+    bare = key.lower()
+    return bare.removeprefix(f"{namespace.lower()}_") if namespace else bare
+
+
+def is_foreign(app: Celery, setting: str) -> bool:
+    """Whether a Django setting that Celery doesn't have is a library's, or the project's own.
+
+    Celery's namespace is theirs too: celery-singleton has ``CELERY_SINGLETON_LOCK_EXPIRY``.
+    """
+    from celery.app.defaults import SETTING_KEYS
+    from django.conf import settings
+
+    earlier = getattr(settings._wrapped, "default_settings", None)
+    if earlier is not None and hasattr(earlier, setting):
+        return True
+    bare = _bare(setting, app.namespace)
+    meant = difflib.get_close_matches(bare, SETTING_KEYS, n=1, cutoff=_MISSPELT)
+    return not meant and _family(bare) not in map(_family, SETTING_KEYS)
+
+
+def _is_of_library(app: Celery, bare: str) -> bool:
+    """Whether a setting that Celery doesn't have is there, or one of an installed library's."""
+    from celery.app.defaults import SETTING_KEYS
+
+    if bare in app.conf:
+        return True
+    family = _family(bare)
+    if family in map(_family, SETTING_KEYS) or not family.isidentifier():
+        return False
+    return any(
+        map(find_spec, (f"celery_{family}", f"djcelery_{family}", f"django_celery_{family}"))
+    )
+
+
+def _family(key: str) -> str:
+    return key.partition("_")[0]
 
 
 class Configuration:
@@ -80,8 +121,7 @@ class Configuration:
 
     def push(self, values: Mapping[str, Any]) -> Layer:
         """Add a layer on top of all others."""
-        namespace = self.app.namespace
-        layer = Layer({canonical(key, namespace=namespace): value for key, value in values.items()})
+        layer = Layer({self._canonical(key): value for key, value in values.items()})
         self._lay(layer)
         return layer
 
@@ -91,13 +131,17 @@ class Configuration:
 
     def beneath_settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What of ``values`` no change of the Django settings has taken the place of."""
-        namespace = self.app.namespace
         followed = {key for layer in self._layers if not layer.django for key in layer.values}
-        return {
-            key: value
-            for key, value in values.items()
-            if canonical(key, namespace=namespace) not in followed
-        }
+        return {key: value for key, value in values.items() if self._canonical(key) not in followed}
+
+    def _canonical(self, key: str) -> str:
+        try:
+            return canonical(key, namespace=self.app.namespace)
+        except BadOptionError:
+            bare = _bare(key, self.app.namespace)
+            if _is_of_library(self.app, bare):
+                return bare
+            raise
 
     def follow(self, key: str, setting: str) -> Layer:
         """Lay the value that a Django setting was just given over the configuration.

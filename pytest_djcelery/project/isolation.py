@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
-from pytest_djcelery.project.configuration import Configuration, Layer, canonical
+from pytest_djcelery.project.configuration import Configuration, Layer, canonical, is_foreign
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -196,7 +196,7 @@ class Project:
         try:
             key = canonical(setting, namespace=namespace)
         except BadOptionError as error:
-            if enter:
+            if enter and not is_foreign(self.app, setting):
                 import warnings
 
                 warnings.warn(f"{setting}: {error}", UnknownSettingWarning, stacklevel=2)

@@ -270,6 +270,44 @@ def test_pitfall_12_a_setting_that_celery_does_not_know_is_named(run: Run) -> No
     )
 
 
+def test_pitfall_12_a_setting_of_a_library_is_no_mistake(project: Project) -> None:
+    project.settings("CELERY_BEAT_TZ_IN_ADMIN = True")  # of the project's own
+    project.write(celery_once="")
+    result = project.run("""
+        import pytest
+        from django.test import override_settings
+
+        def lock_expiry(app):  # as celery-singleton asks for its settings
+            return app.conf.get("singleton_lock_expiry")
+
+        def test_settings(celery_app, settings):
+            settings.CELERY_SINGLETON_LOCK_EXPIRY = 60
+            settings.CELERY_REDBEAT_REDIS_URL = "redis://h"
+            settings.CELERY_BEAT_TZ_IN_ADMIN = False
+            assert lock_expiry(celery_app) == 60
+
+        @override_settings(CELERY_SINGLETON_LOCK_EXPIRY=70)
+        def test_overridden(celery_app):
+            assert lock_expiry(celery_app) == 70
+
+        @pytest.mark.celery(once_backend="x", CELERY_BEAT_TZ_IN_ADMIN=False)
+        def test_marker(celery_app, settings):
+            assert celery_app.conf.once_backend == settings.CELERY_ONCE_BACKEND == "x"
+            assert settings.CELERY_BEAT_TZ_IN_ADMIN is celery_app.conf.beat_tz_in_admin is False
+
+        def test_all_is_undone(celery_app, settings):
+            assert lock_expiry(celery_app) is None
+            assert "once_backend" not in celery_app.conf
+            assert settings.CELERY_BEAT_TZ_IN_ADMIN is True
+            assert not hasattr(settings, "CELERY_ONCE_BACKEND")
+
+        def test_conf(celery_app):
+            celery_app.conf.singleton_lock_expiry = 80
+            assert lock_expiry(celery_app) == 80
+        """)
+    result.assert_outcomes(passed=5)
+
+
 NO_CONNECTIONS = """
     import socket
 
