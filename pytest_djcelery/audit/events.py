@@ -27,6 +27,7 @@ class Sent(Event):
     id: str | None = None
     mocked: str | None = None  # what the mock stands for: ``Task.delay``, or the whole task
     fault: str | None = None  # why the real call would have failed
+    simulates: str | None = None  # what the mock plays by raising
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

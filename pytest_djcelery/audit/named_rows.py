@@ -4,41 +4,74 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_djcelery.transactions.rows import Rows
 
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _ENDINGS = ("_id", "_ids", "_pk", "_pks")
 
 
 def row_named(message: Any, rows: Rows) -> str | None:
     """The row that the transaction wrote and that a message most likely names, in words.
 
-    Keys are small numbers, and two models can have the same: what an argument is called decides.
+    Keys are small numbers, and two models can have the same: what an argument is called decides,
+    and else what the task is.
     """
     found = [
-        (name, each) for name, value in _arguments(message) for each in _models(name, value, rows)
+        (argument, model)
+        for argument in _arguments(message)
+        for model in _models(argument.called, argument.value, rows)
     ]
     if not found:
         return None
-    argument, _ = next((each for each in found if _fits(*each)), found[0])
-    models = [model for name, model in found if name == argument]
+    argument = next((each for each, model in found if _fits(each.called, model)), found[0][0])
+    models = [model for each, model in found if each is argument]
     models = (
-        [each for each in models if _kind(each) == _plain(argument)]
-        or [each for each in models if _fits(argument, each)]
+        [each for each in models if _kind(each) == _plain(argument.called)]
+        or [each for each in models if _fits(argument.called, each)]
+        or [each for each in models if _kind(each) in _plain(message.task.rpartition(".")[2])]
         or models
     )
-    shown = f"argument {argument!r}" if isinstance(argument, str) else f"argument {argument}"
-    return f"{' or '.join(dict.fromkeys(models))}, whose primary key is {shown}"
+    return f"{' or '.join(dict.fromkeys(models))}, whose primary key is argument {argument.shown}"
 
 
-def _arguments(message: Any) -> Iterator[tuple[int | str, Any]]:
-    yield from enumerate(message.args, 1)
-    yield from message.kwargs.items()
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Argument:
+    shown: str  # as the call has it: its number, or its name
+    called: str  # the parameter; ``""`` where it is not known
+    value: Any
 
 
-def _models(name: int | str, value: Any, rows: Rows) -> list[str]:
+def _arguments(message: Any) -> Iterator[_Argument]:
+    parameters = _parameters(message.task)
+    for number, value in enumerate(message.args):
+        called = parameters[number] if number < len(parameters) else ""
+        yield _Argument(shown=str(number + 1), called=called, value=value)
+    for name, value in message.kwargs.items():
+        yield _Argument(shown=repr(name), called=str(name), value=value)
+
+
+def _parameters(name: str) -> list[str]:
+    """The names of a task's positional parameters, if its app knows it by now.
+
+    ``_tasks`` is private: ``tasks`` would finalize the app. Checked on Celery 5.4 to 5.7.
+    """
+    app = sys.modules["celery._state"].get_current_app()
+    task = dict.get(app._tasks, name) if app.finalized else None
+    if task is None:
+        return []
+    try:
+        found = signature(task.run).parameters.values()
+    except (TypeError, ValueError):  # of something that has none
+        return []
+    return [each.name for each in found if each.kind in _POSITIONAL]
+
+
+def _models(name: str, value: Any, rows: Rows) -> list[str]:
     models = [model for each in _flat(value) for model in rows.named_by(each)]
     if any(_fits(name, each) for each in models) or not _is_a_model(name):
         return models
@@ -52,7 +85,7 @@ def _flat(value: Any) -> Iterable[Any]:
     return value if issubclass(type(value), list | tuple | set | frozenset) else (value,)
 
 
-def _fits(name: int | str, model: str) -> bool:
+def _fits(name: str, model: str) -> bool:
     """Whether an argument is called as a model (``app.Model``) is: ``order_id`` fits an Order."""
     called, kind = _plain(name), _kind(model)
     return bool(called) and (called in kind or kind in called)
@@ -62,14 +95,14 @@ def _kind(model: str) -> str:
     return model.rpartition(".")[2].lower()
 
 
-def _is_a_model(name: int | str) -> bool:
+def _is_a_model(name: str) -> bool:
     """Whether an argument is called as one of the project's models."""
     apps = sys.modules["django.apps"].apps
     return _plain(name) in {model.__name__.lower() for model in apps.get_models()}
 
 
-def _plain(name: int | str) -> str:
-    if isinstance(name, int):
+def _plain(name: str) -> str:
+    if f"_{name}" in _ENDINGS:  # it tells nothing
         return ""
     for ending in _ENDINGS:
         name = name.removesuffix(ending)

@@ -12,6 +12,7 @@ from pytest_djcelery.audit import kinds
 from pytest_djcelery.audit.events import Reached, Sent, Taken
 from pytest_djcelery.audit.findings import Place, Shown, Sighting
 from pytest_djcelery.audit.named_rows import row_named
+from pytest_djcelery.audit.statements import statement_at
 from pytest_djcelery.locations import of_traceback
 from pytest_djcelery.messages.journal import (
     Ended,
@@ -128,7 +129,8 @@ class Sightings:
                 facts |= {"what": f"a call of a task's {method}", "would send": task}
             place = self._place(kinds.HOOKS, each.location, subject)
             if method == "<lambda>" and not each.through:  # a name that says nothing
-                facts |= {"what": "a lambda", "code": place.code}
+                code = statement_at(each.location.path, each.location.line) if place.path else ""
+                facts |= {"what": "a lambda", "code": code}
             yield place, facts, False
 
     def _failures(self, test: str, events: _Events, shown: Shown) -> None:
@@ -166,7 +168,11 @@ class Sightings:
         for each in _of(Sent, events):
             if each.way == "mock":
                 place = self._place(kinds.MOCKED, each.location, each.task)
-                facts = {"mocked": each.mocked, "fault": each.fault}
+                facts = {
+                    "mocked": each.mocked,
+                    "simulates": each.simulates,
+                    "fault": each.fault,
+                }
                 yield place, facts, each.fault is not None
 
     def _outside(self, events: _Events) -> Iterator[_Seen]:

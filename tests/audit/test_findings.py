@@ -236,6 +236,62 @@ def test_it(send, monkeypatch):
     }
 
 
+def test_the_model_that_fits_parameter_or_task_is_the_row(audited: Audited, old: Project) -> None:
+    old.tasks("""
+        from django.contrib.auth.models import Group
+        from django.db import transaction
+
+
+        @shared_task
+        def tell(text, group_id): pass
+
+        @shared_task
+        def ship_order(pk, /): pass
+
+        @shared_task(name="shop.group.flush")
+        def flush(id): pass
+
+        @shared_task
+        def other(user_id, n): pass
+
+
+        @transaction.atomic
+        def write(send):
+            order = Order.objects.create(pk=7)
+            Group.objects.create(pk=7)
+            send(order.pk)
+        """)
+    found = audited(
+        EAGER
+        + """
+from shop.tasks import flush, other, ship_order, tell
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda key: tell.delay("7", key),
+        lambda key: ship_order.delay(key),
+        lambda key: flush.delay(key),
+        lambda key: other.delay(key, key),  # a user's, which was not written
+    ],
+)
+def test_it(send):
+    write(send)
+"""
+    )
+    assert {
+        each["subject"].rpartition(".")[2]: each["facts"]["row"]
+        for each in found
+        if each["kind"] == "published-in-transaction"
+    } == {
+        "tell": ["auth.Group, whose primary key is argument 2"],
+        "ship_order": ["shop.Order, whose primary key is argument 1"],
+        "flush": ["shop.Order or auth.Group, whose primary key is argument 1"],
+        "other": ["shop.Order or auth.Group, whose primary key is argument 2"],
+    }
+
+
 def test_rows_that_are_changed_or_deleted_are_known_by_their_keys(
     audited: Audited, old: Project
 ) -> None:
@@ -755,6 +811,37 @@ def test_it(use):
     assert [(each["path"], each["line"]) for each in others] == [
         ("shop/uses.py", line) for line in (15, 16, 17)
     ]
+
+
+def test_a_lambda_of_several_lines_is_shown_whole(audited: Audited, old: Project) -> None:
+    old.write(
+        **{
+            "shop/hooks": """
+                from django.db import transaction
+
+                from shop.tasks import add
+
+
+                def hooks():
+                    transaction.on_commit(
+                        lambda: add.apply_async(
+                            args=[1, 2],  # of all
+                            countdown=60,
+                        )
+                    )
+                    if add.name:
+                        transaction.on_commit(lambda: (
+                            None
+                        ), robust=True)
+                """
+        }
+    )
+    first, second = audited(EAGER + "from shop.hooks import hooks\n\ndef test_it():\n    hooks()\n")
+    assert first["code"] == "transaction.on_commit("
+    assert first["facts"]["code"] == [
+        "transaction.on_commit(lambda: add.apply_async(args=[1, 2], countdown=60))"
+    ]
+    assert second["facts"]["code"] == ["transaction.on_commit(lambda: None, robust=True)"]
 
 
 def test_hooks_that_ran_or_never_would_are_no_finding(audited: Audited, old: Project) -> None:

@@ -405,3 +405,40 @@ def test_it(monkeypatch):
 """
     )
     assert (found["function"], found["code"]) == ("notify", "ship.delay(1)")
+
+
+@pytest.mark.parametrize(
+    ("effect", "simulates"),
+    [
+        ("OSError('down')", "a broken broker: it raises OSError"),
+        ("ConnectionError", "a broken broker: it raises ConnectionError"),
+        ("kombu.exceptions.OperationalError", "a broken broker: it raises OperationalError"),
+        ("[OSError, None]", "a broken broker: it raises OSError"),
+        ("(each for each in [OSError])", None),  # to look is to take it
+        ("[None]", None),
+        ("LookupError('no')", "a call that fails: it raises LookupError"),
+        ("lambda *args, **kwargs: None", None),
+    ],
+)
+@pytest.mark.parametrize("more", ["", ", autospec=True"])
+def test_a_mock_that_raises_simulates_something(
+    audited: Audited, effect: str, simulates: str | None, more: str
+) -> None:
+    [found] = audited(
+        TEST
+        + f"""
+import kombu
+
+def test_it():
+    with patch.object(ship, "apply_async", side_effect={effect}{more}) as sent:
+        try:
+            ship.apply_async((1,))
+        except Exception as error:
+            assert type(error).__name__ in {simulates or "OSError"!r}
+        else:
+            assert {simulates is None}
+        assert sent.call_count == 1
+"""
+    )
+    assert found["subject"] == "shop.tasks.ship"
+    assert found["facts"].get("simulates") == (simulates and [simulates])

@@ -21,6 +21,7 @@ SENDS_ON_COMMIT = ("delay_on_commit", "apply_async_on_commit")
 METHODS = ("delay", "apply_async", *SENDS_ON_COMMIT)
 SEND_TASK = "send_task"
 _APPLIES = ("apply_async", "apply_async_on_commit")  # they take the arguments as two
+_BROKERS = ("amqp", "kombu", "redis")  # whose errors a broken broker brings
 _MOCKING = ("pytest_djcelery", "unittest", "mock")
 
 
@@ -39,7 +40,8 @@ class Call:
     """A call of a mock, or of what a test has put in the place of a function.
 
     ``owner`` is a real task or app, or a class of Celery's; ``made`` is there where it is a
-    signature of the task, and not the task itself, whose method is called.
+    signature of the task, and not the task itself, whose method is called. ``raises`` is the type
+    of what the mock raises.
     """
 
     owner: Any
@@ -47,6 +49,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     made: Made | None = None
+    raises: type[BaseException] | None = None
 
 
 @dataclass(slots=True)
@@ -93,7 +96,17 @@ def sent(recorder: Recorder, call: Call) -> Sent:
         way="mock",
         mocked=message.mocked,
         fault=message.fault,
+        simulates=None if call.raises is None else _simulated(call.raises),
     )
+
+
+def _simulated(raised: type[BaseException]) -> str:
+    """What a mock plays that raises; by the name of the type: of amqp's and kombu's own, too."""
+    of_broker = issubclass(raised, OSError) or any(
+        each.__module__.partition(".")[0] in _BROKERS for each in raised.__mro__
+    )
+    what = "a broken broker" if of_broker else "a call that fails"
+    return f"{what}: it raises {raised.__qualname__}"
 
 
 def _read_send_task(message: _Message, call: Call) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import ismethod
 from types import FrameType, FunctionType, ModuleType
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from pytest_djcelery.audit.recorder import Recorder
 
 _SIGNATURES = ("s", "si")
+# Of which a copy has a place in them that is not the original's.
+_ITERATORS: tuple[type, ...] = (type(iter([])), type(iter(())))
 _RESULT = "()"  # what a call of a mock returns, as `unittest.mock` names it
 
 
@@ -127,6 +130,8 @@ class Mocks:
             call = _call(stands_for, line, args, kwargs)
             if call is None:
                 return
+            if line:
+                call = replace(call, raises=_raised_next(line[0]))
             message = sent(self._recorder, call)
             if call.method in SENDS_ON_COMMIT:
                 self._recorder.journal.append(message)
@@ -207,6 +212,17 @@ def _passes_on(mock: Any) -> bool:
         and spied.__name__ in METHODS
         and originals.task_of(spied.__self__) is not None
     )
+
+
+def _raised_next(mock: Any) -> type[BaseException] | None:
+    """The type of what a mock raises when it is called now; ``None`` where it can't be told."""
+    effect = mock.side_effect
+    if type(effect).__name__ == "_MockIter":  # private, around that of a function by autospec
+        effect = vars(effect).get("obj")
+    if type(effect) in _ITERATORS:  # a copy: its next value is the mock's
+        effect = next(copy(effect), None)
+    kind = effect if issubclass(type(effect), type) else type(effect)
+    return kind if issubclass(kind, BaseException) else None
 
 
 @contextmanager
