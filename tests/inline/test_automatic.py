@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -299,3 +301,90 @@ def test_what_a_live_server_publishes_is_delivered_before_it_has_answered(
             assert listening() == listeners
         """)
     result.assert_outcomes(passed=5)
+
+
+# -- what docs/from-eager-mode.md says -------------------------------------------------------
+
+
+def test_what_the_page_says_will_differ(run: Run, project: Project) -> None:
+    project.ini("djcelery_mode = inline")
+    project.settings("CELERY_TASK_ALWAYS_EAGER = True\n")
+    project.tasks("""
+        import logging
+
+        @shared_task
+        def say():
+            logging.getLogger("shop.tasks").info("hello")
+        """)
+    result = run("""
+        import logging
+
+        import pytest
+        from django.conf import settings
+        from django.db import transaction
+        from pytest_djcelery import NeverReadyError
+        from proj.celery import app
+        from shop.tasks import add, say
+
+        def test_the_setting():
+            assert settings.CELERY_TASK_ALWAYS_EAGER is app.conf.task_always_eager is False
+
+        def test_the_setting_by_the_test(settings):
+            settings.CELERY_TASK_ALWAYS_EAGER = True
+            assert type(add.delay(1, 2)).__name__ == "EagerResult"
+
+        def test_a_countdown_is_not_waited_for():
+            result = add.apply_async((1, 2), countdown=60)
+            assert result.state == "PENDING"
+            with pytest.raises(NeverReadyError, match="scheduled for"):
+                result.get()
+
+        def test_the_log(caplog):
+            caplog.set_level(logging.INFO)
+            say.delay()
+            assert [each.name for each in caplog.records] == [
+                "celery.worker.strategy", "shop.tasks", "celery.app.trace"
+            ]
+
+        @pytest.mark.django_db
+        def test_held_hooks(celery_on_commit):
+            ready = []
+            with celery_on_commit.hold():
+                with transaction.atomic():
+                    transaction.on_commit(lambda: ready.append(add.delay(1, 2)))
+                assert ready == []
+            assert ready[0].ready()
+        """)
+    result.assert_outcomes(passed=5)
+
+
+def test_the_first_run_of_a_suite_whose_warnings_are_errors(project: Project) -> None:
+    page = (Path(__file__).parents[2] / "docs/from-eager-mode.md").read_text()
+    [command] = re.findall(r"^pytest (-o djcelery_mode=inline -o .*)$", page, re.MULTILINE)
+    project.ini("filterwarnings = error")
+    test = """
+        import warnings
+
+        import pytest
+        from django.db import transaction
+        from shop.models import Order
+        from shop.tasks import add, fail
+
+        @pytest.mark.django_db
+        def test_sent_in_transaction():
+            with transaction.atomic():
+                Order.objects.create()
+                add.delay(1, 2)
+
+        def test_unseen():
+            fail.delay()
+
+        def test_another_warning():
+            warnings.warn("of the suite")
+        """
+    project.run(test, "-o", "djcelery_mode=inline").assert_outcomes(failed=3)
+    first = project.run(test, *command.split())
+    first.assert_outcomes(passed=2, failed=1, warnings=2)
+    first.stdout.fnmatch_lines_random(
+        ["*test_it.py:13: SentInTransactionWarning: *", "*UnhandledTaskFailureWarning: *"]
+    )
