@@ -87,6 +87,7 @@ def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
     Raises:
         FixtureConflictError: while a worker runs.
     """
+    from pytest_djcelery.workers.database import other_threads_watched
     from pytest_djcelery.workers.eager import EagerRunner
 
     values = {"task_always_eager": True, "task_store_eager_result": True}
@@ -98,6 +99,7 @@ def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
             sandbox, sandbox.runner if isinstance(sandbox.runner, EagerRunner) else EagerRunner()
         ),
         sandbox.project.configuration.override(**values),
+        other_threads_watched(),
     ):
         yield sandbox.app
 

@@ -21,6 +21,8 @@ from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task, requests_seen
 from pytest_djcelery.session.runner import Runner
+from pytest_djcelery.transactions.task_connections import ConnectionsAsBegun
+from pytest_djcelery.workers.database import other_threads_watched
 from pytest_djcelery.workers.inline.coroutines import run_for_test
 from pytest_djcelery.workers.inline.endless import Endless
 from pytest_djcelery.workers.inline.executions import Execution, Summary
@@ -79,7 +81,11 @@ class Inline(Runner):
         )
         self._undelivered = Undelivered(self._worker, self._origins)
         self._version = self._sandbox.project.configuration.version, listened_to()
-        with self._worker.started(), requests_seen() if self.auto else nullcontext():
+        with (
+            other_threads_watched(),
+            self._worker.started(),
+            requests_seen() if self.auto else nullcontext(),
+        ):
             yield self
 
     def _broker(self) -> Broker:
@@ -234,7 +240,12 @@ class Inline(Runner):
         self._asked = True  # first: who delivers now, in another thread, looks at it afterwards
         if self._busy.locked():
             return
-        run_for_test(self._run_by_itself, home=self._thread, timeout=self._sandbox.options.timeout)
+        run_for_test(
+            self._run_by_itself,
+            home=self._thread,
+            timeout=self._sandbox.options.timeout,
+            progress=self._sandbox.journal.__len__,
+        )
 
     def _run_by_itself(self) -> None:
         __tracebackhide__ = True
@@ -342,7 +353,7 @@ class Inline(Runner):
         __tracebackhide__ = True
         journal, worker = self._sandbox.journal, self._worker
         since = len(journal)
-        with self._sandbox.watch.eager_task():
+        with self._sandbox.watch.eager_task(), ConnectionsAsBegun():
             message = worker.deliver(takes)
         if message is None:
             return None

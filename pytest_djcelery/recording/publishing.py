@@ -21,7 +21,9 @@ from pytest_djcelery.messages.headers import received
 from pytest_djcelery.messages.journal import NotSent, Published
 from pytest_djcelery.messages.sent_task import Items, SentTask, header_moment
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.recording.task_threads import TaskInPlace
 from pytest_djcelery.transactions.hooks import WatchedHook
+from pytest_djcelery.transactions.task_connections import test_connections_held_open
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -99,7 +101,7 @@ class Tap:
         frame = locations.publishing_frame()
         if frame is None:
             # ``task.apply()`` by the test itself: nothing would have been published.
-            with self._watch.eager_task():
+            with self._watch.eager_task(), TaskInPlace(), test_connections_held_open():
                 yield
             return
         situation = self._watch.publishing()
@@ -109,7 +111,7 @@ class Tap:
         if not locations.passes_by(frame, task):
             self._watch.judge(sent)
         self._journal.append(Published(message=sent, hook=situation.hook, eager=True))
-        with self._watch.eager_task():
+        with self._watch.eager_task(), TaskInPlace(), test_connections_held_open():
             yield
 
 

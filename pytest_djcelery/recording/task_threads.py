@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,25 @@ def requests_seen() -> Iterator[None]:
     finally:
         request_started.disconnect(begin)
         request_finished.disconnect(end)
+
+
+_in_place: Counter[int] = Counter()  # tasks, by the thread that they run in
+
+
+class TaskInPlace:
+    """Note a task that runs in place, eagerly or inline, in the calling thread."""
+
+    def __enter__(self) -> None:
+        _in_place[threading.get_ident()] += 1
+
+    def __exit__(self, *_: object) -> None:
+        _in_place[threading.get_ident()] -= 1
+
+
+def beside_task() -> bool:
+    """Whether a task runs in place now, and in another thread than this one."""
+    running = [ident for ident, count in list(_in_place.items()) if count]
+    return bool(running) and threading.get_ident() not in running
 
 
 class RunningTask:

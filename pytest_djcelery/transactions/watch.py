@@ -29,6 +29,7 @@ from pytest_djcelery.transactions.hook_runner import (
 )
 from pytest_djcelery.transactions.open_blocks import OpenBlocks
 from pytest_djcelery.transactions.races import ByPolicy, Judge, warn
+from pytest_djcelery.transactions.task_connections import held_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -187,6 +188,7 @@ class TransactionWatch:
                 if sound and connection.in_atomic_block and connection.features.uses_savepoints:
                     stack.enter_context(self._blocks.set_aside(connection))
                     stack.enter_context(Autocommit(connection))
+                    stack.enter_context(held_open(connection))
             yield
 
     def hold(self) -> AbstractContextManager[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +13,8 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from pytest_djcelery.errors import SharedConnectionsWarning
-from pytest_djcelery.recording.task_threads import in_worker_thread
+from pytest_djcelery.errors import FixtureConflictError, SharedConnectionsWarning
+from pytest_djcelery.recording.task_threads import beside_task, in_worker_thread
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -23,17 +23,28 @@ _CLOSES_POOLS: Final = (5, 6)  # the version of Celery
 
 
 class WorkerConnections:
-    """The connections that worker threads opened."""
+    """The connections that worker threads opened, and threads that tasks in these have started.
 
-    def __init__(self) -> None:
+    Args:
+        busy: whether a task runs that can have started one.
+    """
+
+    def __init__(self, busy: Callable[[], bool]) -> None:
         self._opened: dict[int, BaseDatabaseWrapper] = {}
         self._lock = threading.Lock()
+        self._home = threading.current_thread()
+        self._busy = busy
         connection_created.connect(self._on_created)
 
     def _on_created(self, connection: BaseDatabaseWrapper, **_: Any) -> None:
-        if in_worker_thread():
-            with self._lock:
-                self._opened[id(connection)] = connection
+        beside = threading.current_thread() is not self._home and self._busy()
+        if in_worker_thread() or beside:
+            self.add(connection)
+
+    def add(self, connection: BaseDatabaseWrapper) -> None:
+        """Close this one, too, when all are."""
+        with self._lock:
+            self._opened[id(connection)] = connection
 
     def disconnect(self) -> None:
         """Watch for no more of them."""
@@ -58,6 +69,45 @@ class WorkerConnections:
                 BaseDatabaseWrapper.close(connection)
             finally:
                 connection.dec_thread_sharing()
+
+
+@contextmanager
+def other_threads_watched() -> Iterator[None]:
+    """For a block: close what threads open beside a task in place, or refuse it to them.
+
+    Raises (in such a thread):
+        FixtureConflictError: the test's rows are in a transaction, which no other connection sees.
+    """
+    of_test = {each.alias: each for each in connections.all()}
+    opened = WorkerConnections(beside_task)
+
+    def check(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        own = of_test.get(connection.alias)
+        if beside_task() and own is not None and own is not connection and _of_testcase(own):
+            BaseDatabaseWrapper.close(connection)
+            raise FixtureConflictError(_other_thread(connection.alias))
+
+    connection_created.connect(check, weak=False)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(check)
+        opened.disconnect()
+        opened.close()
+
+
+def _of_testcase(connection: BaseDatabaseWrapper) -> bool:
+    return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+
+
+def _other_thread(alias: str) -> str:
+    return (
+        f"A task uses the database {alias!r} in another thread ({threading.current_thread().name!r}"
+        "): the ORM under asyncio.run() and event loops of its own, or a thread pool. The test's "
+        "rows stand in a transaction that is never committed, so no other connection sees them.\n"
+        "Use @pytest.mark.django_db(transaction=True) or TransactionTestCase. Coroutines that a "
+        "task runs by asgiref's async_to_sync use its own connection, and need neither."
+    )
 
 
 @contextmanager

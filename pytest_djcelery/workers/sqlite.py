@@ -6,14 +6,17 @@ locked" to a transaction that turns from reading to writing. While a worker runs
 test, a whole transaction (or one statement outside any) has the database for itself, and the
 next one waits its turn. So nothing locks, nothing is read before its commit, and two
 transactions that would deadlock run one after the other.
+
+Who only reads from a file, outside any transaction, waits for nobody: there SQLite answers with
+what is committed, as in production.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -134,7 +137,7 @@ class Turns:
         deadline = Deadline(self._timeout)
         while True:
             try:
-                with self.turn():
+                with nullcontext() if _reads_beside_others(sql, context) else self.turn():
                     return execute(sql, params, many, context)
             except OperationalError as error:
                 # Rows that another thread has asked for and not yet read hold their table,
@@ -149,6 +152,15 @@ class Turns:
                 self._left.wait(_UNFINISHED_CURSOR)
 
 
+def _reads_beside_others(sql: Any, context: Mapping[str, Any]) -> bool:
+    connection: Any = context["connection"]
+    return (
+        not connection.in_atomic_block
+        and str(sql).lstrip()[:6].upper() == "SELECT"
+        and not connection.is_in_memory_db()
+    )
+
+
 @contextmanager
 def taking_turns(timeout: float) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Let all threads of this process take turns on SQLite.
@@ -158,8 +170,6 @@ def taking_turns(timeout: float) -> Iterator[Callable[[], AbstractContextManager
     if not any(
         settings["ENGINE"].endswith("sqlite3") for settings in connections.settings.values()
     ):
-        from contextlib import nullcontext
-
         yield nullcontext
         return
     turns = Turns(timeout)

@@ -81,7 +81,7 @@ class EmbeddedWorker:
                 "An embedded worker is a thread of this process, which never forks."
             )
             raise BadOptionError(msg)
-        self.connections = WorkerConnections()
+        self.connections = WorkerConnections(lambda: self._in_hand.count > 0)
         #: Whether messages are on their way, over a broker that can't be asked.
         self.outstanding: Callable[[], bool] = _nothing
         self._ready = threading.Event()

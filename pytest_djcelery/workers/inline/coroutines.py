@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Final
 
 from pytest_djcelery.errors import InlineError
-from pytest_djcelery.recording.task_threads import in_coroutine, serves_request
+from pytest_djcelery.recording.task_threads import in_coroutine, serves_request, stack_of
+
+_NOTHING: Final = nullcontext()
 
 
-def run_for_test(function: Callable[[], object], *, home: threading.Thread, timeout: float) -> None:
+def run_for_test(
+    function: Callable[[], object],
+    *,
+    home: threading.Thread,
+    timeout: float,
+    progress: Callable[[], int],
+) -> None:
     """Run a function where the code of a test may use the test's database.
 
     In a thread that the code under test has started it is not run; it is in one that serves a
@@ -24,19 +34,23 @@ def run_for_test(function: Callable[[], object], *, home: threading.Thread, time
     Args:
         function: what to run; it is over when this returns.
         home: the thread of the test.
-        timeout: seconds to wait for the thread of a coroutine's ORM to be free.
+        timeout: seconds to wait for the thread of a coroutine's ORM to be free, and for each
+            step of what it runs.
+        progress: how many steps it has made.
 
     Raises:
-        InlineError: when that is not free in time.
+        InlineError: when that is not free in time, or what it runs makes no step in time.
     """
     __tracebackhide__ = True
     if in_coroutine():
-        _run_beside(function, timeout)
+        _run_beside(function, timeout, progress)
     elif threading.current_thread() is home or _runs_for_coroutines() or serves_request():
         function()
 
 
-def _run_beside(function: Callable[[], object], timeout: float) -> None:
+def _run_beside(
+    function: Callable[[], object], timeout: float, progress: Callable[[], int]
+) -> None:
     """Run a function in the thread that `sync_to_async` runs it in, and block until it is over.
 
     The first step of what `sync_to_async` returns hands the function over to the thread; all that
@@ -46,10 +60,12 @@ def _run_beside(function: Callable[[], object], timeout: float) -> None:
     from asgiref.sync import sync_to_async
 
     begun, outcome = threading.Event(), Future[None]()
+    runs_in: list[threading.Thread] = []
 
     def call() -> None:
         if not outcome.set_running_or_notify_cancel():
             return
+        runs_in.append(threading.current_thread())
         begun.set()
         try:
             function()
@@ -68,9 +84,47 @@ def _run_beside(function: Callable[[], object], timeout: float) -> None:
                 "Without auto=True, deliver later: await celery_inline.arun()"
             )
             raise InlineError(msg)
+        seen = progress()
+        while not wait([outcome], timeout).done:
+            if seen == progress():
+                raise InlineError(_stands_still(runs_in[0], timeout))
+            seen = progress()
         outcome.result()
     finally:
         handed_over.close()
+
+
+def _stands_still(thread: threading.Thread, timeout: float) -> str:
+    return (
+        f"A task that celery_inline delivers at a publish in a coroutine has not ended within "
+        f"{timeout:g} s. The event loop stands still until then: a task that waits for it waits "
+        "for ever.\nWithout auto=True, deliver later: await celery_inline.arun()\n"
+        f"The task stands at:\n{stack_of(thread)}"
+    )
+
+
+def event_loop_hidden() -> AbstractContextManager[None]:
+    """Let a task find no event loop to hand its coroutines to, as in a worker's process.
+
+    In the thread that `sync_to_async` runs code in, ``async_to_sync`` would hand them to the loop
+    of the test, which waits for the task.
+
+    Private API (``SyncToAsync.threadlocal``), checked on asgiref 3.6 to 3.13.
+    """
+    return _hidden() if _runs_for_coroutines() else _NOTHING
+
+
+@contextmanager
+def _hidden() -> Iterator[None]:
+    from asgiref.sync import SyncToAsync
+
+    known = SyncToAsync.threadlocal
+    with ExitStack() as stack:
+        for name in ("main_event_loop", "task_context"):
+            if hasattr(known, name):
+                stack.callback(setattr, known, name, getattr(known, name))
+                setattr(known, name, None)
+        yield
 
 
 def _runs_for_coroutines() -> bool:

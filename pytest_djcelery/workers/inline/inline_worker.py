@@ -30,9 +30,10 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.pidbox import Pidbox
 from kombu.serialization import prepare_accept_content
 
-from pytest_djcelery.recording.task_threads import RunningTask
+from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
 from pytest_djcelery.workers import celery_parts as parts
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
+from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
 from pytest_djcelery.workers.inline.timer import Timer
 from pytest_djcelery.workers.process_state import process_as_found
 
@@ -265,7 +266,7 @@ class _InPlacePool(BasePool):
         accept_callback: Callable[[int, float], None] | None = None,
         **_: Any,
     ) -> None:
-        with RunningTask():
+        with RunningTask(), TaskInPlace(), event_loop_hidden():
             apply_as_prefork(
                 target,
                 args,
