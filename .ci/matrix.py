@@ -193,6 +193,7 @@ class Cell(Job):
         seed = random.randrange(2**32)  # noqa: S311 - an order of tests, no secret
         # Many of the tests wait for processes of their own more than they work.
         arguments = ["-m", "pytest", "-n", "2", "--dist", "worksteal", f"--randomly-seed={seed}"]
+        arguments.append(f"--hypothesis-seed={seed}")  # the command is printed
         arguments += ["-k", self.chosen, *self.tests]
         if not self.completes:
             shell.run(self.command("python"), *arguments)

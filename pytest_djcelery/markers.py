@@ -133,12 +133,15 @@ def _call(marker: pytest.Mark) -> str:
     return f"({', '.join(shown)})"
 
 
-def complete_fixtures(item: pytest.Function, mode: str | None) -> None:
+def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
     """Add the fixtures that a test needs because of those it asks for, and of its markers.
 
     Args:
         item: the test.
         mode: ``djcelery_mode``.
+
+    Returns:
+        Whether the test uses a fixture of ours, or ``djcelery_mode``.
     """
     names = item.fixturenames
     marked = {marker.name for marker in item.iter_markers()}
@@ -160,6 +163,10 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> None:
     ):
         # First: the worker is to be gone before the database is.
         names.insert(0, "transactional_db")
+    return any(
+        name in names
+        for name in ("_celery_sandbox", "celery_app", "celery_inline", _LIVE, "_celery_by_mode")
+    )
 
 
 def _served_by_session_worker(item: pytest.Function) -> bool:

@@ -107,12 +107,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         from pytest_djcelery import markers
         from pytest_djcelery.session.session import current_session
 
-        markers.complete_fixtures(item, current_session().options.mode)
+        session = current_session()
+        if markers.complete_fixtures(item, session.options.mode):
+            session.has_tests = True
 
 
 def pytest_collection_finish() -> None:
-    """A test module may have imported the app."""
+    """A test module may have imported the app; what is imported now, a worker would import too."""
+    from pytest_djcelery.session.session import current_session
+
     _isolate_imported_app()
+    session = current_session()
+    if session.has_tests:
+        session.surroundings.remember()
 
 
 @pytest.hookimpl(tryfirst=True)

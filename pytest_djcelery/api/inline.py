@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celery import states
 from kombu import Queue
@@ -16,6 +16,7 @@ from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, InlineError
 from pytest_djcelery.messages.journal import Ended, Looked, StateStored
 from pytest_djcelery.messages.origins import Origins
+from pytest_djcelery.patching import replaced
 from pytest_djcelery.project.tracers import listened_to
 from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
@@ -63,7 +64,8 @@ class Inline(Runner):
         self._asked = False  # to deliver what was published, since a run by itself began
         self._inside: list[Execution] = []  # of tasks that a task has waited for
         self._origins = Origins(sandbox.journal)
-        self._worker: InlineWorker
+        self._building = threading.RLock()
+        self._built: InlineWorker | None = None
         self._undelivered: Undelivered
 
     @contextmanager
@@ -73,20 +75,35 @@ class Inline(Runner):
         Raises:
             InlineError: when the test has chosen another broker than the one in memory.
         """
-        self._worker = InlineWorker(
-            self._sandbox.app,
-            self._broker(),
-            now=self._clock.now,
-            limits=limits_of(self._sandbox.project),
-        )
-        self._undelivered = Undelivered(self._worker, self._origins)
-        self._version = self._sandbox.project.configuration.version, listened_to()
         with (
             other_threads_watched(),
-            self._worker.started(),
+            ExitStack() as self._stack,
+            replaced(self._broker(), on_broadcast=self._build),
             requests_seen() if self.auto else nullcontext(),
         ):
             yield self
+
+    @property
+    def _worker(self) -> InlineWorker:
+        if self._built is None:
+            self._build()
+        return cast("InlineWorker", self._built)
+
+    def _build(self) -> None:
+        """Build the worker, before the first of what it is to hear: many a test sends nothing."""
+        with self._building:
+            if self._built is not None:
+                return
+            worker = InlineWorker(
+                self._sandbox.app,
+                self._broker(),
+                now=self._clock.now,
+                limits=limits_of(self._sandbox.project),
+                surroundings=self._sandbox.surroundings,
+            )
+            self._undelivered = Undelivered(worker, self._origins)
+            self._version = self._sandbox.project.configuration.version, listened_to()
+            self._built = self._stack.enter_context(worker.started())
 
     def _broker(self) -> Broker:
         broker = self._sandbox.project.broker
@@ -132,7 +149,7 @@ class Inline(Runner):
         stretch = None if until is None else clock.Stretch(self._clock, until)
         _check_limit(limit)
         executions: list[Execution] = []
-        with self._delivering(), self._sandbox.watch.autocommit():
+        with self._running():
             if stretch is not None:
                 stretch.begin()
             for ended in self._executions(takes, stretch, limit):
@@ -142,7 +159,7 @@ class Inline(Runner):
                     self._raise(failed)
             if stretch is not None and (limit is None or len(executions) < limit):
                 stretch.finish()
-        scheduled = self._undelivered.count_later(self._clock.now())
+        scheduled = self._waiting.count_later(self._clock.now())
         return Summary(executions, scheduled=scheduled, looked=self._looked)
 
     async def arun(
@@ -170,7 +187,7 @@ class Inline(Runner):
             InlineError: as for `run`.
         """
         __tracebackhide__ = True
-        with self._delivering(), self._sandbox.watch.autocommit():
+        with self._running():
             execution = self._deliver(self._worker.takes)
         if execution is not None and execution.failed:
             self._looked(execution)
@@ -203,12 +220,12 @@ class Inline(Runner):
     @property
     def pending(self) -> list[SentTask]:
         """The messages that are due, in the order in which they will be delivered."""
-        return self._undelivered.due(self._clock.now())
+        return self._waiting.due(self._clock.now())
 
     @property
     def scheduled(self) -> list[SentTask]:
         """The messages with an ETA to come, by ETA."""
-        return self._undelivered.later(self._clock.now())
+        return self._waiting.later(self._clock.now())
 
     def next_eta(self) -> datetime | None:
         """The earliest ETA of what a run has received and left."""
@@ -231,7 +248,8 @@ class Inline(Runner):
         return undelivered(self.pending, self.scheduled)
 
     def drop_what_waits(self) -> None:
-        self._worker.drop_what_waits()
+        if self._built is not None:
+            self._built.drop_what_waits()
 
     def published(self) -> None:
         __tracebackhide__ = True
@@ -298,7 +316,7 @@ class Inline(Runner):
         __tracebackhide__ = True
         if done():
             return
-        with self._delivering(), self._sandbox.watch.autocommit():
+        with self._running():
             for _ in self._executions(self._worker.takes, None, None):
                 if done():
                     return
@@ -364,6 +382,18 @@ class Inline(Runner):
             endless.count(execution, redelivered=redelivered)
         return execution
 
+    @property
+    def _waiting(self) -> Undelivered:
+        self._build()
+        return self._undelivered
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Deliver as a worker does, which has neither the test's transactions nor its changes."""
+        __tracebackhide__ = True
+        with self._delivering(), self._sandbox.watch.autocommit(), self._worker.delivering():
+            yield
+
     @contextmanager
     def _delivering(self) -> Iterator[None]:
         """Refuse what would deliver from two places at once."""
@@ -395,12 +425,13 @@ class Inline(Runner):
 
     def _follow_configuration(self) -> None:
         __tracebackhide__ = True
+        worker = self._worker
         limits_of(self._sandbox.project).follow(self._sandbox.app)
         # A tracer asks once, as it is built, whether anyone listens to what a worker logs.
         version = self._sandbox.project.configuration.version, listened_to()
         if version != self._version:
             self._broker()
-            self._worker.read_configuration()
+            worker.read_configuration()
             self._version = version
 
     def _raise(self, failed: Sequence[Execution]) -> None:

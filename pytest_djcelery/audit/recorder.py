@@ -112,8 +112,8 @@ class Recorder:
     # Transactions ------------------------------------------------------------------------
 
     @contextmanager
-    def transactions_heard(self) -> Iterator[None]:
-        """Hear of atomic blocks, hooks, and messages that may overtake a commit."""
+    def transactions_recorded(self) -> Iterator[None]:
+        """Record atomic blocks, hooks, and messages that may overtake a commit."""
         from pytest_djcelery.transactions.passive_watch import PassiveWatch
 
         watch = PassiveWatch(self.journal, self._counts)

@@ -1,21 +1,23 @@
 """``celery_outbox.canvas``: how what was started compares with chains, groups and chords.
 
 `canvas_form` has the one form that both sides are brought to, `canvas_sent` rebuilds what was
-sent from its messages.
+sent from its messages, and `rehearsal` finds out which messages a canvas makes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from celery.canvas import Signature
 
-from pytest_djcelery.messages.canvas_form import Line, Parallel, Step, line_of
-from pytest_djcelery.messages.canvas_sent import rebuilt
+from pytest_djcelery.messages.canvas_form import Line, Parallel, Step, as_signature, is_canvas
+from pytest_djcelery.messages.canvas_sent import line_of, sent_canvases, written_canvas
 from pytest_djcelery.messages.listing import Listing, Matcher
-from pytest_djcelery.messages.option_rules import told_by_message, told_by_signature
+from pytest_djcelery.messages.option_rules import Told, told_by_message, told_by_signature
+from pytest_djcelery.messages.rehearsal import Given, frozen, overridden
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.signatures import Difference, Expected, check_signature
 from pytest_djcelery.messages.wire import equal, shown
@@ -23,7 +25,11 @@ from pytest_djcelery.messages.wire import equal, shown
 
 def same_step(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, serializer: str) -> bool:
     """Whether a signature inside a message (a link, say) is the one expected."""
-    found = _differing(line_of(mine), line_of(theirs), "", serializer, after_result=True)
+    wanted, sent = as_signature(mine), as_signature(theirs)
+    given = Given(wanted)
+    if is_canvas(wanted) and "task_id" in sent.options:
+        wanted = frozen(wanted)
+    found = _differing(line_of(wanted, given), line_of(sent), "", serializer, after_result=True)
     return next(found, None) is None
 
 
@@ -58,19 +64,32 @@ def _differing_steps(
 ) -> Iterator[Difference]:
     if not isinstance(mine.source, Signature):
         return
+    expected = Expected(mine.source, after_result=after_result)
     if isinstance(theirs.source, SentTask):
-        told = told_by_message(theirs.source)
+        found = expected.differing(told_by_message(theirs.source))
     else:
         told = told_by_signature(theirs.source, serializer)
-        if after_result and bool(mine.source.immutable) is not told.immutable:
-            kinds = {True: "immutable, .si(...)", False: "takes the result before it, .s(...)"}
-            yield Difference(
-                property=f"{path}: kind" if path else "kind",
-                expected=kinds[bool(mine.source.immutable)],
-                actual=kinds[told.immutable],
-            )
-    for found in Expected(mine.source, after_result=after_result).differing(told):
-        yield replace(found, property=f"{path}: {found.property}" if path else found.property)
+        hidden = overridden(theirs.source)
+        found = chain(
+            _differing_kinds(mine.source, told) if after_result else (),
+            expected.differing(told),
+            expected.differing_options(
+                overridden(mine.source),
+                replace(told, option=lambda name: hidden.get(name, told.option(name))),
+            ),
+        )
+    for each in found:
+        yield replace(each, property=f"{path}: {each.property}" if path else each.property)
+
+
+def _differing_kinds(mine: Signature, theirs: Told) -> Iterator[Difference]:
+    if bool(mine.immutable) is not theirs.immutable:
+        kinds = {True: "immutable, .si(...)", False: "takes the result before it, .s(...)"}
+        yield Difference(
+            property="kind",
+            expected=kinds[bool(mine.immutable)],
+            actual=kinds[theirs.immutable],
+        )
 
 
 def _differing_groups(
@@ -91,30 +110,54 @@ def _differing_groups(
             expected=mine.group_id,
             actual=str(theirs.group_id),
         )
-    members = _paired(mine, theirs, serializer, after_result=after_result)
-    for number, (left, right) in enumerate(members):
+    for number, (left, right) in enumerate(zip(mine.members, theirs.members, strict=True)):
         here = f"{path}, member {number + 1}".removeprefix(", ")
         yield from _differing(left, right, here, serializer, after_result=after_result)
     here = f"{path}, body".removeprefix(", ")
     yield from _differing(mine.body, theirs.body, here, serializer, after_result=True)
 
 
-def _paired(
-    mine: Parallel, theirs: Parallel, serializer: str, *, after_result: bool
-) -> list[tuple[Line, Line]]:
-    if not mine.flattened:
-        return list(zip(mine.members, theirs.members, strict=True))
-    left, pairs = list(theirs.members), []
-    for member in mine.members:
-        fits = (
-            line
-            for line in left
-            if not any(_differing(member, line, "", serializer, after_result=after_result))
-        )
-        partner = next(fits, left[0])
-        left.remove(partner)
-        pairs.append((member, partner))
-    return pairs
+class _Written:
+    """What a test wrote, to be compared with many canvases."""
+
+    def __init__(self, written: object) -> None:
+        check_signature(written)
+        self.written = written
+        self._line: Line = ()
+        self._unsendable: str | None = None
+        if not isinstance(written, Signature):
+            return
+        try:
+            self._line = written_canvas(written, Given(written))
+        except Exception as error:  # noqa: BLE001 - whatever Celery says of it
+            self._unsendable = f"{type(error).__name__}: {error}"
+
+    def matches(self, entry: CanvasEntry) -> bool:
+        return next(self._differing(entry), None) is None
+
+    def differences(self, entry: CanvasEntry) -> list[Difference]:
+        return list(self._differing(entry))
+
+    def _differing(self, entry: CanvasEntry) -> Iterator[Difference]:
+        from pytest_djcelery.messages.descriptions import describe_call
+
+        if not isinstance(self.written, Signature):
+            if not equal(self.written, entry):
+                yield Difference(
+                    property="canvas", expected=shown(self.written), actual=repr(entry)
+                )
+        elif self._unsendable or not self._line:
+            why = (
+                f"publishing it raises {self._unsendable}" if self._unsendable else "sends nothing"
+            )
+            yield Difference(
+                property="canvas",
+                expected=f"{describe_call(self.written)} ({why})",
+                actual=repr(entry),
+            )
+        else:
+            serializer = entry.messages[0].serializer
+            yield from _differing(self._line, entry.line, "", serializer, after_result=False)
 
 
 class CanvasEntry:
@@ -139,36 +182,17 @@ class CanvasEntry:
         if isinstance(other, CanvasEntry):
             return self.messages == other.messages
         if isinstance(other, Signature):
-            return next(self.differing(other), None) is None
+            return _Written(other).matches(self)
         return NotImplemented
 
     def differing(self, written: object) -> Iterator[Difference]:
         """Every property in which this is not what ``written`` says."""
-        check_signature(written)
-        if isinstance(written, Signature):
-            serializer = self.messages[0].serializer
-            yield from _differing(line_of(written), self.line, "", serializer, after_result=False)
-        elif not equal(written, self):
-            yield Difference(property="canvas", expected=shown(written), actual=repr(self))
+        yield from _Written(written).differences(self)
 
 
 def canvas_of(messages: Iterable[SentTask]) -> list[CanvasEntry]:
     """Each chain, group, chord or single task that was started, in publish order."""
-    return [CanvasEntry(each.line, each.messages) for each in rebuilt(messages)]
-
-
-class _Written:
-    """A matcher of canvas entries."""
-
-    def __init__(self, written: object) -> None:
-        check_signature(written)
-        self.written = written
-
-    def matches(self, entry: CanvasEntry) -> bool:
-        return next(entry.differing(self.written), None) is None
-
-    def differences(self, entry: CanvasEntry) -> list[Difference]:
-        return list(entry.differing(self.written))
+    return [CanvasEntry(each.line, each.messages) for each in sent_canvases(messages)]
 
 
 class Canvas(Listing[CanvasEntry]):

@@ -1,10 +1,8 @@
-"""Chains, groups and chords, rebuilt from the messages that started them.
+"""Chains, groups and chords, rebuilt from the messages that start them.
 
 Celery publishes a chain as its first task, with the rest inside the message; a group as its
-members, which share an id; a chord as its header's members, each with the body inside.
-
-Only messages that start something count. What a task sent while it ran (``parent_id`` is set:
-the later steps, links, follow-ups) and retries are messages of the outbox, but no canvas.
+members, which share an id; a chord as its header's members, each with the body inside. What a
+message carries is brought to the same form: by what a worker will publish for it.
 """
 
 from __future__ import annotations
@@ -12,22 +10,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.canvas import Signature, _chain, _chord, group
 
 from pytest_djcelery.messages.canvas_form import (
     Line,
     Parallel,
+    Part,
     Step,
     as_signature,
     followed_by,
-    line_of,
+    is_canvas,
+    with_options,
 )
 from pytest_djcelery.messages.option_rules import signatures_of
-
-if TYPE_CHECKING:
-    from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.rehearsal import FREEZING, NOBODY, Given, rehearsed
+from pytest_djcelery.messages.sent_task import SentTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +40,70 @@ class Unit:
     chord: Signature | None
 
 
-def rebuilt(messages: Iterable[SentTask]) -> list[Unit]:
-    """Each chain, group, chord or single task that was started, in publish order."""
+def sent_canvases(messages: Iterable[SentTask]) -> list[Unit]:
+    """Each chain, group, chord or single task that was started, in publish order.
+
+    Only messages that start something count. What a task sent while it ran (``parent_id`` is set:
+    the later steps, links, follow-ups) and retries are messages of the outbox, but no canvas.
+    """
+    return _rebuilt([_part_of(message) for message in messages if _starts_something(message)], None)
+
+
+def written_canvas(written: Signature, given: Given) -> Line:
+    """What a test wrote; nothing, where publishing it sends nothing.
+
+    Raises:
+        Exception: what publishing it raises.
+    """
+    if is_canvas(written):
+        return _side_by_side(_rebuilt(rehearsed(written, given=given), given))
+    return _line_of_task(written, given)
+
+
+def line_of(written: Mapping[str, Any], given: Given | None = None) -> Line:
+    """The steps of a signature that a message carries."""
+    signature = as_signature(written)
+    if is_canvas(signature):
+        parts = rehearsed(signature, after_result=True, given=given)
+        return _side_by_side(_rebuilt(parts, given))
+    if given is not None:
+        signature = _unfrozen(signature, given)
+    return _line_of_task(signature, given)
+
+
+def _line_of_task(signature: Signature, given: Given | None) -> Line:
+    options = dict(signature.options or {})
+    later = signatures_of("chain", options.pop("chain", None))
+    return _followed((Step(source=with_options(signature, options)),), later, given)
+
+
+def _unfrozen(signature: Signature, given: Given) -> Signature:
+    options = {k: v for k, v in signature.options.items() if k not in FREEZING}
+    if options.get("task_id") not in given:
+        options.pop("task_id", None)
+    if options.get("reply_to") == NOBODY:
+        del options["reply_to"]
+    return with_options(signature, options)
+
+
+def _followed(line: Line, later: Iterable[Mapping[str, Any]], given: Given | None) -> Line:
+    for step in later:
+        line = followed_by(line, line_of(step, given))
+    return line
+
+
+def _side_by_side(units: Sequence[Unit]) -> Line:
+    if len(units) == 1:
+        return units[0].line
+    return (Parallel(members=tuple(unit.line for unit in units)),) if units else ()
+
+
+def _rebuilt(parts: Iterable[Part], given: Given | None) -> list[Unit]:
     done: list[Unit] = []
     waiting: dict[str, list[Unit]] = defaultdict(list)
     depths: dict[str, int] = {}
-    for position, message in enumerate(messages):
-        if not _starts_something(message):
-            continue
-        unit = _unit(position, message)
+    for position, part in enumerate(parts):
+        unit = _unit(position, part, given)
         if unit.group_id is None:
             done.append(unit)
             continue
@@ -59,7 +113,7 @@ def rebuilt(messages: Iterable[SentTask]) -> list[Unit]:
             depths[group_id] = max(depth, depths.get(group_id, 0))
     # Innermost first, so that a chord inside a group is whole when the group is put together.
     for group_id in sorted(depths, key=lambda each: -depths[each]):
-        unit = _together(group_id, waiting.pop(group_id))
+        unit = _together(group_id, waiting.pop(group_id), given)
         (done if unit.group_id is None else waiting[unit.group_id]).append(unit)
     return sorted(done, key=lambda each: each.position)
 
@@ -71,24 +125,29 @@ def _starts_something(message: SentTask) -> bool:
     )
 
 
-def _unit(position: int, message: SentTask) -> Unit:
-    line: Line = (Step(source=message),)
-    for later in message.chain:
-        line = followed_by(line, line_of(later))
+def _part_of(message: SentTask) -> Part:
+    return Part(source=message, later=message.chain, group_id=message.group_id, chord=message.chord)
+
+
+def _unit(position: int, part: Part, given: Given | None) -> Unit:
     # Of a chain inside a group, it is the last step that knows the group.
-    group_id, chord = (
-        _membership(message.chain[-1]) if message.chain else (message.group_id, message.chord)
+    group_id, chord = _membership(part.later[-1]) if part.later else (part.group_id, part.chord)
+    return Unit(
+        position=position,
+        line=_followed((Step(source=part.source),), part.later, given),
+        messages=(part.source,) if isinstance(part.source, SentTask) else (),
+        group_id=group_id,
+        chord=chord,
     )
-    return Unit(position=position, line=line, messages=(message,), group_id=group_id, chord=chord)
 
 
-def _together(group_id: str, units: Sequence[Unit]) -> Unit:
+def _together(group_id: str, units: Sequence[Unit], given: Given | None) -> Unit:
     units = sorted(units, key=lambda each: each.position)
     chord = next((unit.chord for unit in units if unit.chord is not None), None)
     parallel = Parallel(
         members=tuple(unit.line for unit in units),
-        body=line_of(chord) if chord is not None else (),
-        group_id=group_id,
+        body=line_of(chord, given) if chord is not None else (),
+        group_id=group_id if given is None or group_id in given else None,
     )
     around, body = _membership(chord) if chord is not None else (None, None)
     return Unit(
@@ -116,11 +175,14 @@ def _membership(written: Mapping[str, Any]) -> tuple[str | None, Signature | Non
     later = signatures_of("chain", options.get("chain"))
     if later:
         return _membership(later[-1])
-    if isinstance(signature, _chord) and signature.kwargs.get("body"):
-        return _membership(signature.kwargs["body"])
-    if isinstance(signature, _chain) and signature.kwargs["tasks"]:
-        return _membership(signature.kwargs["tasks"][-1])
-    if isinstance(signature, group):
-        return None, None
+    last: Any = None
+    if isinstance(signature, _chord):
+        last = signature.kwargs.get("body")
+    elif isinstance(signature, (_chain, group)):
+        # A group's members know it: freezing a group as a body overwrites what the group knew.
+        last = next(iter(list(signature.kwargs["tasks"])[-1:]), None)
+    found = _membership(last) if last else (None, None)
+    if found != (None, None):
+        return found
     body = options.get("chord")
     return options.get("group_id"), as_signature(body) if body else None

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from celery.canvas import Signature
 from kombu import Exchange, Queue
+from kombu.compression import get_encoder
+from kombu.entity import maybe_delivery_mode
 
 from pytest_djcelery.messages.sent_task import header_moment
 from pytest_djcelery.messages.wire import ABSENT, Leaf, differing, equal, is_wildcard, same, shown
@@ -50,6 +52,19 @@ _NONE_MEANS_NONE: Final = frozenset(
 BOOKKEEPING: Final = frozenset(
     {"chord", "group_id", "group_index", "parent_id", "reply_to", "root_id", "stamped_headers"}
 )
+# How a call is made, which is over once the message is on its way: no worker can tell.
+NOT_SENT: Final = frozenset(
+    {
+        *("add_to_parent", "confirm_timeout", "connection", "declare", "event_dispatcher"),
+        *("exchange_type", "producer", "publisher", "result_cls", "retry", "retry_policy"),
+        *("route_name", "router", "timeout"),
+    }
+)
+# What is sent where the call says nothing.
+_SETTINGS: Final = {
+    "compression": "task_compression",
+    "delivery_mode": "task_default_delivery_mode",
+}
 _SIGNATURES: Final = frozenset({"chain", "chord", "link", "link_error"})
 
 
@@ -69,6 +84,14 @@ class Told:
     def near(self, expected: float, found: float) -> bool:
         """Whether two times, in seconds, count as the same."""
         return abs(expected - found) <= (_ROUNDING if self.exact_times else TOLERANCE)
+
+    def same_wait(self, expected: float | None, found: object) -> bool:
+        """Whether two countdowns count as the same; a short one is another thing than none."""
+        if not isinstance(found, (int, float, type(None))) or bool(expected) is not bool(found):
+            return False
+        if self.sent_at is None:  # nothing has been added to the time of day yet
+            return (expected or 0) == (found or 0)
+        return self.near(expected or 0, found or 0)
 
 
 class OptionDifference(NamedTuple):
@@ -142,10 +165,10 @@ def _message_option(message: SentTask, name: str) -> object:
     if name in ("time_limit", "soft_time_limit"):
         limits = headers.get("timelimit")
         return UNTOLD if limits is None else limits[name == "soft_time_limit"]
-    if name in headers:
-        return headers[name]
-    stamps = headers.get("stamps") or {}
-    return stamps.get(name, UNTOLD)
+    for told in (headers, headers.get("stamps") or {}, message.properties):
+        if name in told:
+            return told[name]
+    return message.id if name == "correlation_id" else NOT_SET
 
 
 def option_differences(
@@ -154,13 +177,19 @@ def option_differences(
     """Every option that ``options`` sets and ``actual`` doesn't have so."""
     stamps = options.get("stamped_headers") or ()
     for name, expected in options.items():
-        if name == "stamped_headers" or (expected is None and name not in _NONE_MEANS_NONE):
+        if (
+            name == "stamped_headers"
+            or name in NOT_SENT
+            or (expected is None and name not in _NONE_MEANS_NONE)
+        ):
             continue
-        if name == "eta" and options.get("countdown"):
-            continue  # Celery computes the ETA from the countdown then
+        if name == ("eta" if options.get("countdown") else "countdown") and _both_set(options):
+            continue  # Celery computes the ETA from the countdown, if that is not 0
         if name == "reply_to" and expected == app.thread_oid:
             continue  # not the user's: ``Signature.freeze`` writes it
         found = actual.option(name)
+        if found is NOT_SET and actual.sent_at is not None and name in _SETTINGS:
+            found = app.conf[_SETTINGS[name]]
         if name == "headers" and isinstance(expected, Mapping) and isinstance(found, Mapping):
             yield from _header_differences(expected, found, actual.serializer)
         elif isinstance(found, _Untold):
@@ -172,6 +201,10 @@ def option_differences(
             yield OptionDifference(
                 name, option_text(name, expected), _actual_text(name, found, options, actual)
             )
+
+
+def _both_set(options: Mapping[str, Any]) -> bool:
+    return options.get("eta") is not None and options.get("countdown") is not None
 
 
 def _is_none(name: str, value: object) -> bool:
@@ -187,19 +220,23 @@ def _header_differences(
             yield OptionDifference(leaf.path, shown(leaf.expected), shown(leaf.actual))
 
 
-def _same_option(name: str, expected: Any, found: Any, actual: Told, app: Celery) -> bool:
+def _same_option(  # noqa: PLR0911 - a list of cases
+    name: str, expected: Any, found: Any, actual: Told, app: Celery
+) -> bool:
     if is_wildcard(expected):
         return equal(expected, found)
     if name in _SIGNATURES:
         return _same_signatures(name, expected, found, actual)
     if name == "countdown" and isinstance(expected, (int, float, type(None))):
-        return isinstance(found, (int, float, type(None))) and actual.near(
-            expected or 0, found or 0
-        )
+        return actual.same_wait(expected, found)
     if name in ("eta", "expires"):
         return _same_time(expected, found, actual, app)
     if name in ("queue", "exchange"):
         return _name(expected) == _name(found)
+    if name in _SETTINGS:
+        return _on_the_wire(name, expected) == _on_the_wire(name, found)
+    if name == "ignore_result":
+        return bool(expected) is bool(found)
     return same(expected, found, actual.serializer)
 
 
@@ -208,7 +245,7 @@ def _same_time(expected: Any, found: Any, actual: Told, app: Celery) -> bool:
         return expected is found
     if isinstance(expected, (int, float)):  # ``expires`` in seconds after the publish
         if actual.sent_at is None:
-            return isinstance(found, (int, float)) and actual.near(expected, found)
+            return actual.same_wait(expected, found)
         expected = actual.sent_at + timedelta(seconds=expected)
     moments = _moment(expected, app), _moment(found, app)
     return all(moments) and actual.near(*(moment.timestamp() for moment in moments if moment))
@@ -220,6 +257,14 @@ def _moment(value: Any, app: Celery) -> datetime | None:
         return header_moment(app, value) if isinstance(value, (str, datetime)) else None
     except ValueError:
         return None
+
+
+def _on_the_wire(name: str, value: Any) -> object:
+    """Aliases mean the same."""
+    try:
+        return maybe_delivery_mode(value) if name == "delivery_mode" else get_encoder(value)[1]
+    except KeyError:
+        return value
 
 
 def _name(value: object) -> object:

@@ -89,6 +89,7 @@ class SentTask:
     transaction: Transaction
     serializer: str = field(default="json", repr=False)
     exact_times: bool = field(default=False, repr=False)  # sent while the clock stood
+    properties: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what else it says
 
     @property
     def after_commit(self) -> bool:

@@ -34,8 +34,11 @@ class _PreviousResult:
     def __repr__(self) -> str:
         return "<the result before>"
 
+    def __deepcopy__(self, memo: object) -> _PreviousResult:
+        return self
 
-_PREVIOUS: Final = _PreviousResult()
+
+PREVIOUS: Final = _PreviousResult()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +146,8 @@ class Expected:
         if dump is not None:
             args, kwargs = dump(args, kwargs)
         self._args, self._kwargs = args, kwargs
-        self._prefix = (_PREVIOUS,) if after_result and not written.immutable else ()
-        self._bound: Mapping[str, object] | _PreviousResult | None = _PREVIOUS  # not bound yet
+        self._prefix = (PREVIOUS,) if after_result and not written.immutable else ()
+        self._bound: Mapping[str, object] | _PreviousResult | None = PREVIOUS  # not bound yet
 
     def matches(self, message: SentTask) -> bool:
         if message.task != self.written["task"]:
@@ -159,7 +162,13 @@ class Expected:
         if actual.task != self.written["task"]:
             yield Difference(property="task", expected=self.written["task"], actual=actual.task)
         yield from self._differing_call(actual)
-        for found in option_differences(self.written.options or {}, actual, self._app):
+        yield from self.differing_options(self.written.options or {}, actual)
+
+    def differing_options(
+        self, options: Mapping[str, object], actual: Told
+    ) -> Iterator[Difference]:
+        """Every one of these options that ``actual`` doesn't have so."""
+        for found in option_differences(options, actual, self._app):
             yield Difference(
                 property=found.name, expected=found.expected, actual=found.actual, option=True
             )

@@ -99,10 +99,16 @@ def _family(key: str) -> str:
 
 
 class Configuration:
-    """The layers over one app's configuration."""
+    """The layers over one app's configuration.
 
-    def __init__(self, app: Celery) -> None:
+    Args:
+        app: whose it is.
+        django: whether the Django settings follow it, where the app reads them.
+    """
+
+    def __init__(self, app: Celery, *, django: bool = True) -> None:
         self.app = app
+        self._django = django
         self._layers: list[Layer] = []
         self._originals: dict[str, Any] = {}  # raw entries of ``conf.changes``
         self._holders: dict[str, tuple[Any, Any]] = {}  # Django setting -> (holder, original)
@@ -124,6 +130,11 @@ class Configuration:
         layer = Layer({self._canonical(key): value for key, value in values.items()})
         self._lay(layer)
         return layer
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, from the lowest up."""
+        return list(self._layers)
 
     def laid_over(self) -> dict[str, Any]:
         """What the layers change, as it is now."""
@@ -267,7 +278,7 @@ class Configuration:
             changes[key] = changes[spellings[0]] = value
 
     def _set_django(self, key: str, value: Any) -> None:
-        name = setting_name(self.app, key)
+        name = setting_name(self.app, key) if self._django else None
         if name is None:
             return
         from django.conf import settings

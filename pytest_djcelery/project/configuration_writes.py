@@ -7,7 +7,7 @@ result backend, pools.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,11 @@ _BY_WORKERS = ("broker_connection_timeout", "include")
 
 
 @contextmanager
-def obeyed(configuration: Configuration) -> Iterator[None]:
+def obeyed(configurations: Callable[[], Iterable[Configuration]]) -> Iterator[None]:
     """Lay what is written to ``app.conf`` in a block over the configuration, for the block.
+
+    Args:
+        configurations: of the apps for which it is so.
 
     Private API (``ConfigurationView.__setitem__``, which attributes come to as well, and
     ``update``), checked on Celery 5.4 to 5.7.
@@ -32,15 +35,18 @@ def obeyed(configuration: Configuration) -> Iterator[None]:
 
     from pytest_djcelery.project.configuration import canonical
 
-    app = configuration.app
+    def configuration_of(conf: Any) -> Configuration | None:
+        return next((each for each in configurations() if each.app.conf is conf), None)
+
     write, update = Settings.__setitem__, Settings.update
 
     def __setitem__(self: Any, key: str, value: Any) -> None:  # noqa: N807 - what it replaces
-        if self is not app.conf:
+        configuration = configuration_of(self)
+        if configuration is None:
             write(self, key, value)
             return
         try:
-            setting = canonical(key, namespace=app.namespace)
+            setting = canonical(key, namespace=configuration.app.namespace)
         except BadOptionError:  # of the project's own
             setting = None
         if setting is None or setting in _BY_WORKERS:
@@ -49,7 +55,7 @@ def obeyed(configuration: Configuration) -> Iterator[None]:
             layers.callback(configuration.remove, configuration.push({setting: value}))
 
     def updated(self: Any, *args: Any, **values: Any) -> None:
-        if self is not app.conf:
+        if configuration_of(self) is None:
             update(self, *args, **values)
             return
         for key, value in dict(*args, **values).items():

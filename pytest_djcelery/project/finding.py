@@ -90,15 +90,17 @@ def configured_apps_heard(heard: Callable[[], object]) -> Iterator[None]:
     with (
         ExitStack() as stack,
         called_after_import(
-            {"celery.app.base": lambda: stack.enter_context(_configuring_heard(heard))}
+            {"celery.app.base": lambda: stack.enter_context(configuring_heard(lambda _: heard()))}
         ),
     ):
         yield
 
 
 @contextmanager
-def _configuring_heard(heard: Callable[[], object]) -> Iterator[None]:
-    """Wrap ``Celery._load_config``: the one place where any app reads its settings.
+def configuring_heard(heard: Callable[[Celery], object]) -> Iterator[None]:
+    """Call ``heard`` with each app that has read its settings.
+
+    Wraps ``Celery._load_config``: the one place where any app reads them.
 
     The signals of an app that is not made yet can't be connected to, and what could tell of a
     new one (`Celery.on_init`) is for subclasses to replace. Checked on Celery 5.4 to 5.7.
@@ -109,7 +111,7 @@ def _configuring_heard(heard: Callable[[], object]) -> Iterator[None]:
 
     def _load_config(self: Celery) -> Any:
         conf = load(self)
-        heard()
+        heard(self)
         return conf
 
     with replaced(Celery, _load_config=_load_config):

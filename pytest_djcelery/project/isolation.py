@@ -13,6 +13,7 @@ from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
 from pytest_djcelery.project.configuration import Configuration, Layer, canonical, is_foreign
+from pytest_djcelery.project.other_apps import OtherApps
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -43,6 +44,15 @@ class Project:
         self._broker_of_run: Any = None
         self._settings_layers: dict[str, list[Layer]] = {}
         self._isolation = _isolation(options)
+        self.others = OtherApps(app, self.virtual_host, self._base_values)
+
+    def knows(self, app: object) -> bool:
+        """Whether an app is the project's, or one beside it that is kept from all outside."""
+        return app is self.app or app in self.others
+
+    def configurations(self) -> list[Configuration]:
+        """Of the project's app, and of the others that have read their settings."""
+        return [self.configuration, *self.others.configurations()]
 
     @property
     def broker(self) -> Broker | None:
@@ -63,7 +73,7 @@ class Project:
         if self._publishes_to_memory or self.app.conf.broker_url != self._broker_of_run:
             yield
             return
-        with self.configuration.override(**self._broker_values(addresses.url(self.virtual_host))):
+        with self.configuration.override(**broker_values(addresses.url(self.virtual_host))):
             yield
 
     def empty(self, kept: Topology | None = None) -> None:
@@ -75,9 +85,18 @@ class Project:
         module = sys.modules.get("pytest_djcelery.brokers.memory.queues")
         if module is not None:
             module.broker(self.virtual_host).reset(kept if self._publishes_to_memory else None)
+            for virtual_host in self.others.virtual_hosts():
+                module.broker(virtual_host).reset()
         if self._isolation is not None:
             self._isolation.empty(self.app)
         self._clear_results()
+
+    @property
+    def pristine(self) -> bool:
+        """Whether nothing was ever declared or put in a broker in memory since it was emptied."""
+        module = sys.modules.get("pytest_djcelery.brokers.memory.queues")
+        hosts = (self.virtual_host, *self.others.virtual_hosts())
+        return module is None or all(module.broker(host).pristine for host in hosts)
 
     def describe(self) -> str:
         """App, broker and backend in force, for the report header."""
@@ -109,6 +128,7 @@ class Project:
             self._push_base(stack)
             if self._isolation is not None:
                 stack.enter_context(self._isolation.entered(self.app))
+            stack.enter_context(self.others.isolated())
             setting_changed.connect(self._on_setting_changed)
             stack.callback(setting_changed.disconnect, self._on_setting_changed)
             yield
@@ -116,13 +136,15 @@ class Project:
     def _forget(self) -> None:
         broker = sys.modules.get("pytest_djcelery.brokers.memory.queues")
         if broker is not None:
-            broker.forget(self.virtual_host)
+            for virtual_host in (self.virtual_host, *self.others.virtual_hosts()):
+                broker.forget(virtual_host)
         self._clear_results()
 
     def _clear_results(self) -> None:
         backend = sys.modules.get("pytest_djcelery.brokers.memory.result_backend")
         if backend is not None:
-            backend.clear(self.app)
+            for configuration in self.configurations():
+                backend.clear(configuration.app)
 
     def _push_base(self, stack: ExitStack) -> None:
         """Lay the run's broker and backend over the settings, whenever Celery reads them."""
@@ -133,7 +155,8 @@ class Project:
             if layers:
                 configuration.reapply()
             else:
-                layers.append(configuration.push(self._base_values()))
+                self.others.project_has_read()
+                layers.append(configuration.push(self._base_values(app, self.virtual_host)))
             self._broker_of_run = app.conf.broker_url
 
         if app.configured:
@@ -147,25 +170,27 @@ class Project:
 
         stack.callback(undo)
 
-    def _base_values(self) -> dict[str, Any]:
+    def _base_values(self, app: Celery, virtual_host: str) -> dict[str, Any]:
+        conf = app.conf
         values: dict[str, Any] = {}
         if self.options.broker != PROJECT:
             memory = self.options.broker == MEMORY
-            url = addresses.url(self.virtual_host) if memory else self.options.broker
-            values |= self._broker_values(url)
+            url = addresses.url(virtual_host) if memory else self.options.broker
+            values |= broker_values(url)
         if self.options.broker != MEMORY:
-            url = str(values.get("broker_url", self.app.conf.broker_url) or "")
-            given = values.get("broker_transport_options", self.app.conf.broker_transport_options)
+            url = str(values.get("broker_url", conf.broker_url) or "")
+            given = values.get("broker_transport_options", conf.broker_transport_options)
             from pytest_djcelery.brokers import servers as reachable
 
-            values |= reachable.bounds(self.app.conf, url, given or {}, self.options.timeout)
+            values |= reachable.bounds(conf, url, given or {}, self.options.timeout)
             if self._isolation is not None:
                 values |= self._isolation.broker_settings(values["broker_transport_options"])
-        if self.app.conf.broker_connection_retry_on_startup is None:
+        if conf.broker_connection_retry_on_startup is None:
             # What Celery 6 will do; before, a starting worker warns that nobody has chosen.
-            values["broker_connection_retry_on_startup"] = self.app.conf.broker_connection_retry
-        configured = str(self.app.conf.result_backend or "")
-        if self.options.result_backend == MEMORY and not configured.startswith(_DJANGO_BACKENDS):
+            values["broker_connection_retry_on_startup"] = conf.broker_connection_retry
+        configured = str(conf.result_backend or "")
+        kept = (*_DJANGO_BACKENDS, *addresses.BACKENDS)
+        if self.options.result_backend == MEMORY and not configured.startswith(kept):
             lenient = not configured or configured.startswith(_LENIENT_BACKENDS)
             values["result_backend"] = addresses.LENIENT_BACKEND if lenient else addresses.BACKEND
         elif self.options.result_backend not in (MEMORY, PROJECT):
@@ -173,20 +198,6 @@ class Project:
             if self._isolation is not None:
                 values |= self._isolation.result_settings()
         return values
-
-    def _broker_values(self, url: str) -> dict[str, Any]:
-        """A broker, with nothing of the one that the settings name."""
-        parts = ("user", "password", "vhost", "port", "login_method")
-        return {
-            "broker_url": url,
-            "broker_read_url": None,
-            "broker_write_url": None,
-            "broker_transport": None,
-            "broker_transport_options": {},
-            "broker_use_ssl": False,
-            "broker_failover_strategy": None,
-            **{f"broker_{part}": None for part in parts},
-        }
 
     def _on_setting_changed(self, *, setting: str, enter: bool, **_: Any) -> None:
         """Follow ``settings.CELERY_X = …`` and ``override_settings(CELERY_X=…)`` at once."""
@@ -206,6 +217,21 @@ class Project:
             layers.append(self.configuration.follow(key, setting))
         elif layers:
             self.configuration.remove(layers.pop())
+
+
+def broker_values(url: str) -> dict[str, Any]:
+    """A broker, with nothing of the one that the settings name."""
+    parts = ("user", "password", "vhost", "port", "login_method")
+    return {
+        "broker_url": url,
+        "broker_read_url": None,
+        "broker_write_url": None,
+        "broker_transport": None,
+        "broker_transport_options": {},
+        "broker_use_ssl": False,
+        "broker_failover_strategy": None,
+        **{f"broker_{part}": None for part in parts},
+    }
 
 
 def _isolation(options: Options) -> Isolation | None:

@@ -112,13 +112,14 @@ class _Task(_Part):
         )
 
 
-_applied: ContextVar[_Part | None] = ContextVar("applied", default=None)
+#: The part of a canvas that eager mode is at, which its task is run as.
+applied: ContextVar[_Part | None] = ContextVar("applied", default=None)
 
 
 @contextmanager
 def task_run(task_id: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Around a task that eager mode runs; yields the options that it would be published with."""
-    part = _applied.get()
+    part = applied.get()
     if part is None:
         place, published = _sent(options), dict(options)
     elif isinstance(part, _Task):
@@ -127,11 +128,11 @@ def task_run(task_id: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any
     else:
         place = part.place
         published = {**options, **place.options()}
-    token = _applied.set(_Task(place, task_id))
+    token = applied.set(_Task(place, task_id))
     try:
         yield published
     finally:
-        _applied.reset(token)
+        applied.reset(token)
         if part is not None:
             part.ended(task_id, place.root_id or task_id)
 
@@ -165,13 +166,13 @@ def followed() -> Iterator[None]:
         apply = vars(kind)["apply"]
 
         def followed_apply(self: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-            around = _applied.get()
+            around = applied.get()
             place = around.of(self, options) if around else _sent(options)
-            token = _applied.set(parts[kind](self, place, around, options))
+            token = applied.set(parts[kind](self, place, around, options))
             try:
                 return apply(self, args, kwargs, **options)
             finally:
-                _applied.reset(token)
+                applied.reset(token)
 
         return followed_apply
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_djcelery import clock, locations
@@ -19,8 +20,10 @@ from pytest_djcelery.brokers.servers import explained
 from pytest_djcelery.messages.embedded_signature import all_carried, carried
 from pytest_djcelery.messages.headers import received
 from pytest_djcelery.messages.journal import NotSent, Published
+from pytest_djcelery.messages.option_rules import NOT_SENT
 from pytest_djcelery.messages.sent_task import Items, SentTask, header_moment
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.recording.task_surroundings import Shared
 from pytest_djcelery.recording.task_threads import TaskInPlace
 from pytest_djcelery.transactions.hooks import WatchedHook
 from pytest_djcelery.transactions.task_connections import test_connections_held_open
@@ -31,26 +34,37 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.transactions.watch import Publishing, TransactionWatch
 
 
 _PLAIN = frozenset({bool, int, str, type(None)})
 _NAMES = frozenset({str})
 _NONE: Items[Any] = Items()
+# Options of a publish that a record has fields for, or that are over with it.
+_RECORDED_APART = NOT_SENT | {
+    *("exchange", "expiration", "headers", "priority", "queue", "routing_key", "serializer"),
+}
 
 
 class Tap:
     """Builds a `SentTask` for each publish, lets the watch judge it and the journal keep it.
 
-    ``published`` is called after each that no transaction is open around.
+    ``published`` is called after each that no transaction is open around. A task that eager mode
+    runs in place of a publish is run in ``surroundings``.
     """
 
     def __init__(
-        self, watch: TransactionWatch, journal: Journal, published: Callable[[], None]
+        self,
+        watch: TransactionWatch,
+        journal: Journal,
+        published: Callable[[], None],
+        surroundings: Surroundings,
     ) -> None:
         self._watch = watch
         self._journal = journal
         self._published = published
+        self._surroundings = surroundings
 
     def publish(
         self,
@@ -96,14 +110,16 @@ class Tap:
     @contextmanager
     def eager(
         self, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]
-    ) -> Iterator[None]:
-        """Around an eager run that stands for a publish."""
+    ) -> Iterator[Callable[..., Any]]:
+        """Around an eager run that stands for a publish; yields what to call it with."""
         frame = locations.publishing_frame()
         if frame is None:
             # ``task.apply()`` by the test itself: nothing would have been published.
             with self._watch.eager_task(), TaskInPlace(), test_connections_held_open():
-                yield
+                yield _called
             return
+        from pytest_djcelery.recording import eager_canvas
+
         situation = self._watch.publishing()
         app = task.app
         message, routed = _as_published(app, task, args, kwargs, options)
@@ -111,8 +127,12 @@ class Tap:
         if not locations.passes_by(frame, task):
             self._watch.judge(sent)
         self._journal.append(Published(message=sent, hook=situation.hook, eager=True))
-        with self._watch.eager_task(), TaskInPlace(), test_connections_held_open():
-            yield
+        with self._watch.eager_task(), TaskInPlace(), test_connections_held_open(), Shared():
+            yield partial(self._surroundings.run, carried=(eager_canvas.applied,))
+
+
+def _called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
 
 
 class _Departure:
@@ -163,6 +183,7 @@ def _received(app: Celery, headers: Mapping[str, Any]) -> dict[str, Any]:
 class _Message(NamedTuple):
     headers: Mapping[str, Any]
     body: Any
+    properties: Mapping[str, Any] = {}  # they are among the options by then
 
 
 def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
@@ -214,6 +235,11 @@ def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
         transaction=situation.transaction,
         serializer=serializer,
         exact_times=clock.stands(),
+        properties={
+            name: value
+            for name, value in {**message.properties, **options}.items()
+            if value is not None and name not in _RECORDED_APART
+        },
     )
 
 
@@ -424,10 +450,10 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
         }  # fmt: skip
         with (
             unrolled.task_run(task_id, published) as published,
-            tap.eager(self, args or (), kwargs or {}, published),
+            tap.eager(self, args or (), kwargs or {}, published) as called,
         ):
-            result = apply(
-                self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
+            result = called(
+                apply, self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
                 retries=retries, throw=False, logfile=logfile, loglevel=loglevel,
                 headers=headers, **options,
             )  # fmt: skip

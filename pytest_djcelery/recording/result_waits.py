@@ -42,7 +42,7 @@ class Waits:
 
     Args:
         journal: wakes the waits.
-        app: whose results are meant.
+        knows: whether the results of an app are meant.
         timeout: seconds for a wait that has no time-out of its own.
         situation: what to say of worker and queues when the time is over.
         ended: whether the worker has ended that was to bring the results.
@@ -58,7 +58,7 @@ class Waits:
         self,
         *,
         journal: Journal,
-        app: Celery,
+        knows: Callable[[Celery], bool],
         timeout: float,
         situation: Callable[[], str],
         ended: Callable[[], bool],
@@ -68,7 +68,7 @@ class Waits:
         has_in_hand: Callable[[str], bool],
     ) -> None:
         self.journal = journal
-        self.app = app
+        self.knows = knows
         self.timeout = timeout
         self.situation = situation
         self.ended = ended
@@ -84,7 +84,7 @@ class Waits:
             NeverReadyError: when one of them will never be ready.
         """
         __tracebackhide__ = True
-        ours = [each for each in _leaves(results) if each.app is self.app and _comes(each)]
+        ours = [each for each in _leaves(results) if self.knows(each.app) and _comes(each)]
         if not ours:
             return
         task_ids = [each.id for each in ours]
@@ -164,7 +164,7 @@ class Waits:
 
 @contextmanager
 def patched(waits: Waits) -> Iterator[None]:
-    """Let results of ``waits.app`` wait on the journal and tell when they were read."""
+    """Let results of the apps that ``waits`` knows wait on the journal, and tell who read them."""
     with _event_driven_backends(waits), _brought_about(waits), watched_results(waits):
         yield
 
@@ -177,7 +177,7 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
     wait_for, get_many = SyncBackendMixin.wait_for, BaseKeyValueStoreBackend.get_many
 
     def ours(backend: Any) -> bool:
-        return backend.app is waits.app and not waits.in_worker()
+        return waits.knows(backend.app) and not waits.in_worker()
 
     def waking_wait_for(  # noqa: PLR0913, PLR0917 - Celery's signature
         self: Any, task_id: str, timeout: float | None = None, interval: float = 0.5,

@@ -27,18 +27,20 @@ class Appends(Protocol):
 
 
 @contextmanager
-def recorded(journal: Journal, app: Celery) -> Iterator[None]:
-    """Record what tasks of ``app`` go through, in whatever thread or mode they run."""
-    with signals_connected(journal, app), _stored_states(journal, app):
+def recorded(journal: Journal, knows: Callable[[Celery], bool]) -> Iterator[None]:
+    """Record what tasks of the apps that ``knows`` is true of go through, in any thread or mode."""
+    with signals_connected(journal, knows), _stored_states(journal, knows):
         yield
 
 
 @contextmanager
-def signals_connected(journal: Appends, app: Celery | None = None) -> Iterator[None]:
-    """Record what a worker's signals tell of the tasks of ``app``, or of every app's."""
+def signals_connected(
+    journal: Appends, knows: Callable[[Celery], bool] = lambda _: True
+) -> Iterator[None]:
+    """Record what a worker's signals tell of the tasks of some apps, or of every app's."""
     from celery import signals
 
-    recorder = _Recorder(journal, app)
+    recorder = _Recorder(journal, knows)
     handlers: dict[Any, Callable[..., None]] = {
         signals.task_unknown: recorder.unknown,
         signals.task_revoked: recorder.revoked,
@@ -58,14 +60,14 @@ def signals_connected(journal: Appends, app: Celery | None = None) -> Iterator[N
 
 
 class _Recorder:
-    """What each signal says of a task of ``app`` (``None``: any), as an event of the journal."""
+    """What each signal says of a task of an app that is known, as an event of the journal."""
 
-    def __init__(self, journal: Appends, app: Celery | None) -> None:
+    def __init__(self, journal: Appends, knows: Callable[[Celery], bool]) -> None:
         self._journal = journal
-        self._app = app
+        self._knows = knows
 
     def unknown(self, sender: Any, name: str, id: str, exc: Any, **_: Any) -> None:  # noqa: A002 - Celery's name
-        if self._app is None or sender.app is self._app:
+        if self._knows(sender.app):
             self._journal.append(
                 Ended(
                     task_id=id,
@@ -135,7 +137,8 @@ class _Recorder:
         self._journal.wake()
 
     def _is_ours(self, task: Any) -> bool:
-        return self._app is None or getattr(task, "_app", None) in (self._app, None)
+        app = getattr(task, "_app", None)
+        return app is None or self._knows(app)
 
     def _ended(self, task: Any, request: Any, state: str, value: Any) -> None:
         expected = isinstance(value, BaseException) and isinstance(value, tuple(task.throws or ()))
@@ -194,7 +197,7 @@ def _retries_of(task_id: str) -> int:
 
 
 @contextmanager
-def _stored_states(journal: Journal, app: Celery) -> Iterator[None]:
+def _stored_states(journal: Journal, knows: Callable[[Celery], bool]) -> Iterator[None]:
     """Wrap ``store_result``: the one call that all states, custom ones too, pass.
 
     The journal knows of a state before the backend does, so that nobody who reads the state there
@@ -210,7 +213,7 @@ def _stored_states(journal: Journal, app: Celery) -> Iterator[None]:
         def store_result(
             self: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any
         ) -> Any:
-            if self.app is not app:
+            if not knows(self.app):
                 return store(self, task_id, result, state, *args, **kwargs)
             request: Any = kwargs.get("request")
             retries = request.retries if getattr(request, "id", None) == task_id else None

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
+# Who has the two functions of `join_check_per_thread` by name.
+_ASKING = (
+    "celery._state", "celery.backends.redis", "celery.backends.rpc",
+    "celery.concurrency.prefork", "celery.contrib.testing.worker", "celery.result",
+    "celery.worker.components",
+)  # fmt: skip
+
+
 class _Local(threading.local):
     worker = False
     serving = False  # a request of Django's
@@ -119,7 +127,8 @@ def join_check_per_thread() -> Iterator[None]:
 
     Private API: Celery keeps the flag in ``celery._state`` for the whole process, because a
     worker is one. Modules import its two functions by name, so they are replaced wherever
-    they were imported to. Checked on Celery 5.4 to 5.7.
+    they are imported to; in one that is imported meanwhile ours stay, and ask Celery's own.
+    Checked on Celery 5.4 to 5.7.
     """
     from celery import _state
 
@@ -148,8 +157,7 @@ def join_check_per_thread() -> Iterator[None]:
 
 
 def _replace(old: dict[str, Any], new: dict[str, Any]) -> None:
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith("celery.")]
-    for module in modules:
+    for module in filter(None, map(sys.modules.get, _ASKING)):
         for name, function in old.items():
             if vars(module).get(name) is function:
                 setattr(module, name, new[name])

@@ -44,7 +44,7 @@ def of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
 @contextmanager
 def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
     options = options_module.replace(session.options, **changes)
-    sandbox = Sandbox(session.use_project(), options, session.captures)
+    sandbox = Sandbox(session.use_project(), options, session.surroundings, session.captures)
     audit = nullcontext() if session.audit is None else session.audit.giving_way(sandbox)
     with (
         audit,

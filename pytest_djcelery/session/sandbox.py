@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Ended
     from pytest_djcelery.options import Options, Policy
     from pytest_djcelery.project.isolation import Project
+    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.runner import Runner
     from pytest_djcelery.transactions.captures import Captures
     from pytest_djcelery.transactions.watch import TransactionWatch
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
 class Sandbox:
     """What one test has recorded and may use."""
 
-    def __init__(self, project: Project, options: Options, captures: Captures) -> None:
+    def __init__(
+        self, project: Project, options: Options, surroundings: Surroundings, captures: Captures
+    ) -> None:
         self.project = project
         self.options = options
+        self.surroundings = surroundings  # of its tasks
         self._captures = captures
         from pytest_djcelery.messages.journal import Journal
 
@@ -135,7 +139,7 @@ class Sandbox:
         from pytest_djcelery.project.configuration_writes import obeyed
 
         own = options_module.replace(self.options, **changes)
-        with replaced(self, options=own), obeyed(self.project.configuration):
+        with replaced(self, options=own), obeyed(self.project.configurations):
             yield self
 
     @contextmanager
@@ -154,7 +158,7 @@ class Sandbox:
         self.watch.after_blocks = self._published
         waits = Waits(
             journal=self.journal,
-            app=self.app,
+            knows=self.project.knows,
             timeout=self.options.timeout,
             situation=self.situation,
             ended=self.worker_has_ended,
@@ -163,17 +167,17 @@ class Sandbox:
             wait_in_task=self._wait_in_task,
             has_in_hand=self._has_in_hand,
         )
-        tap = publishing.Tap(self.watch, self.journal, self._published)
+        tap = publishing.Tap(self.watch, self.journal, self._published, self.surroundings)
         with ExitStack() as stack:
             stack.callback(self._put_clock_back)
             stack.enter_context(self._clean())
             stack.enter_context(remembered(self.app))
             stack.enter_context(shortcuts.taken())
-            stack.enter_context(obeyed(self.project.configuration))
+            stack.enter_context(obeyed(self.project.configurations))
             stack.enter_context(self._captures.noted())  # where no session of pytest has begun
             stack.enter_context(self.watch)
             stack.enter_context(publishing.tapped(tap))
-            stack.enter_context(signals.recorded(self.journal, self.app))
+            stack.enter_context(signals.recorded(self.journal, self.project.knows))
             stack.enter_context(patched(waits))
             yield
 
@@ -199,7 +203,7 @@ class Sandbox:
                 tidy_up()
                 stack.callback(tidy_up)
             stack.enter_context(self._clean())
-            stack.enter_context(obeyed(self.project.configuration))
+            stack.enter_context(obeyed(self.project.configurations))
             yield self
 
     def _drop_what_waits(self) -> None:
@@ -219,7 +223,12 @@ class Sandbox:
         waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
         before = configuration.snapshot()
         try:
-            with waking, queues_as_found(self.app), registry.as_found(self.app):
+            with (
+                waking,
+                queues_as_found(self.app),
+                self.project.others.queues_as_found(),
+                registry.as_found(self.app),
+            ):
                 yield
         finally:
             configuration.restore(before)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.options import MEMORY, Options
+from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.session.held import kept_topology, stop_all, stop_threads
 from pytest_djcelery.transactions.captures import Captures
 
@@ -42,6 +43,10 @@ class Session:
         """The audit, under which the app stays as it is, but in tests that use a fixture."""
         self.interrupted = False
         """Whether the run is to end now, and not to wait for tasks."""
+        self.has_tests = False
+        """Whether a test uses a fixture of ours, or ``djcelery_mode``."""
+        self.surroundings = Surroundings()
+        """What this run's tasks find around them."""
         self.captures = Captures()
         self._captures_noted = ExitStack()
         self._project: Project | None = None
@@ -151,9 +156,7 @@ class Session:
     def tidy(self) -> None:
         """Drop messages that were published outside any sandbox."""
         project = self._project_without_sandbox
-        if project is None or project.broker is None:
-            return
-        if not project.broker.pristine:
+        if project is not None and not project.pristine:
             project.empty(kept_topology())
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 THEMES = (
     "arguments", "request", "publishing", "delivery", "failures", "retries", "states", "links",
-    "canvas", "canvas_more", "handlers", "inside", "processes", "control",
+    "canvas", "canvas_more", "handlers", "inside", "surroundings", "processes", "control",
 )  # fmt: skip
 
 

@@ -108,7 +108,12 @@ _WAITS = (
     "get_inside_a_task_that_another_waits_for",
     "get_inside_a_task_raises_the_failure",
 )
-_PROCESSES = ("a_process_of_its_own", "worker_process_init", "max_tasks_per_child")
+_PROCESSES = (
+    "a_process_of_its_own",
+    "worker_process_init",
+    "max_tasks_per_child",
+    "no_environment_of_the_caller",
+)
 
 TABLE = (
     # Eager mode
@@ -200,6 +205,17 @@ TABLE = (
         workers=("embedded",),
         reason="over SQLite in memory the task waits for the commit",
         behaviours=("a_task_sees_only_what_is_committed",),
+    ),
+    Declared(
+        workers=("embedded",),
+        reason="tasks and test run at the same time, in one process",
+        behaviours=("what_a_task_leaves_in_its_process",),
+    ),
+    # All that run tasks in the test's process
+    Declared(
+        workers=("eager", "inline", "embedded"),
+        reason="each task starts as in a new process",
+        behaviours=("what_a_task_leaves_the_next_one_finds",),
     ),
     # Brokers and result backends, whatever the worker
     Declared(

@@ -58,6 +58,26 @@ CANVASES: dict[str, Callable[[], Any]] = {
     "chain with link": lambda: chain(ADD.s(7), MUL.s(2)).set(link=TOTAL.s()),
     "group with options": lambda: group(ADD.s(4), ADD.s(2)).set(priority=4),
     "chord with options": lambda: chord([ADD.s(1), ADD.s(9)], TOTAL.s()).set(priority=5),
+    "to group in group": lambda: group(chain(ADD.s(1), group(ADD.s(2), ADD.s(3))), ADD.s(4)),
+    "to group in header": lambda: chord(
+        [chain(ADD.s(1), group(ADD.s(2), ADD.s(3)))], TOTAL.s().set(queue="sums")
+    ),
+    "chord to group in header": lambda: chord(
+        [chord([ADD.s(1)], group(ADD.s(2), ADD.s(3)))], TOTAL.s()
+    ),
+    "group in group, turned around": lambda: group(group(MUL.s(2, 2), MUL.s(1, 1)), ADD.s(1)),
+    "group with options in group": lambda: group(group(ADD.s(3), ADD.s(1)).set(queue="q")),
+    "group with options, later": lambda: chain(ADD.s(1), group(ADD.s(2)).set(queue="a"), ADD.s(9)),
+    "group out of a generator, later": lambda: chain(
+        ADD.s(2), group(each for each in [ADD.s(2), group(ADD.s(3), ADD.s(4))])
+    ),
+    "body with options": lambda: chord(
+        [ADD.s(1)], chord([ADD.s(2)], TOTAL.s().set(queue="a")).set(queue="b")
+    ),
+    "link of a chain to a group": lambda: chain(ADD.s(1), group(ADD.s(8), ADD.s(9))).set(
+        link=TOTAL.s()
+    ),
+    "chunks, later": lambda: chord([ADD.s(1)], TOTAL.s()) | ADD.chunks([(1, 2), (3, 4)], 1),
 }
 
 
@@ -75,6 +95,85 @@ def test_canvases_are_told_apart_and_come_in_publish_order(sent: Sent) -> None:
     assert len(entries) == len(CANVASES)
     for position, write in enumerate(CANVASES.values()):
         assert entries.index(write()) == position
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("to group in group", lambda: chain(ADD.s(1), group(ADD.s(2), ADD.s(3)))),
+        ("to group in header", lambda: chain(ADD.s(1), group(ADD.s(2), ADD.s(3)))),
+        ("chord to group in header", lambda: chord([ADD.s(1)], group(ADD.s(2), ADD.s(3)))),
+    ],
+)
+def test_a_member_that_ends_in_a_group_belongs_to_what_is_around_it(
+    name: str, lost: Callable[[], Any], sent: Sent
+) -> None:
+    CANVASES[name]().apply_async()
+    assert sent.outbox.canvas != [lost()]
+
+
+def test_an_option_that_the_canvas_around_it_overrides_is_compared_as_a_worker_gets_it(
+    sent: Sent,
+) -> None:
+    def later(**options: Any) -> Any:
+        return chain(ADD.s(1), group(ADD.s(2).set(**options), ADD.s(3)).set(queue="all"))
+
+    later(queue="mine").apply_async()
+    assert sent.outbox.canvas == [later(queue="mine")]
+    assert sent.outbox.canvas != [later(queue="other")]
+    [entry] = sent.outbox.canvas
+    [found] = entry.differing(later(queue="other"))
+    assert (found.property, found.expected, found.actual) == (
+        "step 2, member 1: queue",
+        "'other'",
+        "'mine'",
+    )
+
+
+def test_a_canvas_that_celery_refuses_or_that_sends_nothing_equals_none(sent: Sent) -> None:
+    ADD.delay(1)
+    [entry] = sent.outbox.canvas
+    [refused] = entry.differing(chord([ADD.s(1)]))
+    assert "(publishing it raises AttributeError: " in refused.expected
+    [empty] = entry.differing(group([]))
+    assert empty.expected == "group() (sends nothing)"
+
+
+def test_what_is_compared_is_neither_published_nor_changed(sent: Sent) -> None:
+    link = TOTAL.s()
+    written = chord([ADD.s(1).set(link=[link]), chain(ADD.s(2), ADD.s(3))], TOTAL.s())
+    before = repr(dict(written))
+    ADD.delay(1)
+    assert sent.outbox.canvas != [written]
+    assert repr(dict(written)) == before
+    assert written.app is APP
+    assert len(sent.outbox) == 1
+
+
+def test_ids_that_a_test_gives_are_compared_and_a_wildcard_is_any(sent: Sent) -> None:
+    def with_ids(first: Any, second: Any) -> Any:
+        return chain(ADD.s(1).set(task_id=first), ADD.s(2).set(task_id=second))
+
+    with_ids("one", "two").apply_async()
+    assert sent.outbox.canvas == [with_ids("one", "two")]
+    assert sent.outbox.canvas == [with_ids(ANY, "two")]
+    assert sent.outbox.canvas != [with_ids("one", "three")]
+    assert sent.outbox.canvas != [with_ids("three", "two")]
+
+
+def test_what_a_message_carries_equals_a_canvas_as_it_is_written(sent: Sent) -> None:
+    def nested() -> Any:
+        return group(group(ADD.s(1), ADD.s(2)), ADD.s(3))
+
+    ADD.apply_async((1,), link=chain(MUL.s(2), nested()))
+    chain(ADD.s(1), nested()).apply_async()
+    chord([ADD.s(1)], chain(TOTAL.s(), nested())).apply_async()
+    linked, chained, member = sent.outbox
+    assert linked.links == [chain(MUL.s(2), nested())]
+    assert linked.links != [chain(MUL.s(3), nested())]
+    assert chained.chain == [nested()]
+    assert chained.chain != [group(ADD.s(3), ADD.s(1), ADD.s(2))]
+    assert member.chord == chain(TOTAL.s(), nested())
 
 
 def test_a_step_that_differs_is_told_by_its_place(sent: Sent) -> None:

@@ -223,6 +223,11 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"serializer": "pickle"}, {"serializer": "json"}),
     ({"chain": [MUL.s(3), MUL.s(2)]}, {"chain": [MUL.s(2), MUL.s(3)]}),
     ({"chord": MUL.s(3)}, {"chord": MUL.s(2)}),
+    ({"compression": "gzip"}, {"compression": "bzip2"}),
+    ({"delivery_mode": 1}, {"delivery_mode": 2}),
+    ({"reply_to": "here"}, {"reply_to": "there"}),
+    ({"correlation_id": "one"}, {"correlation_id": "two"}),
+    ({"mandatory": True}, {"mandatory": False}),
     ({"stamped_headers": ["by"], "by": "me"}, {"stamped_headers": ["by"], "by": "you"}),
 ]
 
@@ -255,11 +260,58 @@ def test_the_countdown_counts_where_an_eta_is_set_as_well(sent: Sent) -> None:
     assert matches(written, sent.last())
 
 
-def test_an_option_that_the_message_can_not_tell_is_told(sent: Sent) -> None:
+def test_an_option_that_the_message_does_not_have_is_told(sent: Sent) -> None:
     ADD.delay(1)
-    assert told(ADD.s(1).set(compression="gzip"), sent.last()) == [
-        ("compression", "'gzip'", "the message doesn't tell")
+    assert told(ADD.s(1).set(compression="gzip", mandatory=True), sent.last()) == [
+        ("compression", "'gzip'", "None"),
+        ("mandatory", "True", "not set"),
     ]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"add_to_parent": False},
+        {"retry": False},
+        {"retry_policy": {"max_retries": 1}},
+        {"producer": None},
+        {"timeout": 3},
+    ],
+)
+def test_how_a_call_was_made_is_not_compared(option: dict[str, Any], sent: Sent) -> None:
+    ADD.delay(1)
+    assert matches(ADD.s(1).set(**option), sent.last())
+    ADD.apply_async((1,), **option)
+    assert matches(ADD.s(1).set(**option), sent.last())
+
+
+def test_an_alias_means_the_same(sent: Sent) -> None:
+    ADD.apply_async((1,), compression="gzip", delivery_mode=2)
+    assert matches(
+        ADD.s(1).set(compression="application/x-gzip", delivery_mode="persistent"), sent.last()
+    )
+    ADD.delay(1)
+    assert matches(ADD.s(1).set(delivery_mode="persistent"), sent.last())
+    assert not matches(ADD.s(1).set(delivery_mode=1), sent.last())
+
+
+@pytest.mark.parametrize("name", ["countdown", "expires"])
+@pytest.mark.parametrize("seconds", [0.5, 1, 1.5])
+def test_a_short_wait_is_not_none(name: str, seconds: float, sent: Sent) -> None:
+    ADD.delay(1)
+    assert not matches(ADD.s(1).set(**{name: seconds}), sent.last())
+    ADD.apply_async((1,), **{name: seconds})
+    assert matches(ADD.s(1).set(**{name: seconds}), sent.last())
+    assert not matches(ADD.s(1).set(**{name: None}), sent.last())
+
+
+@pytest.mark.parametrize("name", ["countdown", "expires"])
+def test_in_what_a_message_carries_each_second_counts(name: str, sent: Sent) -> None:
+    chain(ADD.s(1), MUL.s(2).set(**{name: 30})).apply_async()
+    [step] = sent.last().chain
+    assert step == MUL.s(2).set(**{name: 30})
+    assert step != MUL.s(2).set(**{name: 31})
+    assert step != MUL.s(2).set(**{name: None})
 
 
 def test_a_routing_key_that_celery_drops_is_explained(sent: Sent) -> None:

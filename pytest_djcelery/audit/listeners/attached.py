@@ -28,13 +28,13 @@ def listening(recorder: Recorder) -> Iterator[None]:
         calls = mocks.Mocks(recorder)
         by_module: dict[str, Callable[[], AbstractContextManager[None]]] = {
             # There is no connection before this is there, and so no transaction.
-            "django.db.backends.base.base": recorder.transactions_heard,
+            "django.db.backends.base.base": recorder.transactions_recorded,
             **{name: partial(listener, recorder) for name, listener in _BY_MODULE.items()},
             **mocks.by_module(calls),
         }
         wanted: Mapping[str, Callable[[], None]] = {
             name: partial(put_on, listener) for name, listener in by_module.items()
         }
-        put_on(partial(mocks.monkeypatches_heard, calls))
+        put_on(partial(mocks.monkeypatches_recorded, calls))
         stack.enter_context(called_after_import(wanted))
         yield

@@ -89,7 +89,7 @@ class Mocks:
         in_class = issubclass(type(owner), type)
         if not callable(value) or (in_class and type(vars(owner).get(name)) is not FunctionType):
             return None
-        overheard = _overheard(value, partial(self._heard, stands_for, ()))
+        overheard = _recording_call(value, partial(self._record, stands_for, ()))
         setattr(owner, name, overheard)
         return overheard
 
@@ -123,9 +123,9 @@ class Mocks:
             _, known = self._known[id(line[-1])]
             if known is not _HOOK_RUNNER and not _passes_on(mock):
                 stands_for = StandIn(owner=known.owner, path=(*known.path, *names))
-                self._heard(stands_for, line, args, kwargs)
+                self._record(stands_for, line, args, kwargs)
 
-    def _heard(self, stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> None:
+    def _record(self, stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> None:
         with self._recorder.unharmed():
             call = _call(stands_for, line, args, kwargs)
             if call is None:
@@ -139,7 +139,7 @@ class Mocks:
                 self._recorder.judged(message)
 
 
-def _overheard(function: Callable[..., Any], heard: Callable[[Any, Any], None]) -> Any:
+def _recording_call(function: Callable[..., Any], record: Callable[[Any, Any], None]) -> Any:
     """A function in the place of another, which is heard as it is called.
 
     `sys.monitoring` would hear it where it is, but tells the parameters and not the call: neither
@@ -148,7 +148,7 @@ def _overheard(function: Callable[..., Any], heard: Callable[[Any, Any], None]) 
 
     def called(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        heard(args, kwargs)
+        record(args, kwargs)
         return function(*args, **kwargs)
 
     return transparent(function, called)
@@ -226,7 +226,7 @@ def _raised_next(mock: Any) -> type[BaseException] | None:
 
 
 @contextmanager
-def _library_heard(mocks: Mocks, name: str) -> Iterator[None]:
+def _library_recorded(mocks: Mocks, name: str) -> Iterator[None]:
     """Hear the patchers and the calls of a mock library."""
     module = sys.modules[name]
     enter, leave = vars(module._patch)["__enter__"], vars(module._patch)["__exit__"]
@@ -256,7 +256,7 @@ def _library_heard(mocks: Mocks, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def monkeypatches_heard(mocks: Mocks) -> Iterator[None]:
+def monkeypatches_recorded(mocks: Mocks) -> Iterator[None]:
     """Hear what pytest's `MonkeyPatch` puts in the place of something; its list is private."""
     put, undo = vars(pytest.MonkeyPatch)["setattr"], vars(pytest.MonkeyPatch)["undo"]
 
@@ -276,4 +276,6 @@ def monkeypatches_heard(mocks: Mocks) -> Iterator[None]:
 
 def by_module(mocks: Mocks) -> dict[str, Callable[[], Any]]:
     """What to hear once a module is there."""
-    return {name: partial(_library_heard, mocks, name) for name in ("unittest.mock", "mock.mock")}
+    return {
+        name: partial(_library_recorded, mocks, name) for name in ("unittest.mock", "mock.mock")
+    }

@@ -30,7 +30,7 @@ _MAPS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
 
 
 @contextmanager
-def signals_heard(recorder: Recorder) -> Iterator[None]:
+def signals_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear messages that leave for a broker, and what workers of this process make of them."""
     from celery import signals
 
@@ -96,7 +96,7 @@ def _mapped(name: str, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
 
 
 @contextmanager
-def eager_runs_heard(recorder: Recorder) -> Iterator[None]:
+def eager_runs_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear eager runs, those that stand for a publish and those of a test's own ``apply()``."""
     from celery.app.task import Task
 
@@ -145,7 +145,7 @@ def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
 
 
 @contextmanager
-def results_heard(recorder: Recorder) -> Iterator[None]:
+def results_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear which outcomes a test has read."""
     from pytest_djcelery.recording.result_waits import watched_results
 
@@ -172,7 +172,7 @@ class _Looks:
 
 #: What to hear once a module is there.
 BY_MODULE: dict[str, Callable[[Recorder], Any]] = {
-    "celery.signals": signals_heard,
-    "celery.app.task": eager_runs_heard,
-    "celery.result": results_heard,
+    "celery.signals": signals_recorded,
+    "celery.app.task": eager_runs_recorded,
+    "celery.result": results_recorded,
 }

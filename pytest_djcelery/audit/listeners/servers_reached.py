@@ -27,26 +27,26 @@ _IN_MEMORY = ("sqlite://", "sqlite:///:memory:", "memory", "cache+memory")
 
 
 @contextmanager
-def connections_heard(recorder: Recorder) -> Iterator[None]:
+def connections_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear the connections that are made to a broker."""
     from kombu.connection import Connection
 
-    def heard(connection: Any, _: Any) -> None:
+    def record(connection: Any, _: Any) -> None:
         _broker_reached(recorder, connection)
 
-    with _after(recorder, Connection, "_establish_connection", heard):
+    with _after(recorder, Connection, "_establish_connection", record):
         yield
 
 
 @contextmanager
-def producers_heard(recorder: Recorder) -> Iterator[None]:
+def producers_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear messages over connections that were made before."""
     from kombu.messaging import Producer
 
-    def heard(producer: Any, _: Any) -> None:
+    def record(producer: Any, _: Any) -> None:
         _broker_reached(recorder, producer.connection)
 
-    with _after(recorder, Producer, "publish", heard):
+    with _after(recorder, Producer, "publish", record):
         yield
 
 
@@ -56,31 +56,31 @@ def _broker_reached(recorder: Recorder, connection: Any) -> None:
 
 
 @contextmanager
-def backends_heard(recorder: Recorder) -> Iterator[None]:
+def backends_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear results that are stored or read."""
     from celery.backends.base import Backend
 
-    def heard(backend: Any, _: Any) -> None:
+    def record(backend: Any, _: Any) -> None:
         _backend_reached(recorder, backend)
 
     with (
-        _after(recorder, Backend, "store_result", heard),
-        _after(recorder, Backend, "get_task_meta", heard),
+        _after(recorder, Backend, "store_result", record),
+        _after(recorder, Backend, "get_task_meta", record),
     ):
         yield
 
 
 @contextmanager
-def redis_heard(recorder: Recorder) -> Iterator[None]:
+def redis_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear connections that a result backend makes as soon as a task is sent."""
     from redis.connection import AbstractConnection
 
-    def heard(_: Any, frame: FrameType) -> None:
+    def record(_: Any, frame: FrameType) -> None:
         backend = _calling_backend(frame)
         if backend is not None:
             _backend_reached(recorder, backend)
 
-    with _after(recorder, AbstractConnection, "connect", heard):
+    with _after(recorder, AbstractConnection, "connect", record):
         yield
 
 
@@ -110,7 +110,7 @@ def _reached(recorder: Recorder, what: Any, url: str) -> None:
 
 @contextmanager
 def _after(
-    recorder: Recorder, owner: Any, name: str, heard: Callable[[Any, FrameType], None]
+    recorder: Recorder, owner: Any, name: str, record: Callable[[Any, FrameType], None]
 ) -> Iterator[None]:
     """Call ``heard`` with the object and the calling frame once a method has returned."""
     method = vars(owner)[name]
@@ -120,7 +120,7 @@ def _after(
         returned = method(self, *args, **kwargs)
         with recorder.unharmed():
             if not recorder.quiet:
-                heard(self, sys._getframe(1))
+                record(self, sys._getframe(1))
         return returned
 
     with replaced(owner, **{name: passed_on}):
@@ -129,8 +129,8 @@ def _after(
 
 #: What to hear once a module is there.
 BY_MODULE: dict[str, Callable[[Recorder], Any]] = {
-    "kombu.connection": connections_heard,
-    "kombu.messaging": producers_heard,
-    "celery.backends.base": backends_heard,
-    "redis.connection": redis_heard,
+    "kombu.connection": connections_recorded,
+    "kombu.messaging": producers_recorded,
+    "celery.backends.base": backends_recorded,
+    "redis.connection": redis_recorded,
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def saves_heard(recorder: Recorder) -> Iterator[None]:
+def saves_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear rows that are saved one by one."""
     from django.db.models.signals import post_save
 
@@ -35,7 +35,7 @@ def saves_heard(recorder: Recorder) -> Iterator[None]:
 
 
 @contextmanager
-def query_sets_heard(recorder: Recorder) -> Iterator[None]:
+def query_sets_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear rows that a query set writes."""
     from django.db.models.query import QuerySet
 
@@ -68,7 +68,7 @@ def query_sets_heard(recorder: Recorder) -> Iterator[None]:
 
 
 @contextmanager
-def deletions_heard(recorder: Recorder) -> Iterator[None]:
+def deletions_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear rows that are deleted by their keys, before ``post_delete`` tells the project of it."""
     from django.db.models.sql.subqueries import DeleteQuery
 
@@ -107,7 +107,7 @@ def _keys(query: Any) -> Iterable[Any]:
 
 #: What to hear once a module is there.
 BY_MODULE: dict[str, Callable[[Recorder], Any]] = {
-    "django.db.models.signals": saves_heard,
-    "django.db.models.query": query_sets_heard,
-    "django.db.models.sql.subqueries": deletions_heard,
+    "django.db.models.signals": saves_recorded,
+    "django.db.models.query": query_sets_recorded,
+    "django.db.models.sql.subqueries": deletions_recorded,
 }

@@ -29,6 +29,12 @@ def clear(app: Any) -> None:
         _stores.get(app, {}).clear()
 
 
+def share(app: Any, owner: Any) -> None:
+    """Let an app keep its results where another has its own."""
+    with _lock:
+        _stores[app] = _stores.setdefault(owner, {})
+
+
 class MemoryBackend(KeyValueStoreBackend):
     """Encodes and decodes as every key/value backend of Celery does; keeps bytes."""
 

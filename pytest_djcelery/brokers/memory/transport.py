@@ -126,6 +126,7 @@ class Channel(virtual.Channel):
     def _put_fanout(
         self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any
     ) -> None:
+        self.broker.on_broadcast()
         for queue in self._lookup(exchange, routing_key):
             self.broker.put(queue, message)
 

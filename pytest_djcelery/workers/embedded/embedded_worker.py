@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.brokers.memory.queues import Topology
     from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.recording.task_surroundings import Surroundings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +63,17 @@ class EmbeddedWorker:
         settings: how to build the worker.
         timeout: seconds for each of start, idle and stop.
         wake: called whenever a task is over, for those who wait.
+        surroundings: what tasks are run in.
     """
 
     def __init__(
-        self, app: Celery, settings: WorkerSettings, *, timeout: float, wake: Callable[[], None]
+        self,
+        app: Celery,
+        settings: WorkerSettings,
+        *,
+        timeout: float,
+        wake: Callable[[], None],
+        surroundings: Surroundings,
     ) -> None:
         self.app = app
         self.settings = settings
@@ -73,7 +81,8 @@ class EmbeddedWorker:
         self.wake = wake
         self.controller: WorkController | None = None
         self.topology: Topology | None = None  # what the worker itself declared
-        self._in_hand = pools.InHand(self._after_task, self._let_go)
+        self._in_hand = pools.InHand(self._after_task, self._let_go, surroundings)
+        self._surroundings = surroundings
         self._pool = pools.pool_class(settings.pool, self._in_hand)
         if self._pool is None:
             msg = (
@@ -102,7 +111,8 @@ class EmbeddedWorker:
         self._cleanup = ExitStack()
         self._cleanup.enter_context(process_as_found(self.app))
         self._cleanup.enter_context(fixups_kept_to_workers(self.app))
-        self._thread.start()
+        # Python 3.14 can give a thread the context of the code that starts it: here, a test's.
+        self._surroundings.context().run(self._thread.start)
         came = self._ready.wait(self.timeout)
         if self.error is None and came:
             broker = self._transport_broker()

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery.concurrency import get_implementation, solo, thread
@@ -20,6 +21,8 @@ from pytest_djcelery.workers.applying import apply_as_prefork
 
 if TYPE_CHECKING:
     from celery.concurrency.base import BasePool
+
+    from pytest_djcelery.recording.task_surroundings import Surroundings
 
 _CALLBACKS = "callback", "error_callback", "accept_callback"
 
@@ -34,11 +37,15 @@ class InHand:
     Args:
         after_task: called in the thread that ran a task, before the task is counted as let go.
         wake: called when it is.
+        surroundings: what a task is run in.
     """
 
-    def __init__(self, after_task: Callable[[], None], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, after_task: Callable[[], None], wake: Callable[[], None], surroundings: Surroundings
+    ) -> None:
         self._after_task = after_task
         self._wake = wake
+        self._surroundings = surroundings
         self._lock = threading.Lock()
         self._ids: Counter[str | None] = Counter()
         self.count = 0
@@ -59,13 +66,15 @@ class InHand:
     def run(
         self,
         task_id: str | None,
+        target: Callable[..., Any],
         *args: Any,
         passes: Callable[[BaseException], bool],
         **kwargs: Any,
     ) -> None:
         """Run a task that has been taken, and let go of it; the rest as `apply_as_prefork`."""
         try:
-            apply_as_prefork(*args, passes=passes, **kwargs)
+            target = partial(self._surroundings.run, target)
+            apply_as_prefork(target, *args, passes=passes, **kwargs)
         finally:
             try:
                 self._after_task()

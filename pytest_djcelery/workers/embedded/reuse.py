@@ -87,7 +87,13 @@ def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]
     if project.broker is None:
         stop_others(_held)
         reachable.check(project.app)
-    worker = EmbeddedWorker(project.app, settings, timeout=project.options.timeout, wake=wake)
+    worker = EmbeddedWorker(
+        project.app,
+        settings,
+        timeout=project.options.timeout,
+        wake=wake,
+        surroundings=current_session().surroundings,
+    )
     worker.start()
     _held.worker, _held.wanted = worker, wanted
     return worker

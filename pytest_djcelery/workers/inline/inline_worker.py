@@ -30,6 +30,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.pidbox import Pidbox
 from kombu.serialization import prepare_accept_content
 
+from pytest_djcelery.recording.task_surroundings import Shared
 from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
 from pytest_djcelery.workers import celery_parts as parts
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
     from pytest_djcelery.brokers.memory.queues import Broker, Ready
+    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.workers.inline.limits import Limits
     from pytest_djcelery.workers.inline.timer import Scheduled
 
@@ -56,14 +58,22 @@ class InlineWorker:
         broker: the in-memory broker that the app publishes to.
         now: the clock: an aware datetime.
         limits: tells of limits that can't be enforced here.
+        surroundings: what tasks are run in.
     """
 
     def __init__(
-        self, app: Celery, broker: Broker, *, now: Callable[[], datetime], limits: Limits
+        self,
+        app: Celery,
+        broker: Broker,
+        *,
+        now: Callable[[], datetime],
+        limits: Limits,
+        surroundings: Surroundings,
     ) -> None:
         self.app = app
         self.broker = broker
         self._limits = limits
+        self.surroundings = surroundings
         self.hostname = default_nodename(None)
         self.timer = Timer(now)
         self._tracers: dict[str, Any] = {}  # of the tasks, as they were found
@@ -73,7 +83,6 @@ class InlineWorker:
         """Be a worker for the time of a block; what it has not acknowledged goes back."""
         with ExitStack() as stack:
             stack.enter_context(process_as_found(self.app))
-            stack.enter_context(_current_app_as_found())
             stack.callback(self._put_tracers_back)
             connection = stack.enter_context(self.app.connection_for_read())
             self._consumer = _Consumer(self, connection)
@@ -91,12 +100,29 @@ class InlineWorker:
 
     def read_configuration(self) -> None:
         """Go by the settings of now, as a worker would that starts now."""
-        setup_worker_optimizations(self.app, self.hostname)
+        with self._current_app():
+            setup_worker_optimizations(self.app, self.hostname)
         self._consumer.pool.start()  # until then it would describe each task for its debug log
         self._consumer.strategies.clear()
         for queue in self.app.amqp.queues.consume_from.values():
             queue(self._channel).declare()
         self._accept = prepare_accept_content(self.app.conf.accept_content)
+
+    @contextmanager
+    def delivering(self) -> Iterator[None]:
+        """Around deliveries: what tasks change beyond their own context is put back after them."""
+        with self._current_app(), Shared():
+            yield
+
+    @contextmanager
+    def _current_app(self) -> Iterator[None]:
+        """Let the app be the current one of this thread, as it is of a worker's process."""
+        before = _state._tls.current_app
+        _state._tls.current_app = self.app
+        try:
+            yield
+        finally:
+            _state._tls.current_app = before
 
     def _put_tracers_back(self) -> None:
         for name, tracer in self._tracers.items():
@@ -145,7 +171,7 @@ class InlineWorker:
     def _start(self, held: Scheduled) -> Any:
         message = held.request.message
         with self._limits.told(self.app, message.headers):
-            self.timer.start(held)
+            self.surroundings.run(self.timer.start, held)
         return message
 
     def drop_what_waits(self) -> None:
@@ -164,7 +190,7 @@ class InlineWorker:
             message = get(queue)
             message.accept = self._accept
             self.timer.receiving = queue, ready
-            self._handle(message)
+            self.surroundings.run(self._handle, message)
         if self.timer.kept is ready:
             return None
         self.timer.delivered += 1
@@ -195,7 +221,7 @@ class _Consumer(CeleryConsumer):
         super().__init__(
             self._execute,
             hostname=worker.hostname,
-            pool=_InPlacePool(limit=_RUNS_IN_PLACE, app=worker.app),
+            pool=_InPlacePool(worker.surroundings, limit=_RUNS_IN_PLACE, app=worker.app),
             app=worker.app,
             timer=worker.timer,
             controller=SimpleNamespace(
@@ -256,6 +282,11 @@ class _Strategies(parts.Strategies):
 class _InPlacePool(BasePool):
     """Runs a task in the calling thread, with the outcome that prefork would give it."""
 
+    def __init__(self, surroundings: Surroundings, **options: Any) -> None:
+        super().__init__(**options)
+        # Under prefork the consumer is another process: what it has set there is not the task's.
+        self._new_context = surroundings.context
+
     def on_apply(  # noqa: PLR0913, PLR0917 - what `BasePool.apply_async` passes on
         self,
         target: Callable[..., Any],
@@ -268,7 +299,7 @@ class _InPlacePool(BasePool):
     ) -> None:
         with RunningTask(), TaskInPlace(), event_loop_hidden():
             apply_as_prefork(
-                target,
+                partial(self._new_context().run, target),
                 args,
                 kwargs,
                 callback,
@@ -280,12 +311,3 @@ class _InPlacePool(BasePool):
 
 def _no_window(_count: int = 1) -> None:
     """One message at a time needs no prefetch window."""
-
-
-@contextmanager
-def _current_app_as_found() -> Iterator[None]:
-    current = _state._tls.current_app
-    try:
-        yield
-    finally:
-        _state._tls.current_app = current

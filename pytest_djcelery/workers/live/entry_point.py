@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Be the worker."""
     file, address, *arguments = sys.argv[1:]
+    from pytest_djcelery.brokers.memory import addresses
     from pytest_djcelery.workers.live.connection import KEY, Mouth
     from pytest_djcelery.workers.live.environment import Handover
 
@@ -32,16 +33,30 @@ def main() -> None:
     _leave_files_in(path.parent)
     handover = Handover.read(path)
     mouth = Mouth(address, bytes.fromhex(os.environ.pop(KEY)), kinds=_reported())
-    app = handover.apply()
-    with _reporting(app, handover, mouth):
+    app, others = handover.apply()
+    with addresses.registered(), others.isolated(), _reporting(app, handover, mouth):
         from celery.__main__ import main as celery
 
         from pytest_djcelery.workers.live.inside import Inside
 
         inside = Inside(app, mouth, path.parent)  # a name, for its signal handlers are weak
         sys.argv = ["celery", *arguments]
+        _take_places_from_settings_only()
         celery()
         del inside
+
+
+def _take_places_from_settings_only() -> None:
+    """Have the command line read no broker and no backend from ``BROKER_URL``, ``RESULT_BACKEND``.
+
+    Those would go before all settings, and a project may have such variables for its own. Private
+    API (`celery.bin.celery`), checked on Celery 5.4 to 5.7.
+    """
+    from celery.bin.celery import celery
+
+    for option in celery.params:
+        if option.name in ("broker", "result_backend"):
+            option.envvar = None
 
 
 def _leave_files_in(folder: Path) -> None:
@@ -72,6 +87,7 @@ def _reporting(app: Celery, handover: Handover, mouth: Mouth) -> Iterator[None]:
     from pytest_djcelery.messages.journal import Warned
     from pytest_djcelery.recording import publishing
     from pytest_djcelery.recording import task_signals as signals
+    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.transactions.watch import TransactionWatch
     from pytest_djcelery.workers import sqlite_files
 
@@ -81,11 +97,11 @@ def _reporting(app: Celery, handover: Handover, mouth: Mouth) -> Iterator[None]:
         policy=lambda: handover.sent_in_transaction,
         warn=lambda text, location: mouth.append(Warned(text=text, location=location)),
     )
-    tap = publishing.Tap(watch, journal, lambda: None)
+    tap = publishing.Tap(watch, journal, lambda: None, Surroundings())
     with (
         watch,
         publishing.tapped(tap),
-        signals.recorded(journal, app),
+        signals.recorded(journal, lambda each: each is app),
         sqlite_files.waited_for(handover.timeout),
     ):
         yield

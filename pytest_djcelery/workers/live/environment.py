@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.options import Policy
+    from pytest_djcelery.project.other_apps import OtherApps
     from pytest_djcelery.session.sandbox import Sandbox
 
 #: The settings by which a connection finds its database. The others come with the project's own.
@@ -66,22 +67,26 @@ class Handover:
             timeout=sandbox.options.timeout,
         )
 
-    def apply(self) -> Celery:
-        """Enter that world, in the worker's process; returns the project's app."""
+    def apply(self) -> tuple[Celery, OtherApps]:
+        """Enter that world, in the worker's process; returns the project's app, and the others."""
         sys.path[:] = self.path
         from celery.app.utils import find_app
         from django.conf import settings
         from django.test.utils import setup_test_environment
 
         from pytest_djcelery.project.configuration import Configuration
+        from pytest_djcelery.project.other_apps import OtherApps
 
         for alias, database in self.databases.items():
             settings.DATABASES[alias].update(database)
         setup_test_environment(debug=self.debug)  # no mail leaves
         app: Celery = find_app(self.app)
         values = {key: pickle.loads(value) for key, value in self.configuration.items()}  # noqa: S301 - written by the test's own process
+        host = f"live-{os.getpid()}"
+        others = OtherApps(app, host, lambda _, of: _of_other_app(values, of, host))
+        others.project_has_read()
         Configuration(app).push(values)
-        return app
+        return app, others
 
     def write(self, path: Path) -> None:
         """Write it where only this user can read it: it has the database's password."""
@@ -93,6 +98,19 @@ class Handover:
         """Read what `write` has written."""
         found: Handover = pickle.loads(path.read_bytes())  # noqa: S301 - written by the test's own process
         return found
+
+
+def _of_other_app(values: Mapping[str, Any], virtual_host: str, host: str) -> dict[str, Any]:
+    """What is laid over an app beside the project's: the project's, or a broker of nobody's."""
+    from pytest_djcelery.brokers import filesystem
+    from pytest_djcelery.brokers.memory import addresses
+    from pytest_djcelery.project.isolation import broker_values
+
+    prefixes = ("broker_", "redis_", "result_")
+    outside = {key: value for key, value in values.items() if key.startswith(prefixes)}
+    if virtual_host != host and values.get("broker_transport") == filesystem.TRANSPORT:
+        outside |= broker_values(addresses.url(virtual_host))
+    return outside
 
 
 def path_of(app: Celery, given: str | None) -> str:

@@ -1,0 +1,119 @@
+"""The Celery apps of the process beside the project's: they reach nothing outside either.
+
+A project may have several (one for each broker, one that a library or a test makes). What is known
+of one stands on the app itself, so that it lives no longer for being known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+from pytest_djcelery.brokers.memory import addresses
+from pytest_djcelery.project.configuration import Configuration
+from pytest_djcelery.project.derived import queues_as_found
+from pytest_djcelery.project.finding import configuring_heard
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+_KNOWN: Final = "_pytest_djcelery"
+
+
+class OtherApps:
+    """All apps but the project's, those that are yet to be made included.
+
+    Two apps meet in one broker, or one result backend, where their settings name the same.
+
+    Args:
+        app: the project's.
+        virtual_host: of the broker in memory that the project's app has.
+        values: the settings that keep an app from all that is outside, by the virtual host of its
+            broker.
+    """
+
+    def __init__(
+        self, app: Celery, virtual_host: str, values: Callable[[Celery, str], dict[str, Any]]
+    ) -> None:
+        self._app = app
+        self._values = values
+        self._virtual_host = virtual_host
+        self._hosts: dict[str, str] = {}  # by the broker that the settings name
+        self._backend: str | None = None  # that the project's settings name
+        self._apps: WeakSet[Celery] = WeakSet()
+
+    def project_has_read(self) -> None:
+        """The project's app has read its settings, and nothing is laid over them yet."""
+        self._hosts.setdefault(str(self._app.conf.broker_url), self._virtual_host)
+        self._backend = str(self._app.conf.result_backend)
+
+    def __contains__(self, app: object) -> bool:
+        return app in self._apps
+
+    def configurations(self) -> list[Configuration]:
+        """Of those that have read their settings."""
+        return [vars(app)[_KNOWN] for app in list(self._apps)]
+
+    def virtual_hosts(self) -> list[str]:
+        """Of the brokers in memory that are not the project's."""
+        return [host for host in self._hosts.values() if host != self._virtual_host]
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Keep them from all that is outside, from when they read their settings on."""
+        from celery import _state
+
+        apps: Any = vars(_state)["_apps"]  # private; checked on Celery 5.4 to 5.7
+        for app in list(apps):
+            if app.configured:
+                self._isolate(app)
+        try:
+            with configuring_heard(self._isolate):
+                yield
+        finally:
+            for app in list(self._apps):
+                configuration = vars(app).pop(_KNOWN)
+                for layer in configuration.layers:
+                    configuration.remove(layer)
+            self._apps.clear()
+
+    def _isolate(self, app: Celery) -> None:
+        if app is self._app:
+            return
+        if app in self._apps:  # it has read its settings anew
+            vars(app)[_KNOWN].reapply()
+            return
+        # The Django settings, which several apps may read, show the project's by now.
+        shares = str(app.conf.result_backend) in (self._backend, *addresses.BACKENDS)
+        vars(app)[_KNOWN] = configuration = Configuration(app, django=False)
+        self._apps.add(app)
+        configuration.push(self._values(app, self._host_of(app)))
+        if shares and app.conf.result_backend in addresses.BACKENDS:
+            from pytest_djcelery.brokers.memory import result_backend
+
+            result_backend.share(app, self._app)
+
+    def _host_of(self, app: Celery) -> str:
+        url = str(app.conf.broker_url)
+        if url == addresses.url(self._virtual_host):
+            return self._virtual_host
+        return self._hosts.setdefault(url, f"{self._virtual_host}-{len(self._hosts)}")
+
+    @contextmanager
+    def queues_as_found(self) -> Iterator[None]:
+        """Put their queues back, as those of the project's app are."""
+        with ExitStack() as stack:
+            for app in self._with_queues():
+                stack.enter_context(queues_as_found(app))
+            found = WeakSet(self._with_queues())
+            try:
+                yield
+            finally:
+                for app in set(self._with_queues()).difference(found):
+                    vars(app).pop("amqp")  # and Celery makes them anew
+
+    def _with_queues(self) -> list[Celery]:
+        """Those whose queues Celery has made from their settings."""
+        return [app for app in self._apps if "queues" in vars(vars(app).get("amqp", object))]
