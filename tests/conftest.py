@@ -11,6 +11,7 @@ from typing import IO
 import pytest
 
 from tests.forking import MEASURED, ForkServer
+from tests.random_programs import seeds
 
 pytest_plugins = ["pytester"]
 
@@ -102,6 +103,11 @@ FILES = {
             return "ok"
         """,
 }
+
+
+def pytest_report_header() -> str:
+    """Say how to have the same random programs again."""
+    return seeds.header()
 
 
 class Project:
