@@ -169,6 +169,7 @@ def with_package(project: Project) -> Project:
 def test_what_an_installed_package_sends_is_of_the_projects_line(
     with_package: Project, mode: str
 ) -> None:
+    with_package.write(conftest='pytest_plugins = ["parcel.plugin"]')
     result = with_package.run(
         f"""
         import pytest
@@ -187,9 +188,8 @@ def test_what_an_installed_package_sends_is_of_the_projects_line(
         def test_a_fixture_of_a_plugin(published):
             place = published[0].location
             assert place.path.endswith("parcel/plugin.py"), place
-        """,
-        "-p", "parcel.plugin",
-    )  # fmt: skip
+        """
+    )
     result.assert_outcomes(passed=3)
 
 
