@@ -46,6 +46,7 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
     "nobody looks at limits": ("a_rate_limit",),
     "it raises at the call": (
         "a_failing_chain_does_not_raise_at_the_call",
+        "the_failure_of_a_member_fails_the_body",
         "the_error_link_of_a_chain",
         "the_error_link_of_a_chords_body",
         "a_task_that_exits_is_a_lost_worker",

@@ -97,9 +97,10 @@ _CHORDS = (
     "a_chain_as_body", "a_chain_in_a_chord", "a_chord_goes_on_in_a_chain", "a_chord_in_a_chain",
     "a_chord_in_a_chord", "a_chord_of_one", "a_chord_whose_body_fails",
     "a_chord_whose_header_fails", "a_group_after_a_group", "a_group_as_body", "a_group_of_chords",
-    "a_retry_in_a_chord", "add_to_chord", "chord", "replace_by_a_chord", "replace_by_a_group",
-    "replace_inside_a_chord", "the_error_link_of_a_chords_body",
-    "the_error_link_of_a_chords_body_that_fails", "the_results_of_a_header_are_in_order",
+    "a_member_that_ignores_its_result", "a_retry_in_a_chord", "add_to_chord", "chord",
+    "replace_by_a_chord", "replace_by_a_group", "replace_inside_a_chord",
+    "the_error_link_of_a_chords_body", "the_error_link_of_a_chords_body_that_fails",
+    "the_failure_of_a_member_fails_the_body", "the_results_of_a_header_are_in_order",
     "two_chords_after_each_other",
 )  # fmt: skip
 _WAITS = (
@@ -237,9 +238,19 @@ TABLE = (
     ),
     Declared(
         workers=("inline", "embedded", "live"),
-        backends=("memory", "django-db", "django-cache", "sqlalchemy"),
+        backends=("django-db", "django-cache", "sqlalchemy"),
         reason="`add_to_chord` needs the backend of Redis",
         behaviours=("add_to_chord",),
+    ),
+    Declared(
+        workers=("inline", "embedded", "live"),
+        backends=("django-db", "django-cache", "sqlalchemy"),
+        reason="a chord's results are fetched when its members are over, not kept as they return, "
+        "as with Redis",
+        behaviours=(
+            "a_member_that_ignores_its_result",
+            "the_failure_of_a_member_fails_the_body",
+        ),
     ),
     Declared(
         backends=("sqlalchemy",),

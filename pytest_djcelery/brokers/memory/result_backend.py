@@ -2,22 +2,22 @@
 
 Celery's own ``cache+memory://`` keeps at most 5,000 results, for the whole process. This
 one keeps all of them, for one app, until they are cleared. Celery's own ``file://`` rewrites
-files in place, so that a reader may find half a result, and can't count, so that a chord is
-polled for.
+files in place, so that a reader may find half a result. Both count chords as Redis does.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from celery.backends.base import KeyValueStoreBackend
 from celery.backends.filesystem import FilesystemBackend
+
+from pytest_djcelery.brokers.memory.chords import ChordBackend
 
 _stores: WeakKeyDictionary[Any, dict[bytes, Any]] = WeakKeyDictionary()
 _lock = threading.RLock()
@@ -35,12 +35,11 @@ def share(app: Any, owner: Any) -> None:
         _stores[app] = _stores.setdefault(owner, {})
 
 
-class MemoryBackend(KeyValueStoreBackend):
+class MemoryBackend(ChordBackend):
     """Encodes and decodes as every key/value backend of Celery does; keeps bytes."""
 
     supports_autoexpire = True
     supports_native_join = True
-    implements_incr = True
     thread_safe = True
 
     @cached_property
@@ -65,6 +64,9 @@ class MemoryBackend(KeyValueStoreBackend):
             self._results[key] = int(self._results.get(key) or 0) + 1
             return int(self._results[key])
 
+    def chord_locked(self, group_id: str) -> AbstractContextManager[Any]:  # noqa: ARG002 - one lock for all
+        return _lock
+
     def expire(self, key: bytes, value: int) -> None:
         """A test ends before any result expires."""
 
@@ -83,11 +85,10 @@ class LenientMemoryBackend(MemoryBackend):
         return result if task_id is None else super().store_result(task_id, result, *args, **kwargs)
 
 
-class FolderBackend(FilesystemBackend):
+class FolderBackend(ChordBackend, FilesystemBackend):
     """Celery's filesystem backend, with files that appear whole, and a way to count in them."""
 
     supports_native_join = True
-    implements_incr = True
 
     def set(self, key: bytes, value: Any) -> None:
         from pytest_djcelery.brokers import shared_files as files
@@ -95,13 +96,10 @@ class FolderBackend(FilesystemBackend):
         data = value if isinstance(value, bytes) else str(value).encode()
         files.write_whole(self._path(key), data)
 
-    def incr(self, key: bytes) -> int:
+    def chord_locked(self, group_id: str) -> AbstractContextManager[Any]:
         from pytest_djcelery.brokers import shared_files as files
 
-        with files.locked(self._path(key + b".lock")):
-            count = int(self.get(key) or 0) + 1
-            self.set(key, count)
-        return count
+        return files.locked(self._path(self.get_key_for_group(group_id, ".lock")))
 
     def expire(self, key: bytes, value: int) -> None:
         """A test ends before any result expires."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from celery import chain, chord, group
+from celery.exceptions import ChordError
 from shop.contract import failing, plain
 
 from pytest_djcelery import Failure, Success
@@ -164,3 +165,18 @@ def test_two_chords_after_each_other(work):
     first = chord([plain.double.s(1), plain.double.s(2)], plain.total.s())
     second = chord(group(plain.add.s(1), plain.add.s(2)), plain.total.s())
     assert work(first | second) == Success(15)
+
+
+def test_a_member_that_ignores_its_result(work):
+    """A chord's body takes what a member returns whose result is ignored"""
+    header = [plain.double.s(1), plain.ignored_result.s(5), plain.double.s(2)]
+    assert work(chord(header, plain.echo.s())) == Success([2, 5, 4])
+
+
+def test_the_failure_of_a_member_fails_the_body(work):
+    """A chord's body fails by a `ChordError` that names the member"""
+    failing_member = failing.fail.s("x").set(task_id="the-member")
+    result = chord([plain.double.s(1), failing_member], plain.total.s()).apply_async()
+    text = r"Dependency the-member raised ValueError\('x'\)"
+    assert work.outcome(work.app.AsyncResult(result.id)) == Failure(ChordError, match=text)
+    work.looked_at_everything()
