@@ -312,7 +312,8 @@ def _watched_sets(waits: Reads) -> Iterator[None]:
         def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             try:
-                if _may_wait(kwargs):
+                # One that is marked as ready waits for nothing: Redis joins a chord's header so.
+                if _may_wait(kwargs) and not self.on_ready.ready:
                     waits.before(self.results, kwargs.get("timeout", args[0] if args else None))
                 return method(self, *args, **kwargs)
             finally:
