@@ -17,6 +17,7 @@ from celery.worker import WorkController, state
 from pytest_djcelery.errors import BadOptionError, WorkerError
 from pytest_djcelery.project.derived import close_backends_of_ended_threads
 from pytest_djcelery.recording.task_threads import enter_worker_thread, stack_of
+from pytest_djcelery.workers import boot
 from pytest_djcelery.workers import celery_parts as parts
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
 from pytest_djcelery.workers.embedded import pools, task_waits
@@ -97,6 +98,7 @@ class EmbeddedWorker:
         self.error: BaseException | None = None  # that ended it
         self._thread = threading.Thread(target=self._run, name="celery-worker", daemon=True)
         self._cleanup = ExitStack()
+        self._receivers = boot.BootReceivers()
         self._consumed_at_start: list[str] = []
 
     # Life ---------------------------------------------------------------------------
@@ -111,9 +113,11 @@ class EmbeddedWorker:
         self._cleanup = ExitStack()
         self._cleanup.enter_context(process_as_found(self.app))
         self._cleanup.enter_context(fixups_kept_to_workers(self.app))
-        # Python 3.14 can give a thread the context of the code that starts it: here, a test's.
-        self._surroundings.context().run(self._thread.start)
-        came = self._ready.wait(self.timeout)
+        self._cleanup.callback(self._receivers.disconnect)
+        with self._receivers.noted():
+            # Python 3.14 can give a thread the context of the code that starts it: here, a test's.
+            self._surroundings.context().run(self._thread.start)
+            came = self._ready.wait(self.timeout)
         if self.error is None and came:
             broker = self._transport_broker()
             self.topology = broker.topology() if broker else None
@@ -134,13 +138,13 @@ class EmbeddedWorker:
         enter_worker_thread(self.app)
         try:
             setup_worker_optimizations(self.app, default_nodename(None))  # as ``celery worker``
-            self.controller = WorkController(
+            self.controller = boot.Controller(
                 app=self.app,
                 pool=self._pool,
                 consumer_cls=parts.Consumer,
                 timer_cls=partial(parts.Timer, wake=self.wake),
                 use_eventloop=False,
-                ready_callback=lambda _: self._ready.set(),
+                ready_callback=self._on_ready,
                 **self.settings.arguments(),
             )
             if self.settings.logging:
@@ -155,6 +159,11 @@ class EmbeddedWorker:
             self.connections.disconnect()
             self._ready.set()
             self.wake()
+
+    def _on_ready(self, consumer: Any) -> None:
+        if self.controller is not None:
+            self.controller.on_consumer_ready(consumer)
+        self._ready.set()
 
     def stop(self) -> None:
         """Stop the worker's thread as a warm shutdown does.
@@ -211,6 +220,7 @@ class EmbeddedWorker:
     def park(self) -> None:
         """Leave messages in their queues from now on, and let go of the database."""
         self._transport().park(parked=True)
+        self._receivers.disconnect()
         self.connections.close()
         self._forget_pool_of_replies()
         self._forget_scheduled()
@@ -246,6 +256,7 @@ class EmbeddedWorker:
 
     def unpark(self) -> None:
         """Consume again."""
+        self._receivers.connect()
         if self.transport_parks:
             self._transport().park(parked=False)
 

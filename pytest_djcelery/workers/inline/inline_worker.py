@@ -34,6 +34,7 @@ from pytest_djcelery.recording.task_surroundings import Shared
 from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
 from pytest_djcelery.workers import celery_parts as parts
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
+from pytest_djcelery.workers.boot import booted
 from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
 from pytest_djcelery.workers.inline.timer import Timer
 from pytest_djcelery.workers.process_state import process_as_found
@@ -96,6 +97,7 @@ class InlineWorker:
             stack.callback(mailbox.shutdown, self._consumer)
             self._mailbox_queue = mailbox.consumer.queues[0].name
             self._connection = connection
+            stack.enter_context(booted(self.app, self._consumer))
             yield self
 
     def read_configuration(self) -> None:
@@ -201,6 +203,13 @@ class InlineWorker:
             self._connection.drain_events(timeout=0)
 
 
+class _Controller(SimpleNamespace):
+    """What stands for the worker, where the project's boot steps and receivers ask for one."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a namespace has none
+
+
 class _Consumer(CeleryConsumer):
     """Celery's consumer without connection loop, events, heartbeat and gossip."""
 
@@ -224,8 +233,15 @@ class _Consumer(CeleryConsumer):
             pool=_InPlacePool(worker.surroundings, limit=_RUNS_IN_PLACE, app=worker.app),
             app=worker.app,
             timer=worker.timer,
-            controller=SimpleNamespace(
-                state=state, app=worker.app, semaphore=None, use_eventloop=False
+            controller=_Controller(
+                state=state,
+                app=worker.app,
+                hostname=worker.hostname,
+                concurrency=_RUNS_IN_PLACE,
+                timer=worker.timer,
+                semaphore=None,
+                use_eventloop=False,
+                steps=[],  # of the project's, which include themselves
             ),
             disable_rate_limits=True,
         )
