@@ -203,6 +203,19 @@ def pytest_assertrepr_compare(
     return lines
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line that many tests failed by one error of a task."""
+    failed = [*terminalreporter.stats.get("failed", ()), *terminalreporter.stats.get("error", ())]
+    if failed:
+        from pytest_djcelery.reporting import one_error
+
+        found = list(one_error.lines(failed))
+        if found:
+            terminalreporter.section("celery: tests that failed by one error")
+            for line in found:
+                terminalreporter.write_line(line)
+
+
 def pytest_keyboard_interrupt() -> None:
     """Have the teardown that is to come wait for no task."""
     from pytest_djcelery.session.session import current_session

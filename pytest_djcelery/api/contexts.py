@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import FixtureConflictError
+from pytest_djcelery.messages import unittest_failures
 from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.session import current_session
 
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.transactions.hooks import OnCommit
     from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
+
+
+def _explained(op: str, left: object, right: object) -> list[str] | None:
+    from pytest_djcelery.reporting import comparisons, outcome_comparisons
+
+    return comparisons.compare(op, left, right) or outcome_comparisons.compare(op, left, right)
+
+
+unittest_failures.explain_with(_explained)
 
 
 @contextmanager

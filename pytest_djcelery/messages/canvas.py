@@ -13,6 +13,7 @@ from typing import Any
 
 from celery.canvas import Signature
 
+from pytest_djcelery.messages import unittest_failures
 from pytest_djcelery.messages.canvas_form import Line, Parallel, Step, as_signature, is_canvas
 from pytest_djcelery.messages.canvas_sent import line_of, sent_canvases, written_canvas
 from pytest_djcelery.messages.listing import Listing, Matcher
@@ -179,6 +180,7 @@ class CanvasEntry:
         return describe_line(self.line)
 
     def __eq__(self, other: object) -> bool:
+        unittest_failures.compared()
         if isinstance(other, CanvasEntry):
             return self.messages == other.messages
         if isinstance(other, Signature):

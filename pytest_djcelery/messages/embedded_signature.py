@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature
 
+from pytest_djcelery.messages import unittest_failures
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -23,6 +25,7 @@ class Carried(Signature):
     serializer: str
 
     def __eq__(self, other: object) -> bool:
+        unittest_failures.compared()
         if not isinstance(other, Signature) or isinstance(other, Carried):
             return bool(super().__eq__(other))
         from pytest_djcelery.messages.canvas import same_step

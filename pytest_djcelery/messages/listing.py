@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, final, overload
 from celery.canvas import Signature
 
 from pytest_djcelery.errors import NotASignatureError
+from pytest_djcelery.messages import unittest_failures
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.signatures import Difference, expectation, kind_of
 from pytest_djcelery.messages.wire import equal, is_wildcard, shown
@@ -84,12 +85,14 @@ class Listing(Sequence[T]):
         return iter(self.items())
 
     def __contains__(self, written: object) -> bool:
+        unittest_failures.compared()
         matcher = self.matcher(written)
         return any(matcher.matches(item) for item in self.items())
 
     __hash__ = None  # type: ignore[assignment]  # what it shows may change
 
     def __eq__(self, other: object) -> bool:
+        unittest_failures.compared()
         items = list(self.items())  # a worker may be publishing meanwhile
         if is_wildcard(other):
             return equal(other, items)
@@ -130,6 +133,7 @@ class Listing(Sequence[T]):
 
     def count(self, value: Any) -> int:
         """How many items match a signature."""
+        unittest_failures.counted()
         matcher = self.matcher(value)
         number = sum(matcher.matches(item) for item in self.items())
         return Count(number, self, matcher)

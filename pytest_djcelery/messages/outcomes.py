@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pytest_djcelery.messages import unittest_failures
+
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
@@ -60,6 +62,7 @@ class Success(_WithRetries):
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __eq__(self, other: object) -> bool:
+        unittest_failures.compared()
         if not isinstance(other, Success):
             return False if isinstance(other, Outcome) else NotImplemented
         return bool(self.value == other.value) and self._same_retries(other)
@@ -89,6 +92,7 @@ class Failure(_WithRetries):
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __eq__(self, other: object) -> bool:
+        unittest_failures.compared()
         if not isinstance(other, Failure):
             return False if isinstance(other, Outcome) else NotImplemented
         return (
@@ -109,6 +113,7 @@ class Revoked(_WithRetries):
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __eq__(self, other: object) -> bool:
+        unittest_failures.compared()
         if not isinstance(other, Revoked):
             return False if isinstance(other, Outcome) else NotImplemented
         return self._same_retries(other)
@@ -124,6 +129,7 @@ class Outcomes(list["Outcome | Outcomes"]):
     """
 
     def __eq__(self, other: object) -> bool:
+        unittest_failures.compared()
         if isinstance(other, Outcome):
             return bool(self.as_one == other)
         return super().__eq__(other)
@@ -164,6 +170,7 @@ class Retrying(Outcome):
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __eq__(self, other: object) -> bool:
+        unittest_failures.compared()
         if not isinstance(other, Retrying):
             return False if isinstance(other, Outcome) else NotImplemented
         return None in (self.exception, other.exception) or _same_exception(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from pytest_djcelery.messages import unittest_failures
 from pytest_djcelery.messages.records import quickly_made
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class SentTask:
         return self.transaction == "on_commit"
 
     def __eq__(self, other: object) -> bool:
+        unittest_failures.compared()
         from celery.canvas import Signature
 
         if isinstance(other, Signature):

@@ -14,6 +14,7 @@ from pytest_djcelery.errors import UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library, is_of_project
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures
+from pytest_djcelery.reporting import one_error
 from pytest_djcelery.transactions import swallowed
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def add_sections(
 
     if not report.failed:
         return
+    one_error.note(report, sandbox, error)
     lines = item.config.stash.get(_LAST_COMPARISON, None)
     if lines and isinstance(error, AssertionError) and _CUT in report.longreprtext:
         report.sections.append(("celery: the comparison in full", "\n".join(lines)))
@@ -101,19 +103,11 @@ def add_sections(
     found = [
         each
         for each in sandbox.journal.events(Ended, sandbox.began)
-        if each.state == "FAILURE" and not each.expected and not _led_to(each.value, error)
+        if each.state == "FAILURE" and not each.expected and not one_error.led_to(each.value, error)
     ]
     if found:
         text = "\n\n".join(_tracebacks(item, found))
         report.sections.append(("celery: tasks that failed in this test", text))
-
-
-def _led_to(cause: object, error: BaseException | None) -> bool:
-    while error is not None:
-        if error is cause:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _tracebacks(item: pytest.Item, found: list[Ended]) -> Iterator[str]:

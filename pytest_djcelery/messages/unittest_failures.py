@@ -1,0 +1,109 @@
+"""Assertions of `unittest` explain a comparison that fails as pytest explains ``assert``.
+
+`unittest` asks nobody how to explain a comparison; what it documents for frameworks that have more
+to say is ``TestCase.failureException``, which it calls with its own text. A test case has another
+one set, on itself alone, when one of its assertions compares something of this plugin's: so it is
+the same under pytest, ``manage.py test`` and ``python -m unittest``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from types import FrameType
+from typing import Any
+from unittest import TestCase
+
+# By the names of the methods: what is compared are their first two arguments.
+_OPERATORS = {
+    "assertEqual": "==",
+    "assertListEqual": "==",
+    "assertSequenceEqual": "==",
+    "assertTupleEqual": "==",
+    "assertCountEqual": "==",
+    "assertNotEqual": "!=",
+    "assertIn": "in",
+    "assertNotIn": "not in",
+    "assertGreater": ">",
+    "assertGreaterEqual": ">=",
+    "assertLess": "<",
+    "assertLessEqual": "<=",
+}
+
+_MESSAGE_JOINED = ("assertCountEqual", "assertSequenceEqual")
+
+Explain = Callable[[str, object, object], "list[str] | None"]
+_explanations: list[Explain] = []
+
+
+def explain_with(explanation: Explain) -> None:
+    """Have comparisons that fail explained so."""
+    _explanations[:] = [explanation]
+
+
+def compared() -> None:
+    """Something of this plugin's is being compared by the caller of the caller."""
+    frame: FrameType | None = sys._getframe(2)
+    module = frame.f_globals.get("__name__") if frame else None
+    if module == "unittest.util" and frame:
+        frame, module = frame.f_back, "unittest.case"  # ``assertCountEqual``
+    if module == "unittest.case" and frame:
+        _prepare(frame.f_locals.get("self"))
+
+
+def counted() -> None:
+    """Something of this plugin's was counted by the caller of the caller."""
+    _prepare(sys._getframe(2).f_locals.get("self"))
+
+
+def _prepare(case: object) -> None:
+    if isinstance(case, TestCase) and not issubclass(case.failureException, _Explaining):
+        kind: Any = case.failureException
+        case.failureException = _explaining(kind)
+
+
+class _Explaining(BaseException):
+    """A failure whose text explains what was compared."""
+
+    kind: type[BaseException]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*_explained(args, sys._getframe(1)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.kind, self.args  # to another process, of ``manage.py test --parallel``
+
+
+@lru_cache(maxsize=16)
+def _explaining(kind: type[BaseException]) -> type[BaseException]:
+    """The same exception, called as it is."""
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "kind": kind}
+    return type(kind.__name__, (_Explaining, kind), names)
+
+
+def _explained(args: tuple[Any, ...], frame: FrameType | None) -> tuple[Any, ...]:
+    found = None
+    while frame is not None and frame.f_globals.get("__name__") == "unittest.case":
+        found = frame if frame.f_code.co_name in _OPERATORS else found
+        frame = frame.f_back
+    if found is None or not _explanations:
+        return args
+    given = found.f_locals
+    # ``assertCountEqual`` counts in place of what it was given.
+    first, second = (
+        given.get(f"{name}_seq", given[name]) for name in found.f_code.co_varnames[1:3]
+    )
+    lines = _explanations[0](_OPERATORS[found.f_code.co_name], first, second)
+    if not lines:
+        return args
+    message = _message(found)
+    return ("\n".join(lines if message is None else [*lines, message]),)
+
+
+def _message(frame: FrameType) -> str | None:
+    """What the test itself has to say; some assertions put their own text before it."""
+    message, own = frame.f_locals.get("msg"), frame.f_locals.get("standardMsg")
+    if message is None or own is None or frame.f_code.co_name not in _MESSAGE_JOINED:
+        return None if message is None else str(message)
+    return str(message).partition(f"{own} : ")[2] or None
