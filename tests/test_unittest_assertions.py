@@ -67,6 +67,7 @@ def test_other_assertions_do_so_too(project: Project) -> None:
     result = project.run(
         written(
             "self.assertNotEqual(self.sent, [add.s(1, 2)])",
+            "self.assertNotEqual(self.sent, [add.s(1, 2)], 'another sum')",
             "self.assertNotIn(add.s(1, 2), self.sent)",
             "self.assertEqual(Success(3, retries=1), Success(3, retries=2))",
             "self.assertEqual(self.sent, [add.s(1, 3)], 'sums are sent')",
@@ -74,19 +75,20 @@ def test_other_assertions_do_so_too(project: Project) -> None:
             "self.assertSequenceEqual(self.sent, [add.s(1, 3)])",
         )
     )
-    result.assert_outcomes(failed=6)
+    result.assert_outcomes(failed=7)
     result.stdout.fnmatch_lines(
         [
             "E  *They are equal.",
+            "E  *another sum",
             "E  *Expected no message like: shop.tasks.add.s(1, 2)",
             "E  *expected: Success(3, retries=2)",
             "E  *sums are sent",
-            "E  *in sequence",
             "E  *in sequence",
         ]
     )
 
     result.stdout.no_fnmatch_line("*Sequences differ*")
+    result.stdout.no_fnmatch_line("E *<celery_outbox*")
 
 
 def test_without_pytest_they_say_the_same(project: Project) -> None:

@@ -9,11 +9,12 @@ the same under pytest, ``manage.py test`` and ``python -m unittest``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import FrameType
 from typing import Any
 from unittest import TestCase
+from unittest.util import safe_repr
 
 # By the names of the methods: what is compared are their first two arguments.
 _OPERATORS = {
@@ -30,8 +31,6 @@ _OPERATORS = {
     "assertLess": "<",
     "assertLessEqual": "<=",
 }
-
-_MESSAGE_JOINED = ("assertCountEqual", "assertSequenceEqual")
 
 Explain = Callable[[str, object, object], "list[str] | None"]
 _explanations: list[Explain] = []
@@ -97,13 +96,16 @@ def _explained(args: tuple[Any, ...], frame: FrameType | None) -> tuple[Any, ...
     lines = _explanations[0](_OPERATORS[found.f_code.co_name], first, second)
     if not lines:
         return args
-    message = _message(found)
+    message = _message(given, args)
     return ("\n".join(lines if message is None else [*lines, message]),)
 
 
-def _message(frame: FrameType) -> str | None:
+def _message(given: Mapping[str, Any], args: tuple[Any, ...]) -> str | None:
     """What the test itself has to say; some assertions put their own text before it."""
-    message, own = frame.f_locals.get("msg"), frame.f_locals.get("standardMsg")
-    if message is None or own is None or frame.f_code.co_name not in _MESSAGE_JOINED:
+    message = given.get("msg")
+    if message is None or (message,) != args:
         return None if message is None else str(message)
+    own = given.get("standardMsg")
+    if own is None:  # ``assertNotEqual``
+        own = f"{safe_repr(given['first'])} == {safe_repr(given['second'])}"
     return str(message).partition(f"{own} : ")[2] or None
