@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
-
-import time_machine
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError, ClockError
+
+if TYPE_CHECKING:
+    import time_machine
 
 _SEASON = dt.timedelta(days=30)  # shorter than any daylight-saving time
 # UTC or a zone with a name would become the local time of the process, too.
@@ -82,7 +83,7 @@ class Clock:
         now = self.now()
         if now < moment:
             msg = (
-                f"The clock was moved to {moment}, and code sees {now} all the same: something "
+                f"The clock was moved to {moment}, but code still sees {now}: something "
                 "holds the time that can't be moved, such as a patched datetime.datetime.\n"
                 "Let time-machine or freezegun hold it, which the clock follows."
             )
@@ -93,6 +94,8 @@ class Clock:
         if _frozen():
             _move_freezer(moment)
         elif not journeys:
+            import time_machine  # which imports pytest: a live worker has neither
+
             self._journey = time_machine.travel(moment.astimezone(_NO_PLACE), tick=False)
             self._traveller = self._journey.start()
         elif journeys[-1] is self._traveller:
@@ -296,8 +299,11 @@ def _journeys() -> list[Any]:
 
     Private API (the list has another name since 3.0), checked on time-machine 2.13 to 3.6.
     """
-    stack = getattr(time_machine, "traveller_stack", None)
-    return list(time_machine.coordinates_stack if stack is None else stack)  # type: ignore[attr-defined]  # its name before 3.0
+    module = sys.modules.get("time_machine")
+    if module is None:  # nobody has travelled
+        return []
+    stack = getattr(module, "traveller_stack", None)
+    return list(module.coordinates_stack if stack is None else stack)  # its name before 3.0
 
 
 def _frozen() -> bool:
