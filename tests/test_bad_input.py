@@ -634,8 +634,8 @@ def test_delay_on_commit_that_is_missing_on_a_base_class_is_explained(project: P
             [
                 f"E *AttributeError: 'audit' object has no attribute '{method}'",
                 (
-                    "E *shop.tasks.audit is built on shop.tasks.AuditTask, which is no DjangoTask, "
-                    f"so it has no {method}."
+                    "E *shop.tasks.audit is built on shop.tasks.AuditTask, which is not a "
+                    f"DjangoTask, so it has no {method}."
                 ),
                 "E *To fix: let that class inherit from celery.contrib.django.task.DjangoTask, *",
             ]

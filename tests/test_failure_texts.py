@@ -360,7 +360,7 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_
             "E  *expected: Pending()",
             (
                 "E  *To fix: It is over: look before a worker runs it. celery_inline delivers "
-                "when told to."
+                "when the test says so."
             ),
         ],
     ):

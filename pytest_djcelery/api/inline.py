@@ -400,13 +400,13 @@ class Inline(Runner):
         __tracebackhide__ = True
         if in_task():
             msg = (
-                "celery_inline was told to deliver inside a task. A worker runs one task at a "
+                "celery_inline was asked to deliver inside a task. A worker runs one task at a "
                 "time: publish, and let the run that is under way deliver it."
             )
             raise InlineError(msg)
         if in_coroutine():
             msg = (
-                "celery_inline was told to deliver in a coroutine, where Django refuses the "
+                "celery_inline was asked to deliver in a coroutine, where Django refuses the "
                 "database to tasks. Write: await celery_inline.arun()"
             )
             raise InlineError(msg)

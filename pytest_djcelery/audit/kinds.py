@@ -23,7 +23,7 @@ IN_TRANSACTION = Kind(
     name="published-in-transaction",
     title="published inside an open transaction",
     why="A worker can run the task before the commit, and not see what was written.",
-    remedy="Send it with delay_on_commit. celery_outbox warns of it at the very line, and "
+    remedy="Send it with delay_on_commit. celery_outbox warns at that very line, and "
     "djcelery_sent_in_transaction = error stops new ones.",
 )
 HOOKS = Kind(

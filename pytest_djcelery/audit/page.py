@@ -81,7 +81,7 @@ def _trouble(text: str) -> str:
 
 
 def _clean(report: dict[str, Any]) -> str:
-    line = "No test was watched, so there is nothing to tell."
+    line = "No test was watched, so there is nothing to report."
     if report["tests"]:
         line = f"{_number(report['tests'], 'test')} watched, and nothing found: well done."
     return f'<p class="clean">{line}</p>\n{_absent(report["kinds"])}'

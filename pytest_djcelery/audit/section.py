@@ -88,7 +88,7 @@ def _described(finding: Finding) -> Iterator[str]:
 
 def _known(verdict: Verdict) -> str:
     known = f", {len(verdict.known)} known before" if verdict.known else ""
-    gone = f" ({verdict.gone} of the baseline found no more)" if verdict.gone else ""
+    gone = f" ({verdict.gone} of the baseline no longer found)" if verdict.gone else ""
     return known + gone
 
 

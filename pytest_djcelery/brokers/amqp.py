@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Longer than any run, for what another machine has left behind. In milliseconds.
 _EXPIRES: Final = 12 * 60 * 60 * 1000
 _ANCHOR: Final = "djcelery-anchor"
-_SILENT: Final = "the broker is connected, and gives no answer"
+_SILENT: Final = "the broker is connected, but does not answer"
 #: Exchanges that every virtual host has; everyone would share them.
 _PREDECLARED: Final = {
     "amq.direct": "direct",

@@ -137,7 +137,7 @@ def _folder() -> Path:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o077:
         msg = (
-            f"{folder} should be a folder that only this user can open, and is not.\n"
+            f"{folder} should be a folder that only this user can open, but is not.\n"
             "pytest-djcelery notes there what it makes on a broker. Remove it, or set TMPDIR."
         )
         raise DjceleryError(msg)

@@ -77,7 +77,7 @@ def remedy(value: Any) -> str:
         name = kind.__name__
         return f"send its primary key ({name.lower()}.pk) and fetch the {name} in the task"
     if is_lazy(kind):
-        return "send plain data of what it stands for, such as its primary key"
+        return "send plain data instead, such as its primary key"
     if issubclass(kind, set | frozenset):
         return "send a list"
     if issubclass(kind, bytes):

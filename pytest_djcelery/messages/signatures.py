@@ -285,7 +285,7 @@ def _remedy(written: object) -> str:  # noqa: PLR0911 - a list of cases
     if callable(written):
         name = getattr(written, "__name__", "function")
         return (
-            f"This is no task: {name} has no @shared_task or @app.task, or it was unwrapped. "
+            f"This is not a task: {name} has no @shared_task or @app.task, or it was unwrapped. "
             f"With one, write {name}.s(...)."
         )
     return "Call .s(...) on the task with the arguments that you expect."

@@ -20,7 +20,7 @@ def undelivered(pending: Iterable[SentTask], scheduled: Iterable[SentTask]) -> s
     """What there is left to deliver, in words."""
     kinds = ("Due", list(pending)), ("Scheduled", list(scheduled))
     lines = [f"{kind}: {', '.join(map(_named, sent))}." for kind, sent in kinds if sent]
-    return "\n".join(["celery_inline delivers when it is told to.", *lines])
+    return "\n".join(["celery_inline delivers when the test says so: celery_inline.run().", *lines])
 
 
 def why_never(task_id: str, journal: Journal, scheduled: Sequence[SentTask], now: datetime) -> str:

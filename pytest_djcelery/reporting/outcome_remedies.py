@@ -29,7 +29,10 @@ def of_difference(actual: Any, expected: Any) -> str:
     if not _is_final(actual):
         return _of_unfinished() if _is_final(expected) else _of_value(actual)
     if isinstance(expected, Pending):
-        return "It is over: look before a worker runs it. celery_inline delivers when told to."
+        return (
+            "It is over: look before a worker runs it. celery_inline delivers when the test says "
+            "so."
+        )
     if not _is_final(expected):
         return "It is over: celery_results.history(result) has the states that it passed through."
     return _of_ending(actual, expected)

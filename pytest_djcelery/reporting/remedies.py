@@ -86,7 +86,7 @@ def _of_near(matcher: Matcher[Any], item: Any, differences: Sequence[Difference]
             "one out, or check that the code that sends it runs each time."
         )
     if isinstance(matcher.written, SentTask):
-        return "A message equals itself alone; for another that is alike compare with a signature."
+        return "A message equals only itself; to match one like it, compare with a signature."
     if not isinstance(item, SentTask) and _was_single(item, differences):
         return (
             "Its tasks were sent one by one: compare them with celery_outbox, or send the canvas "

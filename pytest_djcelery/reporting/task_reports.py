@@ -183,7 +183,7 @@ def explain(error: BaseException) -> None:
     base = f"{bases[0].__module__}.{bases[0].__qualname__}" if bases else "celery.Task"
     name = short_code(task.name, task)
     note = (
-        f"{task.name} is built on {base}, which is no DjangoTask, so it has no {error.name}.\n"
+        f"{task.name} is built on {base}, which is not a DjangoTask, so it has no {error.name}.\n"
         "To fix: let that class inherit from celery.contrib.django.task.DjangoTask, not from "
         f"celery.Task; or call transaction.on_commit(lambda: {name}.delay(...)) yourself."
     )

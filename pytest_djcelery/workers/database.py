@@ -103,7 +103,7 @@ def _of_testcase(connection: BaseDatabaseWrapper) -> bool:
 def _other_thread(alias: str) -> str:
     return (
         f"A task uses the database {alias!r} in another thread ({threading.current_thread().name!r}"
-        "): the ORM under asyncio.run() and event loops of its own, or a thread pool. The test's "
+        "): the ORM under asyncio.run() or another event loop, or a thread pool. The test's "
         "rows stand in a transaction that is never committed, so no other connection sees them.\n"
         "Use @pytest.mark.django_db(transaction=True) or TransactionTestCase. Coroutines that a "
         "task runs by asgiref's async_to_sync use its own connection, and need neither."

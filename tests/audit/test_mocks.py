@@ -306,7 +306,7 @@ def test_it(delay):
     faults = _faults(found)
     expected = {
         "ship.delay(SimpleLazyObject(lambda: 1 / 0))": (
-            "SimpleLazyObject", "send plain data of what it stands for, such as its primary key",
+            "SimpleLazyObject", "send plain data instead, such as its primary key",
         ),
         "ship.delay(user)": (
             "Order", "send its primary key (order.pk) and fetch the Order in the task",

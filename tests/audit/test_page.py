@@ -177,7 +177,7 @@ def test_an_audit_that_failed_itself_says_so() -> None:
 def test_a_run_without_tests_is_not_praised() -> None:
     text = Read(page(report(tests=0))).text
 
-    assert "No test was watched, so there is nothing to tell." in text
+    assert "No test was watched, so there is nothing to report." in text
     assert "well done" not in text
 
 

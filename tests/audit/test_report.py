@@ -53,7 +53,7 @@ def test_the_section_is_ranked_and_says_why_and_what_answers_it(planted: Project
         "\n"
         "published inside an open transaction: 1 place  [published-in-transaction]\n"
         "  A worker can run the task before the commit, and not see what was written.\n"
-        "  Send it with delay_on_commit. celery_outbox warns of it at the very line, and "
+        "  Send it with delay_on_commit. celery_outbox warns at that very line, and "
         "djcelery_sent_in_transaction = error stops new ones.\n"
         "  ! shop/services.py:11 in order_in_transaction: shop.tasks.ship, 8 times in 4 tests\n"
         "      opened by: `with transaction.atomic()` at shop/services.py:9 in "
@@ -198,7 +198,7 @@ def test_a_baseline_accepts_what_was_known_and_nothing_new(planted: Project) -> 
     result = planted.run(SUITE.replace("call_count == 2", "call_count == 0"), *args)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["5 tests watched, 1 finding, 1 known before (2 of the baseline found no more)."]
+        ["5 tests watched, 1 finding, 1 known before (2 of the baseline no longer found)."]
     )
 
 
@@ -284,7 +284,7 @@ def test_a_known_line_whose_call_no_longer_fits_is_new(planted: Project) -> None
     tasks.write_text(tasks.read_text().replace("def ship(order_id", "def ship(order_id, where"))
     planted.run(SUITE, *args).stdout.fnmatch_lines(
         [
-            "5 tests watched, 1 finding, 2 known before (1 of the baseline found no more).",
+            "5 tests watched, 1 finding, 2 known before (1 of the baseline no longer found).",
             "*  fault: it doesn't fit the task: *",
         ]
     )

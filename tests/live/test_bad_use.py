@@ -23,7 +23,7 @@ def test_sqlite_in_memory(run: Run, project: Project) -> None:
     result = run(ONE)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([
-        "*WorkerError: celery_live_worker is a process of its own*SQLite in memory*'default'*",
+        "*WorkerError: celery_live_worker runs in a separate process*SQLite in memory*'default'*",
         "E*Set DATABASES[[]'default'][[]'TEST'] = {'NAME': BASE_DIR / 'test.sqlite3'} in the *",
     ])  # fmt: skip
 

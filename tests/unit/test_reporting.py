@@ -315,7 +315,7 @@ def test_messages_are_no_other_messages(sent: Sent) -> None:
     with sent.outbox.record() as others:
         ADD.delay(1)
     assert text("==", others, sent.outbox).splitlines()[-1] == (
-        "To fix: A message equals itself alone; for another that is alike compare with a signature."
+        "To fix: A message equals only itself; to match one like it, compare with a signature."
     )
 
 

@@ -176,7 +176,7 @@ def _check_ends(sent: list[Sent]) -> None:
     if times > _ENDLESS:
         msg = (
             f"The entry {name!r} was due {times} times in one moment, and is due again: beat would "
-            "send it without end.\nGive it an interval of more than no time."
+            "send it without end.\nGive it an interval longer than zero."
         )
         raise BeatError(msg)
 

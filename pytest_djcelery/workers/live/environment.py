@@ -52,9 +52,10 @@ class Handover:
 
         if not os.environ.get("DJANGO_SETTINGS_MODULE"):
             msg = (
-                "celery_live_worker runs `celery -A …` in a process of its own, which finds the "
+                "celery_live_worker runs `celery -A …` in a separate process, which finds the "
                 "settings by DJANGO_SETTINGS_MODULE, and that is not set.\n"
-                "Set it in pytest's configuration, or use celery_worker, which is of this process."
+                "Set it in pytest's configuration, or use celery_worker, which runs in this "
+                "process."
             )
             raise WorkerError(msg)
         return cls(
@@ -157,7 +158,7 @@ def _databases() -> dict[str, dict[str, Any]]:
     ]
     if hidden:
         msg = (
-            "celery_live_worker is a process of its own, and needs a test database that it can "
+            "celery_live_worker runs in a separate process, and needs a test database that it can "
             f"open; SQLite in memory is this process' alone (database {', '.join(hidden)}).\n"
             f"Set DATABASES[{hidden[0]}]['TEST'] = {{'NAME': BASE_DIR / 'test.sqlite3'}} in the "
             "settings, or use PostgreSQL or MariaDB. celery_inline and celery_worker work with "
