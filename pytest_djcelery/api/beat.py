@@ -30,7 +30,8 @@ class Beat:
     that was changed is sent by its new times, and keeps when it last ran; a new one starts then.
 
     Where the test travels by itself (time-machine, freezegun), beat starts anew at the
-    destination: it was not there to send what would have been due on the way.
+    destination: it was not there to send what would have been due on the way. So it does where
+    the test chooses another scheduler (``CELERY_BEAT_SCHEDULER``).
 
     Args:
         sandbox: the test.
@@ -153,6 +154,7 @@ class Beat:
     def _start(self) -> None:
         self._traveller = self._clock.traveller
         self._latest = self._clock.now()
+        self._chosen = self._sandbox.app.conf.beat_scheduler
         self._scheduler = VirtualScheduler(
             self._sandbox.app, self._sandbox.project.configuration.override
         )
@@ -160,7 +162,9 @@ class Beat:
     def _current(self) -> VirtualScheduler:
         """The scheduler, with what its schedule is now."""
         now = self._clock.now()
-        if self._clock.traveller is not self._traveller or now < self._latest:
+        chosen = self._sandbox.app.conf.beat_scheduler
+        moved = self._clock.traveller is not self._traveller or now < self._latest
+        if moved or chosen != self._chosen:
             self._scheduler.close()
             self._start()
         self._latest = now

@@ -197,3 +197,45 @@ def test_the_database_is_told_as_at_a_start_of_beat(run: Run, project: Project) 
             check(celery_beat, settings)
     """)
     result.assert_outcomes(passed=2)
+
+
+def test_another_scheduler_is_started_where_the_test_chooses_one(
+    run: Run, project: Project
+) -> None:
+    project.settings(DATABASE + SCHEDULER.format("celery.beat:Scheduler"))
+    run("""
+        from datetime import timedelta
+
+        import pytest
+        from django_celery_beat.models import IntervalSchedule, PeriodicTask
+        from shop.tasks import add, count_orders
+
+        pytestmark = pytest.mark.django_db
+        DATABASE = "django_celery_beat.schedulers:DatabaseScheduler"
+        SPAN = timedelta(hours=1)
+
+        @pytest.fixture
+        def entry(db):
+            every, _ = IntervalSchedule.objects.get_or_create(every=1, period="hours")
+            PeriodicTask.objects.create(name="counted", task=count_orders.name, interval=every)
+
+        def test_the_settings(celery_beat, entry):
+            assert celery_beat.run(until=SPAN) == [add.s(1, 2)]
+
+        def test_obeyed(celery_beat, entry, settings):
+            settings.CELERY_BEAT_SCHEDULER = DATABASE
+            assert count_orders.s() in celery_beat.run(until=SPAN)
+            assert "counted" in celery_beat.entries
+
+        def test_and_back(celery_beat, entry, settings):
+            settings.CELERY_BEAT_SCHEDULER = DATABASE
+            assert "counted" in celery_beat.entries
+            del settings.CELERY_BEAT_SCHEDULER
+            settings.CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"
+            assert list(celery_beat.entries) == ["hourly"]
+
+        def test_a_name_that_is_none(celery_beat, settings):
+            settings.CELERY_BEAT_SCHEDULER = "no.such:Scheduler"
+            with pytest.raises(ImportError, match="no"):
+                celery_beat.run(until=SPAN)
+    """).assert_outcomes(passed=4)
