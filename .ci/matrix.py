@@ -130,6 +130,7 @@ class Cell(Job):
     pool: bool = False  # Django's connection pool, which Celery closes since 5.6
     lowest: bool = False  # every direct dependency at its bound in pyproject.toml
     brokers: tuple[str, ...] = ()  # that the example's tests run over, too
+    beside: tuple[str, ...] = ()  # packages that some versions of Celery only allow
     completes: bool = False  # runs what the quick start left out, and is measured with it
 
     #: A test of the example that is about the default.
@@ -175,6 +176,7 @@ class Cell(Job):
             "-e",
             ".",
         ]
+        arguments += self.beside
         if self.lowest:
             arguments += ["--resolution", "lowest-direct"]
         if self.database == "mariadb":
@@ -228,8 +230,8 @@ JOBS: list[Job] = [
     Cell(name="py312-dj60-maria", python="3.12", django="6.0", celery="5.5", pytest="8",
          tests=(CONTRACT, "tests/databases"), chosen=WITH_MARIADB, database=MARIADB),
     Cell(name="py311-dj52-pg", python="3.11", django="5.2", celery="5.6", pytest="9",
-         tests=(CONTRACT,), chosen=NOT_THE_FIRST, database=POSTGRESQL, pool=True,
-         brokers=("redis", "rabbitmq")),
+         tests=(CONTRACT, "tests/test_batches.py"), chosen=NOT_THE_FIRST, database=POSTGRESQL,
+         pool=True, brokers=("redis", "rabbitmq"), beside=("celery-batches>=0.11",)),
     Build(name="build"),
     Lint(name="lint"),
 ]  # fmt: skip

@@ -71,6 +71,9 @@ if TYPE_CHECKING:
         BadScheduleError as BadScheduleError,
     )
     from pytest_djcelery.errors import (
+        BatchError as BatchError,
+    )
+    from pytest_djcelery.errors import (
         BeatError as BeatError,
     )
     from pytest_djcelery.errors import (

@@ -27,6 +27,10 @@ class BadScheduleError(DjceleryError, AssertionError):
     """An entry of beat's schedule can't do what it says."""
 
 
+class BatchError(DjceleryError, RuntimeError):
+    """A batch of celery-batches raised, and with it each of its messages has failed."""
+
+
 class BeatError(DjceleryError, RuntimeError):
     """``celery_beat`` can't go on with the schedule."""
 

@@ -18,6 +18,7 @@ from pytest_djcelery.messages.journal import Ended, Looked, StateStored
 from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.project.tracers import listened_to
+from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task, requests_seen
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.session.sandbox import Sandbox
+
+
+_MOVE = "Move the clock: celery_inline.run(until=timedelta(…))."
 
 
 class _BusyError(InlineError):
@@ -335,6 +339,10 @@ class Inline(Runner):
         return self._sandbox.app.AsyncResult(task_id).state in states.READY_STATES
 
     def why_never(self, task_id: str) -> str:
+        if (message := self._worker.batched.get(task_id)) is not None:
+            task = self._sandbox.app.tasks[message.headers["task"]]
+            held = "\n".join(batches.described({task: task._buffer.qsize()}))
+            return f"{task_id} will not be ready: a batch holds it.\n{held}\n{_MOVE}"
         from pytest_djcelery.reporting.never_ready import why_never
 
         return why_never(task_id, self._sandbox.journal, self.scheduled, self._clock.now())
@@ -362,25 +370,48 @@ class Inline(Runner):
                 return
 
     def _next_eta(self, takes: Callable[[str], bool]) -> datetime | None:
-        first = self._worker.timer.first(takes)
-        return None if first is None else first.turn.eta
+        timer = self._worker.timer
+        first, repeated = timer.first(takes), timer.next_repeated()
+        eta = None if first is None else first.turn.eta
+        if repeated is None or (eta is not None and eta < repeated.due):
+            return eta
+        return repeated.due
 
     def _deliver(
         self, takes: Callable[[str], bool], endless: Endless | None = None
     ) -> Execution | None:
         __tracebackhide__ = True
-        journal, worker = self._sandbox.journal, self._worker
-        since = len(journal)
-        with self._sandbox.watch.eager_task(), ConnectionsAsBegun():
-            message = worker.deliver(takes)
-        if message is None:
-            return None
-        sent = self._origins.of(message.delivery_tag, message.headers, message.body)
-        execution = Execution.of(message, sent, journal.events(Ended, since), worker.refused)
+        while True:
+            since = len(self._sandbox.journal)
+            with self._sandbox.watch.eager_task(), ConnectionsAsBegun():
+                message = self._worker.deliver(takes)
+            if message is None:
+                return None
+            ended = self._came_of(message, since)
+            if ended:  # else a task holds it, to run it with others
+                break
+        *others, execution = ended
+        self._inside += others
         if endless is not None:
-            redelivered = bool(message.delivery_info.get("redelivered"))
-            endless.count(execution, redelivered=redelivered)
+            info = getattr(message, "delivery_info", {})
+            endless.count(execution, redelivered=bool(info.get("redelivered")))
         return execution
+
+    def _came_of(self, delivered: Any, since: int) -> list[Execution]:
+        """What a message, or a function that was due, has led to: of a batch, one for each."""
+        journal, worker = self._sandbox.journal, self._worker
+        batched = worker.batched
+        if not batched:
+            return [self._execution(delivered, since)] if hasattr(delivered, "headers") else []
+        own = hasattr(delivered, "headers") and delivered not in batched.values()
+        ended = dict.fromkeys(event.task_id for event in journal.events(Ended, since))
+        messages = [batched.pop(task_id) for task_id in ended if task_id in batched]
+        return [self._execution(each, since) for each in (*messages, *([delivered] if own else ()))]
+
+    def _execution(self, message: Any, since: int) -> Execution:
+        sent = self._origins.of(message.delivery_tag, message.headers, message.body)
+        events = self._sandbox.journal.events(Ended, since)
+        return Execution.of(message, sent, events, self._worker.refused)
 
     @property
     def _waiting(self) -> Undelivered:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 
 from pytest_djcelery.messages.journal import StateStored
+from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.runner import Runner
@@ -46,10 +47,15 @@ class Worker(Runner):
         """
         __tracebackhide__ = True
         seconds = self._sandbox.options.timeout if timeout is None else timeout
-        idle = self._wait(seconds)
+        idle = self._wait(seconds, batched_within=None)
         ended.check(self._sandbox, self.embedded)
         if not idle:
-            msg = f"celery_worker is not idle after {seconds:g} s.\n{self.situation()}"
+            lines = [
+                f"celery_worker is not idle after {seconds:g} s.",
+                *batches.described(batches.holding(self._sandbox.app)),
+                self.situation(),
+            ]
+            msg = "\n".join(lines)
             raise WaitTimeoutError(msg)
 
     def settle(self) -> None:
@@ -59,11 +65,16 @@ class Worker(Runner):
             WorkerError: when the worker has ended, and the test doesn't know it.
         """
         __tracebackhide__ = True
-        self._wait(self._sandbox.options.timeout)
+        timeout = self._sandbox.options.timeout
+        self._wait(timeout, batched_within=timeout)
         ended.check_unless_told(self._sandbox, self.embedded)
 
-    def _wait(self, seconds: float) -> bool:
-        return self._sandbox.journal.wait_until(lambda: self.embedded.idle, seconds)
+    def _wait(self, seconds: float, *, batched_within: float | None) -> bool:
+        def idle() -> bool:
+            held = batches.holding(self._sandbox.app, batched_within)
+            return self.embedded.idle and not held
+
+        return self._sandbox.journal.wait_until(idle, seconds)
 
     def has_in_hand(self, task_id: str) -> bool:
         return self.embedded.has_in_hand(task_id)

@@ -435,6 +435,7 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
     from pytest_djcelery.recording.task_signals import raised_eagerly
 
     apply = vars(Task)["apply"]
+    called_with: dict[str, tuple[Any, Any]] = {}
 
     def tapped_apply(  # noqa: PLR0913, PLR0917 - Celery's signature
         self: Any, args: Any = None, kwargs: Any = None, link: Any = None, link_error: Any = None,
@@ -448,9 +449,10 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
             **options, "task_id": task_id, "link": link, "link_error": link_error,
             "retries": retries, "headers": headers,
         }  # fmt: skip
+        sent_args, sent_kwargs = called_with.pop(task_id, (args, kwargs))
         with (
             unrolled.task_run(task_id, published) as published,
-            tap.eager(self, args or (), kwargs or {}, published) as called,
+            tap.eager(self, sent_args or (), sent_kwargs or {}, published) as called,
         ):
             result = called(
                 apply, self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
@@ -467,6 +469,11 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
     def tapped_apply_async(
         self: Any, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
+        # An ``apply()`` of the task's own may be about to run it with others than it was sent with.
+        noted = not rest and type(self).apply is not tapped_apply
+        if noted:
+            options["task_id"] = options.get("task_id") or uuid()
+            called_with[options["task_id"]] = args, kwargs
         try:
             return apply_async(self, args, kwargs, *rest, **options)
         except EncodeError as error:
@@ -475,6 +482,9 @@ def _tapped_eager_runs(tap: Tap) -> Iterator[None]:
             body = args or (), kwargs or {}, None
             explain_unserializable(error, self.name, body, serializer)
             raise
+        finally:
+            if noted:
+                called_with.pop(options["task_id"], None)
 
     with (
         raised_eagerly() as raised,

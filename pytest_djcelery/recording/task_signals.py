@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.exceptions import NotRegistered, Reject
 
+from pytest_djcelery.errors import BatchError
 from pytest_djcelery.messages.journal import Ended, Event, Journal, NotStored, StateStored, Storing
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.recording.batches import is_batch, requests_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -94,7 +96,7 @@ class _Recorder:
         )
 
     def succeeded(self, sender: Any, result: Any, **_: Any) -> None:
-        if self._is_ours(sender):
+        if self._is_ours(sender) and sender.request.id is not None:  # else a batch's own
             self._ended(sender, sender.request, "SUCCESS", result)
 
     def failed(
@@ -123,8 +125,12 @@ class _Recorder:
         if self._is_ours(sender):
             self._ended(sender, request, "RETRY", reason)
 
-    def postrun(self, sender: Any, task_id: str, state: str, retval: Any, **_: Any) -> None:
-        if self._is_ours(sender) and state in ("IGNORED", "REJECTED"):
+    def postrun(
+        self, sender: Any, task_id: str, state: str, retval: Any, args: Any, **_: Any
+    ) -> None:
+        if self._is_ours(sender) and is_batch(sender):
+            self._batch_ended(sender, requests_of(args), state)
+        elif self._is_ours(sender) and state in ("IGNORED", "REJECTED"):
             self._journal.append(
                 Ended(
                     task_id=task_id,
@@ -135,6 +141,30 @@ class _Recorder:
                 )
             )
         self._journal.wake()
+
+    def _batch_ended(self, task: Any, requests: Sequence[Any], state: str) -> None:
+        """Each message of a batch has ended, as the batch has: or as what it has stored for it."""
+        states: Callable[[str], list[Storing]] = getattr(self._journal, "states", lambda _: [])
+        failure = BatchError(
+            f"The batch of {task.name} that this message was in raised: its own error is in the "
+            "log of 'celery_batches.trace', and no result is stored."
+        )
+        for request in requests:
+            stored = states(request.id)[-1:]
+            value: Any = stored[0].meta if stored else None
+            if state == "FAILURE" and not stored:
+                value = failure
+            self._journal.append(
+                Ended(
+                    task_id=request.id,
+                    task=task.name,
+                    state=stored[0].state if stored else state,
+                    value=value,
+                    retries=(request.request_dict or {}).get("retries") or 0,
+                    args=request.args,
+                    kwargs=request.kwargs,
+                )
+            )
 
     def _is_ours(self, task: Any) -> bool:
         app = getattr(task, "_app", None)
@@ -216,7 +246,9 @@ def _stored_states(journal: Journal, knows: Callable[[Celery], bool]) -> Iterato
             if not knows(self.app):
                 return store(self, task_id, result, state, *args, **kwargs)
             request: Any = kwargs.get("request")
-            retries = request.retries if getattr(request, "id", None) == task_id else None
+            # A request of celery-batches has no number of its attempts.
+            own = getattr(request, "id", None) == task_id
+            retries = getattr(request, "retries", None) if own else None
             journal.append(Storing(task_id=task_id, state=state, meta=result, retries=retries))
             try:
                 stored = store(self, task_id, result, state, *args, **kwargs)

@@ -57,6 +57,7 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "the_request_of_a_plain_task",
         "is_eager_is_false",
         "the_hostname",
+        "the_priority_of_a_task",
         "stamps_reach_the_request",
         "the_time_limits_of_a_message_reach_the_request",
         "eta_and_expiry_reach_the_request",

@@ -16,6 +16,7 @@ from celery.worker import WorkController, state
 
 from pytest_djcelery.errors import BadOptionError, WorkerError
 from pytest_djcelery.project.derived import close_backends_of_ended_threads
+from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import enter_worker_thread, stack_of
 from pytest_djcelery.workers import boot
 from pytest_djcelery.workers import celery_parts as parts
@@ -221,6 +222,7 @@ class EmbeddedWorker:
         """Leave messages in their queues from now on, and let go of the database."""
         self._transport().park(parked=True)
         self._receivers.disconnect()
+        batches.forget_held(self.app)
         self.connections.close()
         self._forget_pool_of_replies()
         self._forget_scheduled()

@@ -30,6 +30,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.pidbox import Pidbox
 from kombu.serialization import prepare_accept_content
 
+from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_surroundings import Shared
 from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
 from pytest_djcelery.workers import celery_parts as parts
@@ -77,6 +78,7 @@ class InlineWorker:
         self.surroundings = surroundings
         self.hostname = default_nodename(None)
         self.timer = Timer(now)
+        self.batched: dict[str, Any] = {}  # messages that a task holds, by id
         self._tracers: dict[str, Any] = {}  # of the tasks, as they were found
 
     @contextmanager
@@ -91,6 +93,7 @@ class InlineWorker:
             self._channel = connection.channel()
             self._channel.qos.restore_at_shutdown = False  # done here, and silently
             stack.callback(self._channel.qos.restore_unacked)
+            stack.callback(self._forget_batches)
             self.read_configuration()
             mailbox = Pidbox(self._consumer)
             mailbox.start(self._consumer)
@@ -144,6 +147,8 @@ class InlineWorker:
     def deliver(self, takes: Callable[[str], bool]) -> Any:
         """Hand the next message that is due to Celery, and return it; ``None``: there is none.
 
+        Where a function was due that is called again and again, it is that.
+
         A message is due when it is published, or at its ETA. One with an ETA is received at
         once, whatever stands before it in its queue, and waits in `timer`, as it does under a
         worker that listens all the time: so it makes no difference when this one is told to.
@@ -166,6 +171,9 @@ class InlineWorker:
                 message = self._receive(*plain, self._channel.basic_get)
             elif (poll := self.timer.first_poll(takes)) is not None:
                 message = self._start(poll)
+            elif (repeated := self.timer.repeated_due()) is not None:
+                self.surroundings.run(repeated.function)
+                return repeated
             else:
                 return None
         return message
@@ -180,6 +188,11 @@ class InlineWorker:
         """Forget the messages that wait for their ETA."""
         for request in self.timer.clear():
             request.acknowledge()
+        self._forget_batches()
+
+    def _forget_batches(self) -> None:
+        self.batched.clear()
+        batches.forget_held(self.app)
 
     @property
     def refused(self) -> BaseException | None:
@@ -195,6 +208,8 @@ class InlineWorker:
             self.surroundings.run(self._handle, message)
         if self.timer.kept is ready:
             return None
+        if batches.is_batch(self.app.tasks.get(message.headers.get("task"))):
+            self.batched[message.headers["id"]] = message
         self.timer.delivered += 1
         return message
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -48,6 +49,20 @@ class Scheduled:
         return bool(self.request.type == _POLL)
 
 
+@dataclass(slots=True, kw_only=True)
+class Repeated:
+    """A function that is called again and again, until it is cancelled."""
+
+    due: datetime
+    interval: timedelta
+    function: Callable[[], object]
+    canceled: bool = False
+
+    def cancel(self) -> None:
+        """Call it no more."""
+        self.canceled = True
+
+
 _Heap = list[tuple[Turn, Scheduled]]
 
 
@@ -67,6 +82,7 @@ class Timer:
         self._held = 0
         self._waiting: dict[str, _Heap] = defaultdict(list)
         self._polls: dict[str, _Heap] = defaultdict(list)
+        self._repeated: list[Repeated] = []
 
     def __len__(self) -> int:
         return self._held
@@ -76,6 +92,39 @@ class Timer:
     ) -> Scheduled:
         """Celery's way to say: start this request at its ETA."""
         return self.hold(args[0], partial(start, *args))
+
+    def call_repeatedly(
+        self,
+        secs: float,
+        fun: Callable[..., object],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> Repeated:
+        """Call a function every so many seconds, as kombu's timer does."""
+        interval = timedelta(seconds=secs)
+        repeated = Repeated(
+            due=self._now() + interval,
+            interval=interval,
+            function=partial(fun, *args, **(kwargs or {})),
+        )
+        self._repeated.append(repeated)
+        return repeated
+
+    def next_repeated(self) -> Repeated | None:
+        """The function whose turn is next."""
+        if not self._repeated:
+            return None
+        self._repeated = [each for each in self._repeated if not each.canceled]
+        return min(self._repeated, key=attrgetter("due"), default=None)
+
+    def repeated_due(self) -> Repeated | None:
+        """The same, if its time has come; it is called next after its interval."""
+        repeated = self.next_repeated()
+        if repeated is None or repeated.due > self._now():
+            return None
+        repeated.due += repeated.interval
+        return repeated
 
     def hold(self, request: Request, start: Callable[[], None]) -> Scheduled:
         """Keep a request that is being received until its ETA."""
@@ -137,6 +186,7 @@ class Timer:
         requests = [held.request for held in self.held()]
         self._waiting.clear()
         self._polls.clear()
+        self._repeated.clear()
         self._held = 0
         return requests
 

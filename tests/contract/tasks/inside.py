@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from functools import partial
 
@@ -113,5 +114,12 @@ def tell_settings():
 
 @shared_task
 def write_to_log():
-    logger.warning("a line of the task")
-    return logger.name
+    heard = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append([record.name, record.getMessage()])
+    logger.addHandler(handler)
+    try:
+        logger.warning("a line of %s", "the task")
+    finally:
+        logger.removeHandler(handler)
+    return heard

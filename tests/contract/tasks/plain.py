@@ -63,6 +63,6 @@ def ignored_result(x):
     return x
 
 
-@shared_task
-def with_priority():
-    return None
+@shared_task(bind=True)
+def with_priority(self):
+    return self.request.delivery_info["priority"]

@@ -108,4 +108,5 @@ def test_django_is_set_up(work, settings):
 
 def test_the_logger_of_a_task(work):
     """`get_task_logger` logs"""
-    assert work(inside.write_to_log.s()) == Success("shop.contract.inside")
+    heard = [["shop.contract.inside", "a line of the task"]]
+    assert work(inside.write_to_log.s()) == Success(heard)

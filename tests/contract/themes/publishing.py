@@ -126,7 +126,7 @@ def test_a_header_of_a_receiver_that_no_broker_carries(work, celery_outbox, adde
 
 def test_the_priority_of_a_task(work, celery_outbox):
     """`task_routes` give a priority"""
-    work(plain.with_priority.s())
+    assert work(plain.with_priority.s()) == Success(4)
     assert celery_outbox[0].priority == 4
 
 
