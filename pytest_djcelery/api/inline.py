@@ -14,7 +14,7 @@ from kombu import Queue
 from pytest_djcelery import clock
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, InlineError
-from pytest_djcelery.messages.journal import Ended, Looked, StateStored
+from pytest_djcelery.messages.journal import Looked, StateStored
 from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.project.tracers import listened_to
@@ -23,10 +23,9 @@ from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task, requests_seen
 from pytest_djcelery.session.runner import Runner
-from pytest_djcelery.transactions.task_connections import ConnectionsAsBegun
 from pytest_djcelery.workers.database import other_threads_watched
 from pytest_djcelery.workers.inline.coroutines import run_for_test
-from pytest_djcelery.workers.inline.endless import Endless
+from pytest_djcelery.workers.inline.deliveries import Deliveries
 from pytest_djcelery.workers.inline.executions import Execution, Summary
 from pytest_djcelery.workers.inline.inline_worker import InlineWorker
 from pytest_djcelery.workers.inline.limits import limits_of
@@ -66,11 +65,11 @@ class Inline(Runner):
         self._clock = sandbox.clock
         self._busy = threading.Lock()
         self._asked = False  # to deliver what was published, since a run by itself began
-        self._inside: list[Execution] = []  # of tasks that a task has waited for
         self._origins = Origins(sandbox.journal)
         self._building = threading.RLock()
         self._built: InlineWorker | None = None
         self._undelivered: Undelivered
+        self._deliveries: Deliveries
 
     @contextmanager
     def started(self) -> Iterator[Inline]:
@@ -106,6 +105,9 @@ class Inline(Runner):
                 surroundings=self._sandbox.surroundings,
             )
             self._undelivered = Undelivered(worker, self._origins)
+            self._deliveries = Deliveries(
+                worker, self._origins, self._sandbox.journal, self._sandbox.watch
+            )
             self._version = self._sandbox.project.configuration.version, listened_to()
             self._built = self._stack.enter_context(worker.started())
 
@@ -156,7 +158,7 @@ class Inline(Runner):
         with self._running():
             if stretch is not None:
                 stretch.begin()
-            for ended in self._executions(takes, stretch, limit):
+            for ended in self._deliveries.executions(takes, stretch, limit):
                 executions += ended
                 failed = [execution for execution in ended if execution.failed]
                 if raise_failures and failed:
@@ -192,7 +194,7 @@ class Inline(Runner):
         """
         __tracebackhide__ = True
         with self._running():
-            execution = self._deliver(self._worker.takes)
+            execution = self._deliveries.one(self._worker.takes)
         if execution is not None and execution.failed:
             self._looked(execution)
         return execution
@@ -233,7 +235,8 @@ class Inline(Runner):
 
     def next_eta(self) -> datetime | None:
         """The earliest ETA of what a run has received and left."""
-        return self._next_eta(self._worker.takes)
+        takes = self._worker.takes
+        return self._deliveries.next_eta(takes)
 
     def hold(self) -> AbstractContextManager[None]:
         """Deliver nothing in a block, whatever is published in it.
@@ -293,7 +296,7 @@ class Inline(Runner):
     def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:  # noqa: ARG002 - nothing is waited for
         """Deliver as a second process would do while the first one waits."""
         __tracebackhide__ = True
-        self._until_stored(task_ids, self._deliver_inside)
+        self._until_stored(task_ids, self._deliveries.inside_until)
 
     def _until_stored(
         self, task_ids: Collection[str], deliver_until: Callable[[Callable[[], bool]], None]
@@ -321,19 +324,9 @@ class Inline(Runner):
         if done():
             return
         with self._running():
-            for _ in self._executions(self._worker.takes, None, None):
+            for _ in self._deliveries.executions(self._worker.takes, None, None):
                 if done():
                     return
-
-    def _deliver_inside(self, done: Callable[[], bool]) -> None:
-        __tracebackhide__ = True
-        endless = Endless(self._sandbox.journal, bounded=False)
-        with self._sandbox.watch.autocommit():
-            while not done():
-                execution = self._deliver(self._worker.takes, endless)
-                if execution is None:
-                    return
-                self._inside.append(execution)
 
     def _stored(self, task_id: str) -> bool:
         return self._sandbox.app.AsyncResult(task_id).state in states.READY_STATES
@@ -348,70 +341,6 @@ class Inline(Runner):
         return why_never(task_id, self._sandbox.journal, self.scheduled, self._clock.now())
 
     # Inside -------------------------------------------------------------------------------
-
-    def _executions(
-        self, takes: Callable[[str], bool], stretch: clock.Stretch | None, limit: int | None
-    ) -> Iterator[list[Execution]]:
-        """Deliver one after another, the clock going from ETA to ETA.
-
-        Yields each with those before it that it has waited for, as they ended.
-        """
-        __tracebackhide__ = True
-        delivered, endless = 0, Endless(self._sandbox.journal, bounded=limit is not None)
-        while limit is None or delivered < limit:
-            execution = self._deliver(takes, endless)
-            if execution is not None:
-                ended, self._inside = [*self._inside, execution], []
-                delivered += len(ended)
-                yield ended
-                continue
-            following = None if stretch is None else self._next_eta(takes)
-            if following is None or stretch is None or not stretch.reach(following):
-                return
-
-    def _next_eta(self, takes: Callable[[str], bool]) -> datetime | None:
-        timer = self._worker.timer
-        first, repeated = timer.first(takes), timer.next_repeated()
-        eta = None if first is None else first.turn.eta
-        if repeated is None or (eta is not None and eta < repeated.due):
-            return eta
-        return repeated.due
-
-    def _deliver(
-        self, takes: Callable[[str], bool], endless: Endless | None = None
-    ) -> Execution | None:
-        __tracebackhide__ = True
-        while True:
-            since = len(self._sandbox.journal)
-            with self._sandbox.watch.eager_task(), ConnectionsAsBegun():
-                message = self._worker.deliver(takes)
-            if message is None:
-                return None
-            ended = self._came_of(message, since)
-            if ended:  # else a task holds it, to run it with others
-                break
-        *others, execution = ended
-        self._inside += others
-        if endless is not None:
-            info = getattr(message, "delivery_info", {})
-            endless.count(execution, redelivered=bool(info.get("redelivered")))
-        return execution
-
-    def _came_of(self, delivered: Any, since: int) -> list[Execution]:
-        """What a message, or a function that was due, has led to: of a batch, one for each."""
-        journal, worker = self._sandbox.journal, self._worker
-        batched = worker.batched
-        if not batched:
-            return [self._execution(delivered, since)] if hasattr(delivered, "headers") else []
-        own = hasattr(delivered, "headers") and delivered not in batched.values()
-        ended = dict.fromkeys(event.task_id for event in journal.events(Ended, since))
-        messages = [batched.pop(task_id) for task_id in ended if task_id in batched]
-        return [self._execution(each, since) for each in (*messages, *([delivered] if own else ()))]
-
-    def _execution(self, message: Any, since: int) -> Execution:
-        sent = self._origins.of(message.delivery_tag, message.headers, message.body)
-        events = self._sandbox.journal.events(Ended, since)
-        return Execution.of(message, sent, events, self._worker.refused)
 
     @property
     def _waiting(self) -> Undelivered:
