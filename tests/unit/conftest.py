@@ -1,7 +1,13 @@
 """How the examples of Hypothesis are run."""
 
-from hypothesis import settings
+import os
+
+from hypothesis import Phase, settings
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# For mutation testing: that an example fails is enough, and it fails again.
+settings.register_profile(
+    "mutation", deadline=None, derandomize=True, database=None, phases=[Phase.generate]
+)
+settings.load_profile(os.environ.get("DJCELERY_HYPOTHESIS_PROFILE", "untimed"))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
 from celery import chain, chord, group
+from kombu.serialization import dumps
 
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.canvas import canvas_of
+from pytest_djcelery.messages.canvas_form import Parallel, Step, first_task, followed_by
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()
@@ -128,6 +132,54 @@ def test_an_option_that_the_canvas_around_it_overrides_is_compared_as_a_worker_g
         "'other'",
         "'mine'",
     )
+
+
+def test_a_member_of_a_later_canvas_tells_whether_it_takes_the_result(sent: Sent) -> None:
+    chain(ADD.s(1), group(ADD.s(2), ADD.si(3))).apply_async()
+    [entry] = sent.outbox.canvas
+    assert list(entry.differing(chain(ADD.s(1), group(ADD.s(2), ADD.si(3))))) == []
+    assert [
+        (each.property, each.expected, each.actual)
+        for each in entry.differing(chain(ADD.s(1), group(ADD.si(2), ADD.s(3))))
+    ] == [
+        ("step 2, member 1: kind", "immutable, .si(...)", "takes the result before it, .s(...)"),
+        ("step 2, member 2: kind", "takes the result before it, .s(...)", "immutable, .si(...)"),
+    ]
+
+
+def test_all_that_follows_a_chord_belongs_to_its_body() -> None:
+    steps = [Step(source=ADD.s(at)) for at in range(4)]
+    chord_ = Parallel(members=((steps[0],),), body=(steps[1],))
+    plain = Parallel(members=((steps[0],),))
+    longer = replace(chord_, body=(steps[1], steps[2]))
+    assert followed_by((steps[3], chord_), (steps[2],)) == (steps[3], longer)
+    assert followed_by((chord_,), ()) == (chord_,)
+    assert followed_by((), (steps[0],)) == (steps[0],)
+    assert followed_by((chord_, steps[3]), (steps[2],)) == (chord_, steps[3], steps[2])
+    assert followed_by((plain,), (steps[2],)) == (plain, steps[2])
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (lambda: MUL.s(1), "shop.mul"),
+        (lambda: chain(MUL.s(1), ADD.s(2)), "shop.mul"),
+        (lambda: group(chain(MUL.s(1), ADD.s(2)), ADD.s(2)), "shop.mul"),
+        (lambda: chord([MUL.s(1), ADD.s(2)], TOTAL.s()), "shop.mul"),
+        (lambda: chord(group(MUL.s(1), ADD.s(2)), TOTAL.s()), "shop.mul"),
+        (lambda: chord([], TOTAL.s()), "shop.total"),
+        (lambda: group([]), None),
+        (lambda: group(group([]), MUL.s(1)), "shop.mul"),
+        (lambda: ADD.chunks([(1, 2)], 1), "celery.starmap"),
+        (lambda: ADD.map([1, 2]), "celery.map"),
+    ],
+)
+def test_the_task_that_is_published_first(written: Callable[[], Any], name: str | None) -> None:
+    assert first_task(written()) == name
+    frozen = written()
+    if name not in (None, "celery.starmap"):
+        frozen.freeze()
+        assert first_task(json.loads(dumps(frozen, "json")[2])) == name
 
 
 def test_a_canvas_that_celery_refuses_or_that_sends_nothing_equals_none(sent: Sent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from kombu import Exchange, Queue
 
 from pytest_djcelery.errors import NotASignatureError
-from pytest_djcelery.messages.signatures import check_signature, differences, matches
-from pytest_djcelery.messages.wire import same, shown, when_sent
+from pytest_djcelery.messages.option_rules import told_by_signature
+from pytest_djcelery.messages.signatures import Expected, check_signature, differences, matches
+from pytest_djcelery.messages.wire import can_be_sent, same, shown, when_sent
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()
@@ -340,6 +342,105 @@ def test_a_frozen_signature_matches_its_own_message(sent: Sent) -> None:
     assert matches(written, sent.last())
 
 
+class Money:
+    """Has its own form in JSON, which comes out as something else."""
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+    def __json__(self) -> dict[str, int]:
+        return {"cents": self.cents}
+
+
+def test_a_value_with_a_form_of_its_own_equals_what_arrives_of_it(sent: Sent) -> None:
+    ADD.delay(Money(5), {"each": [Money(6)]})
+    assert matches(ADD.s(Money(5), {"each": [Money(6)]}), sent.last())
+    assert not matches(ADD.s(Money(6), {"each": [Money(6)]}), sent.last())
+    assert told(ADD.s(Money(5), {"each": [Money(7)]}), sent.last())[0][0] == "argument y['each'][0]"
+    pickled = message("shop.add", {"cents": 5}, serializer="pickle")
+    assert not matches(ADD.s(Money(5)), pickled)  # there it would arrive as it is
+
+
+def test_keys_compare_as_they_arrive_and_each_by_itself() -> None:
+    arrived = message("shop.add", {"1": "one", "two": 2})
+    assert matches(ADD.s({1: "one", "two": 2}), arrived)
+    assert told(ADD.s({1: "one", object: 2}), arrived)[-1][2] == "2"
+    assert told(ADD.s({2: "one", "two": 2}), arrived) == [
+        ("argument x['2']", "'one'", "missing"),
+        ("argument x['1']", "missing", "'one'"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "sendable"),
+    [
+        (1, True),
+        (ANY, True),
+        ({"rows": [1, (2, "x")]}, True),
+        (Decimal(1), True),
+        ({1, 2}, False),
+        ([1, {2}], False),
+        ({"rows": ({1},)}, False),
+        ([object(), ANY], False),
+    ],
+)
+def test_whether_a_value_can_be_sent(value: Any, sendable: bool) -> None:  # noqa: FBT001 - a case
+    assert can_be_sent(value, "json") is sendable
+
+
+def test_what_can_be_sent_depends_on_the_serializer() -> None:
+    for value in ({1}, [{1}], {"in": {1}}):
+        assert can_be_sent(value, "pickle")
+        assert not can_be_sent(value, "json")
+
+
+@pytest.mark.parametrize("name", ["link", "link_error"])
+def test_links_compare_one_by_one(name: str, sent: Sent) -> None:
+    ADD.apply_async((1,), **{name: [MUL.s((1, 2)), MUL.si(3, 4)]})
+    assert matches(ADD.s(1).set(**{name: [MUL.s([1, 2]), ANY]}), sent.last())
+    assert matches(ADD.s(1).set(**{name: [ANY, MUL.si(3, 4)]}), sent.last())
+    assert not matches(ADD.s(1).set(**{name: [ANY, MUL.si(3, 5)]}), sent.last())
+    assert not matches(ADD.s(1).set(**{name: [ANY, ANY, ANY]}), sent.last())
+    assert not matches(ADD.s(1).set(**{name: [ANY]}), sent.last())
+    assert not matches(ADD.s(1).set(**{name: MUL.s([1, 2])}), sent.last())
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_a_link_compares_as_its_message_is_serialized(serializer: str, sent: Sent) -> None:
+    ADD.apply_async((1,), link=MUL.s((1, 2)), serializer=serializer)
+    assert (sent.last().links == [MUL.s([1, 2])]) is (serializer == "json")
+    assert sent.last().links == [MUL.s((1, 2))]
+    assert matches(ADD.s(1).set(link=MUL.s((1, 2))), sent.last())
+    assert matches(ADD.s(1).set(link=MUL.s([1, 2])), sent.last()) is (serializer == "json")
+
+
+def test_a_step_that_sets_an_option_to_none_equals_one_without(sent: Sent) -> None:
+    chain(ADD.s(1), MUL.s(2)).apply_async()
+    [step] = sent.last().chain
+    assert step == MUL.s(2).set(countdown=None, link=[], link_error=None, priority=None)
+    assert step != MUL.s(2).set(countdown=1)
+    assert step != MUL.s(2).set(link=[MUL.s(1)])
+
+
+def test_a_stamp_that_is_missing_is_told_as_one(sent: Sent) -> None:
+    chain(ADD.s(1), MUL.s(2)).apply_async()
+    [step] = sent.last().chain
+    stamped = MUL.s(2).set(stamped_headers=["by"], by="me")
+    found = list(Expected(stamped).differing(told_by_signature(step, "json")))
+    assert [(each.property, each.actual, each.option) for each in found] == [
+        ("by", "no such stamp", True)
+    ]
+
+
+@pytest.mark.parametrize("countdown", [0, 30])
+def test_of_a_countdown_and_an_eta_celery_takes_one(countdown: int, sent: Sent) -> None:
+    written = ADD.s(1).set(countdown=countdown, eta=LATER)
+    written.apply_async()
+    assert matches(written, sent.last())
+    assert matches(ADD.s(1).set(countdown=countdown), sent.last()) is bool(countdown)
+    assert matches(ADD.s(1).set(eta=LATER), sent.last()) is not bool(countdown)
+
+
 # -- what is no signature --------------------------------------------------------------------
 
 
@@ -389,6 +490,20 @@ def test_a_message_equals_itself_alone() -> None:
     one, other = message(), message()
     assert matches(one, one)
     assert [name for name, _, _ in told(one, other)] == ["id", "sent_at"]
+
+
+def test_a_message_tells_in_what_it_is_another() -> None:
+    one = message("shop.add", id="a")
+    other = replace(one, task="shop.mul", id="b", retries=2)
+    assert told(one, other) == [
+        ("task", "'shop.add'", "'shop.mul'"),
+        ("id", "'a'", "'b'"),
+        ("retries", "0", "2"),
+    ]
+    assert told(one, one) == []
+    dirty = pytest.importorskip("dirty_equals")
+    assert told(dirty.IsInt, one) == [("message", repr(dirty.IsInt), "shop.add")]
+    assert told(ANY, one) == []
 
 
 def test_a_text_is_shortened_and_survives_a_broken_repr() -> None:

@@ -250,6 +250,32 @@ def test_of_a_task_that_is_not_registered_keyword_arguments_are_known(outbox: Ou
     APP.send_task("other.task", (1,))
     with pytest.raises(BadOptionError, match=r"other\.task isn't registered here, so that nobody"):
         len(outbox.of("other.task", pk=1))
+    with pytest.raises(BadOptionError) as caught:
+        len(outbox.of("other.task", pk=1, by=2))
+    assert str(caught.value) == (
+        "of('other.task', pk=..., by=...): other.task isn't registered here, so that nobody knows "
+        "the names of the arguments (1,). Import the module that has it, or look at the args of "
+        "each message."
+    )
+
+
+def test_a_named_argument_of_a_task_that_is_not_registered_counts_beside_others(
+    outbox: Outbox,
+) -> None:
+    APP.send_task("other.task", (1,), {"pk": 2})
+    assert len(outbox.of("other.task", pk=2)) == 1
+    assert outbox.of("other.task", pk=1) == []
+
+
+def test_an_argument_compares_as_it_is_serialized(outbox: Outbox) -> None:
+    ADD.apply_async(((1, 2),), serializer="pickle")
+    assert len(outbox.of(ADD, x=(1, 2))) == 1
+    assert outbox.of(ADD, x=[1, 2]) == []
+
+
+def test_an_unlike_name_is_refused_without_a_guess(outbox: Outbox) -> None:
+    with pytest.raises(BadOptionError, match=r"it is shop\.mul\(x, y\)\.$"):
+        outbox.of(MUL, tenant=1)
 
 
 def test_a_call_that_does_not_fit_its_task_has_the_arguments_that_are_named(

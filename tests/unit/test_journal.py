@@ -1,0 +1,126 @@
+"""The journal: events in order, and a way to wait for the next."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pytest_djcelery.messages.journal import (
+    Event,
+    Journal,
+    Looked,
+    NotSent,
+    NotStored,
+    Published,
+    StateStored,
+    Storing,
+)
+from tests.unit.sending import message
+
+
+def looked(journal: Journal) -> list[str]:
+    return [each.task_id for each in journal.events(Looked)]
+
+
+def test_events_of_a_kind_come_in_order_from_a_position_on() -> None:
+    journal = Journal()
+    for name in "abc":
+        journal.append(Looked(task_id=name))
+        journal.append(StateStored(task_id=name, state="SUCCESS"))
+    assert looked(journal) == ["a", "b", "c"]
+    assert [each.task_id for each in journal.events(Looked, 1)] == ["b", "c"]
+    assert [each.task_id for each in journal.events(Looked, 2)] == ["b", "c"]
+    assert len(list(journal.events(Event))) == len(journal) == 6
+    assert len(list(journal.events(Event, 1))) == 5
+
+
+def test_a_message_that_could_not_be_sent_is_none() -> None:
+    journal = Journal()
+    first, second = message(id="a"), message(id="b")
+    journal.append(Published(message=first))
+    assert [each.message for each in journal.published()] == [first]
+    journal.append(Published(message=second))
+    journal.append(NotSent(message=first))
+    assert [each.message for each in journal.published()] == [second]
+
+
+def test_states_are_those_that_were_stored_of_a_task() -> None:
+    journal = Journal()
+    for state in ("STARTED", "RETRY", "STARTED", "SUCCESS"):
+        journal.append(Storing(task_id="a", state=state, meta=len(journal)))
+        journal.append(Storing(task_id="b", state="PENDING", meta=None))
+    assert [each.state for each in journal.states("a")] == [
+        "STARTED",
+        "RETRY",
+        "STARTED",
+        "SUCCESS",
+    ]
+    journal.append(NotStored(task_id="b", state="PENDING"))
+    assert len(journal.states("a")) == 4
+    assert len(journal.states("b")) == 3
+    journal.append(NotStored(task_id="a", state="STARTED"))
+    assert [(each.state, each.meta) for each in journal.states("a")] == [
+        ("STARTED", 0),
+        ("RETRY", 2),
+        ("SUCCESS", 6),
+    ]  # the last of them was not stored
+
+
+def test_a_block_afresh_sees_its_own_events_alone_and_leaves_none() -> None:
+    journal = Journal()
+    journal.append(Looked(task_id="before"))
+    with journal.afresh():
+        assert looked(journal) == []
+        journal.append(Looked(task_id="inside"))
+        assert looked(journal) == ["inside"]
+        with journal.afresh():
+            assert looked(journal) == []
+        assert looked(journal) == ["inside"]
+    journal.append(Looked(task_id="after"))
+    assert looked(journal) == ["before", "after"]
+    assert len(journal) == 3  # who has read so far goes on from there
+    with pytest.raises(ValueError, match="boom"), journal.afresh():
+        raise ValueError("boom")
+    assert looked(journal) == ["before", "after"]
+
+
+def test_draining_returns_all_and_forgets_it() -> None:
+    journal = Journal()
+    journal.append(Looked(task_id="a"))
+    [event] = journal.drain()
+    assert event == Looked(task_id="a")
+    assert journal.drain() == []
+    assert len(journal) == 0
+
+
+def test_who_waits_is_woken_by_events_of_the_kind_and_of_those_below_it() -> None:
+    journal = Journal()
+    asked: list[int] = []
+
+    def condition() -> bool:
+        asked.append(len(journal))
+        if len(asked) == 1:
+            # Between the look and the wait: it is not missed.
+            journal.append(StateStored(task_id="a", state="SUCCESS"))
+        return len(journal) > 1
+
+    thread = threading.Timer(0.05, lambda: journal.append(Looked(task_id="a")))
+    thread.start()
+    assert journal.wait_until(condition, 5, kind=Looked)
+    thread.join()
+    assert asked[0] == 0
+    assert asked[-1] == 2
+    assert len(asked) <= 3  # it was not woken for the other kind
+
+
+def test_waiting_ends_at_its_deadline_and_is_woken_for_what_is_no_event() -> None:
+    journal = Journal()
+    assert not journal.wait_until(lambda: False, 0.01)
+    changed = threading.Event()
+    thread = threading.Timer(0.05, lambda: (changed.set(), journal.wake()))
+    thread.start()
+    assert journal.wait_until(changed.is_set, 5)
+    thread.join()
+    assert journal.wait_until(lambda: True, 0)
+    assert journal._waiters == []
