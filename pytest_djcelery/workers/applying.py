@@ -53,7 +53,10 @@ def apply_as_prefork(  # noqa: PLR0913, PLR0917 - what `BasePool.apply_async` pa
     except BaseException as error:
         if passes(error):
             raise
-        _call_back(error_callback, _lost(error) if _exits(error) else ExceptionInfo())
+        told = _call_back(error_callback, _lost(error) if _exits(error) else ExceptionInfo())
+        if not (told or isinstance(error, Exception)):
+            # Celery before 5.7 can't store it, and the task would have no outcome at all.
+            _call_back(error_callback, _lost(error))
     else:
         _call_back(callback, result)
 
@@ -75,20 +78,24 @@ def _exits(error: BaseException) -> bool:
 
 def _lost(error: BaseException) -> ExceptionInfo:
     code = error.code if isinstance(error, SystemExit) else error
-    lost = WorkerLostError(f"The task exited with {code!r}")
+    exited = isinstance(error, SystemExit)
+    lost = WorkerLostError(f"The task {'exited with' if exited else 'raised'} {code!r}")
     lost.__cause__ = error
     return ExceptionInfo((WorkerLostError, lost, error.__traceback__))
 
 
-def _call_back(callback: Callable[[Any], None] | None, outcome: Any) -> None:
+def _call_back(callback: Callable[[Any], None] | None, outcome: Any) -> bool:
+    """Whether the callback took the outcome."""
     if callback is None:
-        return
+        return True
     try:
         callback(outcome)
     except MemoryError:  # with which Celery ends the worker
         raise
     except Exception as error:  # noqa: BLE001 - as billiard
         logger.exception("Pool callback raised exception: %r", error)
+        return False
+    return True
 
 
 @contextmanager

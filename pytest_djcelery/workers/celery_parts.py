@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from celery.app.trace import build_tracer
-from celery.exceptions import CPendingDeprecationWarning
+from celery.exceptions import CPendingDeprecationWarning, NotRegistered
 from celery.utils import timer2
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -45,7 +45,10 @@ class Strategies(dict[str, Any]):
         super().__setitem__(name, (self._tasks[name], strategy))
 
     def __getitem__(self, name: str) -> Any:
-        task = self._tasks[name]
+        try:
+            task = self._tasks[name]
+        except NotRegistered:
+            raise KeyError(name) from None  # what receivers of `task_unknown` are given
         built_for, strategy = self.get(name, (None, None))
         if built_for is not task:
             strategy = self[name] = self.build(task)

@@ -262,7 +262,7 @@ TABLE = (
         workers=("live",),
         before=(5, 7),
         reason="no outcome comes within 10 s",
-        behaviours=("a_task_that_exits_is_a_lost_worker",),
+        behaviours=("a_task_that_exits_is_a_lost_worker", "an_exception_that_is_no_exception"),
     ),
     Declared(
         brokers=("rabbitmq",),

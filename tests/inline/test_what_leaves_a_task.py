@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 Run = Callable[..., pytest.RunResult]
 
 TASKS = """
-    from celery import Task
+    from celery import VERSION, Task
+    from celery.exceptions import WorkerLostError
 
 
     class CutOffError(BaseException):
@@ -23,6 +24,13 @@ TASKS = """
     class Alerting(Task):
         def on_failure(self, *args):
             raise ConnectionError("the pager is down")
+
+
+    # Celery before 5.7 can store no other exception than an `Exception`.
+    KINDS = {
+        "cut_off": CutOffError if VERSION >= (5, 7) else WorkerLostError,
+        "stop_generator": GeneratorExit if VERSION >= (5, 7) else WorkerLostError,
+    }
 
 
     @shared_task
@@ -61,8 +69,7 @@ def test_run_goes_on_after_it(run: Run) -> None:
         from pytest_djcelery import Failure
         from shop import tasks
 
-        KINDS = {"cut_off": tasks.CutOffError, "stop_generator": GeneratorExit,
-                 "alerting": ConnectionError}
+        KINDS = {**tasks.KINDS, "alerting": ConnectionError}
 
         @pytest.mark.parametrize("name", KINDS)
         def test_it(celery_inline, celery_results, name):
@@ -90,8 +97,7 @@ def test_the_embedded_worker_goes_on_after_it(run: Run, pool: str) -> None:
         from pytest_djcelery import Failure
         from shop import tasks
 
-        KINDS = {{"cut_off": tasks.CutOffError, "stop_generator": GeneratorExit,
-                 "alerting": ConnectionError}}
+        KINDS = {{**tasks.KINDS, "alerting": ConnectionError}}
 
         @pytest.fixture
         def celery_worker_pool():
@@ -171,3 +177,25 @@ def test_no_password_is_shown(run: Run, url: str | list[str], shown: str) -> Non
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([f"E*InlineError: *but the app publishes to {shown}.*"])
     assert "secret" not in result.stdout.str().split("InlineError")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize("worker", ["celery_inline", "celery_worker"])
+def test_receivers_of_an_unknown_task_are_given_what_celerys_worker_gives(
+    run: Run, worker: str
+) -> None:
+    run(f"""
+        from celery import signals
+
+        def test_it({worker}, celery_app, celery_results):
+            seen = []
+            def unknown(exc, **_):
+                seen.append(type(exc))
+            signals.task_unknown.connect(unknown)
+            try:
+                result = celery_app.send_task("no.such")
+                assert celery_results[result].exception.args == ("no.such",)
+                {worker}.{"run" if worker == "celery_inline" else "wait_until_idle"}()
+            finally:
+                signals.task_unknown.disconnect(unknown)
+            assert seen == [KeyError]
+    """).assert_outcomes(passed=1)
