@@ -107,6 +107,9 @@ if TYPE_CHECKING:
         NotOneMessageError as NotOneMessageError,
     )
     from pytest_djcelery.errors import (
+        QueueNotConsumedWarning as QueueNotConsumedWarning,
+    )
+    from pytest_djcelery.errors import (
         SentInTransactionError as SentInTransactionError,
     )
     from pytest_djcelery.errors import (

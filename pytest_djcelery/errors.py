@@ -67,6 +67,10 @@ class NotOneMessageError(DjceleryError, AssertionError):
     """``one()`` found no message, or several."""
 
 
+class QueueNotConsumedWarning(DjceleryWarning):
+    """A message is in a queue that no worker consumes."""
+
+
 class SentInTransactionError(DjceleryError):
     """A message was published inside an open transaction."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError
-from pytest_djcelery.options import INLINE, policy
+from pytest_djcelery.options import INLINE, policy, queues
 
 if TYPE_CHECKING:
     import pytest
@@ -30,6 +30,10 @@ DECLARED = (
         "does in this test: 'warn', 'error' or 'ignore'"
     ),
     (
+        "celery_queues(*names): the queues that production's workers consume, for this test: a "
+        "message to another one stays there, and is warned of"
+    ),
+    (
         "celery_unhandled_failures(policy): what a task failure that the test never looked at "
         "does: 'error', 'warn' or 'ignore'"
     ),
@@ -40,6 +44,7 @@ _POLICIES = {
 }
 _OTHER_WAYS = ("celery_eager", "celery_inline", "celery_live_worker")
 _RUNNERS = (*_OTHER_WAYS, "celery_worker", "celery_session_worker")
+_QUEUES = "celery_queues"
 _LIVE = "celery_live_worker"
 _LIVE_OPTIONS = ("pool", "concurrency", "queues", "loglevel")
 _DATABASE = ("db", "transactional_db", "django_db_reset_sequences", "django_db_serialized_rollback")
@@ -50,12 +55,25 @@ def options(node: pytest.Item) -> dict[str, Any]:
 
     Raises `BadOptionError` for a marker used the wrong way.
     """
-    changes = {}
+    changes: dict[str, Any] = {}
     for name, option in _POLICIES.items():
         marker = node.get_closest_marker(name)
         if marker is not None:
             changes[option] = policy(f"@pytest.mark.{name}", _only_argument(marker))
+    marker = node.get_closest_marker(_QUEUES)
+    if marker is not None:
+        changes["queues"] = _queues(marker)
     return changes
+
+
+def _queues(marker: pytest.Mark) -> tuple[str, ...]:
+    if marker.kwargs or not marker.args:
+        msg = (
+            f"@pytest.mark.{marker.name}{_call(marker)}: expected the names of queues, such as "
+            f"@pytest.mark.{marker.name}('celery', 'mail')."
+        )
+        raise BadOptionError(msg)
+    return queues(f"@pytest.mark.{marker.name}", marker.args)
 
 
 def _only_argument(marker: pytest.Mark) -> object:
@@ -145,7 +163,7 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
     """
     names = item.fixturenames
     marked = {marker.name for marker in item.iter_markers()}
-    if "celery_app" not in names and not marked.isdisjoint(("celery", *_POLICIES)):
+    if "celery_app" not in names and not marked.isdisjoint(("celery", _QUEUES, *_POLICIES)):
         names.append("celery_app")
     if "celery_inline" in marked and "celery_inline" not in names:
         names.append("celery_inline")

@@ -39,7 +39,8 @@ class Options:
     ``app`` is where the Celery app stands (``proj.celery:app``), ``None`` to find it.
     ``broker`` and ``result_backend`` are ``memory``, ``project`` (what the settings say) or
     a URL. ``timeout`` is in seconds. ``mode`` is what runs the tasks of a test that asks for
-    nothing: ``None`` or ``inline``. ``live_…`` are options of ``celery worker`` for the live
+    nothing: ``None`` or ``inline``. ``queues`` are those that production's workers consume; none,
+    to go by the settings. ``live_…`` are options of ``celery worker`` for the live
     worker. ``audit`` only watches the tests; ``audit_…`` say what becomes of what it finds.
     """
 
@@ -48,6 +49,7 @@ class Options:
     result_backend: str = MEMORY
     sent_in_transaction: Policy = "warn"
     unhandled_failures: Policy = "error"
+    queues: tuple[str, ...] = ()
     timeout: float = 10.0
     mode: str | None = None
     live_pool: str = "prefork"
@@ -143,7 +145,7 @@ def concurrency(name: str, value: object) -> int:
 
 
 def queues(name: str, value: object) -> tuple[str, ...]:
-    """Check the queues that the live worker consumes from."""
+    """Check the names of queues that workers consume."""
     given = _names(value)
     if given is None or not all(each and "," not in each for each in given):
         raise _refused(name, value, "names of queues, such as 'celery,mail'")
@@ -214,6 +216,11 @@ DECLARED: tuple[Declared, ...] = (
     Declared(
         name="unhandled_failures", parse=policy,
         help="a task failed and the test never looked at it: error (default), warn, ignore",
+    ),
+    Declared(
+        name="queues", parse=queues,
+        help="queues that production's workers consume, with commas between (those that the "
+        "settings declare, and those that static task_routes name)",
     ),
     Declared(
         name="mode", parse=_mode,

@@ -139,7 +139,7 @@ class Beat:
 
         Args:
             queues: those that workers are started with (``celery worker -Q``); by default those
-                that the settings declare, which a worker consumes that is told nothing.
+                that production's workers consume (``djcelery_queues``).
 
         Raises:
             BadScheduleError: naming each entry that can't, and why.
@@ -147,7 +147,8 @@ class Beat:
         __tracebackhide__ = True
         from pytest_djcelery.workers.beat.schedule_check import check
 
-        check(self._sandbox.app, self.entries, queues=queues)
+        consumed = self._sandbox.consumed
+        check(self._sandbox.app, self.entries, consumed.names if queues is None else set(queues))
 
     # Inside -------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import FixtureConflictError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.api.outbox import Outbox
     from pytest_djcelery.api.results import Results
     from pytest_djcelery.api.worker import SessionWorker, Worker
+    from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.runner import Runner
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.transactions.hooks import OnCommit
@@ -142,13 +144,22 @@ def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest 
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
     with entered() as sandbox:
         _prepare(sandbox.app, includes, class_tasks)
-        with running_worker(sandbox, settings) as running:
+        settings = _consuming(settings, sandbox.consumed)
+        with running_worker(sandbox, settings, sandbox.consumed) as running:
             yield running
 
 
 @contextmanager
-def running_worker(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[Worker]:
-    """Let an embedded worker run the messages of ``sandbox``."""
+def running_worker(
+    sandbox: Sandbox, settings: WorkerSettings, consumed: ConsumedQueues
+) -> Iterator[Worker]:
+    """Let an embedded worker run the messages of ``sandbox``.
+
+    Args:
+        sandbox: of the test.
+        settings: how to build the worker.
+        consumed: the queues of production's workers, which it has where the settings name none.
+    """
     from pytest_djcelery.api.worker import Worker
     from pytest_djcelery.workers.embedded import reuse as lease
 
@@ -156,6 +167,7 @@ def running_worker(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[Worke
         yield sandbox.runner  # celery_worker beside celery_session_worker: there is one
         return
     runner = Worker(sandbox, settings)
+    runner.consumed = _consumed_by(sandbox.app, settings, consumed)
     with ExitStack() as stack:
         stack.enter_context(_runs(sandbox, runner))
         _check_visible_to_workers(runner.name)
@@ -180,7 +192,7 @@ def live_worker(
     Args:
         pool: ``"prefork"``, ``"threads"`` or ``"solo"``.
         concurrency: child processes, or threads.
-        queues: to consume from; those that the app declares when empty.
+        queues: to consume from; those that production's workers consume when empty.
         loglevel: of the worker's log.
 
     Raises:
@@ -191,6 +203,7 @@ def live_worker(
             still runs when its time is over.
     """
     from pytest_djcelery.api.live_worker import LiveWorker
+    from pytest_djcelery.project.consumed_queues import named
     from pytest_djcelery.workers.live import live_reuse as live
     from pytest_djcelery.workers.live.processes import LiveSettings
 
@@ -198,11 +211,17 @@ def live_worker(
         settings = LiveSettings.chosen(
             sandbox.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
         )
+        consumed = sandbox.consumed
+        if settings.queues:
+            consumed = named(sandbox.app, settings.queues, "the queues of celery_live_worker")
+        elif not consumed.stock:
+            settings = replace(settings, queues=tuple(consumed.shown))
         running = sandbox.runner
         if isinstance(running, LiveWorker) and running.processes.settings == settings:
             yield running
             return
         runner = LiveWorker(sandbox)
+        runner.consumed = consumed
         with ExitStack() as stack:
             stack.enter_context(_runs(sandbox, runner))
             _check_visible_to_workers(runner.name)
@@ -318,16 +337,20 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
         WorkerError: when it doesn't start or stop.
     """
     from pytest_djcelery.api.worker import SessionWorker
+    from pytest_djcelery.project.consumed_queues import of_project
     from pytest_djcelery.workers.embedded import reuse as lease
 
+    session = current_session()
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
-    project = current_session().use_project()
+    project = session.use_project()
     _prepare(project.app, includes, class_tasks)
-    with current_session().isolated(project):
+    with session.isolated(project):
+        consumed = of_project(project.app, session.options.queues)
+        settings = _consuming(settings, consumed)
         lease.started(project, settings, wake=lambda: None)
         lease.keep_for_session()
         try:
-            yield SessionWorker(settings)
+            yield SessionWorker(settings, consumed)
         finally:
             lease.stop()
 
@@ -344,6 +367,27 @@ def _worker_settings(
     return WorkerSettings(
         pool=pool, concurrency=concurrency, parameters=dict(parameters or {}), logging=logging
     )
+
+
+def _consuming(settings: WorkerSettings, consumed: ConsumedQueues) -> WorkerSettings:
+    """A worker for the queues that production's workers consume, if no conftest says otherwise."""
+    if consumed.stock or "queues" in settings.parameters:
+        return settings
+    return replace(settings, queues=tuple(consumed.shown))
+
+
+def _consumed_by(app: Celery, settings: WorkerSettings, consumed: ConsumedQueues) -> ConsumedQueues:
+    from celery.utils.text import str_to_list
+
+    from pytest_djcelery.project.consumed_queues import named
+
+    parameters = settings.parameters
+    excluded = set(str_to_list(parameters.get("exclude_queues")) or ())
+    if "queues" not in parameters and not excluded:
+        return consumed
+    names = str_to_list(parameters.get("queues")) or consumed.shown
+    kept = [each for each in names if each not in excluded]
+    return named(app, kept, "the queues of celery_worker_parameters")
 
 
 def _prepare(app: Celery, includes: Sequence[str], class_tasks: Sequence[Any]) -> None:
@@ -381,6 +425,7 @@ def _runs(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
             f"A test has one way to run its tasks: {remedy}."
         )
         raise FixtureConflictError(msg)
+    sandbox.check_queues()
     sandbox.runner = runner
     try:
         yield

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import states
@@ -34,6 +35,7 @@ from pytest_djcelery.workers.inline.undelivered import Undelivered
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.sandbox import Sandbox
 
 
@@ -103,12 +105,13 @@ class Inline(Runner):
                 now=self._clock.now,
                 limits=limits_of(self._sandbox.project),
                 surroundings=self._sandbox.surroundings,
+                consumed=lambda: self._sandbox.consumed,
             )
             self._undelivered = Undelivered(worker, self._origins)
             self._deliveries = Deliveries(
                 worker, self._origins, self._sandbox.journal, self._sandbox.watch
             )
-            self._version = self._sandbox.project.configuration.version, listened_to()
+            self._version = self._version_of_now()
             self._built = self._stack.enter_context(worker.started())
 
     def _broker(self) -> Broker:
@@ -136,7 +139,8 @@ class Inline(Runner):
         """Deliver messages until none is due.
 
         Args:
-            queues: deliver from these only; from all that have messages by default.
+            queues: deliver from these only, of those that production's workers consume
+                (``djcelery_queues``); from all of them by default.
             limit: deliver so many at most.
             until: move the clock from ETA to ETA up to a moment, or as far from where it is now,
                 and leave it there.
@@ -144,12 +148,26 @@ class Inline(Runner):
                 for the next `run`; else go on, and tell in the summary.
 
         Raises:
-            BadOptionError: ``until`` has passed or is naive, ``limit`` is negative, or a queue
-                is not declared.
+            BadOptionError: ``until`` has passed or is naive, ``limit`` is negative, or no worker
+                consumes a queue.
             InlineError: inside a task, in a coroutine, or while another thread runs it.
             NeverEndsError: when the tasks go on publishing without end.
             Exception: what a task failed with, with notes that name it.
         """
+        __tracebackhide__ = True
+        summary = self._run(queues=queues, limit=limit, until=until, raise_failures=raise_failures)
+        if limit is None:
+            self._sandbox.unconsumed.waited()
+        return summary
+
+    def _run(
+        self,
+        *,
+        queues: Iterable[str | Queue] | None = None,
+        limit: int | None = None,
+        until: timedelta | datetime | None = None,
+        raise_failures: bool,
+    ) -> Summary:
         __tracebackhide__ = True
         takes = self._takes(queues)
         stretch = None if until is None else clock.Stretch(self._clock, until)
@@ -248,6 +266,12 @@ class Inline(Runner):
 
     # Runner -------------------------------------------------------------------------------
 
+    def consumes(self) -> ConsumedQueues:
+        return self._sandbox.consumed
+
+    def receives(self, sent: SentTask) -> bool:
+        return self._sandbox.consumed.receives(sent)
+
     def situation(self) -> str:
         """What was not delivered, in words."""
         from pytest_djcelery.reporting.never_ready import undelivered
@@ -278,7 +302,7 @@ class Inline(Runner):
         while self._asked:
             self._asked = False
             try:
-                self.run(raise_failures=raises)
+                self._run(raise_failures=raises)
             except _BusyError:  # with what another request has published: it will look again
                 self._asked = True
                 return
@@ -338,7 +362,10 @@ class Inline(Runner):
             return f"{task_id} will not be ready: a batch holds it.\n{held}\n{_MOVE}"
         from pytest_djcelery.reporting.never_ready import why_never
 
-        return why_never(task_id, self._sandbox.journal, self.scheduled, self._clock.now())
+        unconsumed = self._sandbox.unconsumed.in_the_way_of([task_id])
+        return unconsumed or why_never(
+            task_id, self._sandbox.journal, self.scheduled, self._clock.now()
+        )
 
     # Inside -------------------------------------------------------------------------------
 
@@ -388,11 +415,16 @@ class Inline(Runner):
         worker = self._worker
         limits_of(self._sandbox.project).follow(self._sandbox.app)
         # A tracer asks once, as it is built, whether anyone listens to what a worker logs.
-        version = self._sandbox.project.configuration.version, listened_to()
+        version = self._version_of_now()
         if version != self._version:
             self._broker()
             worker.read_configuration()
             self._version = version
+
+    def _version_of_now(self) -> tuple[Any, ...]:
+        """Of all that the worker has read as it was built."""
+        options = self._sandbox.options
+        return self._sandbox.project.configuration.version, listened_to(), options.queues
 
     def _raise(self, failed: Sequence[Execution]) -> None:
         """Raise the last failure; where that one has waited for the others, it knew of theirs."""
@@ -416,14 +448,20 @@ class Inline(Runner):
             return self._worker.takes
         if isinstance(queues, (str, Queue)):
             queues = [queues]
-        names = {queue.name if isinstance(queue, Queue) else queue for queue in queues}
-        declared = {*self._sandbox.app.amqp.queues, *self._worker.broker.queues}
-        unknown = sorted(map(str, names - declared))
+        consumed = self._sandbox.consumed
+        own = dict(zip(consumed.shown, (each.name for each in consumed.queues), strict=True))
+        given = {queue.name if isinstance(queue, Queue) else queue for queue in queues}
+        names = {own.get(each, each) for each in given}
+        unknown = sorted(map(str, filterfalse(self._worker.takes, names)))
         if unknown:
-            known = ", ".join(sorted(filter(self._worker.takes, declared)))
-            msg = (
-                f"queues: no queue {', '.join(map(repr, unknown))} is declared. There are: {known}."
-            )
+            missing = ", ".join(map(repr, unknown))
+            known = ", ".join(sorted(consumed.shown))
+            if names <= {*consumed.names, *self._worker.broker.queues}:
+                why = f"no worker consumes {missing}. Workers consume: {known} ({consumed.source})"
+                why += ".\nIf one of production does, say so: djcelery_queues, or celery_queues"
+            else:
+                why = f"no queue {missing} is declared. There are: {known}"
+            msg = f"queues: {why}."
             raise BadOptionError(msg)
         return names.__contains__
 

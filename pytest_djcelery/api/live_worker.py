@@ -11,6 +11,8 @@ from pytest_djcelery.transactions.races import warn
 from pytest_djcelery.workers import worker_ended as ended
 
 if TYPE_CHECKING:
+    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.live import processes as live_worker
 
@@ -20,6 +22,7 @@ class LiveWorker(Runner):
 
     name = "celery_live_worker"
     processes: live_worker.LiveWorker
+    consumed: ConsumedQueues
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -57,6 +60,7 @@ class LiveWorker(Runner):
         if not idle:
             msg = f"celery_live_worker is not idle after {seconds:g} s.\n{self.situation()}"
             raise WaitTimeoutError(msg)
+        self._sandbox.unconsumed.waited()
 
     def settle(self) -> None:
         """Let all that is due run, as far as the time-out goes.
@@ -71,6 +75,17 @@ class LiveWorker(Runner):
     @property
     def has_ended(self) -> bool:
         return not self.processes.alive
+
+    def consumes(self) -> ConsumedQueues:
+        return self.consumed
+
+    def receives(self, sent: SentTask) -> bool:
+        if self.consumed.receives(sent):
+            return True
+        # Remote control may have added to them; without an answer nothing is known.
+        return "processes" in vars(self) and (
+            not self.processes.alive or sent.queue in self.processes.queues
+        )
 
     def _wait(self, seconds: float) -> bool:
         idle = self._sandbox.journal.wait_until(lambda: self.processes.idle, seconds)

@@ -205,16 +205,18 @@ class Results:
         if sandbox.runner is None or not sandbox.runner.will_run:
             msg = f"{self._name(task_id)} has no outcome yet.\n{sandbox.situation()}"
             raise WaitTimeoutError(msg)
-        ended = False
+        reason = ""
 
         def over() -> bool:
-            nonlocal ended
-            ended = sandbox.worker_has_ended()  # first: what it has stored until then is found
-            return self._final(task_id) or ended
+            nonlocal reason
+            # First: what the worker has stored until then is found.
+            reason = sandbox.situation() if sandbox.worker_has_ended() else ""
+            reason = reason or sandbox.unconsumed.in_the_way_of([task_id])
+            return self._final(task_id) or bool(reason)
 
         in_time = sandbox.journal.wait_until(over, sandbox.options.timeout)
-        if ended and not self._final(task_id):
-            raise NeverReadyError(none_will_come([self._name(task_id)], sandbox.situation()))
+        if reason and not self._final(task_id):
+            raise NeverReadyError(none_will_come([self._name(task_id)], reason))
         if not in_time:
             msg = (
                 f"{self._name(task_id)} has no outcome after {sandbox.options.timeout:g} s.\n"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 
 from pytest_djcelery.messages.journal import StateStored
+from pytest_djcelery.project.consumed_queues import comes_to
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.opening import entered
@@ -17,6 +18,8 @@ from pytest_djcelery.session.sandbox import Sandbox
 from pytest_djcelery.workers import worker_ended as ended
 
 if TYPE_CHECKING:
+    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker, WorkerSettings
 
@@ -30,6 +33,7 @@ class Worker(Runner):
 
     name = "celery_worker"
     embedded: EmbeddedWorker
+    consumed: ConsumedQueues
 
     def __init__(self, sandbox: Sandbox, settings: WorkerSettings) -> None:
         self._sandbox = sandbox
@@ -57,6 +61,7 @@ class Worker(Runner):
             ]
             msg = "\n".join(lines)
             raise WaitTimeoutError(msg)
+        self._sandbox.unconsumed.waited()
 
     def settle(self) -> None:
         """Let all that is due run, as far as the time-out goes.
@@ -75,6 +80,17 @@ class Worker(Runner):
             return self.embedded.idle and not held
 
         return self._sandbox.journal.wait_until(idle, seconds)
+
+    def consumes(self) -> ConsumedQueues:
+        return self.consumed
+
+    def receives(self, sent: SentTask) -> bool:
+        if self.consumed.receives(sent):
+            return True
+        if "embedded" not in vars(self):  # it is about to start
+            return False
+        queues = self.embedded.queues  # remote control may have added to them
+        return not queues or any(comes_to(queue, sent) for queue in queues)
 
     def has_in_hand(self, task_id: str) -> bool:
         return self.embedded.has_in_hand(task_id)
@@ -127,8 +143,9 @@ class SessionWorker:
     In a test that asks for it, it is that test's worker; everything of `Worker` is there.
     """
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, consumed: ConsumedQueues) -> None:
         self._settings = settings
+        self._consumed = consumed
         self._here: Worker | None = None
 
     @contextmanager
@@ -136,7 +153,10 @@ class SessionWorker:
         """Let the worker run the messages of the test that is open."""
         from pytest_djcelery.api import contexts
 
-        with entered() as sandbox, contexts.running_worker(sandbox, self._settings) as worker:
+        with (
+            entered() as sandbox,
+            contexts.running_worker(sandbox, self._settings, self._consumed) as worker,
+        ):
             self._here = worker
             try:
                 yield worker

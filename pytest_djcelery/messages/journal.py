@@ -42,6 +42,7 @@ class Published(Event):
     message: SentTask
     hook: int | None = None  # the on_commit hook that sent it
     eager: bool = False
+    other_app: bool = False  # by an app beside the project's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

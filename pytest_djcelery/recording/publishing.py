@@ -50,21 +50,27 @@ _RECORDED_APART = NOT_SENT | {
 class Tap:
     """Builds a `SentTask` for each publish, lets the watch judge it and the journal keep it.
 
-    ``published`` is called after each that no transaction is open around. A task that eager mode
-    runs in place of a publish is run in ``surroundings``.
+    ``published`` is called after each that no transaction is open around, and ``sent`` with each
+    message of ``app``, the project's, that has left. A task that eager mode runs in place of a
+    publish is run in ``surroundings``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is told by another part
         self,
         watch: TransactionWatch,
         journal: Journal,
         published: Callable[[], None],
         surroundings: Surroundings,
+        *,
+        app: Celery,
+        sent: Callable[[SentTask], None],
     ) -> None:
         self._watch = watch
         self._journal = journal
         self._published = published
         self._surroundings = surroundings
+        self._app = app
+        self._sent = sent
 
     def publish(
         self,
@@ -75,6 +81,7 @@ class Tap:
         send: Callable[[Any], Any],
     ) -> Any:
         """Send a message to the broker, by ``send(producer)``, whose result is returned."""
+        __tracebackhide__ = True
         departure = _Departure(self, app, name, options, producer)
         try:
             result = send(departure)
@@ -82,6 +89,8 @@ class Tap:
             if departure.record is not None and not departure.left:
                 self._journal.append(NotSent(message=departure.record))
             raise
+        if departure.record is not None and app is self._app:
+            self._sent(departure.record)
         if not self._watch.in_blocks:
             self._published()
         return result
@@ -104,7 +113,8 @@ class Tap:
             app, name, message, {**options, "headers": None, "queue": queue}, situation
         )
         self._watch.judge(sent)
-        self._journal.append(Published(message=sent, hook=situation.hook))
+        other = app is not self._app
+        self._journal.append(Published(message=sent, hook=situation.hook, other_app=other))
         return sent
 
     @contextmanager

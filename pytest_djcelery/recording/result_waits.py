@@ -33,7 +33,7 @@ class NeverReadyError(WaitTimeoutError):
 
 
 def none_will_come(task_ids: Iterable[str], situation: str) -> str:
-    """What to say of results when their worker has ended."""
+    """What to say of results that nobody will bring."""
     return f"No result for {', '.join(task_ids)} will come.\n{situation}"
 
 
@@ -52,6 +52,8 @@ class Waits:
         wait_in_task: the same for a task that waits, with the seconds that it does, if it says so;
             returns when they are.
         has_in_hand: whether the worker is not done with a task, though an outcome is stored.
+        in_the_way_of: why one of these results never comes, where a message stays in a queue that
+            no worker consumes; an empty text where none does.
     """
 
     def __init__(  # noqa: PLR0913 - each is told by another part
@@ -66,6 +68,7 @@ class Waits:
         bring_about: Callable[[Collection[str]], bool],
         wait_in_task: Callable[[Collection[str], float | None], None],
         has_in_hand: Callable[[str], bool],
+        in_the_way_of: Callable[[Collection[str]], str],
     ) -> None:
         self.journal = journal
         self.knows = knows
@@ -76,6 +79,7 @@ class Waits:
         self._bring_about = bring_about
         self._wait_in_task = wait_in_task
         self._has_in_hand = has_in_hand
+        self._in_the_way_of = in_the_way_of
 
     def before(self, results: Iterable[Any], timeout: float | None = None) -> None:
         """The test, or a task that may, is about to wait for these.
@@ -94,6 +98,20 @@ class Waits:
             # They are there: a backend that is told of results as they come may have missed it.
             for each in ours:
                 each.state  # noqa: B018 - it keeps what it has read
+        elif self._in_the_way_of(task_ids):  # else no backend is asked before Celery does
+            self.check_consumed(each.id for each in ours if not each.ready())
+
+    def check_consumed(self, task_ids: Iterable[str]) -> None:
+        """Refuse to wait for a task that no worker will ever take.
+
+        Raises:
+            NeverReadyError: its message, or one that it comes after, is in such a queue.
+        """
+        __tracebackhide__ = True
+        waiting = list(task_ids)
+        reason = self._in_the_way_of(waiting) if waiting else ""
+        if reason:
+            raise NeverReadyError(none_will_come(waiting, reason))
 
     def looked(self, task_ids: Iterable[str]) -> None:
         """The test has read the outcome of these."""
@@ -152,6 +170,7 @@ class Waits:
                 return metas
             if ended:
                 raise NeverReadyError(none_will_come(waiting, self.situation()))
+            self.check_consumed(waiting)
             brief = min(_RECHECK, deadline.remaining)
             if not self.journal.wait_until(stored, brief, kind=StateStored) and deadline.passed:
                 msg = (

@@ -48,6 +48,7 @@ def judge_failures(item: pytest.Item, sandbox: Sandbox) -> None:
     if _kept_errors(item):
         return
     sandbox.settle()
+    sandbox.unconsumed.test_ends()
     found = sandbox.unhandled_failures()
     policy = sandbox.options.unhandled_failures
     if not found or policy == "ignore":
@@ -95,6 +96,10 @@ def add_sections(
     log = sandbox.runner.log if sandbox.runner is not None else ""
     if log:
         report.sections.append(("celery: log of the live worker", log))
+    left = sandbox.unconsumed.left()
+    if left:
+        text = sandbox.unconsumed.text(left)
+        report.sections.append(("celery: messages that no worker consumes", text))
     if _JUDGED in item.stash:
         return  # it is about nothing else
     if races := swallowed.swallowed(sandbox.journal, sandbox.began):

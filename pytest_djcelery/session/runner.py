@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.project.consumed_queues import ConsumedQueues
 
 
 class Runner:
@@ -44,6 +48,14 @@ class Runner:
 
     def published(self) -> None:
         """A message was published, and the transaction it was published in is over."""
+
+    def consumes(self) -> ConsumedQueues | None:
+        """The queues that it takes messages from; ``None`` where it takes none from any."""
+        return None
+
+    def receives(self, sent: SentTask) -> bool:  # noqa: ARG002 - for who overrides
+        """Whether a message comes to a queue that it consumes now."""
+        return True
 
     def bring_about(self, task_ids: Collection[str]) -> bool:  # noqa: ARG002 - for who overrides
         """Make the results of these ready, if that is not done by itself; whether it did."""

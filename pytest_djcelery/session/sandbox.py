@@ -16,6 +16,7 @@ from pytest_djcelery.errors import (
     UnhandledTaskFailureWarning,
 )
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.recording.unconsumed import Unconsumed
 from pytest_djcelery.session.held import kept_topology, park_all
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.clock import Clock
     from pytest_djcelery.messages.journal import Ended
+    from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.options import Options, Policy
+    from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.runner import Runner
@@ -48,6 +51,8 @@ class Sandbox:
         self.began = 0  # the test that runs
         self.judged = 0  # until where failures that nobody saw have been told
         self.runner: Runner | None = None
+        self._consumed: tuple[Any, ConsumedQueues] | None = None
+        self.unconsumed = Unconsumed(self.journal, self._consumed_by_runner, self._receives)
         self.watch: TransactionWatch
         self._of_example = _in_hypothesis_example()
 
@@ -62,6 +67,34 @@ class Sandbox:
         from pytest_djcelery.clock import Clock
 
         return Clock()
+
+    @property
+    def consumed(self) -> ConsumedQueues:
+        """The queues that production's workers consume, by the options and settings of now."""
+        key = self.project.configuration.version, self.options.queues
+        if self._consumed is None or self._consumed[0] != key:
+            from pytest_djcelery.project.consumed_queues import of_project
+
+            self._consumed = key, of_project(self.app, self.options.queues)
+        return self._consumed[1]
+
+    def check_queues(self) -> None:
+        """Check what ``djcelery_queues`` or its marker gives, before a worker goes by it.
+
+        Raises:
+            BadOptionError: a queue that the app does not declare, and may not make.
+        """
+        __tracebackhide__ = True
+        if self.options.queues:
+            from pytest_djcelery.project import consumed_queues
+
+            consumed_queues.check(self.app, self.options.queues)
+
+    def _consumed_by_runner(self) -> ConsumedQueues | None:
+        return None if self.runner is None else self.runner.consumes()
+
+    def _receives(self, sent: SentTask) -> bool:
+        return self.runner is None or self.runner.receives(sent)
 
     def situation(self) -> str:
         """Why nothing came, as far as can be told."""
@@ -102,6 +135,7 @@ class Sandbox:
         self.settle()
         if races := self.swallowed_races():
             raise SentInTransactionError(swallowed.text(races)) from races[0]
+        self.unconsumed.test_ends()
         found = self.unhandled_failures()
         policy = self.options.unhandled_failures
         if not found or policy == "ignore":
@@ -128,6 +162,7 @@ class Sandbox:
     def test_begins(self) -> None:
         """What was before is of the tests before, in a block that is wider than a test."""
         self.began = self.judged = len(self.journal)
+        self.unconsumed.test_begins()
 
     def test_ended(self) -> None:
         """Failures of the test that has ended are none of the next."""
@@ -166,8 +201,16 @@ class Sandbox:
             bring_about=self._bring_about,
             wait_in_task=self._wait_in_task,
             has_in_hand=self._has_in_hand,
+            in_the_way_of=self.unconsumed.in_the_way_of,
         )
-        tap = publishing.Tap(self.watch, self.journal, self._published, self.surroundings)
+        tap = publishing.Tap(
+            self.watch,
+            self.journal,
+            self._published,
+            self.surroundings,
+            app=self.app,
+            sent=self.unconsumed.published,
+        )
         with ExitStack() as stack:
             stack.callback(self._put_clock_back)
             stack.enter_context(self._clean())

@@ -65,6 +65,7 @@ WORKER = """
         celery_worker.wait_until_idle()
         assert seen == ["of this test"]
 
+    @pytest.mark.filterwarnings("ignore::pytest_djcelery.QueueNotConsumedWarning")
     def test_no_wait_for_a_queue_that_nobody_reads(celery_worker):
         add.apply_async((1, 2), queue="other")
         celery_worker.wait_until_idle(timeout=5)
@@ -123,12 +124,14 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next(
     killed = run("""
         import os
         import signal
+        import pytest
         from noting import note
         from shop.tasks import add
 
         def test_publish(celery_app, celery_worker):
             add.delay(1, 2).get()
-            add.apply_async((1, 2), queue="other")
+            with pytest.warns(UserWarning):
+                add.apply_async((1, 2), queue="other")
             note(celery_app)
             os.kill(os.getpid(), signal.SIGKILL)
     """)

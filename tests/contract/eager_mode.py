@@ -14,6 +14,7 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "the_outbox_has_what_receivers_add",
         "a_header_of_a_receiver_that_no_broker_carries",
         "a_queue_chosen_at_the_call",
+        "a_queue_that_no_worker_consumes",
         "a_retry_to_another_queue",
         "the_delivery_info",
         "nothing_is_left_unacknowledged",

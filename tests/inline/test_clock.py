@@ -87,6 +87,7 @@ def test_what_code_under_test_sees(run: Run, project: Project) -> None:
             celery_inline.run(until=end)
             assert timezone.now() == end == timezone.now()
 
+        @pytest.mark.celery_queues("celery", "other")
         def test_only_the_queues_asked_for_wake_the_clock(celery_inline):
             add.apply_async((1, 2), countdown=60, queue="other")
             mine = add.apply_async((3, 4), countdown=120)

@@ -95,6 +95,7 @@ def test_which_is_next(run: Run) -> None:
             summary = celery_inline.run()
             assert order(each.message for each in summary.executions) == [1, 2, 4, 3, 5]
 
+        @pytest.mark.celery_queues("even", "odd")
         def test_queues_and_limit(celery_inline):
             for number in range(4):
                 add.apply_async((number, 0), queue="even" if number % 2 == 0 else "odd")
@@ -157,6 +158,7 @@ def test_the_order_is_a_worker_s_that_has_listened_all_the_time(run: Run, projec
             later(celery_inline, 70)
             assert delivered(celery_inline) == [90]
 
+        @pytest.mark.celery_queues("celery", "other")
         def test_without_an_eta_as_it_comes(celery_inline, listen):
             for seconds in (60, 30):
                 note.apply_async((seconds,), countdown=seconds)
@@ -182,6 +184,7 @@ def test_the_order_is_a_worker_s_that_has_listened_all_the_time(run: Run, projec
             later(celery_inline, 60)
             assert delivered(celery_inline) == ["a", "b", "c", "d"]
 
+        @pytest.mark.celery_queues("celery", "other")
         def test_equal_etas_on_two_queues(celery_inline, listen):
             note.apply_async(("a",), countdown=60, queue="other")
             note.apply_async(("b",), countdown=60)

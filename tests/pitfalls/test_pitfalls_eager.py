@@ -181,6 +181,7 @@ def test_pitfall_24_get_inside_a_task_is_refused_as_in_production_and_only_there
             with pytest.raises(RuntimeError, match="Never call result.get"):
                 task.delay().get()
 
+        @pytest.mark.filterwarnings("ignore::pytest_djcelery.QueueNotConsumedWarning")
         def test_allowed_in_a_task(celery_worker):
             assert may_wait.delay().get() in ("waited", "TimeoutError")
 

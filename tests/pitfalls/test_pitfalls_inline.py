@@ -202,6 +202,7 @@ def test_pitfalls_25_26_and_27_send_task_signals_and_options_are_those_of_a_work
     result = run("""
         from datetime import timedelta
 
+        import pytest
         from celery import signals
         from shop.tasks import tell
 
@@ -223,6 +224,7 @@ def test_pitfalls_25_26_and_27_send_task_signals_and_options_are_those_of_a_work
                 signals.before_task_publish.disconnect(publish)
                 signals.task_received.disconnect(received)
 
+        @pytest.mark.celery_queues("celery", "slow")
         def test_options(celery_inline):
             sent = tell.apply_async(countdown=60, queue="slow")
             expired = tell.apply_async(countdown=60, expires=30)

@@ -22,6 +22,7 @@ VALUES: dict[str, tuple[object, str, object]] = {
     "mode": ("inline", "inline", "inline"),
     "live_pool": ("solo", "solo", "solo"),
     "live_concurrency": (3, "3", 3),
+    "queues": (["celery", "mail"], "celery, mail", ("celery", "mail")),
     "live_queues": (["celery", "mail"], "celery, mail", ("celery", "mail")),
     "live_loglevel": ("debug", "debug", "DEBUG"),
     "timeout": (2.5, "2.5", 2.5),

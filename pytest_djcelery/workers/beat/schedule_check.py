@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import QueueNotFound
@@ -20,22 +20,19 @@ if TYPE_CHECKING:
 _ROUTING = ("queue", "exchange", "routing_key")
 
 
-def check(
-    app: Celery, entries: Mapping[str, ScheduleEntry], *, queues: Iterable[str] | None
-) -> None:
+def check(app: Celery, entries: Mapping[str, ScheduleEntry], consumed: Collection[str]) -> None:
     """Check each entry's task, arguments and queue.
 
     Args:
         app: the project's app.
         entries: by name.
-        queues: those that workers consume; by default those that the settings declare.
+        consumed: the names of the queues that workers consume.
 
     Raises:
         BadScheduleError: naming each entry with what is wrong with it.
     """
     __tracebackhide__ = True
     declared = dict(app.amqp.Queues(app.conf.task_queues))
-    consumed = set(declared) if queues is None else set(queues)
     lines = []
     with queues_as_found(app):
         for name, entry in entries.items():
@@ -75,7 +72,7 @@ def _near(name: str, app: Celery) -> str:
 
 
 def _unconsumed(
-    app: Celery, entry: ScheduleEntry, declared: Mapping[str, Any], consumed: set[str]
+    app: Celery, entry: ScheduleEntry, declared: Mapping[str, Any], consumed: Collection[str]
 ) -> Iterator[str]:
     task = app.tasks.get(entry.task)
     # As `Task.apply_async`: the entry's own options go before the task's.
@@ -100,12 +97,12 @@ def _unconsumed(
     elif _name(queue) not in consumed:
         yield (
             f"goes to queue {_name(queue)!r}, which no worker consumes; they consume {names}. "
-            "If workers are started with -Q, say so: check(queues=[…])."
+            "If workers are started with -Q, say so: djcelery_queues, or check(queues=[…])."
         )
 
 
 def _reached(
-    exchange: Any, routing_key: Any, declared: Mapping[str, Any], consumed: set[str]
+    exchange: Any, routing_key: Any, declared: Mapping[str, Any], consumed: Collection[str]
 ) -> bool:
     """Whether a queue that is consumed is bound to an exchange; a pattern is taken to match."""
     return any(

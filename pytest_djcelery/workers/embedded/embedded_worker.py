@@ -41,6 +41,7 @@ class WorkerSettings:
     concurrency: int = 1
     parameters: Mapping[str, Any] = field(default_factory=dict)  # for `WorkController`
     logging: bool = False
+    queues: tuple[str, ...] = ()  # those that the app declares when empty
 
     # ``start_worker`` takes these beside those of the worker; they have no meaning here.
     IGNORED = ("perform_ping_check", "shutdown_timeout", "ping_task_timeout")
@@ -53,6 +54,7 @@ class WorkerSettings:
             "without_heartbeat": True,
             "without_mingle": True,
             "without_gossip": True,
+            **({"queues": list(self.queues)} if self.queues else {}),
             **given,
         }
 

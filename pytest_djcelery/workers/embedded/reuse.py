@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.project.consumed_queues import comes_to
 from pytest_djcelery.session.held import HeldWorker, hold, stop_others
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers import worker_ended as ended
@@ -20,7 +21,6 @@ from pytest_djcelery.workers.unfinished import not_ended
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Topology
     from pytest_djcelery.messages.journal import Journal
-    from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker, WorkerSettings
@@ -130,22 +130,8 @@ def _outstanding(journal: Journal, queues: list[Any]) -> bool:
     """Whether a message that is due, and comes to one of the queues, has not been run yet."""
     now = datetime.now(timezone.utc)
     return any(
-        (sent.eta is None or sent.eta <= now) and any(_comes_to(queue, sent) for queue in queues)
+        (sent.eta is None or sent.eta <= now) and any(comes_to(queue, sent) for queue in queues)
         for sent in not_ended(journal)
-    )
-
-
-def _comes_to(queue: Any, sent: SentTask) -> bool:
-    """Whether a message goes to a queue, as far as its exchange and routing key tell."""
-    if not sent.exchange:
-        return bool(queue.name == sent.routing_key)
-    bindings = [(queue.exchange, queue.routing_key), *queue.bindings]
-    return any(
-        exchange.name == sent.exchange and (exchange.type != "direct" or key == sent.routing_key)
-        for exchange, key in (
-            (each.exchange, each.routing_key) if hasattr(each, "exchange") else each
-            for each in bindings
-        )
     )
 
 

@@ -24,7 +24,7 @@ from celery import _state
 from celery.app.trace import build_tracer, setup_worker_optimizations
 from celery.concurrency.base import BasePool
 from celery.exceptions import TaskRevokedError
-from celery.utils.nodenames import default_nodename
+from celery.utils.nodenames import default_nodename, worker_direct
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.pidbox import Pidbox
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
     from pytest_djcelery.brokers.memory.queues import Broker, Ready
+    from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.workers.inline.limits import Limits
     from pytest_djcelery.workers.inline.timer import Scheduled
@@ -61,9 +62,10 @@ class InlineWorker:
         now: the clock: an aware datetime.
         limits: tells of limits that can't be enforced here.
         surroundings: what tasks are run in.
+        consumed: the queues that it consumes from, by the settings of now.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is told by another part
         self,
         app: Celery,
         broker: Broker,
@@ -71,11 +73,14 @@ class InlineWorker:
         now: Callable[[], datetime],
         limits: Limits,
         surroundings: Surroundings,
+        consumed: Callable[[], ConsumedQueues],
     ) -> None:
         self.app = app
         self.broker = broker
         self._limits = limits
         self.surroundings = surroundings
+        self._consumed = consumed
+        self._names: frozenset[str] = frozenset()
         self.hostname = default_nodename(None)
         self.timer = Timer(now)
         self.batched: dict[str, Any] = {}  # messages that a task holds, by id
@@ -109,8 +114,12 @@ class InlineWorker:
             setup_worker_optimizations(self.app, self.hostname)
         self._consumer.pool.start()  # until then it would describe each task for its debug log
         self._consumer.strategies.clear()
-        for queue in self.app.amqp.queues.consume_from.values():
+        queues = list(self._consumed().queues)
+        if self.app.conf.worker_direct:
+            queues.append(worker_direct(self.hostname))
+        for queue in queues:
             queue(self._channel).declare()
+        self._names = frozenset(queue.name for queue in queues)
         self._accept = prepare_accept_content(self.app.conf.accept_content)
 
     @contextmanager
@@ -139,10 +148,8 @@ class InlineWorker:
         self._tracers.setdefault(task.name, task.__trace__)
 
     def takes(self, queue: str) -> bool:
-        """Whether a queue is one of tasks: no mailbox of remote control, no results."""
-        found = self.broker.queues.get(queue)
-        temporary = found is not None and found.auto_delete
-        return not temporary or queue in self.app.amqp.queues
+        """Whether it consumes from a queue."""
+        return queue in self._names
 
     def deliver(self, takes: Callable[[str], bool]) -> Any:
         """Hand the next message that is due to Celery, and return it; ``None``: there is none.

@@ -10,7 +10,7 @@ from django.db import transaction
 from shop.contract import plain, requests
 from shop.models import Order
 
-from pytest_djcelery import Success
+from pytest_djcelery import Pending, QueueNotConsumedWarning, Success
 
 pytestmark = pytest.mark.django_db
 
@@ -25,6 +25,16 @@ def test_a_queue_chosen_at_the_call(work):
     """A queue can be chosen at the call"""
     info = work(requests.tell_request.s().set(queue="elsewhere")).value["delivery_info"]
     assert info["routing_key"] == "elsewhere"
+
+
+def test_a_queue_that_no_worker_consumes(work, log, celery_results):
+    """A message in a queue that no worker consumes stays there, and is warned of"""
+    with pytest.warns(QueueNotConsumedWarning, match="is in the queue 'nowhere'"):
+        result = plain.remember.apply_async(("never",), queue="nowhere")
+    with pytest.warns(QueueNotConsumedWarning):
+        work.settle()
+    assert log == []
+    assert celery_results.now(result) == Pending()
 
 
 def test_an_exchange_with_a_routing_key(work):
