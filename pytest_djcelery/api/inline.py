@@ -46,6 +46,10 @@ class _BusyError(InlineError):
     """It delivers already."""
 
 
+def _nothing() -> None:
+    """What the worker itself sends while it is built starts no other."""
+
+
 class Inline(Runner):
     """A worker in the test's own thread, connection and transaction, on a virtual clock.
 
@@ -96,7 +100,7 @@ class Inline(Runner):
 
     def _build(self) -> None:
         """Build the worker, before the first of what it is to hear: many a test sends nothing."""
-        with self._building:
+        with self._building, replaced(self._broker(), on_broadcast=_nothing):
             if self._built is not None:
                 return
             worker = InlineWorker(

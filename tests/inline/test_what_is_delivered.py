@@ -221,6 +221,32 @@ def test_the_order_is_a_worker_s_that_has_listened_all_the_time(run: Run, projec
     result.assert_outcomes(passed=14)
 
 
+def test_a_broadcast_by_a_route_is_delivered_though_nothing_was_before(
+    run: Run, project: Project
+) -> None:
+    project.settings("""
+        from kombu import Queue
+        from kombu.common import Broadcast
+
+        CELERY_TASK_QUEUES = [Queue("celery"), Broadcast("everywhere")]
+        CELERY_TASK_ROUTES = {"shop.tasks.add": {"queue": "everywhere", "exchange": "everywhere"}}
+        """)
+    result = run("""
+        import pytest
+        from shop.tasks import add
+
+        def test_by_hand(celery_inline):
+            result = add.delay(1, 2)
+            assert celery_inline.run().succeeded == 1
+            assert result.get() == 3
+
+        @pytest.mark.celery_inline(auto=True)
+        def test_by_itself(celery_inline):
+            assert add.delay(1, 2).result == 3
+        """)
+    result.assert_outcomes(passed=2)
+
+
 def test_everything_is_left_as_it_was_found(run: Run, project: Project) -> None:
     project.ini("djcelery_unhandled_failures = ignore")
     result = run("""

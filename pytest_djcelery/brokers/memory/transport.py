@@ -130,6 +130,11 @@ class Channel(virtual.Channel):
         for queue in self._lookup(exchange, routing_key):
             self.broker.put(queue, message)
 
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> Any:
+        if exchange and exchange not in self.state.exchanges:
+            self.broker.on_broadcast()  # who listens declares it, and binds its queues to it
+        return super()._lookup(exchange, routing_key, default)
+
     def _queue_bind(self, *_: Any) -> None:
         """The exchange's table already has it."""
 
