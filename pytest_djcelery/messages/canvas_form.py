@@ -94,7 +94,7 @@ def as_signature(value: Mapping[str, Any] | Signature) -> Signature:
 
 def with_options(signature: Signature, options: Mapping[str, Any]) -> Signature:
     """A copy with other options."""
-    copy = Signature(dict(signature), app=signature._app)
+    copy = Signature(dict(signature))
     vars(copy).update(vars(signature))
     copy.options = dict(options)
     return copy

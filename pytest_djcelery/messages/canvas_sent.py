@@ -25,7 +25,7 @@ from pytest_djcelery.messages.canvas_form import (
     with_options,
 )
 from pytest_djcelery.messages.option_rules import signatures_of
-from pytest_djcelery.messages.rehearsal import FREEZING, NOBODY, Given, rehearsed
+from pytest_djcelery.messages.rehearsal import FREEZING, Given, rehearsed
 from pytest_djcelery.messages.sent_task import SentTask
 
 
@@ -81,8 +81,6 @@ def _unfrozen(signature: Signature, given: Given) -> Signature:
     options = {k: v for k, v in signature.options.items() if k not in FREEZING}
     if options.get("task_id") not in given:
         options.pop("task_id", None)
-    if options.get("reply_to") == NOBODY:
-        del options["reply_to"]
     return with_options(signature, options)
 
 

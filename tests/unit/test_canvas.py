@@ -153,6 +153,8 @@ def test_all_that_follows_a_chord_belongs_to_its_body() -> None:
     plain = Parallel(members=((steps[0],),))
     longer = replace(chord_, body=(steps[1], steps[2]))
     assert followed_by((steps[3], chord_), (steps[2],)) == (steps[3], longer)
+    three = (steps[3], plain, chord_)
+    assert followed_by(three, (steps[2],)) == (steps[3], plain, longer)
     assert followed_by((chord_,), ()) == (chord_,)
     assert followed_by((), (steps[0],)) == (steps[0],)
     assert followed_by((chord_, steps[3]), (steps[2],)) == (chord_, steps[3], steps[2])
@@ -179,6 +181,7 @@ def test_the_task_that_is_published_first(written: Callable[[], Any], name: str 
     frozen = written()
     if name not in (None, "celery.starmap"):
         frozen.freeze()
+        assert first_task(frozen) == name
         assert first_task(json.loads(dumps(frozen, "json")[2])) == name
 
 
@@ -200,6 +203,19 @@ def test_what_is_compared_is_neither_published_nor_changed(sent: Sent) -> None:
     assert repr(dict(written)) == before
     assert written.app is APP
     assert len(sent.outbox) == 1
+
+
+def test_a_canvas_of_another_app_compares_by_its_own_tasks(sent: Sent) -> None:
+    def nested(*args: Any, **kwargs: Any) -> Any:
+        return chain(ADD.s(1), chord([ADD.s(1, *args, **kwargs), ADD.s(2)], TOTAL.s()), MUL.s(2))
+
+    nested(y=3).apply_async()
+    other = new_app()
+    other.tasks.pop("shop.add")
+    other.set_current()
+    assert sent.outbox.canvas == [nested(y=3)]
+    assert sent.outbox.canvas == [nested(3)]
+    assert sent.outbox.canvas != [nested(y=4)]
 
 
 def test_ids_that_a_test_gives_are_compared_and_a_wildcard_is_any(sent: Sent) -> None:

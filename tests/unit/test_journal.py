@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -47,23 +48,25 @@ def test_a_message_that_could_not_be_sent_is_none() -> None:
 
 def test_states_are_those_that_were_stored_of_a_task() -> None:
     journal = Journal()
-    for state in ("STARTED", "RETRY", "STARTED", "SUCCESS"):
+    for state in ("STARTED", "STARTED", "RETRY", "STARTED", "SUCCESS"):
         journal.append(Storing(task_id="a", state=state, meta=len(journal)))
         journal.append(Storing(task_id="b", state="PENDING", meta=None))
     assert [each.state for each in journal.states("a")] == [
+        "STARTED",
         "STARTED",
         "RETRY",
         "STARTED",
         "SUCCESS",
     ]
     journal.append(NotStored(task_id="b", state="PENDING"))
-    assert len(journal.states("a")) == 4
-    assert len(journal.states("b")) == 3
+    assert len(journal.states("a")) == 5
+    assert len(journal.states("b")) == 4
     journal.append(NotStored(task_id="a", state="STARTED"))
     assert [(each.state, each.meta) for each in journal.states("a")] == [
         ("STARTED", 0),
-        ("RETRY", 2),
-        ("SUCCESS", 6),
+        ("STARTED", 2),
+        ("RETRY", 4),
+        ("SUCCESS", 8),
     ]  # the last of them was not stored
 
 
@@ -112,6 +115,20 @@ def test_who_waits_is_woken_by_events_of_the_kind_and_of_those_below_it() -> Non
     assert asked[0] == 0
     assert asked[-1] == 2
     assert len(asked) <= 3  # it was not woken for the other kind
+
+
+def test_what_happens_between_a_look_and_the_wait_is_not_missed() -> None:
+    journal = Journal()
+
+    def condition() -> bool:
+        if not len(journal):
+            journal.append(Looked(task_id="a"))
+            return False
+        return True
+
+    began = time.monotonic()
+    assert journal.wait_until(condition, 20)
+    assert time.monotonic() - began < 10  # it looked again at once
 
 
 def test_waiting_ends_at_its_deadline_and_is_woken_for_what_is_no_event() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from unittest.mock import ANY
 from zoneinfo import ZoneInfo
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from kombu import Exchange, Queue
 
 from pytest_djcelery.errors import NotASignatureError
+from pytest_djcelery.messages.bound_calls import bound_call
+from pytest_djcelery.messages.descriptions import describe_call
 from pytest_djcelery.messages.option_rules import told_by_signature
 from pytest_djcelery.messages.signatures import Expected, check_signature, differences, matches
 from pytest_djcelery.messages.wire import can_be_sent, same, shown, when_sent
@@ -394,6 +397,46 @@ def test_what_can_be_sent_depends_on_the_serializer() -> None:
         assert not can_be_sent(value, "json")
 
 
+def test_what_a_serializer_can_not_carry_is_named() -> None:
+    expected = Expected(ADD.s({1}, [1], z={2}))
+    assert expected.unsendable("json") == [("argument 0", {1}), ("argument z", {2})]
+    assert expected.unsendable("pickle") == []
+
+
+def test_an_argument_that_is_none_is_not_a_missing_one() -> None:
+    assert told(ADD.s(1, w=None), message("shop.add", 1)) == [("argument w", "None", "missing")]
+    assert matches(ADD.s(1, w=None), message("shop.add", 1, kwargs={"w": None}))
+
+
+def test_keys_compare_as_their_serializer_has_them() -> None:
+    number = {1: (1, 2)}
+    assert matches(ADD.s(number), message("shop.add", {"1": [1, 2]}))
+    assert matches(ADD.s(number), message("shop.add", {1: (1, 2)}, serializer="pickle"))
+    assert not matches(ADD.s(number), message("shop.add", {"1": (1, 2)}, serializer="pickle"))
+    assert not matches(ADD.s(number), message("shop.add", {1: [1, 2]}, serializer="pickle"))
+
+
+def test_one_of_more_may_have_the_name_of_a_positional_parameter() -> None:
+    def run(x: int, /, **more: int) -> None: ...
+
+    assert bound_call(run, (1,), {"x": 2, "y": 3}) == {"x": 1, "**x": 2, "y": 3}
+    assert bound_call(run, (), {}) is None
+    assert bound_call(None, (1,), {}) is None
+
+
+def test_a_limit_that_a_message_does_not_tell_says_so() -> None:
+    assert told(ADD.s(1).set(time_limit=3), message("shop.add", 1)) == [
+        ("time_limit", "3", "the message doesn't tell")
+    ]
+
+
+def test_dirty_equals_works_for_links(sent: Sent) -> None:
+    dirty = pytest.importorskip("dirty_equals")
+    ADD.apply_async((1,), link=MUL.s(2))
+    assert matches(ADD.s(1).set(link=[dirty.IsPartialDict(task="shop.mul")]), sent.last())
+    assert not matches(ADD.s(1).set(link=[dirty.IsPartialDict(task="shop.add")]), sent.last())
+
+
 @pytest.mark.parametrize("name", ["link", "link_error"])
 def test_links_compare_one_by_one(name: str, sent: Sent) -> None:
     ADD.apply_async((1,), **{name: [MUL.s((1, 2)), MUL.si(3, 4)]})
@@ -453,22 +496,55 @@ def test_what_can_be_compared_is_let_through(written: Any) -> None:
 @pytest.mark.parametrize(
     ("written", "remedy"),
     [
-        (ADD, "call .s(...) with the arguments: add.s(...)"),
-        (APP.AsyncResult("1"), "look the outcome up with celery_results[result]"),
-        ("shop.add", "celery_outbox.of('proj.tasks.add')"),
-        ({"task": "shop.add"}, "celery.signature(the_dictionary)"),
-        ([ADD.s(1)], "assert celery_outbox == [add.s(1, 2)]"),
-        (test_a_bound_task_compares_without_self, "has no @shared_task or @app.task"),
+        (ADD, "This is the task itself: call .s(...) with the arguments: add.s(...)."),
+        (
+            APP.AsyncResult("1"),
+            (
+                "This is a result: compare with the signature of the task that was sent, or look the "
+                "outcome up with celery_results[result]."
+            ),
+        ),
+        (
+            "shop.add",
+            (
+                "For a task by name write signature('proj.tasks.add', args=(1, 2)) (from celery), or "
+                "celery_outbox.of('proj.tasks.add') for all its messages."
+            ),
+        ),
+        (
+            {"task": "shop.add"},
+            "For a signature that was serialized write celery.signature(the_dictionary).",
+        ),
+        (
+            [ADD.s(1)],
+            "Compare a list with the outbox itself: assert celery_outbox == [add.s(1, 2)].",
+        ),
+        (
+            test_a_bound_task_compares_without_self,
+            (
+                "This is not a task: test_a_bound_task_compares_without_self has no @shared_task or "
+                "@app.task, or it was unwrapped. With one, write "
+                "test_a_bound_task_compares_without_self.s(...)."
+            ),
+        ),
+        (
+            partial(print),
+            (
+                "This is not a task: function has no @shared_task or @app.task, or it was unwrapped. "
+                "With one, write function.s(...)."
+            ),
+        ),
         (5, "Call .s(...) on the task with the arguments that you expect."),
-        (None, "got None (NoneType)"),
+        (None, "Call .s(...) on the task with the arguments that you expect."),
     ],
 )
 def test_what_is_no_signature_is_refused_with_what_to_write(written: Any, remedy: str) -> None:
     with pytest.raises(NotASignatureError) as caught:
         matches(written, message())
-    text = str(caught.value)
-    assert text.startswith("expected a Celery signature such as add.s(1, 2), got ")
-    assert remedy in text
+    got = f"{shown(written)} ({type(written).__name__})"
+    assert str(caught.value) == (
+        f"expected a Celery signature such as add.s(1, 2), got {got}.\n{remedy}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -484,6 +560,7 @@ def test_a_canvas_is_pointed_to_the_canvas_of_the_outbox(written: Any, kind: str
     with pytest.raises(NotASignatureError, match=r"celery_outbox\.canvas") as caught:
         matches(written, message())
     assert f"A {kind} is sent as" in str(caught.value)
+    assert describe_call(written) in str(caught.value)
 
 
 def test_a_message_equals_itself_alone() -> None:
