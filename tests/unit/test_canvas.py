@@ -207,7 +207,7 @@ def test_what_is_compared_is_neither_published_nor_changed(sent: Sent) -> None:
 
 def test_a_canvas_of_another_app_compares_by_its_own_tasks(sent: Sent) -> None:
     def nested(*args: Any, **kwargs: Any) -> Any:
-        return chain(ADD.s(1), chord([ADD.s(1, *args, **kwargs), ADD.s(2)], TOTAL.s()), MUL.s(2))
+        return chain(ADD.s(1), chord([ADD.si(1, *args, **kwargs), ADD.s(2)], TOTAL.s()), MUL.s(2))
 
     nested(y=3).apply_async()
     other = new_app()

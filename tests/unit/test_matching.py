@@ -500,15 +500,15 @@ def test_what_can_be_compared_is_let_through(written: Any) -> None:
         (
             APP.AsyncResult("1"),
             (
-                "This is a result: compare with the signature of the task that was sent, or look the "
-                "outcome up with celery_results[result]."
+                "This is a result: compare with the signature of the task that was sent, or look "
+                "the outcome up with celery_results[result]."
             ),
         ),
         (
             "shop.add",
             (
-                "For a task by name write signature('proj.tasks.add', args=(1, 2)) (from celery), or "
-                "celery_outbox.of('proj.tasks.add') for all its messages."
+                "For a task by name write signature('proj.tasks.add', args=(1, 2)) (from celery), "
+                "or celery_outbox.of('proj.tasks.add') for all its messages."
             ),
         ),
         (
@@ -522,16 +522,16 @@ def test_what_can_be_compared_is_let_through(written: Any) -> None:
         (
             test_a_bound_task_compares_without_self,
             (
-                "This is not a task: test_a_bound_task_compares_without_self has no @shared_task or "
-                "@app.task, or it was unwrapped. With one, write "
+                "This is not a task: test_a_bound_task_compares_without_self has no @shared_task "
+                "or @app.task, or it was unwrapped. With one, write "
                 "test_a_bound_task_compares_without_self.s(...)."
             ),
         ),
         (
             partial(print),
             (
-                "This is not a task: function has no @shared_task or @app.task, or it was unwrapped. "
-                "With one, write function.s(...)."
+                "This is not a task: function has no @shared_task or @app.task, or it was "
+                "unwrapped. With one, write function.s(...)."
             ),
         ),
         (5, "Call .s(...) on the task with the arguments that you expect."),
