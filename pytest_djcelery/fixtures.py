@@ -218,6 +218,7 @@ def celery_live_worker(
     _celery_live_processes: None,
 ) -> Iterator[LiveWorker]:
     """``celery -A proj worker`` in processes of its own."""
+    markers.open_database(request)
     with contexts.live_worker(**markers.live_worker(request.node)) as worker:
         markers.before_database_cleanup(request, worker.settle)
         yield worker

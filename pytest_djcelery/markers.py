@@ -210,6 +210,20 @@ def _uses_database(item: pytest.Function, marked: Collection[str]) -> bool:
     return "django_db" in marked or any(name in item.fixturenames for name in _DATABASE)
 
 
+def open_database(request: pytest.FixtureRequest) -> None:
+    """Open the test's database for a live worker that was asked for by ``getfixturevalue()``."""
+    item = request.node
+    marked = {marker.name for marker in item.iter_markers()}
+    if _is_django_test_case(item) or _uses_database(item, marked):
+        return
+    # pytest-django looks there for what kind of database a test wants.
+    item.fixturenames.append("transactional_db")
+    try:
+        request.getfixturevalue("transactional_db")
+    finally:
+        item.fixturenames.remove("transactional_db")
+
+
 def _is_django_test_case(item: pytest.Function) -> bool:
     """Django's own test cases set the database up by themselves."""
     return item.cls is not None and hasattr(item.cls, "databases")

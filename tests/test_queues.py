@@ -452,3 +452,32 @@ def test_queues_given_to_the_worker_itself_are_named_as_such(project: Project) -
         "*Workers consume 'mail' (the queues of celery_worker_parameters).",
         "*To have it consumed, give the queues of celery_worker_parameters these: mail, celery.",
     ])  # fmt: skip
+
+
+@pytest.mark.parametrize("worker", [*WORKERS, "celery_live_worker"])
+@pytest.mark.parametrize("kind", ["Broadcast", "topic"])
+def test_a_message_to_an_exchange_comes_to_the_queues_that_are_bound_to_it(
+    project: Project, worker: str, kind: str
+) -> None:
+    queue = {
+        "Broadcast": 'Broadcast("everywhere")',
+        "topic": 'Queue("all", Exchange("everywhere", "topic"), "#")',
+    }[kind]
+    project.settings(f"""
+        from kombu import Exchange, Queue
+        from kombu.common import Broadcast
+
+        CELERY_TASK_QUEUES = [Queue("celery"), {queue}]
+        ROUTE = {{"exchange": "everywhere", "routing_key": "a.b"}}
+        CELERY_TASK_ROUTES = {{"shop.tasks.add": ROUTE}}
+        DATABASES["default"]["TEST"] = {{"NAME": "test.sqlite3"}}
+        """)
+    result = project.run(f"""
+        from shop.tasks import add
+
+
+        def test_it({worker}, celery_outbox):
+            assert add.delay(1, 2).get() == 3
+            assert celery_outbox[0].exchange == "everywhere"
+        """)
+    result.assert_outcomes(passed=1)

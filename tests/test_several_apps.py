@@ -278,3 +278,26 @@ def test_another_app_reaches_nothing_outside_from_a_live_worker(apps: Project) -
             assert [each.task for each in celery_outbox][1:] == ["reports.build", "same.build"]
         """)
     result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("worker", ["celery_inline", "celery_worker", "celery_eager"])
+def test_shared_tasks_are_of_the_app_that_is_tested(apps: Project, worker: str) -> None:
+    apps.ini("djcelery_app = reports:reports")
+    result = apps.run(f"""
+        from celery import current_app
+        from reports import reports
+        from shop.tasks import add
+
+        from proj.celery import app
+
+
+        def test_it({worker}):
+            assert current_app._get_current_object() is reports
+            assert add.delay(1, 2).get() == 3
+            assert reports.build.delay(1).get() == 10
+
+
+        def test_after_it():
+            assert current_app._get_current_object() is app
+        """)
+    result.assert_outcomes(passed=2)

@@ -227,6 +227,7 @@ def live_worker(
             _check_visible_to_workers(runner.name)
             stack.enter_context(_not_eager(sandbox))
             runner.processes = stack.enter_context(live.lent(sandbox, settings))
+            _make_known(sandbox.app, consumed)
             yield runner
 
 
@@ -374,6 +375,20 @@ def _consuming(settings: WorkerSettings, consumed: ConsumedQueues) -> WorkerSett
     if consumed.stock or "queues" in settings.parameters:
         return settings
     return replace(settings, queues=tuple(consumed.shown))
+
+
+def _make_known(app: Celery, consumed: ConsumedQueues) -> None:
+    """Tell this process of the exchanges that the worker has declared, as a server would.
+
+    kombu's brokers of files keep the types of exchanges in the process that declares them.
+    """
+    from pytest_djcelery.brokers import filesystem
+
+    exchanges = [queue.exchange for queue in consumed.queues if queue.exchange.type != "direct"]
+    if exchanges and app.conf.broker_transport == filesystem.TRANSPORT:
+        with app.connection_for_write() as connection:
+            for exchange in exchanges:
+                exchange(connection.default_channel).declare()
 
 
 def _consumed_by(app: Celery, settings: WorkerSettings, consumed: ConsumedQueues) -> ConsumedQueues:

@@ -87,7 +87,7 @@ class Inline(Runner):
         with (
             other_threads_watched(),
             ExitStack() as self._stack,
-            replaced(self._broker(), on_broadcast=self._build),
+            replaced(self._broker(), on_exchange=self._build),
             requests_seen() if self.auto else nullcontext(),
         ):
             yield self
@@ -100,7 +100,7 @@ class Inline(Runner):
 
     def _build(self) -> None:
         """Build the worker, before the first of what it is to hear: many a test sends nothing."""
-        with self._building, replaced(self._broker(), on_broadcast=_nothing):
+        with self._building, replaced(self._broker(), on_exchange=_nothing):
             if self._built is not None:
                 return
             worker = InlineWorker(

@@ -177,6 +177,23 @@ def _current_app() -> Celery | None:
     return None
 
 
+@contextmanager
+def made_current(app: Celery) -> Iterator[None]:
+    """Have ``shared_task`` and its like mean an app in this thread, for the time of a block.
+
+    It does so anyway where the app was found by being the current one; of several, ``djcelery_app``
+    may name another. Private API (``celery._state``), checked on Celery 5.4 to 5.7.
+    """
+    from celery import _state
+
+    before = _state._tls.current_app
+    _state._tls.current_app = app
+    try:
+        yield
+    finally:
+        _state._tls.current_app = before
+
+
 def app_beside(package: str) -> Celery | None:
     """What ``celery -A package`` would find."""
     return _app_named(package, importlib.import_module)

@@ -183,6 +183,7 @@ class Sandbox:
         from pytest_djcelery.project import shortcuts
         from pytest_djcelery.project.configuration_reads import remembered
         from pytest_djcelery.project.configuration_writes import obeyed
+        from pytest_djcelery.project.finding import made_current
         from pytest_djcelery.recording import publishing
         from pytest_djcelery.recording import task_signals as signals
         from pytest_djcelery.recording.result_waits import Waits, patched
@@ -213,6 +214,7 @@ class Sandbox:
         )
         with ExitStack() as stack:
             stack.callback(self._put_clock_back)
+            stack.enter_context(made_current(self.app))
             stack.enter_context(self._clean())
             stack.enter_context(remembered(self.app))
             stack.enter_context(shortcuts.taken())

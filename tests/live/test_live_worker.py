@@ -350,3 +350,24 @@ def test_a_task_that_is_unknown_is_told_as_celery_tells_it(run: Run) -> None:
     """)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*no.such.task() [[]*[]]: NotRegistered: 'no.such.task'"])
+
+
+def test_one_that_is_asked_for_by_its_name_has_the_database_too(run: Run) -> None:
+    result = run("""
+        import pytest
+        from shop.models import Order
+        from shop.tasks import count_orders
+
+
+        @pytest.mark.django_db  # pytest-django makes the databases that tests ask for in advance
+        def test_the_database():
+            assert not Order.objects.exists()
+
+
+        @pytest.mark.parametrize("turn", [1, 2])
+        def test_it(request, turn):
+            request.getfixturevalue("celery_live_worker")
+            Order.objects.create()
+            assert count_orders.delay().get() == 1
+        """)
+    result.assert_outcomes(passed=3)

@@ -81,7 +81,8 @@ class Broker:
         self.transports: WeakSet[Transport] = WeakSet()
         self.version = 0
         self.on_delivered: Callable[[], None] = _nothing  # a reader is done, or found nothing
-        self.on_broadcast: Callable[[], None] = _nothing  # before a message to all who listen
+        # Before a message to an exchange, which reaches those who have bound a queue to it.
+        self.on_exchange: Callable[[], None] = _nothing
         self._order = count()
         self._restored_order = count(-1, -1)
         self._tags = count(1)

@@ -88,6 +88,13 @@ class Channel(virtual.Channel):
             if found.auto_delete and not found.consumers:
                 self.broker.delete(queue)
 
+    def basic_publish(
+        self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any
+    ) -> Any:
+        if exchange:
+            self.broker.on_exchange()
+        return super().basic_publish(message, exchange, routing_key, **kwargs)
+
     def acknowledged(self, delivery_tag: Any) -> None:
         """Forget where a message came from and let its consumer look again."""
         self._queue_of.pop(delivery_tag, None)
@@ -126,14 +133,8 @@ class Channel(virtual.Channel):
     def _put_fanout(
         self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any
     ) -> None:
-        self.broker.on_broadcast()
         for queue in self._lookup(exchange, routing_key):
             self.broker.put(queue, message)
-
-    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> Any:
-        if exchange and exchange not in self.state.exchanges:
-            self.broker.on_broadcast()  # who listens declares it, and binds its queues to it
-        return super()._lookup(exchange, routing_key, default)
 
     def _queue_bind(self, *_: Any) -> None:
         """The exchange's table already has it."""
