@@ -119,6 +119,48 @@ def test_of_the_project(run: Run, project: Project, worker: str) -> None:
     """).assert_outcomes(passed=5)
 
 
+def test_what_a_module_connects_that_a_worker_imports_stays(run: Run, project: Project) -> None:
+    project.settings('CELERY_IMPORTS = ["shop.heard"]')
+    project.write(
+        **{
+            "shop/heard": """
+            from celery import signals
+
+            SEEN = []
+
+
+            def receiver():
+                def hear(task, **_):
+                    SEEN.append(task.name)
+                return hear
+
+
+            signals.task_prerun.connect(receiver(), weak=False)
+            """,
+        }
+    )
+    run("""
+        import pytest
+        from shop.tasks import add
+
+        @pytest.mark.parametrize("_", range(2))
+        def test_it(celery_worker, _):
+            assert add.delay(1, 2).get() == 3
+
+        def test_another_worker(celery_app):
+            from pytest_djcelery import worker
+            from shop.heard import SEEN
+            with worker(pool="threads"):
+                assert add.delay(1, 2).get() == 3
+            assert SEEN == ["shop.tasks.add"] * 3
+
+        def test_eager(celery_eager):
+            from shop.heard import SEEN
+            add.delay(1, 2)
+            assert len(SEEN) == 4
+    """).assert_outcomes(passed=4)
+
+
 @pytest.mark.parametrize("worker", WORKERS)
 def test_of_django_structlog(run: Run, project: Project, worker: str) -> None:
     pytest.importorskip("django_structlog", reason="needs a later Python or Django")

@@ -9,8 +9,10 @@ Private API (``Signal.receivers``), checked on Celery 5.4 to 5.7.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
@@ -39,8 +41,9 @@ class BootReceivers:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Note what a block connects."""
+        """Note what a block connects, but for what importing a module connects: that stays."""
         before = {id(each) for signal in _ALL for each in signal.receivers}
+        modules = set(sys.modules)
         try:
             yield
         finally:
@@ -48,7 +51,7 @@ class BootReceivers:
                 (signal, each)
                 for signal in _ALL
                 for each in signal.receivers
-                if id(each) not in before
+                if id(each) not in before and not _of_import(each, modules)
             ]
 
     def disconnect(self) -> None:
@@ -135,8 +138,22 @@ def _of_project(signal: Signal) -> list[Any]:
 
 def _of_fixup(entry: Any) -> bool:
     """Whether it is Celery's own for Django, which lets a worker close each connection it finds."""
-    receiver = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
-    return isinstance(getattr(receiver, "__self__", None), DjangoFixup)
+    return isinstance(getattr(_receiver(entry), "__self__", None), DjangoFixup)
+
+
+def _of_import(entry: Any, modules: set[str]) -> bool:
+    """Whether it is a function of a module that was imported meanwhile, once in a process.
+
+    Args:
+        entry: of a signal.
+        modules: those that were imported before.
+    """
+    receiver = _receiver(entry)
+    return isinstance(receiver, FunctionType) and receiver.__module__ not in modules
+
+
+def _receiver(entry: Any) -> Any:
+    return entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
 
 
 @contextmanager
