@@ -80,11 +80,6 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "replace_inside_a_chord",
         "add_to_chord",
     ),
-    "a database error breaks the test's own transaction": (
-        "a_task_goes_on_after_a_database_error",
-        "a_retry_after_a_database_error",
-        "a_database_error_ends_its_task_alone",
-    ),
     "results are stored otherwise": (
         "a_result_ignored_at_the_call",
         "children_are_stored",
