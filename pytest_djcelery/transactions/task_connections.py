@@ -57,10 +57,11 @@ class ConnectionsAsBegun:
     is rolled back.
     """
 
-    def __enter__(self) -> None:
-        self._off = [each for each in _open_connections() if not each.autocommit]
+    def __init__(self) -> None:
+        self._off = [each for each in _open_connections() if not each.autocommit]  # by the test
 
-    def __exit__(self, *_: object) -> None:
+    def restore(self) -> None:
+        """After each task."""
         for connection in _open_connections():
             if not (connection.autocommit or connection.in_atomic_block or connection in self._off):
                 _switch_on(connection)

@@ -50,8 +50,9 @@ class Deliveries:
         """
         __tracebackhide__ = True
         delivered, endless = 0, Endless(self._journal, bounded=limit is not None)
+        connections = ConnectionsAsBegun()
         while limit is None or delivered < limit:
-            execution = self._next(takes, endless)
+            execution = self._next(takes, connections, endless)
             if execution is not None:
                 ended = [*self._taken_others(), execution]
                 delivered += len(ended)
@@ -64,17 +65,17 @@ class Deliveries:
     def one(self, takes: _Takes) -> Execution | None:
         """Deliver one."""
         __tracebackhide__ = True
-        execution = self._next(takes)
+        execution = self._next(takes, ConnectionsAsBegun())
         self._taken_others()
         return execution
 
     def inside_until(self, done: Callable[[], bool]) -> None:
         """Deliver in a task that waits, until ``done()`` or nothing is due."""
         __tracebackhide__ = True
-        endless = Endless(self._journal, bounded=False)
+        endless, connections = Endless(self._journal, bounded=False), ConnectionsAsBegun()
         with self._watch.autocommit():
             while not done():
-                execution = self._next(self._worker.takes, endless)
+                execution = self._next(self._worker.takes, connections, endless)
                 if execution is None:
                     return
                 self._others.append(execution)
@@ -92,12 +93,17 @@ class Deliveries:
         others, self._others = self._others, []
         return others
 
-    def _next(self, takes: _Takes, endless: Endless | None = None) -> Execution | None:
+    def _next(
+        self, takes: _Takes, connections: ConnectionsAsBegun, endless: Endless | None = None
+    ) -> Execution | None:
         __tracebackhide__ = True
         while True:
             since = len(self._journal)
-            with self._watch.eager_task(), ConnectionsAsBegun():
-                message = self._worker.deliver(takes)
+            try:
+                with self._watch.eager_task():
+                    message = self._worker.deliver(takes)
+            finally:
+                connections.restore()
             if message is None:
                 return None
             ended = self._came_of(message, since)
