@@ -15,6 +15,7 @@ from kombu.serialization import dumps
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.canvas import canvas_of
 from pytest_djcelery.messages.canvas_form import Parallel, Step, first_task, followed_by
+from pytest_djcelery.messages.rehearsal import rehearsed
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()
@@ -317,3 +318,128 @@ def test_entries_are_unhashable_as_the_signatures_they_equal(sent: Sent) -> None
         hash(sent.outbox.canvas[0])
     assert sent.outbox.canvas == sent.outbox.canvas
     assert sent.outbox.canvas[0] != 5
+
+
+# -- what is told of a difference ------------------------------------------------------------
+
+
+def told(sent: Sent, written: Any) -> list[tuple[str, str, str]]:
+    [entry] = sent.outbox.canvas
+    return [(each.property, each.expected, each.actual) for each in entry.differing(written)]
+
+
+def test_another_number_of_steps_or_members_is_told_by_its_place(sent: Sent) -> None:
+    chain(ADD.s(1), group(ADD.s(2), ADD.s(3))).apply_async()
+    pair = "group(shop.add.s(2), shop.add.s(3))"
+    assert told(sent, ADD.s(1)) == [("steps", "shop.add.s(1)", f"chain(shop.add.s(1), {pair})")]
+    assert told(sent, chain(ADD.s(1), ADD.s(2))) == [("step 2", "shop.add.s(2)", pair)]
+    assert told(sent, chain(ADD.s(1), group(ADD.s(2), ADD.s(3), ADD.s(4)))) == [
+        ("step 2", "group(shop.add.s(2), shop.add.s(3), shop.add.s(4))", pair)
+    ]
+    assert told(sent, chain(ADD.s(1), chord([ADD.s(2), ADD.s(3)], TOTAL.s()))) == [
+        ("step 2", "chord([shop.add.s(2), shop.add.s(3)], shop.total.s())", pair)
+    ]
+
+
+def test_members_and_bodies_of_the_whole_are_told_without_a_step(sent: Sent) -> None:
+    def written(a: int, b: int, *, queue: str = "q", task_id: str = "mine") -> Any:
+        body = chain(TOTAL.s(), group(ADD.s(b), MUL.si(1, 1)))
+        return chord([chain(ADD.s(a), ADD.s(2))], body.set(queue=queue)).set(task_id=task_id)
+
+    written(1, 3).apply_async()
+    assert told(sent, written(1, 3)) == []
+    assert told(sent, written(5, 6)) == [
+        ("member 1, step 1: argument x", "5", "1"),
+        ("body, step 2, member 1: argument y", "6", "3"),
+    ]
+    assert told(sent, written(1, 3, queue="r")) == [("body, step 1: queue", "'r'", "'q'")]
+
+
+def test_the_id_of_a_group_is_told(sent: Sent) -> None:
+    group(ADD.s(1), ADD.s(2)).set(task_id="mine").apply_async()
+    assert told(sent, group(ADD.s(1), ADD.s(2)).set(task_id="other")) == [("id", "other", "mine")]
+    assert told(sent, group(ADD.s(1), ADD.s(2)).set(task_id=ANY)) == []
+    sent.outbox.clear()
+    chain(ADD.s(0), group(ADD.s(1), ADD.s(2)).set(task_id="mine")).apply_async()
+    assert told(sent, chain(ADD.s(0), group(ADD.s(1), ADD.s(2)).set(task_id="other"))) == [
+        ("step 2, id", "other", "mine")
+    ]
+
+
+def test_ids_inside_of_a_chord_are_compared(sent: Sent) -> None:
+    def written(member: str, body: str) -> Any:
+        return chord([ADD.s(1).set(task_id=member)], TOTAL.s().set(task_id=body))
+
+    written("m", "b").apply_async()
+    assert told(sent, written("m", "b")) == []
+    assert told(sent, written("n", "c")) == [
+        ("member 1: task_id", "'n'", "'m'"),
+        ("body: task_id", "'c'", "'b'"),
+    ]
+
+
+def test_a_step_compares_as_the_message_that_carries_it_is_serialized(sent: Sent) -> None:
+    def written(pair: Any) -> Any:
+        return chain(
+            ADD.s(1).set(serializer="pickle"), group(MUL.si(pair, 1), MUL.si(2, 2)), TOTAL.si(pair)
+        )
+
+    written((1, 2)).apply_async()
+    assert told(sent, written((1, 2))) == []
+    assert [place for place, _, _ in told(sent, written([1, 2]))] == [
+        "step 2, member 1: argument x",
+        "step 2, body: argument numbers",
+    ]
+
+
+def test_something_else_than_a_signature_is_told(sent: Sent) -> None:
+    dirty = pytest.importorskip("dirty_equals")
+    ADD.delay(1)
+    assert told(sent, dirty.IsInt) == [("canvas", repr(dirty.IsInt), "shop.add.s(1)")]
+    assert told(sent, ANY) == []
+    assert told(sent, group([])) == [("canvas", "group() (sends nothing)", "shop.add.s(1)")]
+
+
+# -- what a comparison leaves alone ----------------------------------------------------------
+
+
+def nested() -> Any:
+    return chord([group(group(ADD.s(1), ADD.s(2)), ADD.s(3)), chain(ADD.s(4), ADD.s(5))], TOTAL.s())
+
+
+def test_in_eager_mode_members_of_nested_groups_stay_in_order() -> None:
+    eager = new_app(task_always_eager=True)
+    add, total = eager.tasks["shop.add"], eager.tasks["shop.total"]
+    written = chord([group(group(add.s(1), add.s(2)), add.s(3)), add.s(4)], total.s())
+    assert [each.source.args for each in rehearsed(written)] == [(1,), (2,), (3,), (4,)]
+    assert [each.source.args for each in rehearsed(nested())] == [(3,), (2,), (1,), (4,)]
+
+
+def test_neither_the_backend_nor_the_broker_of_the_app_is_asked() -> None:
+    class Untouchable:
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(name)
+
+    app = new_app()
+    untouchable: Any = Untouchable()
+    app._local.backend = untouchable
+    app.amqp = untouchable
+    add, total = app.tasks["shop.add"], app.tasks["shop.total"]
+    add.backend = untouchable
+    written = chain(add.s(0), chord([add.s(1), group(add.s(2), add.s(3))], total.s()), add.s(4))
+    assert len(rehearsed(written)) == 1
+    assert len(rehearsed(chord([add.s(1), add.s(2)], total.s()))) == 2
+    assert len(rehearsed(group(add.s(1), add.s(2)), after_result=True)) == 2
+
+
+def test_what_is_written_is_not_changed_by_comparing(sent: Sent) -> None:
+    written = nested()
+    written.link(TOTAL.s())
+    link = written.body.options["link"]
+    before = dumps(written, "json")[2]
+    sent.outbox.canvas == [written]  # noqa: B015 - comparing is the case
+    ADD.delay(1)
+    assert sent.outbox.canvas != [written]
+    assert dumps(written, "json")[2] == before
+    assert written.body.options["link"] is link
+    assert [each.type for each in link] == [TOTAL]

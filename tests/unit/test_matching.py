@@ -484,6 +484,121 @@ def test_of_a_countdown_and_an_eta_celery_takes_one(countdown: int, sent: Sent) 
     assert matches(ADD.s(1).set(eta=LATER), sent.last()) is not bool(countdown)
 
 
+def test_pydantic_models_go_as_dictionaries() -> None:
+    class Typed:
+        """Stands for a task with ``pydantic=True``."""
+
+        @staticmethod
+        def run(x: Any, y: Any = None) -> None: ...
+
+        @staticmethod
+        def _dump_pydantic_arguments(args: Any, kwargs: Any) -> Any:
+            return tuple({"n": each} for each in args), {k: {"n": v} for k, v in kwargs.items()}
+
+    written = signature("shop.typed", args=(1,), kwargs={"y": 2}, app=APP)
+    written._type = Typed()
+    assert matches(written, message("shop.typed", {"n": 1}, kwargs={"y": {"n": 2}}))
+    assert matches(written, message("shop.typed", {"n": 1}, {"n": 2}))
+    assert not matches(written, message("shop.typed", 1, kwargs={"y": 2}))
+
+
+@pytest.mark.parametrize("kind", ["map", "starmap"])
+def test_what_is_mapped_may_be_lazy(kind: str, sent: Sent) -> None:
+    def pairs() -> Iterator[tuple[int, int]]:
+        yield from [(1, 2), (3, 4)]
+
+    getattr(ADD, kind)(list(pairs())).apply_async()
+    assert matches(getattr(ADD, kind)(pairs()), sent.last())
+    assert not matches(getattr(ADD, kind)(iter([(1, 2)])), sent.last())
+
+
+def test_where_the_clock_stood_times_are_exact() -> None:
+    moment = datetime(2040, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    at = message("shop.add", 1, eta=moment, sent_at=moment - timedelta(seconds=30))
+    exact = replace(at, exact_times=True)
+    for seconds in (30.5, 31, 29):
+        assert matches(ADD.s(1).set(countdown=seconds), at)
+        assert not matches(ADD.s(1).set(countdown=seconds), exact)
+    assert matches(ADD.s(1).set(countdown=30), exact)
+    assert not matches(ADD.s(1).set(countdown=31.5), at)
+    assert matches(ADD.s(1).set(eta=moment + timedelta(seconds=1)), at)
+    assert not matches(ADD.s(1).set(eta=moment + timedelta(seconds=1)), exact)
+    odd = replace(exact, eta=moment + timedelta(milliseconds=123))
+    assert told(ADD.s(1).set(countdown=1), odd) == [("countdown", "1", "30.123")]
+    assert told(ADD.s(1).set(countdown=1), replace(odd, exact_times=False)) == [
+        ("countdown", "1", "30.1")
+    ]
+    late = replace(odd, expires=odd.eta)
+    assert told(ADD.s(1).set(expires=1), late) == [("expires", "1", "30.1")]
+
+
+def test_the_correlation_of_a_message_is_its_id(sent: Sent) -> None:
+    ADD.delay(1)
+    assert matches(ADD.s(1).set(correlation_id=sent.last().id), sent.last())
+    assert not matches(ADD.s(1).set(correlation_id="other"), sent.last())
+
+
+def test_the_answer_to_nobody_is_not_compared_and_what_follows_it_is(sent: Sent) -> None:
+    ADD.delay(1)
+    mine = APP.thread_oid
+    assert matches(ADD.s(1).set(reply_to=mine), sent.last())
+    assert matches(ADD.s(1).set(reply_to=mine), message("shop.add", 1))
+    assert not matches(ADD.s(1).set(reply_to=mine, queue="other"), sent.last())
+    assert not matches(ADD.s(1).set(reply_to="elsewhere"), sent.last())
+
+
+def test_each_header_is_told_by_its_name(sent: Sent) -> None:
+    ADD.apply_async((1,), headers={"tenant": "a", "rows": [1, 2]})
+    assert told(ADD.s(1).set(headers={"tenant": "b", "rows": (1, 2), "n": None}), sent.last()) == [
+        ("header 'tenant'", "'b'", "'a'"),
+        ("header 'n'", "None", "missing"),
+    ]
+    pickled = message("shop.add", 1, headers={"rows": [1, 2]}, serializer="pickle")
+    assert not matches(ADD.s(1).set(headers={"rows": (1, 2)}), pickled)
+    assert matches(ADD.s(1).set(headers=ANY), sent.last())
+    assert not matches(ADD.s(1).set(headers=5), sent.last())
+    assert not matches(ADD.s(1).set(origin={"a": 1}), message(headers={"origin": {"a": 1, "b": 2}}))
+
+
+def test_all_options_are_told_also_after_one_that_says_nothing(sent: Sent) -> None:
+    chain(ADD.s(1), MUL.s(2)).apply_async()
+    [step] = sent.last().chain
+    written = MUL.s(2).set(countdown=None, priority=3, queue="q")
+    found = Expected(written).differing(told_by_signature(step, "json"))
+    assert [(each.property, each.actual) for each in found] == [
+        ("priority", "not set"),
+        ("queue", "not set"),
+    ]
+    more = Expected(ADD.s(1).set(compression=None, retry=1, chord=MUL.s(1), link=ANY))
+    assert [each.property for each in more.differences(sent.last())] == ["chord"]
+
+
+def test_an_option_is_told_as_a_person_writes_it(sent: Sent) -> None:
+    ADD.apply_async((1,), link=MUL.s(2), priority=1, eta=LATER)
+    written = ADD.s(1).set(
+        chain=[MUL.s(3), MUL.s(4)], priority="high", chord="no", eta=LATER + timedelta(days=1)
+    )
+    assert told(written, sent.last()) == [
+        ("chain", "[shop.mul.s(4), shop.mul.s(3)]", "[]"),
+        ("priority", "'high'", "1"),
+        ("chord", "'no'", "None"),
+        ("eta", "2040-01-03 03:04:05+00:00", "2040-01-02 03:04:05+00:00"),
+    ]
+
+
+def test_whether_a_result_is_ignored_is_yes_or_no(sent: Sent) -> None:
+    APP.send_task("shop.add", (1,))
+    assert matches(ADD.s(1).set(ignore_result=False), sent.last())
+    assert not matches(ADD.s(1).set(ignore_result=True), sent.last())
+
+
+def test_another_task_with_as_many_arguments_tells_them_as_they_are() -> None:
+    assert told(ADD.s(1, 2), message("shop.mul", 1, 3)) == [
+        ("task", "shop.add", "shop.mul"),
+        ("args[1]", "2", "3"),
+    ]
+
+
 # -- what is no signature --------------------------------------------------------------------
 
 
