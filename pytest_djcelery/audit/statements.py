@@ -16,7 +16,8 @@ def statement_at(path: str, line: int) -> str:
     found = [each for each in _statements(path) if each.lineno <= line <= (each.end_lineno or 0)]
     if not found or found[-1].lineno == found[-1].end_lineno or hasattr(found[-1], "body"):
         return own
-    written = ast.unparse(found[-1])
+    # Python 3.10 writes a space behind a lambda without arguments.
+    written = ast.unparse(found[-1]).replace("lambda :", "lambda:")
     return " ".join(written.split()) if len(written) <= _LONGEST else f"{written[:_LONGEST]}…"
 
 
