@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from kombu.compression import get_encoder
 from kombu.entity import maybe_delivery_mode
 from kombu.serialization import dumps, loads
 
+from pytest_djcelery.patching import replaced
 from tests.unit.sending import Sent, new_app
 
 APP = new_app()
@@ -127,13 +129,22 @@ CANVASES = st.recursive(TASKS, _canvases, max_leaves=8).filter(lambda node: node
 def wired() -> Iterator[tuple[Sent, list[Any]]]:
     """What is recorded of messages, and what kombu would be given of them."""
     wire: list[Any] = []
-    with Sent(APP).recording() as sent:
+    with Sent(APP).recording() as sent, ExitStack() as stack:
         record = APP.amqp.send_task_message
         send = APP.amqp._create_task_sender()
 
         class Producer:
+            connection = SimpleNamespace(_reraise_as_library_errors=nullcontext)
+
             def publish(self, body: Any, **options: Any) -> None:
                 wire.append((body, options))
+
+        # A canvas that Celery can't publish would keep those that it has taken out of the pool.
+        stack.enter_context(
+            replaced(
+                APP, producer_or_acquire=lambda producer=None: nullcontext(producer or Producer())
+            )
+        )
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> None:
             record(producer, name, message, **options)
