@@ -4,6 +4,8 @@ Names load on first use, so that a run that needs none of them imports neither D
 Celery.
 
 PYTEST_DONT_REWRITE
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import sys
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -173,6 +177,25 @@ if TYPE_CHECKING:
     from pytest_djcelery.workers.inline.executions import Execution as Execution
     from pytest_djcelery.workers.inline.executions import Summary as Summary
     from pytest_djcelery.workers.sqlite import DatabaseBusyError as DatabaseBusyError
+
+
+class _AsInstalled:
+    """Finds the modules of this package before pytest does, which would rewrite each of them.
+
+    pytest rewrites the assertions of every file of a plugin's distribution. The marker in a
+    docstring spares it only the rewriting: it would still compile each file anew wherever it has
+    no bytecode of its own yet, as in CI, and read the source of each in every run.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """As installed; ``None``: not one of ours."""
+        return PathFinder.find_spec(name, path, target) if name.startswith(_WITHIN) else None
+
+
+_WITHIN = f"{__name__}."
+if "_pytest.assertion.rewrite" in sys.modules:
+    sys.meta_path.insert(0, _AsInstalled)
 
 
 @cache

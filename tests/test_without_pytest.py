@@ -23,6 +23,7 @@ MANAGE = """
 STATE = """
     import os
 
+    import django.test  # which connects receivers of its own, once and for all
     from celery import _state, signals
     from celery.app.amqp import AMQP
     from celery.app.base import Celery
