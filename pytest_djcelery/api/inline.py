@@ -71,7 +71,6 @@ class Inline(Runner):
         self._clock = sandbox.clock
         self._busy = threading.Lock()
         self._asked = False  # to deliver what was published, since a run by itself began
-        self._origins = Origins(sandbox.journal)
         self._building = threading.RLock()
         self._built: InlineWorker | None = None
         self._undelivered: Undelivered
@@ -111,9 +110,10 @@ class Inline(Runner):
                 surroundings=self._sandbox.surroundings,
                 consumed=lambda: self._sandbox.consumed,
             )
-            self._undelivered = Undelivered(worker, self._origins)
+            origins = Origins(self._sandbox.journal, worker.broker.records)
+            self._undelivered = Undelivered(worker, origins)
             self._deliveries = Deliveries(
-                worker, self._origins, self._sandbox.journal, self._sandbox.watch
+                worker, origins, self._sandbox.journal, self._sandbox.watch
             )
             self._version = self._version_of_now()
             self._built = self._stack.enter_context(worker.started())

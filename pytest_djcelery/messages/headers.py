@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pytest_djcelery.messages.sent_task import SentTask
 
 _PLAIN: Final = frozenset({bool, int, float, str, type(None)})
 _NAMES: Final = frozenset({str})
+
+
+class Recorded(dict[str, Any]):
+    """The headers of a message that was recorded, from its producer to the broker in memory.
+
+    That is how the broker knows which record a message is of.
+    """
+
+    __slots__ = ("record",)
+
+    def __init__(self, headers: Mapping[str, Any], record: SentTask | None) -> None:
+        super().__init__(headers)
+        self.record = record
 
 
 def received(sent: Mapping[Any, Any]) -> dict[str, Any]:

@@ -14,51 +14,70 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
 
 
+class Records:
+    """The records of the messages that a broker in memory was given, by delivery tag."""
+
+    def __init__(self) -> None:
+        self.of: dict[Any, SentTask] = {}
+        self._known: set[int] = set()
+
+    def keep(self, delivery_tag: Any, record: SentTask) -> None:
+        """A message is of this record; a copy of it, or one that is put back, may be, too."""
+        self.of[delivery_tag] = record
+        self._known.add(id(record))
+
+    def knows(self, record: SentTask) -> bool:
+        """Whether a message is of this very record."""
+        return id(record) in self._known
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.of.clear()
+        self._known.clear()
+
+
 class Origins:
     """Finds the record of a message on its way, in the journal of the test.
 
-    Several messages may have one id: a task is retried, or replaces itself, or the test has
-    given it. Of those, a message is the first that says the same, or most of it, and is no other's.
+    Nearly all carry it to the broker with them. A library that copies the headers on that way
+    loses it: then it is the first record that says the same, or most of it, and is no other
+    message's. Several messages may have one id: a task is retried, or replaces itself, or the test
+    has given it.
 
     Args:
         journal: of the test.
+        records: of the broker.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, records: Records) -> None:
         self._journal = journal
+        self._records = records
         self._read = 0  # how far
-        self._new: dict[Any, list[SentTask]] = {}  # no message seen yet
-        self._seen: dict[Any, list[SentTask]] = {}  # a message that is put back is seen again
-        self._of: dict[Any, SentTask] = {}  # by delivery tag
+        self._sent: dict[Any, list[SentTask]] = {}
 
     def of(self, delivery_tag: Any, headers: Any, body: Any) -> SentTask | None:
         """The record of a message; ``None`` for what was not published as a task."""
-        if delivery_tag not in self._of:
+        record = self._records.of.get(delivery_tag)
+        if record is None:
             self._read_on()
-            found = self._found(fields_of(headers, body))
-            if found is None:
-                return None
-            self._of[delivery_tag] = found
-        return self._of[delivery_tag]
+            record = self._found(fields_of(headers, body))
+            if record is not None:
+                self._records.keep(delivery_tag, record)
+        return record
 
     def _read_on(self) -> None:
         end = len(self._journal)
         for event in self._journal.events(Event, self._read):
             if isinstance(event, Published) and not event.eager:
-                self._new.setdefault(_key(event.message), []).append(event.message)
+                self._sent.setdefault(_key(event.message), []).append(event.message)
             elif isinstance(event, NotSent):
-                _removed(event.message, self._new.get(_key(event.message), []))
+                _removed(event.message, self._sent.get(_key(event.message), []))
         self._read = end
 
     def _found(self, fields: Mapping[str, Any]) -> SentTask | None:
         key: Any = fields.get("id"), fields.get("task"), fields.get("retries") or 0
-        new = self._new.get(key, [])
-        found = _nearest(fields, [*new, *self._seen.get(key, ())])
-        if found is not None and _removed(found, new):
-            if not new:
-                del self._new[key]
-            self._seen.setdefault(key, []).append(found)
-        return found
+        # Those that no message was of come first: what is put back is seen again.
+        return _nearest(fields, sorted(self._sent.get(key, ()), key=self._records.knows))
 
 
 def _nearest(fields: Mapping[str, Any], records: Sequence[SentTask]) -> SentTask | None:
@@ -73,13 +92,12 @@ def _differences(fields: Mapping[str, Any], sent: SentTask) -> int:
     return sum(name in fields and bool(fields[name] != value) for name, value in said.items())
 
 
-def _removed(sent: SentTask, records: list[SentTask]) -> bool:
+def _removed(sent: SentTask, records: list[SentTask]) -> None:
     """Take this very record away: another of its id may be equal to it."""
     for index, each in enumerate(records):
         if each is sent:
             del records[index]
-            return True
-    return False
+            return
 
 
 def _key(sent: SentTask) -> tuple[str, str, int]:

@@ -18,7 +18,7 @@ from pytest_djcelery import clock, locations
 from pytest_djcelery.brokers.memory.addresses import in_memory
 from pytest_djcelery.brokers.servers import explained
 from pytest_djcelery.messages.embedded_signature import all_carried, carried
-from pytest_djcelery.messages.headers import received
+from pytest_djcelery.messages.headers import Recorded, received
 from pytest_djcelery.messages.journal import NotSent, Published
 from pytest_djcelery.messages.option_rules import NOT_SENT
 from pytest_djcelery.messages.sent_task import Items, SentTask, header_moment
@@ -152,7 +152,7 @@ class _Departure:
     its arguments and its options. All else that is asked of it is the producer's.
     """
 
-    __slots__ = ("_app", "_name", "_options", "_producer", "_tap", "left", "record")
+    __slots__ = ("_app", "_name", "_options", "_producer", "_tap", "in_memory", "left", "record")
 
     def __init__(
         self, tap: Tap, app: Celery, name: str, options: Mapping[str, Any], producer: Any
@@ -163,6 +163,7 @@ class _Departure:
         self._options = options
         self._producer = producer
         self.record: SentTask | None = None
+        self.in_memory = False  # whether the broker is: then it is told the record
         self.left = False
 
     def publish(self, body: Any, **options: Any) -> Any:
@@ -172,6 +173,8 @@ class _Departure:
         if self.record is None:  # else Celery tries once more
             queue = self._options.get("queue")
             self.record = self._tap.departs(self._app, self._name, body, options, queue)
+        if self.in_memory:
+            options["headers"] = Recorded(options["headers"], self.record)
         result = self._producer.publish(body, **options)
         self.left = True
         return result
@@ -380,6 +383,7 @@ def _tapped_senders(tap: Tap) -> Iterator[None]:
                 if not in_memory(amqp.app):
                     with explained(amqp.app, name):
                         return send(departure, name, message, **options)
+                departure.in_memory = True
                 options["retry"] = False  # there is no connection that could be lost
                 if options.get("declare") is None and type(options.get("queue")) is Queue:
                     options["declare"] = declared.undeclared(producer.channel, options["queue"])

@@ -64,7 +64,7 @@ class EagerTask(AbstractContextManager[None]):
 
     def __init__(self, thread: ThreadBlocks) -> None:
         self._scopes = thread.scopes
-        self._scope = Running(hook=None)
+        self._scope = Running(hook=None, serial=next(serials))
 
     def __enter__(self) -> None:
         self._scopes.append(self._scope)

@@ -22,6 +22,7 @@ from weakref import WeakSet
 from kombu.transport import virtual
 
 from pytest_djcelery.messages.headers import received
+from pytest_djcelery.messages.origins import Records
 
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.transport import Transport
@@ -83,6 +84,7 @@ class Broker:
         self.on_delivered: Callable[[], None] = _nothing  # a reader is done, or found nothing
         # Before a message to an exchange, which reaches those who have bound a queue to it.
         self.on_exchange: Callable[[], None] = _nothing
+        self.records = Records()
         self._order = count()
         self._restored_order = count(-1, -1)
         self._tags = count(1)
@@ -117,7 +119,8 @@ class Broker:
             TypeError: for headers and properties that no broker carries, as kombu's brokers do.
         """
         properties = received(message["properties"])
-        properties["delivery_tag"] = next(self._tags)
+        tag = properties["delivery_tag"] = next(self._tags)
+        record = getattr(message["headers"], "record", None)
         message = {
             **message,
             "headers": received(message["headers"]),
@@ -129,6 +132,8 @@ class Broker:
             now = datetime.now(timezone.utc)
             expires_at = _expiry(message, queue.ttl)
             ready = Ready(-_priority(properties), order, message, now, expires_at)
+            if record is not None:
+                self.records.keep(tag, record)
             heapq.heappush(queue.timed if _has_eta(message) else queue.plain, ready)
             self.notify()
 
@@ -145,23 +150,27 @@ class Broker:
         with self.lock:
             return _take(self.queues[name].timed)
 
-    def oldest(
-        self, takes: Callable[[str], bool], *, timed: bool = False
-    ) -> tuple[str, Ready] | None:
-        """The queue whose next message came before the others', and that message, left there.
+    def oldest(self, takes: Callable[[str], bool]) -> tuple[str, Ready, bool] | None:
+        """The next message of those with an ETA, of the others where there is none of those.
 
         Args:
             takes: which queues are meant.
-            timed: of the messages with an ETA, or of the others.
+
+        Returns:
+            Its queue, the message, left there, and whether it has an ETA.
         """
+        found: tuple[str, Ready, bool] | None = None
         with self.lock:
-            heaps = [
-                (name, heap)
-                for name, queue in self.queues.items()
-                if (heap := queue.timed if timed else queue.plain) and takes(name)
-            ]
-            heads = [(name, head) for name, heap in heaps if (head := _head(heap)) is not None]
-        return min(heads, key=lambda each: each[1].order, default=None)
+            for name, queue in self.queues.items():
+                if not (queue.plain or queue.timed) or not takes(name):
+                    continue
+                timed = _head(queue.timed) if queue.timed else None
+                head = timed or _head(queue.plain)
+                if head is not None and (
+                    found is None or (timed is not None, -head.order) > (found[2], -found[1].order)
+                ):
+                    found = name, head, timed is not None
+        return found
 
     def ready(self, takes: Callable[[str], bool]) -> list[Ready]:
         """All that is ready and has no ETA, in the order in which `oldest` finds it."""
@@ -237,6 +246,7 @@ class Broker:
                     self.queues[name].clear()
                 else:
                     del self.queues[name]
+            self.records.clear()
             state = self.state
             state.clear()
             state.exchanges.update(deepcopy(keep.exchanges))

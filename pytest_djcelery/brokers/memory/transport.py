@@ -18,6 +18,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 from pytest_djcelery.brokers.memory.addresses import SCHEME
 from pytest_djcelery.brokers.memory.queues import broker
 from pytest_djcelery.clock import Deadline
+from pytest_djcelery.messages.headers import Recorded
 
 
 class QoS(virtual.QoS):
@@ -150,6 +151,8 @@ class Channel(virtual.Channel):
         queue = self._queue_of.get(message.delivery_tag)
         payload = message.serializable()
         payload["properties"]["delivery_info"]["redelivered"] = True
+        record = self.broker.records.of.get(message.delivery_tag)
+        payload["headers"] = Recorded(payload["headers"], record)
         if queue is not None:
             self.broker.put(queue, payload, first=True)
 

@@ -40,9 +40,11 @@ class Endless:
         if self._bounded:
             return
         line = self._lines.get(execution.id, 0) + redelivered
-        self._lines[execution.id] = line  # if it is put back once more
+        if line:
+            self._lines[execution.id] = line  # if it is put back once more
         new, self._read = self._journal.events(Published, self._read), len(self._journal)
-        self._lines.update((event.message.id, line + 1) for event in new)
+        for event in new:
+            self._lines[event.message.id] = line + 1
         self._delivered += line > _LINE
         if self._delivered > _ENDLESS:
             msg = (

@@ -61,8 +61,10 @@ class Execution:
         """What came of a kombu message, by the events since it was delivered."""
         headers = message.headers or {}
         task_id = sent.id if sent else str(headers.get("id"))
-        own = next((each for each in ended if each.task_id == task_id and not each.eager), None)
-        if own is None:
+        for own in ended:
+            if own.task_id == task_id and not own.eager:
+                break
+        else:
             return cls(
                 message=sent,
                 task=sent.task if sent else str(headers.get("task")),

@@ -77,6 +77,7 @@ class InlineWorker:
     ) -> None:
         self.app = app
         self.broker = broker
+        self._tasks = app.tasks
         self._limits = limits
         self.surroundings = surroundings
         self._consumed = consumed
@@ -167,15 +168,16 @@ class InlineWorker:
         self._consumer.refused = None
         message = None
         while message is None:
-            timed = self.broker.oldest(takes, timed=True)
-            if timed is not None:
-                message = self._receive(*timed, self._channel.get_timed)
+            first, held = self.broker.oldest(takes), None
+            if first is not None and first[2]:
+                message = self._receive(*first)
                 continue
-            plain, held = self.broker.oldest(takes), self.timer.first_due(takes)
-            if held is not None and (plain is None or held.turn.due < plain[1].turn):
+            if self.timer:
+                held = self.timer.first_due(takes)
+            if held is not None and (first is None or held.turn.due < first[1].turn):
                 message = self._start(held)
-            elif plain is not None:
-                message = self._receive(*plain, self._channel.basic_get)
+            elif first is not None:
+                message = self._receive(*first)
             elif (poll := self.timer.first_poll(takes)) is not None:
                 message = self._start(poll)
             elif (repeated := self.timer.repeated_due()) is not None:
@@ -187,7 +189,7 @@ class InlineWorker:
 
     def _start(self, held: Scheduled) -> Any:
         message = held.request.message
-        with self._limits.told(self.app, message.headers):
+        with self._limits.told(self._tasks, message.headers):
             self.surroundings.run(self.timer.start, held)
         return message
 
@@ -206,16 +208,17 @@ class InlineWorker:
         """Why the message last delivered is none that a worker can read."""
         return self._consumer.refused
 
-    def _receive(self, queue: str, ready: Ready, get: Callable[[str], Any]) -> Any:
+    def _receive(self, queue: str, ready: Ready, timed: bool) -> Any:  # noqa: FBT001 - as the broker tells it
         """Receive a message, and return it; ``None``: it waits in `timer`."""
-        with self._limits.told(self.app, ready.message["headers"]):
+        get = self._channel.get_timed if timed else self._channel.basic_get
+        with self._limits.told(self._tasks, ready.message["headers"]):
             message = get(queue)
             message.accept = self._accept
             self.timer.receiving = queue, ready
             self.surroundings.run(self._handle, message)
         if self.timer.kept is ready:
             return None
-        if batches.is_batch(self.app.tasks.get(message.headers.get("task"))):
+        if batches.is_batch(self._tasks.get(message.headers.get("task"))):
             self.batched[message.headers["id"]] = message
         self.timer.delivered += 1
         return message

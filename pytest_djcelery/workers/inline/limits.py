@@ -40,9 +40,11 @@ class Limits:
         """Go by the settings of now."""
         self._of_all = {name: app.conf[setting] for name, setting in _SETTINGS.items()}
 
-    def told(self, app: Celery, headers: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """Around the delivery of a message."""
-        task = app.tasks.get(headers.get("task"))
+    def told(
+        self, tasks: Mapping[str, Any], headers: Mapping[str, Any]
+    ) -> AbstractContextManager[None]:
+        """Around the delivery of a message of one of these tasks."""
+        task = tasks.get(headers.get("task", ""))
         limits = self._limits(headers, task) if task is not None else None
         return self._told_of(task, limits) if limits else _NONE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError
+from pytest_djcelery.messages.headers import Recorded
 from pytest_djcelery.messages.sent_task import SentTask
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _as_redelivered(message: SentTask, channel: Any) -> dict[str, Any]:
         message.priority or 0,
         content_type,
         encoding,
-        dict(message.headers),
+        Recorded(message.headers, message),
         {"correlation_id": message.id, "reply_to": message.headers.get("reply_to")},
     )
     prepared["properties"]["delivery_info"] = {
