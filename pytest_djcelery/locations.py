@@ -20,6 +20,8 @@ _LIBRARIES = (
 )  # fmt: skip
 
 
+# Where installed packages are.
+_INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 #: The methods of tasks and of signatures that publish.
 PUBLISHES = frozenset({"delay", "apply_async", "delay_on_commit", "apply_async_on_commit"})
 
@@ -43,6 +45,20 @@ def relative(path: str) -> str:
     except ValueError:  # another drive, on Windows
         return path
     return path if short.startswith("..") else short
+
+
+def from_root(path: str, root: str) -> str:
+    """A path relative to the root of a project, with slashes.
+
+    One of an installed package begins with its place there, which is on every machine the same.
+    """
+    *_, installed = _INSTALLED.split(path)
+    if installed != path:
+        return f"site-packages/{installed}".replace(os.sep, "/")
+    try:
+        return os.path.relpath(path, root).replace(os.sep, "/")
+    except ValueError:  # another drive, on Windows
+        return path
 
 
 @lru_cache(maxsize=1)

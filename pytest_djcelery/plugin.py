@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     from pytest_djcelery import fixtures, markers
     from pytest_djcelery.session.session import begin_session
+    from pytest_djcelery.suite_files import SuiteFiles
 
     with _usage_errors():
         chosen = options.parse(
@@ -52,11 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         given = [each.name for each in options.DECLARED if config.getoption(each.ini)]
         options.refuse_without_audit(chosen, given)
-    config.stash[_RUN] = begin_session(chosen)
+    suite = SuiteFiles(config, partial(locations.from_root, root=str(config.rootpath)))
+    config.pluginmanager.register(suite, "djcelery-suite-files")
+    config.stash[_RUN] = begin_session(chosen, suite)
     if chosen.audit:
         from pytest_djcelery.audit.pytest_hooks import AuditHooks
 
-        config.pluginmanager.register(AuditHooks(config, chosen), "djcelery-audit")
+        config.pluginmanager.register(AuditHooks(config, chosen, suite), "djcelery-audit")
     for marker in markers.DECLARED:
         config.addinivalue_line("markers", marker)
     config.pluginmanager.register(fixtures, "djcelery-fixtures")

@@ -50,12 +50,18 @@ def test_every_state_has_its_outcome(project: Project) -> None:
         def leaves(self, how):
             from celery.exceptions import Ignore, Reject
 
-            raise (Ignore() if how == "ignore" else Reject("no thanks", requeue=False))
+            if how == "begin":
+                self.update_state(state="BEGUN", meta={"at": 1})
+            if how == "end":
+                self.update_state(state="SUCCESS", meta="early")
+            raise (Reject("no thanks", requeue=False) if how == "reject" else Ignore())
         """)
     result = project.run(
         """
+        import celery
         import pytest
         from celery import chain, chord, group
+        from celery.exceptions import Reject
         from celery.exceptions import TimeoutError as CeleryTimeoutError
         from shop import tasks
         from shop.tasks import add, fail, leaves, patient, silent, slow, total
@@ -63,6 +69,7 @@ def test_every_state_has_its_outcome(project: Project) -> None:
         from pytest_djcelery import (
             BadOptionError,
             Failure,
+            NeverReadyError,
             Pending,
             Progress,
             Retrying,
@@ -98,10 +105,26 @@ def test_every_state_has_its_outcome(project: Project) -> None:
             assert celery_results.now(result.id) == Retrying()
 
 
+        def not_stored(results, result):
+            why = "ended as (IGNORED|REJECTED), which stores no result"
+            with pytest.raises(NeverReadyError, match=why):
+                results[result]
+            with pytest.raises(NeverReadyError, match=why):
+                result.get(timeout=60)
+            return results.now(result)
+
+
         def test_tasks_that_store_nothing(celery_worker, celery_results):
             assert celery_results[silent.delay()] == Success("unheard")
             assert celery_results[silent.delay(ok=False)] == Failure(ValueError, match="loud")
-            assert celery_results[leaves.delay("ignore")] == Success(None)
+            assert not_stored(celery_results, leaves.delay("ignore")) == Pending()
+            rejected = leaves.delay("reject")
+            if celery.VERSION < (5, 7):
+                assert not_stored(celery_results, rejected) == Pending()
+            else:
+                assert celery_results[rejected] == Failure(Reject, match="no thanks")
+            assert not_stored(celery_results, leaves.delay("begin")) == Progress({"at": 1}, "BEGUN")
+            assert celery_results[leaves.delay("end")] == Success("early")
             assert celery_results.of(silent)[1] == Failure(ValueError)
 
 

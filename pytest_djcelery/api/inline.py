@@ -15,7 +15,7 @@ from kombu import Queue
 from pytest_djcelery import clock
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, InlineError
-from pytest_djcelery.messages.journal import Looked, StateStored
+from pytest_djcelery.messages.journal import Looked, RaisedElsewhere, StateStored
 from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.project.tracers import listened_to
@@ -71,6 +71,7 @@ class Inline(Runner):
         self._clock = sandbox.clock
         self._busy = threading.Lock()
         self._asked = False  # to deliver what was published, since a run by itself began
+        self._by_itself = False  # whether it was the publishing that began the run
         self._building = threading.RLock()
         self._built: InlineWorker | None = None
         self._undelivered: Undelivered
@@ -306,7 +307,8 @@ class Inline(Runner):
         while self._asked:
             self._asked = False
             try:
-                self._run(raise_failures=raises)
+                with replaced(self, _by_itself=True):
+                    self._run(raise_failures=raises)
             except _BusyError:  # with what another request has published: it will look again
                 self._asked = True
                 return
@@ -357,7 +359,9 @@ class Inline(Runner):
                     return
 
     def _stored(self, task_id: str) -> bool:
-        return self._sandbox.app.AsyncResult(task_id).state in states.READY_STATES
+        # A result object would end the subscription of the one that is waited for, as it goes.
+        meta = self._sandbox.app.backend.get_task_meta(task_id)
+        return meta["status"] in states.READY_STATES
 
     def why_never(self, task_id: str) -> str:
         if (message := self._worker.batched.get(task_id)) is not None:
@@ -433,10 +437,15 @@ class Inline(Runner):
     def _raise(self, failed: Sequence[Execution]) -> None:
         """Raise the last failure; where that one has waited for the others, it knew of theirs."""
         __tracebackhide__ = True
-        for execution in failed:
-            self._looked(execution)
         execution = failed[-1]
         error: Any = execution.exception
+        ids = [each.id for each in failed]
+        if self._by_itself:
+            # In the middle of the project's code, which may keep it from the test.
+            self._sandbox.journal.append(RaisedElsewhere(task_ids=tuple(ids), error=error))
+        else:
+            for task_id in ids:
+                self._sandbox.journal.append(Looked(task_id=task_id))
         note = f"in the task {execution}"
         notes = getattr(error, "__notes__", [])
         if note not in notes:

@@ -14,7 +14,14 @@ from celery.backends.base import DisabledBackend
 from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
 
 from pytest_djcelery.errors import BadOptionError, UnknownResultError
-from pytest_djcelery.messages.journal import Ended, Event, Looked, StateStored
+from pytest_djcelery.messages.journal import (
+    Ended,
+    EndedWithoutOutcome,
+    Event,
+    Looked,
+    StateStored,
+    stores_nothing,
+)
 from pytest_djcelery.messages.outcomes import (
     Failure,
     History,
@@ -29,18 +36,16 @@ from pytest_djcelery.messages.outcomes import (
     Success,
 )
 from pytest_djcelery.recording.failures import call_text
+from pytest_djcelery.recording.result_looks import with_relatives
 from pytest_djcelery.recording.result_waits import (
     NeverReadyError,
     WaitTimeoutError,
     none_will_come,
-    with_relatives,
 )
 from pytest_djcelery.recording.server_waits import explained
 
 if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Sandbox
-
-_FINAL_WITHOUT_RESULT = ("IGNORED", "REJECTED")
 
 
 class Results:
@@ -122,12 +127,11 @@ class Results:
 
     def _known(self, ids: set[str]) -> bool:
         journal = self._sandbox.journal
-        messages = [event.message for event in journal.published()]
-        return (
-            any(message.id in ids for message in messages)
-            or any(_names((message.chain, message.chord), ids) for message in messages)
-            or any(event.task_id in ids for event in journal.events(Ended))
-            or any(self._stored_state(task_id) != states.PENDING for task_id in ids)
+        if any(journal.sent(task_id) or journal.ended(task_id) for task_id in ids):
+            return True
+        messages = (event.message for event in journal.published())
+        return any(_names((message.chain, message.chord), ids) for message in messages) or any(
+            self._stored_state(task_id) != states.PENDING for task_id in ids
         )
 
     def _unknown(self, task_id: str) -> str:
@@ -139,9 +143,26 @@ class Results:
         )
 
     def _final(self, task_id: str) -> bool:
-        if self._ended(task_id) is not None:
+        ended = self._ended(task_id)
+        if ended is not None and not isinstance(ended, EndedWithoutOutcome):
             return True
         return self._stored_state(task_id) in states.READY_STATES
+
+    def _refuse_to_wait_in_vain(self, task_id: str) -> None:
+        """A task has raised `Ignore`: a worker stores nothing.
+
+        Raises:
+            NeverReadyError: which says so, unless the task has stored a final state itself.
+        """
+        __tracebackhide__ = True
+        ended = self._ended(task_id)
+        if ended is not None and not self._final(task_id):
+            why = stores_nothing(ended.state)
+            msg = (
+                f"{self._name(task_id)} has no outcome to wait for: {why}.\n"
+                f"To see that state: celery_results.now(…), which is {self._outcome(task_id)!r}."
+            )
+            raise NeverReadyError(msg)
 
     def _ending(self, task_id: str) -> Callable[[], bool]:
         """`_final`, asked again only when something has come of the task."""
@@ -152,13 +173,13 @@ class Results:
             new, seen = self._sandbox.journal.events(Event, seen), len(self._sandbox.journal)
             kinds = (Ended, StateStored)
             told = any(isinstance(event, kinds) and event.task_id == task_id for event in new)
-            return told and self._final(task_id)
+            return told and (self._final(task_id) or self._ended(task_id) is not None)
 
         return ended
 
     def _ended(self, task_id: str) -> Ended | None:
         """The last attempt if no other follows it."""
-        attempts = [e for e in self._sandbox.journal.events(Ended) if e.task_id == task_id]
+        attempts = self._sandbox.journal.ended(task_id)
         runner = self._sandbox.runner
         if runner is None or not runner.in_place:
             # Where attempts run side by side, one may be over before that which led to it is.
@@ -194,11 +215,15 @@ class Results:
 
     def _wait(self, result: ResultBase | str, task_id: str) -> None:
         __tracebackhide__ = True
-        if isinstance(result, EagerResult) or self._final(task_id):
+        if self._final(task_id):
+            return
+        self._refuse_to_wait_in_vain(task_id)
+        if isinstance(result, EagerResult):
             return
         sandbox = self._sandbox
         if sandbox.runner is not None and sandbox.runner.in_place:
             sandbox.runner.deliver_until(self._ending(task_id))
+            self._refuse_to_wait_in_vain(task_id)
             if not self._final(task_id):
                 raise NeverReadyError(sandbox.runner.why_never(task_id))
             return
@@ -212,9 +237,10 @@ class Results:
             # First: what the worker has stored until then is found.
             reason = sandbox.situation() if sandbox.worker_has_ended() else ""
             reason = reason or sandbox.unconsumed.in_the_way_of([task_id])
-            return self._final(task_id) or bool(reason)
+            return self._final(task_id) or bool(reason) or self._ended(task_id) is not None
 
         in_time = sandbox.journal.wait_until(over, sandbox.options.timeout)
+        self._refuse_to_wait_in_vain(task_id)
         if reason and not self._final(task_id):
             raise NeverReadyError(none_will_come([self._name(task_id)], reason))
         if not in_time:
@@ -225,11 +251,10 @@ class Results:
             raise WaitTimeoutError(msg)
 
     def _name(self, task_id: str) -> str:
-        for event in self._sandbox.journal.published():
-            if event.message.id == task_id:
-                sent = event.message
-                return f"{call_text(sent.task, sent.args, sent.kwargs)} [{task_id}]"
-        return task_id
+        sent = self._sandbox.journal.sent(task_id)
+        if not sent:
+            return task_id
+        return f"{call_text(sent[0].task, sent[0].args, sent[0].kwargs)} [{task_id}]"
 
     def _looked(self, result: ResultBase | str) -> None:
         ids: Iterable[str] = [result] if isinstance(result, str) else with_relatives(result)
@@ -246,7 +271,11 @@ class Results:
         ended = self._ended(task_id)
         stored = self._sandbox.app.AsyncResult(task_id)
         state = self._state_of(stored)
-        if state not in states.READY_STATES and ended is not None:
+        if (
+            state not in states.READY_STATES
+            and ended
+            and not isinstance(ended, EndedWithoutOutcome)
+        ):
             return _of_ended(ended)  # its result is ignored, or there is no backend
         retries = ended.retries if ended else self._retries(task_id, state)
         if state == states.SUCCESS:
@@ -284,8 +313,7 @@ def _of_ended(ended: Ended) -> Outcome:
         return Failure(ended.value, retries=ended.retries, traceback=_traceback(ended.value))
     if ended.state == states.REVOKED:
         return Revoked(retries=ended.retries)
-    value = None if ended.state in _FINAL_WITHOUT_RESULT else ended.value
-    return Success(value, retries=ended.retries)
+    return Success(ended.value, retries=ended.retries)
 
 
 def _traceback(error: Any) -> str | None:

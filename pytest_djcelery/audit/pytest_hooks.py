@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Generator
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,17 +14,14 @@ from pytest_djcelery.audit.findings import Findings, packed, unpacked
 from pytest_djcelery.audit.listeners.attached import listening
 from pytest_djcelery.audit.recorder import Recorder
 from pytest_djcelery.audit.sightings import Sightings
-from pytest_djcelery.audit.suite_files import SuiteFiles
 from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.locations import relative
+from pytest_djcelery.locations import from_root, relative
 from pytest_djcelery.session.session import current_session
 
 if TYPE_CHECKING:
     from pytest_djcelery.options import Options
+    from pytest_djcelery.suite_files import SuiteFiles
     from pytest_djcelery.transactions.openers import Opener
-
-#: Where installed packages are.
-_PACKAGES = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 
 
 class AuditHooks:
@@ -38,20 +33,20 @@ class AuditHooks:
     Args:
         config: of the run.
         options: of the plugin.
+        suite: the files of the tests.
     """
 
-    def __init__(self, config: pytest.Config, options: Options) -> None:
+    def __init__(self, config: pytest.Config, options: Options, suite: SuiteFiles) -> None:
         self._config = config
         self._options = options
         self._is_worker = hasattr(config, "workerinput")  # a process of xdist
         self._findings = Findings()
         self._troubles: dict[str, None] = {}
         shown = cache(self._relative)  # asked for each finding of each test, and always the same
-        self._suite = SuiteFiles(config, shown)
-        config.pluginmanager.register(self._suite, "djcelery-audit-suite-files")
+        self._suite = suite
         self._known = self._read_baseline()
-        self._recorder = Recorder(self._counts)
-        self._sightings = Sightings(shown, self._counts, self._recorder.unharmed)
+        self._recorder = Recorder(self._counts, suite)
+        self._sightings = Sightings(shown, self._counts, suite, self._recorder.unharmed)
         self._verdict: baseline.Verdict | None = None
         self._unwritten = ""  # why the report is not
         current_session().audit = self._recorder
@@ -129,13 +124,7 @@ class AuditHooks:
 
         One of an installed package begins with its place there, which is on every machine the same.
         """
-        *_, installed = _PACKAGES.split(path)
-        if installed != path:
-            return f"site-packages/{installed}".replace(os.sep, "/")
-        try:
-            return os.path.relpath(path, self._config.rootpath).replace(os.sep, "/")
-        except ValueError:  # another drive, on Windows
-            return path
+        return from_root(path, str(self._config.rootpath))
 
     def _counts(self, opener: Opener) -> bool:
         """Whether a block is of the code under test. Django's are, whoever calls it."""

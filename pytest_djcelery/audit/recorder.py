@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from traceback import format_exception_only
 from typing import TYPE_CHECKING, Any
@@ -49,9 +49,11 @@ class Recorder:
 
     Args:
         counts: whether an atomic block that something has opened is of the code under test.
+        suite: the files of the tests.
     """
 
-    def __init__(self, counts: Callable[[Opener], bool]) -> None:
+    def __init__(self, counts: Callable[[Opener], bool], suite: Container[str]) -> None:
+        self.suite = suite
         self.journal = Journal()
         self.troubles: dict[str, None] = {}  # what went wrong in the audit itself
         self._unharmed = _Unharmed(self.troubles)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from pytest_djcelery.messages.journal import (
     HookStarted,
     Looked,
     Overtaking,
+    RaisedElsewhere,
 )
 from pytest_djcelery.recording.failures import own_traceback, unseen
 
@@ -40,6 +41,7 @@ class Sightings:
     Args:
         shown: shortens the path of a file.
         counts: whether an atomic block that something has opened is of the code under test.
+        suite: the files of the tests.
         unharmed: around each look; keeps what goes wrong in it from the others.
     """
 
@@ -47,10 +49,12 @@ class Sightings:
         self,
         shown: Callable[[str], str],
         counts: Callable[[Opener], bool],
+        suite: Container[str],
         unharmed: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._shown = shown
         self._counts = counts
+        self._suite = suite
         self._unharmed = unharmed
         self._place = cache(self._made_place)
         self._senders: dict[str, str] = {}  # of messages whose task has not ended: the test
@@ -137,7 +141,8 @@ class Sightings:
         for each in _of(Sent, events):
             if each.id is not None:
                 self._senders.setdefault(each.id, test)  # which a retry is of, too
-        for each in unseen(_of(Ended, events), _of(Looked, events)):
+        reads = [*_of(Looked, events), *_of(RaisedElsewhere, events)]
+        for each in unseen(_of(Ended, events), reads, self._suite):
             error = each.value
             location = None
             if isinstance(error, BaseException):

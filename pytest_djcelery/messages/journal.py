@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 _REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5.4 to 5.7
 
 
+def stores_nothing(state: str) -> str:
+    """Why a task that ended so has no outcome."""
+    raised = {"IGNORED": "Ignore", "REJECTED": "Reject"}[state]
+    return (
+        f"it ended as {state}, which stores no result (the task raised {raised}): its state stays "
+        "what it was"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Base of all events. The order of the journal is the order of time."""
@@ -173,6 +182,14 @@ class Ended(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndedWithoutOutcome(Ended):
+    """An attempt is over, and the result backend is told nothing: it raised ``Ignore``.
+
+    Or ``Reject``, for which Celery 5.7 stores a failure.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped(Event):
     """A worker took a message that it can't read, or that names no task, and let it go."""
 
@@ -194,6 +211,14 @@ class Looked(Event):
     task_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaisedElsewhere(Event):
+    """Tasks' failures were raised to code that is not the test's; it may have let them through."""
+
+    task_ids: tuple[str, ...]
+    error: BaseException
+
+
 E = TypeVar("E", bound=Event)
 
 
@@ -203,8 +228,10 @@ class Journal:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._first = 0  # those before it are not shown
+        self._by_task: dict[str, list[Event]] = {}  # made when it is asked for, not as events come
+        self._sorted = 0  # how many events are in it
         self._lock = threading.RLock()
-        self._waiters: list[tuple[type[Event], threading.Condition]] = []
+        self._waiters: list[tuple[type[Event] | tuple[type[Event], ...], threading.Condition]] = []
         self._version = 0
 
     def __len__(self) -> int:
@@ -237,6 +264,7 @@ class Journal:
     def afresh(self) -> Iterator[None]:
         """Show a block nothing of what was before it, and forget after it what it has appended."""
         before, self._first = self._first, len(self)
+        self._sort_anew()
         try:
             yield
         finally:
@@ -245,12 +273,43 @@ class Journal:
                 own = slice(self._first, None)
                 self._events[own] = [Event()] * len(self._events[own])
                 self._first = before
+                self._sort_anew()
 
     def drain(self) -> list[Event]:
         """Return all events, and forget them."""
         with self._lock:
             events, self._events = self._events, []
+            self._sort_anew()
             return events
+
+    def of_task(self, task_id: str) -> list[Event]:
+        """The events of one task, its messages included, oldest first.
+
+        What this costs for all tasks together grows as the journal does.
+        """
+        with self._lock:
+            for event in self._events[self._sorted :]:
+                message = event.message if isinstance(event, Published | NotSent) else None
+                owner = message.id if message else getattr(event, "task_id", None)
+                if owner is not None:
+                    self._by_task.setdefault(owner, []).append(event)
+            self._sorted = len(self._events)
+            return list(self._by_task.get(task_id, ()))
+
+    def _sort_anew(self) -> None:
+        with self._lock:
+            self._by_task, self._sorted = {}, self._first
+
+    def sent(self, task_id: str) -> list[SentTask]:
+        """The messages with an id that were really sent, oldest first."""
+        events = self.of_task(task_id)
+        failed = {event.message for event in events if isinstance(event, NotSent)}
+        messages = [event.message for event in events if isinstance(event, Published)]
+        return [message for message in messages if message not in failed] if failed else messages
+
+    def ended(self, task_id: str) -> list[Ended]:
+        """The attempts of a task that are over, oldest first."""
+        return [event for event in self.of_task(task_id) if isinstance(event, Ended)]
 
     def published(self) -> list[Published]:
         """Every message that was really sent, in the order of sending."""
@@ -264,15 +323,19 @@ class Journal:
     def states(self, task_id: str) -> list[Storing]:
         """Every state of a task that the result backend was told, in the order of telling."""
         told: list[Storing] = []
-        for event in self.events(Event):
-            if isinstance(event, Storing) and event.task_id == task_id:
+        for event in self.of_task(task_id):
+            if isinstance(event, Storing):
                 told.append(event)
-            elif isinstance(event, NotStored) and event.task_id == task_id:
+            elif isinstance(event, NotStored):
                 told.remove([each for each in told if each.state == event.state][-1])
         return told
 
     def wait_until(
-        self, condition: Callable[[], bool], timeout: float, *, kind: type[Event] = Event
+        self,
+        condition: Callable[[], bool],
+        timeout: float,
+        *,
+        kind: type[Event] | tuple[type[Event], ...] = Event,
     ) -> bool:
         """Block until ``condition()`` holds, looking again after each event of ``kind``.
 

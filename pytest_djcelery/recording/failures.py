@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.messages.journal import Ended, Journal, Looked
+from pytest_djcelery.messages.journal import Ended, Event, Journal, Looked, RaisedElsewhere
+from pytest_djcelery.recording.result_looks import reached_test
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -16,24 +17,35 @@ if TYPE_CHECKING:
 _CALL = re.compile(r'\s*File "(?P<path>.+)", line (?P<line>\d+), in (?P<function>.+)')
 
 
-def unhandled(journal: Journal, since: int = 0) -> list[Ended]:
+def unhandled(journal: Journal, suite: Container[str], since: int = 0) -> list[Ended]:
     """Final failures, in order, whose outcome was not read. ``Task.throws`` are no failures.
 
     Args:
         journal: what happened.
+        suite: the files of the tests.
         since: the position from which on a failure counts.
     """
-    return unseen(journal.events(Ended, since), journal.events(Looked))
+    reads = [
+        event for event in journal.events(Event) if isinstance(event, Looked | RaisedElsewhere)
+    ]
+    return unseen(journal.events(Ended, since), reads, suite)
 
 
-def unseen(attempts: Iterable[Ended], looks: Iterable[Looked]) -> list[Ended]:
-    """Those of the tasks' attempts that are final failures, and that nobody looked at."""
+def unseen(
+    attempts: Iterable[Ended], reads: Iterable[Looked | RaisedElsewhere], suite: Container[str]
+) -> list[Ended]:
+    """Those of the tasks' attempts that are final failures, and that the test never saw."""
     last: dict[str, Ended] = {}
     for event in attempts:
         # An attempt that leads to another may be told of after that one (`Results._ended`).
         if not event.goes_on or event.task_id not in last:
             last[event.task_id] = event
-    looked = {event.task_id for event in looks}
+    looked: set[str] = set()
+    for read in reads:
+        if isinstance(read, Looked):
+            looked.add(read.task_id)
+        elif reached_test(read.error, suite):
+            looked.update(read.task_ids)
     return [
         event
         for event in last.values()

@@ -6,16 +6,25 @@ backends twice a second and has no hook for a reader. Checked on Celery 5.4 to 5
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.messages.journal import Journal, Looked, StateStored
+from pytest_djcelery.messages.journal import (
+    EndedWithoutOutcome,
+    Journal,
+    Looked,
+    RaisedElsewhere,
+    StateStored,
+    stores_nothing,
+)
 from pytest_djcelery.patching import replaced
+from pytest_djcelery.recording.result_looks import watched_results
+from pytest_djcelery.recording.result_messages import drain, leaves, nothing, told_of_states
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -30,6 +39,12 @@ class WaitTimeoutError(DjceleryError, CeleryTimeoutError, TimeoutError):
 
 class NeverReadyError(WaitTimeoutError):
     """A result that nothing will ever make ready: said at once."""
+
+
+def named(result: Any) -> str:
+    """The ids of what a result stands for; a set of results has none itself."""
+    own = getattr(result, "id", None)
+    return own or ", ".join(leaf.id for leaf in leaves([result]))
 
 
 def none_will_come(task_ids: Iterable[str], situation: str) -> str:
@@ -54,6 +69,7 @@ class Waits:
         has_in_hand: whether the worker is not done with a task, though an outcome is stored.
         in_the_way_of: why one of these results never comes, where a message stays in a queue that
             no worker consumes; an empty text where none does.
+        suite: the files of the tests.
     """
 
     def __init__(  # noqa: PLR0913 - each is told by another part
@@ -69,6 +85,7 @@ class Waits:
         wait_in_task: Callable[[Collection[str], float | None], None],
         has_in_hand: Callable[[str], bool],
         in_the_way_of: Callable[[Collection[str]], str],
+        suite: Container[str],
     ) -> None:
         self.journal = journal
         self.knows = knows
@@ -80,22 +97,42 @@ class Waits:
         self._wait_in_task = wait_in_task
         self._has_in_hand = has_in_hand
         self._in_the_way_of = in_the_way_of
+        self.suite = suite
 
-    def before(self, results: Iterable[Any], timeout: float | None = None) -> None:
+    def before(
+        self,
+        results: Iterable[Any],
+        timeout: float | None = None,
+        on_message: Callable[[Any], object] | None = None,
+    ) -> None:
         """The test, or a task that may, is about to wait for these.
+
+        Args:
+            results: of tasks, or of several.
+            timeout: of the wait, in seconds.
+            on_message: is to be told of each state, where the backend tells of any.
 
         Raises:
             NeverReadyError: when one of them will never be ready.
         """
         __tracebackhide__ = True
-        ours = [each for each in _leaves(results) if self.knows(each.app) and _comes(each)]
+        ours = [
+            each
+            for each in leaves(results)
+            if not each._cache and self.knows(each.app) and _comes(each)
+        ]
         if not ours:
             return
         task_ids = [each.id for each in ours]
+        heard = [each for each in ours if on_message is not None and each.backend.is_async]
+        for each in heard:
+            each.backend.add_pending_result(each)
         if self.in_worker():
             self._wait_in_task(task_ids, timeout)
         elif self._bring_about(task_ids):
             # They are there: a backend that is told of results as they come may have missed it.
+            for each in heard:
+                drain(each, on_message)
             for each in ours:
                 each.state  # noqa: B018 - it keeps what it has read
         elif self._in_the_way_of(task_ids):  # else no backend is asked before Celery does
@@ -118,6 +155,11 @@ class Waits:
         if not self.in_worker():
             for task_id in task_ids:
                 self.journal.append(Looked(task_id=task_id))
+
+    def raised_elsewhere(self, task_ids: Iterable[str], error: BaseException) -> None:
+        """The outcome of these was raised to code that is not the test's."""
+        if not self.in_worker():
+            self.journal.append(RaisedElsewhere(task_ids=tuple(task_ids), error=error))
 
     def _meta(self, backend: Any, task_id: str, deadline: Deadline) -> Any:
         from celery import states
@@ -152,39 +194,70 @@ class Waits:
                 if meta["status"] in states.READY_STATES:
                     metas[task_id] = meta
                     waiting.pop(task_id, None)
-            if waiting and on_interval:
-                on_interval()
             return not waiting
 
         def stored() -> bool:
             """Ask the backend only for what it was told since the last look."""
             nonlocal seen
             since, seen = seen, len(self.journal)
-            told = {event.task_id for event in self.journal.events(StateStored, since)}
-            return look(told & waiting.keys())
+            new = list(self.journal.events(StateStored, since))
+            ours = {event.task_id for event in new} & waiting.keys()
+            done = look(ours)
+            # It looks at all that led to the result, so not for each task of a large chord.
+            if ours or any(event.state in states.PROPAGATE_STATES for event in new):
+                on_interval()
+            if not done:
+                self._refuse_what_never_comes(waiting, since)
+            return done
 
         # A backend that others write to as well (a live worker) is asked now and then, too.
         while True:
             ended = self.ended()  # before the look: what the worker has stored until then is found
-            if look(waiting):
+            done = look(waiting)
+            # Also when it is there: of a chord whose header failed, the header's error is raised,
+            # which is stored before the body's, and never that of the body by chance.
+            on_interval()
+            if done:
                 return metas
-            if ended:
-                raise NeverReadyError(none_will_come(waiting, self.situation()))
+            self._refuse_what_never_comes(waiting, 0)
+            self._refuse_if(ended, waiting)
             self.check_consumed(waiting)
             brief = min(_RECHECK, deadline.remaining)
-            if not self.journal.wait_until(stored, brief, kind=StateStored) and deadline.passed:
-                msg = (
-                    f"No result for {', '.join(waiting)} after {deadline.seconds:g} s.\n"
-                    f"{self.situation()}\n"
-                    "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
-                )
-                raise WaitTimeoutError(msg)
+            came = self.journal.wait_until(stored, brief, kind=(StateStored, EndedWithoutOutcome))
+            if not came and deadline.passed:
+                raise WaitTimeoutError(self._too_late(waiting, deadline.seconds))
+
+    def _too_late(self, waiting: Iterable[str], seconds: float) -> str:
+        return (
+            f"No result for {', '.join(waiting)} after {seconds:g} s.\n{self.situation()}\n"
+            "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
+        )
+
+    def _refuse_if(self, ended: bool, waiting: Iterable[str]) -> None:  # noqa: FBT001 - the question itself
+        __tracebackhide__ = True
+        if ended:
+            raise NeverReadyError(none_will_come(waiting, self.situation()))
+
+    def _refuse_what_never_comes(self, waiting: Collection[str], since: int) -> None:
+        """Say of a task that raised `Ignore` or `Reject` that no result of it will come.
+
+        Raises:
+            NeverReadyError: if one of those that are waited for did.
+        """
+        __tracebackhide__ = True
+        for ended in self.journal.events(EndedWithoutOutcome, since):
+            if ended.task_id not in waiting or ended.goes_on:
+                continue
+            if self.journal.ended(ended.task_id)[-1] is ended:
+                name = f"{ended.task}[{ended.task_id}]"
+                msg = f"{name} will never be ready: {stores_nothing(ended.state)}."
+                raise NeverReadyError(msg)
 
 
 @contextmanager
 def patched(waits: Waits) -> Iterator[None]:
     """Let results of the apps that ``waits`` knows wait on the journal, and tell who read them."""
-    with _event_driven_backends(waits), _brought_about(waits), watched_results(waits):
+    with _event_driven_backends(waits), _brought_about(waits), watched_results(waits, waits.suite):
         yield
 
 
@@ -206,7 +279,7 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
         if not ours(self):
             return wait_for(self, task_id, timeout, interval, no_ack, on_interval)
         self._ensure_not_eager()
-        return waits.until_ready(self, [task_id], timeout, on_interval)[task_id]
+        return waits.until_ready(self, [task_id], timeout, on_interval or nothing)[task_id]
 
     def waking_get_many(  # noqa: PLR0913, PLR0917 - Celery's signature
         self: Any, task_ids: Any, timeout: float | None = None, interval: float = 0.5,
@@ -215,7 +288,10 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
         if ours(self):
-            waits.until_ready(self, task_ids, timeout, on_interval)
+            if options.get("max_iterations"):  # Redis looks, before it waits in its own way
+                interval = 0
+            else:
+                waits.until_ready(self, task_ids, timeout, on_interval or nothing)
         return get_many(
             self, task_ids, timeout=timeout, interval=interval, no_ack=no_ack,
             on_message=on_message, on_interval=on_interval, **options,
@@ -231,24 +307,52 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
 @contextmanager
 def _brought_about(waits: Waits) -> Iterator[None]:
     """Tell of each wait before it begins."""
-    from celery.result import AsyncResult
+    from celery.result import AsyncResult, ResultSet
 
     get = vars(AsyncResult)["get"]
+    iter_native = vars(ResultSet)["iter_native"]
 
     def brought_about_get(
         self: Any, timeout: Any = None, propagate: bool = True, *args: Any, **kwargs: Any  # noqa: FBT001, FBT002 - Celery's signature
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
-        try:
-            if _may_wait(kwargs):
-                waits.before([self], timeout)
-        except NeverReadyError:
-            if propagate:
-                self._maybe_reraise_parent_error()  # what Celery's own wait does meanwhile
-            raise
-        return get(self, timeout, propagate, *args, **kwargs)
+        with told_of_states(self, kwargs):
+            try:
+                if _may_wait(kwargs):
+                    waits.before([self], timeout, kwargs.get("on_message"))
+            except NeverReadyError:
+                if propagate:
+                    self._maybe_reraise_parent_error()  # what Celery's own wait does meanwhile
+                raise
+            return get(self, timeout, propagate, *args, **kwargs)
 
-    with replaced(AsyncResult, get=brought_about_get, wait=brought_about_get):
+    def brought_about_join(name: str) -> Any:
+        method = vars(ResultSet)[name]
+
+        def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            with told_of_states(self, kwargs) if name == "join_native" else nullcontext():
+                # One that is marked as ready waits for nothing: Redis joins a chord's header so.
+                if _may_wait(kwargs) and not self.on_ready.ready:
+                    timeout = kwargs.get("timeout", args[0] if args else None)
+                    waits.before(self.results, timeout, kwargs.get("on_message"))
+                return method(self, *args, **kwargs)
+
+        return joined
+
+    def brought_about_iter(self: Any, timeout: Any = None, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        if _may_wait(kwargs) and not self.on_ready.ready:
+            waits.before(self.results, timeout)
+        return iter_native(self, timeout, *args, **kwargs)
+
+    with (
+        replaced(AsyncResult, get=brought_about_get, wait=brought_about_get),
+        replaced(
+            ResultSet, join=brought_about_join("join"),
+            join_native=brought_about_join("join_native"), iter_native=brought_about_iter,
+        ),
+    ):  # fmt: skip
         yield
 
 
@@ -264,145 +368,3 @@ def _comes(result: Any) -> bool:
     from celery.backends.base import DisabledBackend
 
     return not result.ignored and not isinstance(result.backend, DisabledBackend)
-
-
-class Reads(Protocol):
-    """Who is told of results that are waited for and read."""
-
-    def before(self, results: Iterable[Any], timeout: float | None = None) -> None:
-        """These are about to be waited for."""
-
-    def looked(self, task_ids: Iterable[str]) -> None:
-        """The outcome of these has been read."""
-
-
-@contextmanager
-def watched_results(waits: Reads) -> Iterator[None]:
-    """Note each outcome that reaches a result object in the test's own hands."""
-    from celery import states
-    from celery.result import AsyncResult, EagerResult
-
-    set_cache = vars(AsyncResult)["_set_cache"]
-    eager_get = vars(EagerResult)["get"]
-
-    def _set_cache(self: Any, meta: Any) -> Any:
-        if meta["status"] in states.READY_STATES:
-            waits.looked(with_relatives(self))
-        return set_cache(self, meta)
-
-    def watched_read(name: str) -> property:
-        attribute = vars(EagerResult)[name]
-
-        def read(self: Any) -> Any:
-            waits.looked([self.id])
-            return attribute.fget(self)
-
-        return property(read, doc=attribute.__doc__)
-
-    def watched_get(self: Any, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        waits.looked([self.id])
-        return eager_get(self, *args, **kwargs)
-
-    state = watched_read("state")
-    with (
-        replaced(AsyncResult, _set_cache=_set_cache),
-        _watched_sets(waits),
-        # What an eager result inherits (``info``, ``maybe_throw``) reads its ``_cache``.
-        replaced(
-            EagerResult, state=state, status=state, result=watched_read("result"),
-            traceback=watched_read("traceback"), _cache=watched_read("_cache"),
-            get=watched_get, wait=watched_get,
-        ),
-    ):  # fmt: skip
-        yield
-
-
-@contextmanager
-def _watched_sets(waits: Reads) -> Iterator[None]:
-    """Who is told that one of several results has failed, has been told of all of them."""
-    from celery.result import ResultSet
-
-    iter_native = vars(ResultSet)["iter_native"]
-
-    def watched_join(name: str) -> Any:
-        method = vars(ResultSet)[name]
-
-        def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            try:
-                # One that is marked as ready waits for nothing: Redis joins a chord's header so.
-                if _may_wait(kwargs) and not self.on_ready.ready:
-                    waits.before(self.results, kwargs.get("timeout", args[0] if args else None))
-                return method(self, *args, **kwargs)
-            finally:
-                waits.looked(with_relatives(self))
-
-        return joined
-
-    def watched_question(name: str) -> Any:
-        method = vars(ResultSet)[name]
-
-        def asked(self: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            try:
-                return method(self, *args, **kwargs)
-            finally:  # it stops at the first that has failed, as `join` does
-                if _has_failed(self):
-                    waits.looked(with_relatives(self))
-
-        return asked
-
-    def watched_iter(self: Any, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        waits.looked(with_relatives(self))
-        return iter_native(self, *args, **kwargs)
-
-    with replaced(
-        ResultSet, join=watched_join("join"), join_native=watched_join("join_native"),
-        iter_native=watched_iter, failed=watched_question("failed"),
-        successful=watched_question("successful"),
-        maybe_throw=watched_question("maybe_throw"),
-        maybe_reraise=watched_question("maybe_reraise"),
-    ):  # fmt: skip
-        yield
-
-
-def _leaves(results: Iterable[Any]) -> Iterator[Any]:
-    """The results of tasks, groups taken apart; those of eager mode are there already."""
-    from celery.result import AsyncResult, EagerResult, ResultSet
-
-    for result in results:
-        if isinstance(result, ResultSet):
-            yield from _leaves(result.results)
-        elif isinstance(result, AsyncResult) and not isinstance(result, EagerResult):
-            yield result
-
-
-def _has_failed(result: Any) -> bool:
-    """Whether a failure is among what a result has read; it asks no backend."""
-    from celery import states
-    from celery.result import ResultSet
-
-    if isinstance(result, ResultSet):
-        return any(map(_has_failed, result.results))
-    known = getattr(result, "_cache", None)
-    return isinstance(known, dict) and known.get("status") in states.EXCEPTION_STATES
-
-
-def with_relatives(result: Any) -> list[str]:
-    """The ids of a result, of what it is made of and of what led to it.
-
-    Who reads the outcome of a chain or chord has been told of its parts: they fail it.
-    """
-    found: dict[str, None] = {}
-    pending = [result]
-    while pending:
-        each = pending.pop()
-        if each is None or getattr(each, "id", None) in found:
-            continue
-        if each.id is not None:
-            found[each.id] = None
-        pending.append(getattr(each, "parent", None))
-        pending.extend(getattr(each, "results", None) or ())
-    return list(found)

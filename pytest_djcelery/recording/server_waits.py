@@ -16,7 +16,12 @@ from kombu.exceptions import OperationalError
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
-from pytest_djcelery.recording.result_waits import NeverReadyError, WaitTimeoutError, none_will_come
+from pytest_djcelery.recording.result_waits import (
+    NeverReadyError,
+    WaitTimeoutError,
+    named,
+    none_will_come,
+)
 from pytest_djcelery.recording.task_threads import in_task
 
 if TYPE_CHECKING:
@@ -63,11 +68,13 @@ def bounded(app: Celery, timeout: float, waiting: Callable[[], Waiting | None]) 
             return
         seconds = limit if timeout is None else timeout
         options["on_interval"] = _unless_worker_has_ended(options.get("on_interval"), waiting)
-        with explained(self, f"No result for {result.id} can come.", waiting()):
+        with explained(self, f"No result for {named(result)} can come.", waiting()):
             try:
                 yield from wait_for_pending(self, result, timeout=seconds, **options)
             except _WorkerHasEndedError:
-                raise NeverReadyError(none_will_come([result.id], _situation(waiting()))) from None
+                raise NeverReadyError(
+                    none_will_come([named(result)], _situation(waiting()))
+                ) from None
             except CeleryTimeoutError as error:
                 if isinstance(error, WaitTimeoutError):
                     raise
@@ -175,7 +182,7 @@ def _explain(backend: Any, error: Exception, consequence: str, waiting: Waiting 
 
 def _nothing_came(result: Any, seconds: float, situation: str) -> str:
     return (
-        f"No result for {result.id} after {seconds:g} s.\n{situation}\n"
+        f"No result for {named(result)} after {seconds:g} s.\n{situation}\n"
         "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
     )
 

@@ -7,10 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from celery import VERSION
 from celery.exceptions import NotRegistered, Reject
 
 from pytest_djcelery.errors import BatchError
-from pytest_djcelery.messages.journal import Ended, Event, Journal, NotStored, StateStored, Storing
+from pytest_djcelery.messages.journal import (
+    Ended,
+    EndedWithoutOutcome,
+    Event,
+    Journal,
+    NotStored,
+    StateStored,
+    Storing,
+)
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.recording.batches import is_batch, requests_of
 
@@ -131,8 +140,9 @@ class _Recorder:
         if self._is_ours(sender) and is_batch(sender):
             self._batch_ended(sender, requests_of(args), state)
         elif self._is_ours(sender) and state in ("IGNORED", "REJECTED"):
+            stored = state == "REJECTED" and VERSION >= (5, 7)
             self._journal.append(
-                Ended(
+                (Ended if stored else EndedWithoutOutcome)(
                     task_id=task_id,
                     task=sender.name,
                     state=state,

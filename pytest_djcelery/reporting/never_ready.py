@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from celery import states
 
-from pytest_djcelery.messages.journal import Ended
+from pytest_djcelery.messages.journal import EndedWithoutOutcome, stores_nothing
 from pytest_djcelery.recording.failures import call_text
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def why_never(task_id: str, journal: Journal, scheduled: Sequence[SentTask], now
         scheduled: the messages with an ETA to come.
         now: where the clock stands.
     """
-    sent = [each.message for each in journal.published() if each.message.id == task_id]
-    ended = [each.state for each in journal.events(Ended) if each.task_id == task_id]
+    sent = journal.sent(task_id)
+    ended = journal.ended(task_id)
     name = _named(sent[-1]) if sent else task_id
     later = [each for each in scheduled if each.id == task_id]
     if later:
@@ -43,9 +43,9 @@ def why_never(task_id: str, journal: Journal, scheduled: Sequence[SentTask], now
             "Move it: celery_inline.run(until=timedelta(…))."
         )
     left = undelivered((), scheduled)
-    if ended and ended[-1] in (states.IGNORED, states.REJECTED):
-        reason = f"it ended as {ended[-1]}, which stores no result."
-    elif ended and ended[-1] == states.SUCCESS:
+    if ended and isinstance(ended[-1], EndedWithoutOutcome):
+        reason = f"{stores_nothing(ended[-1].state)}."
+    elif ended and ended[-1].state == states.SUCCESS:
         reason = "it succeeded, and ignores its result."
     elif sent:
         reason = f"it was delivered and has no result, and nothing is left to deliver.\n{left}"

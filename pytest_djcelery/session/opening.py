@@ -44,7 +44,13 @@ def of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
 @contextmanager
 def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
     options = options_module.replace(session.options, **changes)
-    sandbox = Sandbox(session.use_project(), options, session.surroundings, session.captures)
+    sandbox = Sandbox(
+        session.use_project(),
+        options,
+        surroundings=session.surroundings,
+        captures=session.captures,
+        suite=session.suite,
+    )
     audit = nullcontext() if session.audit is None else session.audit.giving_way(sandbox)
     with (
         audit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -38,10 +38,17 @@ class Sandbox:
     """What one test has recorded and may use."""
 
     def __init__(
-        self, project: Project, options: Options, surroundings: Surroundings, captures: Captures
+        self,
+        project: Project,
+        options: Options,
+        *,
+        surroundings: Surroundings,
+        captures: Captures,
+        suite: Container[str],
     ) -> None:
         self.project = project
         self.options = options
+        self.suite = suite  # the files of the tests
         self.surroundings = surroundings  # of its tasks
         self._captures = captures
         from pytest_djcelery.messages.journal import Journal
@@ -120,7 +127,7 @@ class Sandbox:
         """Task failures that the test never looked at."""
         from pytest_djcelery.recording import failures
 
-        return failures.unhandled(self.journal, since=self.judged)
+        return failures.unhandled(self.journal, self.suite, since=self.judged)
 
     def check_failures(self) -> None:
         """Raise or warn, as the options say, if tasks failed unseen.
@@ -203,6 +210,7 @@ class Sandbox:
             wait_in_task=self._wait_in_task,
             has_in_hand=self._has_in_hand,
             in_the_way_of=self.unconsumed.in_the_way_of,
+            suite=self.suite,
         )
         tap = publishing.Tap(
             self.watch,

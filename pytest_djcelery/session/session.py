@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.options import MEMORY, Options
 from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.session.held import kept_topology, stop_all, stop_threads
+from pytest_djcelery.suite_files import NamedFiles
 from pytest_djcelery.transactions.captures import Captures
 
 if TYPE_CHECKING:
@@ -33,10 +34,14 @@ class Session:
         options: what the user chose.
         lasts: whether it has an end, at which the app is put back. Without pytest nothing tells
             which block is the last, so there the app is put back after each.
+        suite: the files of the tests.
     """
 
-    def __init__(self, options: Options, *, lasts: bool = True) -> None:
+    def __init__(
+        self, options: Options, *, lasts: bool = True, suite: Container[str] | None = None
+    ) -> None:
         self.options = options
+        self.suite = NamedFiles() if suite is None else suite
         self._lasts = lasts
         self.sandbox: Sandbox | None = None
         self.audit: Audit | None = None
@@ -196,9 +201,9 @@ def current_session() -> Session:
     return _sessions[-1]
 
 
-def begin_session(options: Options) -> Session:
-    """Start a run with its options."""
-    _sessions.append(Session(options))
+def begin_session(options: Options, suite: Container[str]) -> Session:
+    """Start a run with its options; ``suite`` are the files of its tests."""
+    _sessions.append(Session(options, suite=suite))
     return _sessions[-1]
 
 

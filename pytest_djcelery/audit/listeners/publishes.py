@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
 from pytest_djcelery.audit.events import Sent, Taken
-from pytest_djcelery.messages.journal import Ended, Looked
+from pytest_djcelery.messages.journal import Ended, Looked, RaisedElsewhere
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
@@ -147,20 +147,17 @@ def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
 @contextmanager
 def results_recorded(recorder: Recorder) -> Iterator[None]:
     """Hear which outcomes a test has read."""
-    from pytest_djcelery.recording.result_waits import watched_results
+    from pytest_djcelery.recording.result_looks import watched_results
 
-    with watched_results(_Looks(recorder)):
+    with watched_results(_Looks(recorder), recorder.suite):
         yield
 
 
 class _Looks:
-    """What `watched_results` asks of the waits of a test: here nothing is brought about."""
+    """What `watched_results` tells."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-
-    def before(self, results: Iterable[Any], timeout: float | None = None) -> None:
-        """Let Celery wait."""
 
     def looked(self, task_ids: Iterable[str]) -> None:
         """Note what the test has read."""
@@ -168,6 +165,11 @@ class _Looks:
             if not self._recorder.quiet:
                 for task_id in task_ids:
                     self._recorder.append(Looked(task_id=task_id))
+
+    def raised_elsewhere(self, task_ids: Iterable[str], error: BaseException) -> None:
+        """Note what was raised to code that is not the test's."""
+        with self._recorder.unharmed():
+            self._recorder.append(RaisedElsewhere(task_ids=tuple(task_ids), error=error))
 
 
 #: What to hear once a module is there.

@@ -137,6 +137,14 @@ class Broker:
             heapq.heappush(queue.timed if _has_eta(message) else queue.plain, ready)
             self.notify()
 
+    def next_order(self, name: str) -> int | None:
+        """When the next message of a queue came, among those of all queues."""
+        queue = self.queues.get(name)
+        if queue is None:
+            return None
+        heads = [head for heap in (queue.plain, queue.timed) if (head := _head(heap)) is not None]
+        return min(heads).order if heads else None
+
     def get(self, name: str) -> dict[str, Any]:
         """Take the next message; `queue.Empty` when there is none."""
         with self.lock:

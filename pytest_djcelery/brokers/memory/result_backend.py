@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AbstractContextManager, suppress
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from celery.backends.filesystem import FilesystemBackend
 from pytest_djcelery.brokers.memory.chords import ChordBackend
 
 _stores: WeakKeyDictionary[Any, dict[bytes, Any]] = WeakKeyDictionary()
+#: Who is told of what is stored, by the key.
+_listeners: WeakKeyDictionary[Any, dict[bytes, list[deque[bytes]]]] = WeakKeyDictionary()
 _lock = threading.RLock()
 
 
@@ -33,6 +37,7 @@ def share(app: Any, owner: Any) -> None:
     """Let an app keep its results where another has its own."""
     with _lock:
         _stores[app] = _stores.setdefault(owner, {})
+        _listeners[app] = _listeners.setdefault(owner, {})
 
 
 class MemoryBackend(ChordBackend):
@@ -41,6 +46,11 @@ class MemoryBackend(ChordBackend):
     supports_autoexpire = True
     supports_native_join = True
     thread_safe = True
+
+    @cached_property
+    def _listening(self) -> dict[bytes, list[deque[bytes]]]:
+        with _lock:
+            return _listeners.setdefault(self.app, {})
 
     @cached_property
     def _results(self) -> dict[bytes, Any]:
@@ -55,6 +65,26 @@ class MemoryBackend(ChordBackend):
 
     def set(self, key: bytes, value: Any) -> None:
         self._results[key] = value
+        if self._listening:
+            for published in self._listening.get(key, ()):
+                published.append(value)
+
+    @contextmanager
+    def published(self, task_ids: Iterable[str]) -> Iterator[deque[bytes]]:
+        """What is stored of tasks in a block, encoded, oldest first: Redis's ``SUBSCRIBE``."""
+        published: deque[bytes] = deque()
+        keys = [self.get_key_for_task(task_id) for task_id in task_ids]
+        with _lock:
+            for key in keys:
+                self._listening.setdefault(key, []).append(published)
+        try:
+            yield published
+        finally:
+            with _lock:
+                for key in keys:
+                    self._listening[key].remove(published)
+                    if not self._listening[key]:
+                        del self._listening[key]
 
     def delete(self, key: bytes) -> None:
         self._results.pop(key, None)
