@@ -25,7 +25,8 @@ def note(report: pytest.TestReport, sandbox: Sandbox, error: BaseException | Non
     """
     from pytest_djcelery.messages.journal import Ended
 
-    unseen = {id(each) for each in failures.unhandled(sandbox.journal, sandbox.began)}
+    failed = failures.unhandled(sandbox.journal, sandbox.suite, sandbox.began)
+    unseen = {id(each) for each in failed}
     found = {
         _error_of(each): None
         for each in sandbox.journal.events(Ended, sandbox.began)
