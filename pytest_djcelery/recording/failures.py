@@ -49,7 +49,10 @@ def unseen(
     return [
         event
         for event in last.values()
-        if event.state == "FAILURE" and not event.expected and event.task_id not in looked
+        if event.state == "FAILURE"
+        and not event.expected
+        and event.task_id not in looked
+        and not (event.eager and reached_test(event.value, suite))  # raised at the call
     ]
 
 
