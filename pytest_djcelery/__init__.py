@@ -108,6 +108,9 @@ if TYPE_CHECKING:
         NotASignatureError as NotASignatureError,
     )
     from pytest_djcelery.errors import (
+        NotDeliveredWarning as NotDeliveredWarning,
+    )
+    from pytest_djcelery.errors import (
         NotOneMessageError as NotOneMessageError,
     )
     from pytest_djcelery.errors import (

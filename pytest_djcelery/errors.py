@@ -59,6 +59,10 @@ class NeverEndsError(InlineError):
     """The tasks that ``celery_inline`` runs go on publishing without end."""
 
 
+class NotDeliveredWarning(DjceleryWarning):
+    """Messages were sent by a fixture that is wider than a test, and no worker will run them."""
+
+
 class NotASignatureError(DjceleryError, TypeError):
     """A message was compared with something that is no Celery signature."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_djcelery import markers
-from pytest_djcelery.api import contexts
+from pytest_djcelery.api import contexts, wider_fixtures
 from pytest_djcelery.errors import AppNotFoundError
 from pytest_djcelery.session import opening
 
@@ -94,6 +94,7 @@ def _usage_errors() -> Iterator[None]:
 
 @pytest.fixture
 def _celery_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    wider_fixtures.report_lost(request.node)
     with _usage_errors(), opening.of_test(**markers.options(request.node)) as of_test:
         yield of_test
 
@@ -143,13 +144,6 @@ def celery_inline(
     """A worker in the test's own thread, connection and transaction, on a virtual clock."""
     with contexts.inline(**markers.inline(request.node)) as inline:
         yield inline
-
-
-@pytest.fixture
-def _celery_by_mode(celery_app: Celery) -> Iterator[None]:  # noqa: ARG001 - opens the test
-    """``djcelery_mode = inline``: this test's tasks run by themselves."""
-    with contexts.automatic():
-        yield
 
 
 @pytest.fixture

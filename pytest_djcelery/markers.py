@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
 
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.options import INLINE, policy, queues
-
-if TYPE_CHECKING:
-    import pytest
 
 DECLARED = (
     (
@@ -47,7 +47,25 @@ _RUNNERS = (*_OTHER_WAYS, "celery_worker", "celery_session_worker")
 _QUEUES = "celery_queues"
 _LIVE = "celery_live_worker"
 _LIVE_OPTIONS = ("pool", "concurrency", "queues", "loglevel")
+# Those of one test, in the order in which pytest would find them.
+_OPENING = ("_celery_sandbox", "celery_app")
+_OURS = frozenset(
+    {
+        *_OPENING, *_OTHER_WAYS, "_celery_session_worker_here", "celery_beat", "celery_on_commit",
+        "celery_outbox", "celery_results", "celery_worker",
+    }
+)  # fmt: skip
+_STARTING = frozenset(
+    {"_celery_session_worker_here", "celery_beat", "celery_live_worker", "celery_worker"}
+)
+_SETTINGS = ("celery_config", "celery_parameters")
 _DATABASE = ("db", "transactional_db", "django_db_reset_sequences", "django_db_serialized_rollback")
+_DATABASE_FIXTURES = frozenset(
+    {*_DATABASE, "_django_db_helper", "_django_db_marker", "_live_server_helper"}
+)
+
+#: Of a test: whether its messages are delivered by themselves.
+AUTOMATIC: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def options(node: pytest.Item) -> dict[str, Any]:
@@ -154,6 +172,9 @@ def _call(marker: pytest.Mark) -> str:
 def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
     """Add the fixtures that a test needs because of those it asks for, and of its markers.
 
+    Ours are set up first, whatever the order of its arguments, but for those of the database: what
+    the others send is the test's.
+
     Args:
         item: the test.
         mode: ``djcelery_mode``.
@@ -172,19 +193,80 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
     served_by_session = _served_by_session_worker(item)
     if served_by_session and "_celery_session_worker_here" not in names:
         names.append("_celery_session_worker_here")
-    if mode == INLINE and not any(runner in names for runner in _RUNNERS):
-        names.append("_celery_by_mode")
+    by_mode = mode == INLINE and not any(runner in names for runner in _RUNNERS)
+    if by_mode and "celery_app" not in names and any(map(partial(_overridden, item), _SETTINGS)):
+        names.append("celery_app")
+    item.stash[AUTOMATIC] = by_mode or _is_automatic(item)
     if "transactional_db" not in names and (
         # Its processes open the databases that they find; those are to be the test's.
         (_LIVE in names and not _is_django_test_case(item))
         or (("celery_worker" in names or served_by_session) and _uses_database(item, marked))
     ):
-        # First: the worker is to be gone before the database is.
-        names.insert(0, "transactional_db")
-    return any(
-        name in names
-        for name in ("_celery_sandbox", "celery_app", "celery_inline", _LIVE, "_celery_by_mode")
-    )
+        # Before the worker, which is to be gone before the database is.
+        names.append("transactional_db")
+    if not any(name in _OURS for name in names):
+        return by_mode
+    names[:] = _in_order(item)
+    return True
+
+
+def _is_automatic(item: pytest.Item) -> bool:
+    """Whether its marker asks for automatic delivery; one that is used wrongly is told later."""
+    marker = item.get_closest_marker("celery_inline")
+    return marker is not None and marker.kwargs.get("auto") is True
+
+
+def _in_order(item: pytest.Function) -> list[str]:
+    """The fixtures in the order in which they are set up: those of classes, modules, … come first.
+
+    What starts a worker or beat, as it is then, comes after the fixtures that say how: those before
+    it that ask for one of ours themselves.
+    """
+    names = item.fixturenames
+    starting = [index for index, name in enumerate(names) if name in _STARTING]
+
+    def turn(name: str) -> int:
+        definitions = _definitions(item, name)
+        if definitions and definitions[-1].scope != "function":
+            return 0
+        if name in _DATABASE_FIXTURES:
+            return 1
+        if name in _OPENING:
+            return 2
+        if name in _OURS - _STARTING - {*(_RUNNERS if starting else ())}:
+            return 3
+        prepares = starting and names.index(name) < starting[-1] and _asks_for_ours(item, name)
+        return 4 if name in _OURS or prepares else 5
+
+    return sorted(names, key=turn)
+
+
+def _asks_for_ours(item: pytest.Function, name: str) -> bool:
+    pending, seen = [name], set[str]()
+    while pending:
+        each = pending.pop()
+        if each in _OURS:
+            return True
+        if each not in seen:
+            seen.add(each)
+            for definition in _definitions(item, each):
+                pending += definition.argnames
+    return False
+
+
+def _overridden(item: pytest.Function, name: str) -> bool:
+    """Whether the project has a fixture in place of ours."""
+    definitions = item.session._fixturemanager.getfixturedefs(name, item) or ()
+    return len(definitions) > 1
+
+
+def _definitions(item: pytest.Function, name: str) -> Sequence[Any]:
+    """The fixtures of a name that the test can see, the nearest last; none for one added here.
+
+    Private API (``_fixtureinfo`` and ``_fixturemanager``, which pytest has no other way for while
+    it collects), checked on pytest 8.0 to 9.2.
+    """
+    return item._fixtureinfo.name2fixturedefs.get(name, ())
 
 
 def _served_by_session_worker(item: pytest.Function) -> bool:

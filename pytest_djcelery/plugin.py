@@ -116,26 +116,30 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             session.has_tests = True
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """A test module may have imported the app; what is imported now, a worker would import too."""
     from pytest_djcelery.session.session import current_session
 
     _isolate_imported_app()
-    session = current_session()
-    if session.has_tests:
-        session.surroundings.remember()
+    ours = current_session()
+    if ours.has_tests:
+        from pytest_djcelery.api.wider_fixtures import WiderFixtures
+
+        ours.surroundings.remember()
+        session.config.pluginmanager.register(WiderFixtures(), "djcelery-wider-fixtures")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """A test before this one may have imported the app; session fixtures may need a worker."""
     from pytest_djcelery.session import held
-    from pytest_djcelery.session.session import current_sandbox
+    from pytest_djcelery.session.session import current_session
 
     _isolate_imported_app()
-    sandbox = current_sandbox()  # of a class or module: that of the test itself is yet to be opened
-    if sandbox is not None:
-        sandbox.test_begins()
+    session = current_session()
+    session.set_up(begins=True)
+    if session.sandbox is not None:  # of a class or module: that of the test is yet to be opened
+        session.sandbox.test_begins()
     held.serve_session_fixtures()
 
 
@@ -146,7 +150,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     from pytest_djcelery.session.session import current_session
 
     session = current_session()
-    if session.sandbox is None:
+    session.set_up(begins=False)
+    if session.sandbox is None or session.sandbox.is_automatic:
         held.park_all()
     try:
         with session.settings_as_found():
@@ -182,12 +187,16 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Generator[None, object, object]:
-    """Drop what a test that uses no fixture of ours has published."""
+    """Let tasks end before fixtures do; drop what a test that uses none of ours has published."""
+    from pytest_djcelery.session.session import current_session
+
+    session = current_session()
+    runner = None if session.sandbox is None else session.sandbox.runner
+    if runner is not None and not session.interrupted:
+        runner.let_tasks_end()
     outcome = yield
     if "pytest_djcelery.brokers.memory.transport" in sys.modules:
-        from pytest_djcelery.session.session import current_session
-
-        current_session().tidy()
+        session.tidy()
     return outcome
 
 

@@ -56,6 +56,16 @@ class Beat:
             finally:
                 self._scheduler.close()
 
+    def __repr__(self) -> str:
+        """How many entries there are, as they were last read, and which is sent next."""
+        count, following = self._scheduler.outlook()
+        entries = f"{count} entr{'y' if count == 1 else 'ies'}" if count else "no entries"
+        if following is None:
+            return f"<celery_beat: {entries}>"
+        name, wait = following
+        moment = self._clock.now() + wait
+        return f"<celery_beat: {entries}; next {name!r} at {moment:%Y-%m-%d %H:%M:%S} UTC>"
+
     @property
     def entries(self) -> Mapping[str, ScheduleEntry]:
         """The entries of the schedule by name; of the database's, those that are enabled."""

@@ -48,7 +48,7 @@ def app(**conf: Any) -> Iterator[Celery]:
         AppNotFoundError: when the project has none.
         BadOptionError: for a setting that Celery doesn't have.
     """
-    with entered() as sandbox, sandbox.project.configuration.override(**conf):
+    with entered() as sandbox, sandbox.project.configuration.insist(**conf):
         yield sandbox.app
 
 
@@ -110,7 +110,7 @@ def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
         _runs(
             sandbox, sandbox.runner if isinstance(sandbox.runner, EagerRunner) else EagerRunner()
         ),
-        sandbox.project.configuration.override(**values),
+        sandbox.project.configuration.insist(**values),
         other_threads_watched(),
     ):
         yield sandbox.app
@@ -256,16 +256,16 @@ def inline(*, auto: bool = False) -> Iterator[Inline]:
 
 
 @contextmanager
-def automatic() -> Iterator[None]:
+def automatic() -> Iterator[Sandbox]:
     """Automatic delivery where nothing else runs the tasks: a block around this one, or in it."""
     from pytest_djcelery.api.inline import Inline
 
-    with entered() as sandbox:
+    with entered(checks=False) as sandbox:
         if sandbox.runner is not None:
-            yield
+            yield sandbox
             return
         with _delivering(sandbox, Inline(sandbox, auto=True, implicit=True)):
-            yield
+            yield sandbox
 
 
 @contextmanager
@@ -451,10 +451,7 @@ def _runs(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
 @contextmanager
 def _not_eager(sandbox: Sandbox) -> Iterator[None]:
     """A suite's settings are often eager; who asks for a worker means the worker."""
-    if not sandbox.app.conf.task_always_eager:
-        yield
-        return
-    with sandbox.project.configuration.override(task_always_eager=False):
+    with sandbox.project.configuration.insist(task_always_eager=False):
         yield
 
 

@@ -20,7 +20,7 @@ from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.project.tracers import listened_to
 from pytest_djcelery.recording import batches
-from pytest_djcelery.recording.failures import own_traceback
+from pytest_djcelery.recording.failures import call_text, own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task, requests_seen
 from pytest_djcelery.session.runner import Runner
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 
 _MOVE = "Move the clock: celery_inline.run(until=timedelta(…))."
+
+
+_SECONDS = "%Y-%m-%d %H:%M:%S"
 
 
 class _BusyError(InlineError):
@@ -74,6 +77,7 @@ class Inline(Runner):
         self._by_itself = False  # whether it was the publishing that began the run
         self._building = threading.RLock()
         self._built: InlineWorker | None = None
+        self._over = False
         self._undelivered: Undelivered
         self._deliveries: Deliveries
 
@@ -91,6 +95,22 @@ class Inline(Runner):
             requests_seen() if self.auto else nullcontext(),
         ):
             yield self
+        self._over = True
+
+    def __repr__(self) -> str:
+        """What there is to deliver, and where the clock was moved to."""
+        name = f"{self.name}, automatic" if self.auto else self.name
+        if self._over:
+            return f"<{name}: its test is over>"
+        due, later = self.undelivered()
+        told = [f"{len(due)} due"] * bool(due) + [f"{len(later)} scheduled"] * bool(later)
+        text = ", ".join(told) or "nothing to deliver"
+        for sent in (*due, *later)[:1]:
+            text += f"; next {call_text(sent.task, sent.args, sent.kwargs)}"
+            text += "" if due or sent.eta is None else f" at {sent.eta:{_SECONDS}} UTC"
+        if self._clock.moved:
+            text += f"; the clock stands at {self._clock.now():{_SECONDS}} UTC"
+        return f"<{name}: {text}>"
 
     @property
     def _worker(self) -> InlineWorker:
@@ -276,6 +296,11 @@ class Inline(Runner):
 
     def receives(self, sent: SentTask) -> bool:
         return self._sandbox.consumed.receives(sent)
+
+    def undelivered(self) -> tuple[list[SentTask], list[SentTask]]:
+        if self._built is None and self._sandbox.project.pristine:
+            return [], []
+        return self.pending, self.scheduled
 
     def situation(self) -> str:
         """What was not delivered, in words."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pytest_djcelery.messages.journal import (
     Event,
     Looked,
     StateStored,
+    Storing,
     stores_nothing,
 )
 from pytest_djcelery.messages.outcomes import (
@@ -57,6 +59,20 @@ class Results:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
+
+    def __repr__(self) -> str:
+        """How many tasks are in which state; that is no look at their outcomes."""
+        journal = self._sandbox.journal
+        since = self._sandbox.began
+        found = {each.message.id: states.PENDING for each in journal.published(since)}
+        for event in journal.events(Event, since):
+            if isinstance(event, (Storing, Ended)) and event.task_id in found:
+                found[event.task_id] = event.state
+        if not found:
+            return "<celery_results: no messages>"
+        counts = sorted(Counter(found.values()).items())
+        counted = ", ".join(f"{count} {state}" for state, count in counts)
+        return f"<celery_results: {len(found)} message{'s' * (len(found) > 1)}: {counted}>"
 
     def __getitem__(self, result: ResultBase | str) -> Outcome | Outcomes:
         """The final outcome.

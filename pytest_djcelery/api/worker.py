@@ -74,6 +74,9 @@ class Worker(Runner):
         self._wait(timeout, batched_within=timeout)
         ended.check_unless_told(self._sandbox, self.embedded)
 
+    def let_tasks_end(self) -> None:
+        self._wait(self._sandbox.options.timeout, batched_within=None)
+
     def _wait(self, seconds: float, *, batched_within: float | None) -> bool:
         def idle() -> bool:
             held = batches.holding(self._sandbox.app, batched_within)

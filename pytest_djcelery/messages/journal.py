@@ -311,11 +311,11 @@ class Journal:
         """The attempts of a task that are over, oldest first."""
         return [event for event in self.of_task(task_id) if isinstance(event, Ended)]
 
-    def published(self) -> list[Published]:
-        """Every message that was really sent, in the order of sending."""
-        published = list(self.events(Published))
+    def published(self, since: int = 0) -> list[Published]:
+        """Every message that was really sent, in the order of sending, from ``since`` on."""
+        published = list(self.events(Published, since))
         # By what they say: records of other processes are copies.
-        failed = {event.message for event in self.events(NotSent)}
+        failed = {event.message for event in self.events(NotSent, since)}
         return (
             [event for event in published if event.message not in failed] if failed else published
         )

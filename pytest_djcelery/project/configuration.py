@@ -115,6 +115,8 @@ class Configuration:
         self._computed = Computed(app)
         self._annotations = Annotations(app)
         self.version = 0  # grows with each change
+        self._insisted: list[Layer] = []  # while fixtures are set up: they stay on top
+        self._setting_up = False
 
     @contextmanager
     def override(self, **values: Any) -> Iterator[None]:
@@ -125,9 +127,32 @@ class Configuration:
         finally:
             self.remove(layer)
 
+    @contextmanager
+    def insist(self, **values: Any) -> Iterator[None]:
+        """`override`; what the other fixtures of a test change while it is set up lies beneath.
+
+        Ours are set up first, and yet what a test asks of Celery is meant for its own body.
+        """
+        layer = self._layer(values)
+        if self._setting_up:
+            self._insisted.append(layer)
+        if self._effective(layer.values) != layer.values:
+            self._lay(layer)
+        try:
+            yield
+        finally:
+            self._insisted = [each for each in self._insisted if each is not layer]
+            if layer in self._layers:
+                self.remove(layer)
+
+    def set_up(self, *, begins: bool) -> None:
+        """The set-up of a test begins, or is over: its own body may change what it likes."""
+        self._setting_up = begins
+        self._insisted.clear()
+
     def push(self, values: Mapping[str, Any]) -> Layer:
         """Add a layer on top of all others."""
-        layer = Layer({self._canonical(key): value for key, value in values.items()})
+        layer = self._layer(values)
         self._lay(layer)
         return layer
 
@@ -135,6 +160,9 @@ class Configuration:
     def layers(self) -> list[Layer]:
         """The layers, from the lowest up."""
         return list(self._layers)
+
+    def _layer(self, values: Mapping[str, Any]) -> Layer:
+        return Layer({self._canonical(key): value for key, value in values.items()})
 
     def laid_over(self) -> dict[str, Any]:
         """What the layers change, as it is now."""
@@ -176,6 +204,12 @@ class Configuration:
         except BaseException:  # such as by an annotation that can't be imported
             self.remove(layer)
             raise
+        if any(layer is each for each in self._insisted):
+            return
+        for insisted in self._insisted:
+            if not layer.values.keys().isdisjoint(insisted.values):
+                others = [each for each in self._layers if each is not insisted]
+                self._change([*others, insisted], insisted.values)
 
     def remove(self, layer: Layer) -> None:
         """Take a layer away, wherever it stands."""

@@ -14,7 +14,7 @@ from pytest_djcelery.errors import UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library, is_of_project
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures
-from pytest_djcelery.reporting import one_error
+from pytest_djcelery.reporting import one_error, undelivered
 from pytest_djcelery.transactions import swallowed
 
 if TYPE_CHECKING:
@@ -113,6 +113,20 @@ def add_sections(
     if found:
         text = "\n\n".join(_tracebacks(item, found))
         report.sections.append(("celery: tasks that failed in this test", text))
+    # A test of what was sent, and of that alone, has nobody to run it.
+    about_messages = sandbox.runner is None and lines and lines[0] in report.longreprtext
+    if not about_messages and not _raised_by_task(sandbox, error):
+        text = undelivered.text(sandbox)
+        if text:
+            report.sections.append(("celery: messages that were not delivered", text))
+
+
+def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:
+    """Whether the test ended with what a task raised: the rest was left for that reason."""
+    from pytest_djcelery.messages.journal import Ended
+
+    ended = sandbox.journal.events(Ended, sandbox.began)
+    return any(one_error.led_to(each.value, error) for each in ended if each.state == "FAILURE")
 
 
 def _tracebacks(item: pytest.Item, found: list[Ended]) -> Iterator[str]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class HeldWorker:
     """What is asked of a worker that outlives its test. The defaults suit one that has no test."""
 
+    #: Whether it runs what session fixtures send.
+    serves_session = False
     #: Whether it is a thread of this process, and has changed what the process had.
     is_thread = False
 
@@ -51,6 +53,11 @@ def serve_session_fixtures() -> None:
     """Let the session's worker consume."""
     for worker in _held:
         worker.serve_session_fixtures()
+
+
+def serves_session() -> bool:
+    """Whether a worker runs what session fixtures send."""
+    return any(worker.serves_session for worker in _held)
 
 
 def kept_topology() -> Topology | None:

@@ -22,7 +22,8 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]:
     """
     session = current_session()
     if session.sandbox is not None and not session.sandbox.awaits_example:
-        yield session.sandbox
+        with session.sandbox.shared():
+            yield session.sandbox
         return
     opening = _opened(session, changes) if session.sandbox is None else session.sandbox.example()
     with opening as sandbox:

@@ -34,6 +34,16 @@ class Runner:
     def settle(self) -> None:
         """Wait until all that is due has run."""
 
+    def undelivered(self) -> tuple[list[SentTask], list[SentTask]]:
+        """The messages that it has yet to run, if `in_place`: those due, and the others."""
+        return [], []
+
+    def let_tasks_end(self) -> None:
+        """Before a test's fixtures are torn down: wait for what runs, as far as the time-out goes.
+
+        What they have mocked is not to be the real thing for a task that is late.
+        """
+
     def drop_what_waits(self) -> None:
         """Forget the messages that it holds until their time comes."""
 

@@ -62,6 +62,7 @@ class Sandbox:
         self.unconsumed = Unconsumed(self.journal, self._consumed_by_runner, self._receives)
         self.watch: TransactionWatch
         self._of_example = _in_hypothesis_example()
+        self._shared = 0  # by how many blocks
 
     @property
     def app(self) -> Celery:
@@ -118,6 +119,11 @@ class Sandbox:
         """Whether there was a worker, which will run nothing any more."""
         return self.runner is not None and self.runner.has_ended
 
+    @property
+    def is_automatic(self) -> bool:
+        """Whether messages are delivered by themselves, for want of another way to run them."""
+        return self.runner is not None and self.runner.implicit
+
     def settle(self) -> None:
         """Wait until whoever runs this test's messages has nothing left to do."""
         if self.runner is not None:
@@ -166,6 +172,39 @@ class Sandbox:
 
         return swallowed(self.journal, since=self.judged)
 
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Another block, a fixture's say, uses it too."""
+        self._shared += 1
+        try:
+            yield
+        finally:
+            self._shared -= 1
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another block uses it now."""
+        return self._shared > 0
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the next test may have it as it is: no test has touched Celery since it began.
+
+        It is reused, too, while a block that is wider than a test shares it.
+        """
+        return self.is_shared or (not len(self.journal) and self._fingerprint() == self._found)
+
+    def _fingerprint(self) -> tuple[object, ...]:
+        """What a test may change without an event in the journal."""
+        app = self.app
+        return (
+            self.project.configuration.version,
+            dict(app.tasks),
+            dict(app.amqp.queues),
+            self.project.pristine,
+            "clock" in vars(self) and self.clock.moved,
+        )
+
     def test_begins(self) -> None:
         """What was before is of the tests before, in a block that is wider than a test."""
         self.began = self.judged = len(self.journal)
@@ -180,6 +219,7 @@ class Sandbox:
         """A test in a block that is wider than it: its own options, and what it sets undone."""
         from pytest_djcelery.project.configuration_writes import obeyed
 
+        self.began = len(self.journal)  # what wider fixtures have sent is not of this test
         own = options_module.replace(self.options, **changes)
         with replaced(self, options=own), obeyed(self.project.configurations):
             yield self
@@ -232,6 +272,7 @@ class Sandbox:
             stack.enter_context(publishing.tapped(tap))
             stack.enter_context(signals.recorded(self.journal, self.project.knows))
             stack.enter_context(patched(waits))
+            self._found = self._fingerprint()
             yield
 
     @property

@@ -153,6 +153,11 @@ class Session:
         finally:
             self.sandbox = before
 
+    def set_up(self, *, begins: bool) -> None:
+        """The set-up of a test begins, or is over."""
+        if self._project is not None:
+            self._project.configuration.set_up(begins=begins)
+
     def settings_as_found(self) -> AbstractContextManager[None]:
         """Undo what a test that uses no fixture sets on ``app.conf``, in its own body."""
         project = self._project_without_sandbox

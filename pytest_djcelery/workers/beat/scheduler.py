@@ -52,6 +52,25 @@ class VirtualScheduler:
             schedule = self._scheduler.schedule
             return {name: schedule[name] for name in self._scheduler.in_order()}
 
+    def outlook(self) -> tuple[int, tuple[str, timedelta] | None]:
+        """How many entries there are, and which is due next, and in how long.
+
+        Nothing is read anew: a test that fails may have broken its transaction.
+        """
+        if self.reads_database:  # where asking an entry may change its row
+            return len(self._scheduler._schedule or ()), None
+        waits = []
+        entries = self.entries
+        with self._as_in_test():
+            for name, entry in entries.items():
+                is_due, wait = entry.is_due()
+                if wait < NEVER:
+                    waits.append((timedelta(seconds=0 if is_due else wait), name))
+        if not waits:
+            return len(entries), None
+        wait, name = min(waits)
+        return len(entries), (name, wait)
+
     @property
     def zones(self) -> set[tzinfo]:
         """The time zones that entries are computed in."""

@@ -38,8 +38,12 @@ class _Held(HeldWorker):
         if self.worker is not None and self.worker.alive and self.worker.transport_parks:
             self.worker.park()
 
+    @property
+    def serves_session(self) -> bool:  # type: ignore[override]  # it changes here
+        return self.for_session and self.worker is not None and self.worker.alive
+
     def serve_session_fixtures(self) -> None:
-        if self.for_session and self.worker is not None and self.worker.alive:
+        if self.worker is not None and self.serves_session:
             self.worker.unpark()
 
     def topology(self) -> Topology | None:

@@ -1,0 +1,166 @@
+"""What is sent while the fixtures of a class, a module or the session are set up.
+
+They come before the test that opens a sandbox. Where its messages are delivered by themselves,
+theirs are too, at once; elsewhere the test is told that nobody will run them.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_djcelery import locations, markers
+from pytest_djcelery.api import contexts
+from pytest_djcelery.errors import DjceleryError, NotDeliveredWarning
+from pytest_djcelery.session import held
+from pytest_djcelery.session.session import current_session
+
+if TYPE_CHECKING:
+    from pytest_djcelery.session.sandbox import Sandbox
+
+_LOST: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+class WiderFixtures:
+    """The hooks, for a run that has tests which use a fixture of ours, or ``djcelery_mode``."""
+
+    def __init__(self) -> None:
+        self._automatic = _Automatic()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Deliver from now on, where the test asks for it; wider fixtures are set up later."""
+        if not item.stash.get(markers.AUTOMATIC, False):
+            self._automatic.end()
+            return
+        try:
+            self._automatic.begin()
+        except DjceleryError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        """The next test begins clean."""
+        try:
+            return (yield)
+        finally:
+            self._automatic.test_ended()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Note what a wider fixture sends that nobody will run."""
+        if fixturedef.scope == "function":
+            return (yield)
+        if fixturedef.argname == "django_db_setup":
+            # What migrations and the handlers of their signals do is no test's doing.
+            with self._automatic.interrupted():
+                return (yield)
+        if current_session().sandbox is not None or "celery.app.base" not in sys.modules:
+            return (yield)
+        with _noted() as sent:
+            try:
+                return (yield)
+            finally:
+                # One that opens a block of its own says itself what is run.
+                if sent and current_session().sandbox is None and not held.serves_session():
+                    request.node.stash.setdefault(_LOST, []).extend(sent)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_unconfigure(self) -> None:
+        """Put the app back as it was."""
+        self._automatic.end()
+
+
+class _Automatic:
+    """Automatic delivery, in one block for as many tests as leave Celery alone.
+
+    To open a block for each would cost a suite more than all its tasks do.
+    """
+
+    def __init__(self) -> None:
+        self._block = ExitStack()
+        self._sandbox: Sandbox | None = None
+
+    def begin(self) -> None:
+        """Deliver from now on, if it is not done yet."""
+        if self._sandbox is None:
+            with ExitStack() as block:
+                self._sandbox = block.enter_context(contexts.automatic())
+                self._block = block.pop_all()
+
+    def test_ended(self) -> None:
+        """End the block if the test has touched Celery."""
+        audited = current_session().audit is not None
+        if self._sandbox is not None and (audited or not self._sandbox.reusable):
+            self._close()
+
+    def end(self) -> None:
+        """End it, unless a block that is wider than a test shares the sandbox."""
+        if self._sandbox is not None and not self._sandbox.is_shared:
+            self._close()
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """Deliver nothing in a block."""
+        delivers = self._sandbox is not None and not self._sandbox.is_shared
+        if delivers:
+            self._close()
+        try:
+            yield
+        finally:
+            if delivers:
+                self.begin()
+
+    def _close(self) -> None:
+        self._sandbox = None
+        self._block.close()
+
+
+@contextmanager
+def _noted() -> Iterator[list[str]]:
+    """What is sent in a block, in words."""
+    from celery.signals import after_task_publish
+
+    from pytest_djcelery.recording.failures import call_text
+
+    sent: list[str] = []
+
+    def note(sender: str, body: Any, **_: Any) -> None:
+        args, kwargs = body[:2] if isinstance(body, tuple) else (body["args"], body["kwargs"])
+        where = locations.of_caller()
+        place = f", sent at {where}" if where else ""
+        sent.append(f"{call_text(sender, args, kwargs)}{place}")
+
+    after_task_publish.connect(note, weak=False)
+    try:
+        yield sent
+    finally:
+        after_task_publish.disconnect(note)
+
+
+def report_lost(item: pytest.Item) -> None:
+    """Warn, in the first test that uses Celery, of what fixtures wider than it have sent."""
+    for node in item.listchain():
+        lost = node.stash.get(_LOST, [])
+        if lost:
+            del node.stash[_LOST]
+            messages = "\n".join(f"  {each}" for each in lost)
+            where = node.nodeid or "the session"
+            warnings.warn(
+                NotDeliveredWarning(
+                    f"A fixture of {where}, or its set-up, has sent what no worker will run: each "
+                    f"test starts with empty queues.\n{messages}\n"
+                    "To have such messages delivered as they are sent, put "
+                    "@pytest.mark.celery_inline(auto=True) on the class or module, or set "
+                    "djcelery_mode = inline; else send them in the test itself, or in a fixture of "
+                    "its own scope."
+                ),
+                stacklevel=2,
+            )
