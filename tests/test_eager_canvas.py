@@ -90,6 +90,7 @@ def test_each_canvas_is_recorded_as_with_a_worker(project: Project) -> None:
                     repr(message.chord), repr(message.links), repr(message.link_errors),
                     message.parent_id is None)
 
+        @pytest.mark.celery_queues("celery", "sums")
         @pytest.mark.parametrize("name", CANVASES)
         def test_it(name):
             assert sent_by(name, eager) == sent_by(name, inline)

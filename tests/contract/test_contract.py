@@ -59,7 +59,7 @@ BACKENDS = {
     "rpc": "",
 }
 RESULTS = {
-    "sqlalchemy": "djcelery_result_backend = db+sqlite:///results.sqlite3",
+    "sqlalchemy": "djcelery_result_backend = db+sqlite:///FOLDER/results.sqlite3",
     "redis": f"djcelery_result_backend = {url('redis')}",
     "rpc": "djcelery_result_backend = rpc://",
 }
@@ -105,13 +105,13 @@ def test_contract(project: Project, monkeypatch: pytest.MonkeyPatch, triple: Tri
 
 def prepare(project: Project, triple: Triple) -> None:
     """Write the project that the behaviours are shown in."""
-    # Other processes can open a database in a file only.
-    database = "test.sqlite3" if triple.worker == "live" else None
+    # Other processes can open a database in a file only; a task may leave them in another folder.
+    database = str(project.path / "test.sqlite3") if triple.worker == "live" else None
     project.settings(
         dedent(SETTINGS).replace("TEST_DATABASE", repr(database)) + dedent(BACKENDS[triple.backend])
     )
     options = filter(None, (BROKERS[triple.broker], RESULTS.get(triple.backend)))
-    project.ini(*options)
+    project.ini(*(option.replace("FOLDER", str(project.path)) for option in options))
     tasks = {path.stem: path.read_text() for path in (HERE / "tasks").glob("*.py")}
     project.write(**{
         "conftest": (HERE / "conftest_of_project.py").read_text(),

@@ -36,6 +36,9 @@ ON_COMMIT = """
 
     SEEDS = range({first}, {first} + {count})
     BOTH = ["default", "other"]
+    # What Django does by itself is sent in a fixture, and is not meant to be delivered.
+    pytestmark = pytest.mark.filterwarnings("ignore::pytest_djcelery.NotDeliveredWarning")
+
     @pytest.fixture(autouse=True)
     def robust_hooks_log_nothing():
         logging.disable(logging.CRITICAL)
