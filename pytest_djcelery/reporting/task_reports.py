@@ -14,7 +14,7 @@ from pytest_djcelery.errors import UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library, is_of_project
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures
-from pytest_djcelery.reporting import one_error, undelivered
+from pytest_djcelery.reporting import due_messages, one_error
 from pytest_djcelery.transactions import swallowed
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def add_sections(
     # A test of what was sent, and of that alone, has nobody to run it.
     about_messages = sandbox.runner is None and lines and lines[0] in report.longreprtext
     if not about_messages and not _raised_by_task(sandbox, error):
-        text = undelivered.text(sandbox)
+        text = due_messages.text(sandbox)
         if text:
             report.sections.append(("celery: messages that were not delivered", text))
 
