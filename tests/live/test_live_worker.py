@@ -371,3 +371,22 @@ def test_one_that_is_asked_for_by_its_name_has_the_database_too(run: Run) -> Non
             assert count_orders.delay().get() == 1
         """)
     result.assert_outcomes(passed=3)
+
+
+def test_a_late_word_on_a_task_is_not_the_next_tests(run: Run) -> None:
+    run("""
+        from pytest_djcelery import Failure
+        from pytest_djcelery.messages.journal import Ended
+        from shop.tasks import add, fail
+
+        ended = []
+
+        def test_one(celery_live_worker, celery_results):
+            assert celery_results[fail.delay()] == Failure(ValueError)
+            ended.extend(celery_live_worker._sandbox.journal.events(Ended))
+
+        def test_next(celery_live_worker, celery_results):
+            [failure] = ended
+            celery_live_worker.processes._heard(failure)
+            assert celery_results[add.delay(1, 2)].value == 3
+    """).assert_outcomes(passed=2)

@@ -338,7 +338,7 @@ def test_pitfall_30_a_beat_entry_that_points_nowhere_is_named(run: Run, project:
         ],
         consecutive=True,
     )
-    assert "'fine'" not in result.stdout.str()
+    assert not [line for line in result.outlines if line.startswith("E ") and "'fine'" in line]
 
 
 def test_pitfall_32_a_result_that_cannot_be_stored_fails_the_task(

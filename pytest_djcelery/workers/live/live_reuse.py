@@ -156,7 +156,7 @@ def _give_back(sandbox: Sandbox, worker: LiveWorker) -> None:
         and worker.as_started
         and (_by_itself(sandbox) or worker.park(sandbox.app))
     )
-    worker.journal = None
+    worker.leave()
     if reusable:
         worker.empty()
     else:

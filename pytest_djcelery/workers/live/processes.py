@@ -92,6 +92,7 @@ class LiveWorker:
         self.timeout = timeout
         self.folder = folder
         self.journal: Journal | None = None  # of the test that it serves
+        self._past: set[str] = set()  # the ids of the messages of the test before
         self.log_file = folder / "worker.log"
         self._log_seen = 0
         self._handover_file = folder / "handover"
@@ -225,9 +226,16 @@ class LiveWorker:
         self.journal = journal
         self._log_seen = self.log_file.stat().st_size
 
+    def leave(self) -> None:
+        """Report nothing until the next test, and nothing of this one's messages to that."""
+        if self.journal is not None:
+            self._past = {event.message.id for event in self.journal.published()}
+        self.journal = None
+
     def _heard(self, event: Event) -> None:
         journal = self.journal
-        if journal is not None:
+        # A pool that has ended a child process may have a last word on the task that it ran.
+        if journal is not None and getattr(event, "task_id", None) not in self._past:
             journal.append(event)
 
     @property
