@@ -383,6 +383,7 @@ def test_a_late_word_on_a_task_is_not_the_next_tests(run: Run) -> None:
 
         def test_one(celery_live_worker, celery_results):
             assert celery_results[fail.delay()] == Failure(ValueError)
+            celery_live_worker.wait_until_idle()
             ended.extend(celery_live_worker._sandbox.journal.events(Ended))
 
         def test_next(celery_live_worker, celery_results):
