@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     )
     from pytest_djcelery.api.inline import Inline as Inline
     from pytest_djcelery.api.live_worker import LiveWorker as LiveWorker
+    from pytest_djcelery.api.on_commit import Hook as Hook
+    from pytest_djcelery.api.on_commit import OnCommit as OnCommit
     from pytest_djcelery.api.outbox import Outbox as Outbox
     from pytest_djcelery.api.results import Results as Results
     from pytest_djcelery.api.worker import Worker as Worker
@@ -175,8 +177,6 @@ if TYPE_CHECKING:
     from pytest_djcelery.recording.result_waits import (
         WaitTimeoutError as WaitTimeoutError,
     )
-    from pytest_djcelery.transactions.hooks import Hook as Hook
-    from pytest_djcelery.transactions.hooks import OnCommit as OnCommit
     from pytest_djcelery.workers.inline.executions import Execution as Execution
     from pytest_djcelery.workers.inline.executions import Summary as Summary
     from pytest_djcelery.workers.sqlite import DatabaseBusyError as DatabaseBusyError

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pytest_djcelery.api.beat import Beat
     from pytest_djcelery.api.inline import Inline
     from pytest_djcelery.api.live_worker import LiveWorker
+    from pytest_djcelery.api.on_commit import OnCommit
     from pytest_djcelery.api.outbox import Outbox
     from pytest_djcelery.api.results import Results
     from pytest_djcelery.api.worker import SessionWorker, Worker
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.transactions.hooks import OnCommit
 
 
 @pytest.fixture(scope="session")

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from pytest_djcelery.api.beat import Beat
     from pytest_djcelery.api.inline import Inline
     from pytest_djcelery.api.live_worker import LiveWorker
+    from pytest_djcelery.api.on_commit import OnCommit
     from pytest_djcelery.api.outbox import Outbox
     from pytest_djcelery.api.results import Results
     from pytest_djcelery.api.worker import SessionWorker, Worker
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.runner import Runner
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.transactions.hooks import OnCommit
     from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
 
 
@@ -77,7 +77,7 @@ def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
     Args:
         whole_test: show those that the test registered before the block, too.
     """
-    from pytest_djcelery.transactions.hooks import OnCommit
+    from pytest_djcelery.api.on_commit import OnCommit
 
     with entered() as sandbox:
         yield OnCommit(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_djcelery.messages.journal import Warned
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.runner import Runner
-from pytest_djcelery.transactions.races import warn
+from pytest_djcelery.transactions.race_detector import warn
 from pytest_djcelery.workers import worker_ended as ended
 
 if TYPE_CHECKING:

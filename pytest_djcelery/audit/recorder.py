@@ -9,8 +9,9 @@ from traceback import format_exception_only
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
-from pytest_djcelery.messages.journal import Event, Journal, Overtaking
+from pytest_djcelery.messages.journal import Event, Journal
 from pytest_djcelery.transactions.hooks import WatchedHook
+from pytest_djcelery.transactions.race import Race
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -147,5 +148,5 @@ class Recorder:
             if watch is not None:
                 watch.__enter__()
             self._sandbox = None
-            for event in sandbox.journal.events(Overtaking):
+            for event in sandbox.journal.events(Race):
                 self.journal.append(event)

@@ -22,10 +22,10 @@ from pytest_djcelery.messages.journal import (
     HookRegistered,
     HookStarted,
     Looked,
-    Overtaking,
     RaisedElsewhere,
 )
 from pytest_djcelery.recording.failures import own_traceback, unseen
+from pytest_djcelery.transactions.race import Race
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location
@@ -92,18 +92,18 @@ class Sightings:
         )
 
     def _races(self, events: _Events) -> Iterator[_Seen]:
-        for each in _of(Overtaking, events):
-            opener = each.transaction.opener
+        for each in _of(Race, events):
+            opener = each.opener
             if not self._counts(opener):
                 continue
-            row = row_named(each.message, each.transaction.rows)
+            row = row_named(each.message, each.rows)
             written = "before it was sent"
             if each.late:
                 at = f", at {self._text(each.wrote_at)}" if each.wrote_at else ""
                 written = f"after it was sent{at}"
             facts = {
                 "opened by": opener.text(self._shown),
-                "database": _other(each.transaction.using),
+                "database": _other(each.using),
                 "written": written,
                 "row": row,
             }

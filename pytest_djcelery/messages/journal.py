@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages.sent_task import Message, SentTask
-    from pytest_djcelery.transactions.blocks import OpenTransaction
+    from pytest_djcelery.messages.sent_task import SentTask
 
 _REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5.4 to 5.7
 
@@ -59,19 +58,6 @@ class NotSent(Event):
     """Sending failed after `Published`: there is no such message."""
 
     message: SentTask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overtaking(Event):
-    """A message was published inside a transaction that writes: a worker may overtake the commit.
-
-    ``late``: the transaction first wrote after the message, at ``wrote_at``.
-    """
-
-    message: Message
-    transaction: OpenTransaction
-    late: bool = False
-    wrote_at: Location | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

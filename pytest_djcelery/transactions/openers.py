@@ -1,27 +1,22 @@
-"""What opened an atomic block, and what to tell whoever sends a message inside it."""
+"""What opened an atomic block."""
 
 from __future__ import annotations
 
 import inspect
-import linecache
 import os
 import sys
 from contextlib import ContextDecorator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from reprlib import Repr
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_djcelery import locations
-from pytest_djcelery.messages.task_code import short_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages.journal import Overtaking
-    from pytest_djcelery.messages.sent_task import SentTask
 
 # The frames that stand between a decorated function and the block around it: before Python 3.15
 # of one function, since then of one for each kind (a generator's, a coroutine's, …).
@@ -142,91 +137,6 @@ def task_of(method: Any) -> str | None:
     if canvas is not None and isinstance(owner, canvas.Signature):
         return str(owner.task)
     return None
-
-
-def sent_in_transaction(found: Overtaking) -> str:
-    """The text of ``SentInTransactionWarning`` and ``SentInTransactionError``."""
-    message: Any = found.message
-    using, nowhere = found.transaction.using, "no line of the project"
-    written = "before it was sent"
-    if found.late:
-        written = f"after it was sent, at {found.wrote_at or nowhere}"
-    lines = (
-        f"{message.task}({_arguments(message)}) was sent inside an open transaction of the ",
-        f"database {using!r}, which also writes.\n",
-        f"  sent at:   {message.location or nowhere}\n",
-        f"  opened by: {found.transaction.opener}\n",
-        f"  written:   {written}\n",
-        "A worker may run the task before the commit, and so not see what was written; it will ",
-        "run it even if the transaction is rolled back.\n",
-        _remedy(message, using),
-    )
-    return "".join(lines)
-
-
-def _remedy(message: SentTask, using: str) -> str:
-    from celery import current_app
-    from django.db import DEFAULT_DB_ALIAS
-
-    task = current_app.tasks.get(message.task)
-    name, arguments = short_code(message.task, task), _arguments(message)
-    method = "apply_async" if _sent_with_options(message) else "delay"
-    if method == "apply_async":
-        arguments = f"args={_short(tuple(message.args))}, …" if message.args else "…"
-    call = f"{name}.{method}({arguments})"
-    if message.chain or message.group_id or message.chord is not None:
-        call = "<the chain, group or chord>.delay()"
-    elif task is None:
-        call = f"app.send_task({message.task!r}, …)"
-    if message.transaction == "on_commit" or using != DEFAULT_DB_ALIAS:
-        why = (
-            "The on_commit hook that sent it waited for another database."
-            if message.transaction == "on_commit"
-            else f"delay_on_commit waits for the database {DEFAULT_DB_ALIAS!r} only."
-        )
-        return (
-            f"{why} Send it after the commit: "
-            f"transaction.on_commit(lambda: {call}, using={using!r})"
-        )
-    if call.startswith(("<", "app.send_task")):
-        return f"Send it after the commit: transaction.on_commit(lambda: {call})"
-    if not hasattr(task, "delay_on_commit"):
-        return (
-            f"Send it after the commit: transaction.on_commit(lambda: {call}). "
-            f"{name} has no delay_on_commit, because its class {_base_of(task)} does not inherit "
-            "from celery.contrib.django.task.DjangoTask."
-        )
-    return f"Send it after the commit: {name}.{method}_on_commit({arguments})"
-
-
-def _base_of(task: Any) -> str:
-    # ``@app.task`` makes a class for each task; its base is the one that was chosen.
-    cls = type(task)
-    base = cls.__mro__[1] if vars(cls).get("_decorated") else cls
-    return f"{base.__module__}.{base.__qualname__}"
-
-
-def _sent_with_options(message: SentTask) -> bool:
-    place = message.location
-    if place and "apply_async" in linecache.getline(place.path, place.line):
-        return True
-    options = (message.eta, message.expires, message.priority, message.links, message.link_errors)
-    return any(option not in (None, ()) for option in options)
-
-
-def _arguments(message: SentTask) -> str:
-    return ", ".join(
-        [
-            *map(_short, message.args),
-            *(f"{name}={_short(value)}" for name, value in message.kwargs.items()),
-        ]
-    )
-
-
-def _short(value: object) -> str:
-    short = Repr()
-    short.maxstring = short.maxother = short.maxlong = 80
-    return short.repr(value)
 
 
 def _definition(function: Callable[..., Any]) -> tuple[str, int] | None:

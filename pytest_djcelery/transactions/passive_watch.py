@@ -9,7 +9,7 @@ from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import ROLLED_BACK, HookRunner
 from pytest_djcelery.transactions.hooks import hook_of
 from pytest_djcelery.transactions.open_blocks import OpenBlocks
-from pytest_djcelery.transactions.races import JudgeAtTheEnd
+from pytest_djcelery.transactions.race_detector import JudgeAtTheEnd
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from pytest_djcelery.transactions.hook_runner import (
     unwrap,
 )
 from pytest_djcelery.transactions.open_blocks import OpenBlocks
-from pytest_djcelery.transactions.races import ByPolicy, Judge, warn
+from pytest_djcelery.transactions.race_detector import ByPolicy, Judge, warn
 from pytest_djcelery.transactions.task_connections import held_open
 
 if TYPE_CHECKING:

@@ -45,6 +45,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic, TransactionManagementError, atomic
 
 from pytest_djcelery import locations
+from pytest_djcelery.api.on_commit import OnCommit
 from pytest_djcelery.errors import (
     DjceleryError,
     SentInTransactionError,
@@ -53,7 +54,6 @@ from pytest_djcelery.errors import (
 from pytest_djcelery.messages.journal import Journal, Published
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.transactions.blocks import WriteListener
-from pytest_djcelery.transactions.hooks import OnCommit
 from pytest_djcelery.transactions.sql import wrote
 from pytest_djcelery.transactions.watch import TransactionWatch
 

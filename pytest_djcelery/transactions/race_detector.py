@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
-from pytest_djcelery.messages.journal import Overtaking, RaceRaised
-from pytest_djcelery.transactions.openers import sent_in_transaction
+from pytest_djcelery.messages.journal import RaceRaised
+from pytest_djcelery.transactions.race import Race, sent_in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ class Judge:
         tell: called with the messages of one transaction, together.
     """
 
-    def __init__(self, tell: Callable[[list[Overtaking]], None]) -> None:
+    def __init__(self, tell: Callable[[list[Race]], None]) -> None:
         self._tell = tell
 
     def sent(self, message: Message, transactions: list[OpenTransaction]) -> None:
@@ -40,7 +40,7 @@ class Judge:
             return
         written = next((each for each in transactions if each.wrote), None)
         if written is not None:
-            self._tell([Overtaking(message=message, transaction=written)])
+            self._tell([_race(message, written)])
         else:
             for transaction in transactions:
                 transaction.unjudged.append(message)
@@ -59,12 +59,17 @@ class Judge:
         late = list(transaction.unjudged)
         for other in (transaction, *transaction.thread.transactions):
             other.unjudged = [each for each in other.unjudged if each not in late]
-        self._tell(
-            [
-                Overtaking(message=each, transaction=transaction, late=True, wrote_at=wrote_at)
-                for each in late
-            ]
-        )
+        self._tell([_race(each, transaction, late=True, wrote_at=wrote_at) for each in late])
+
+
+def _race(message: Message, transaction: OpenTransaction, **facts: Any) -> Race:
+    return Race(
+        message=message,
+        using=transaction.using,
+        opener=transaction.opener,
+        rows=transaction.rows,
+        **facts,
+    )
 
 
 class JudgeAtTheEnd(Judge):
@@ -96,7 +101,7 @@ class ByPolicy:
         self._policy = policy
         self._warn = warn
 
-    def __call__(self, found: list[Overtaking]) -> None:
+    def __call__(self, found: list[Race]) -> None:
         """Warn or raise.
 
         Raises:
@@ -115,7 +120,7 @@ class ByPolicy:
             self._journal.append(RaceRaised(error=error, tests=locations.tests_running()))
             raise
 
-    def _report(self, found: list[Overtaking], policy: Policy) -> None:
+    def _report(self, found: list[Race], policy: Policy) -> None:
         __tracebackhide__ = True
         texts = [sent_in_transaction(each) for each in found]
         if policy == "error":
