@@ -19,48 +19,26 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_djcelery.api.app import app as app
     from pytest_djcelery.api.app import check_registry as check_registry
+    from pytest_djcelery.api.app import session_app as session_app
     from pytest_djcelery.api.beat import Beat as Beat
-    from pytest_djcelery.api.contexts import (
-        app as app,
-    )
-    from pytest_djcelery.api.contexts import (
-        beat as beat,
-    )
-    from pytest_djcelery.api.contexts import (
-        eager as eager,
-    )
-    from pytest_djcelery.api.contexts import (
-        inline as inline,
-    )
-    from pytest_djcelery.api.contexts import (
-        live_worker as live_worker,
-    )
-    from pytest_djcelery.api.contexts import (
-        on_commit as on_commit,
-    )
-    from pytest_djcelery.api.contexts import (
-        outbox as outbox,
-    )
-    from pytest_djcelery.api.contexts import (
-        results as results,
-    )
-    from pytest_djcelery.api.contexts import (
-        session_app as session_app,
-    )
-    from pytest_djcelery.api.contexts import (
-        session_worker as session_worker,
-    )
-    from pytest_djcelery.api.contexts import (
-        worker as worker,
-    )
+    from pytest_djcelery.api.beat import beat as beat
+    from pytest_djcelery.api.eager import eager as eager
     from pytest_djcelery.api.inline import Inline as Inline
+    from pytest_djcelery.api.inline import inline as inline
     from pytest_djcelery.api.live_worker import LiveWorker as LiveWorker
+    from pytest_djcelery.api.live_worker import live_worker as live_worker
     from pytest_djcelery.api.on_commit import Hook as Hook
     from pytest_djcelery.api.on_commit import OnCommit as OnCommit
+    from pytest_djcelery.api.on_commit import on_commit as on_commit
     from pytest_djcelery.api.outbox import Outbox as Outbox
+    from pytest_djcelery.api.outbox import outbox as outbox
     from pytest_djcelery.api.results import Results as Results
+    from pytest_djcelery.api.results import results as results
     from pytest_djcelery.api.worker import Worker as Worker
+    from pytest_djcelery.api.worker import session_worker as session_worker
+    from pytest_djcelery.api.worker import worker as worker
     from pytest_djcelery.brokers.servers import (
         BrokerUnreachableError as BrokerUnreachableError,
     )

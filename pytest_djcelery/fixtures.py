@@ -1,4 +1,4 @@
-"""The fixtures. Each enters a context manager of `api.contexts` and yields what that yields.
+"""The fixtures. Each enters a public context manager and yields what that yields.
 
 Names that `celery.contrib.pytest` documents mean the same here, for the project's own app.
 """
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import pytest_djcelery
 from pytest_djcelery import markers
-from pytest_djcelery.api import contexts, wider_fixtures
+from pytest_djcelery.api import wider_fixtures
+from pytest_djcelery.api.app import configured_app
 from pytest_djcelery.errors import AppNotFoundError
 from pytest_djcelery.session import opening
 
@@ -78,7 +80,7 @@ def celery_session_app(
     """The Django project's own app, for session fixtures."""
     with (
         _usage_errors(),
-        contexts.session_app(config=celery_config, parameters=celery_parameters) as app,
+        pytest_djcelery.session_app(config=celery_config, parameters=celery_parameters) as app,
     ):
         yield app
 
@@ -109,8 +111,8 @@ def celery_app(
     """The Django project's own app, with this test's ``@pytest.mark.celery(…)`` applied."""
     # Not through celery_session_app: a module, class or test may have a celery_config of its own.
     with (
-        contexts.configured_app(config=celery_config, parameters=celery_parameters),
-        contexts.app(**markers.configuration(request.node)) as app,
+        configured_app(config=celery_config, parameters=celery_parameters),
+        pytest_djcelery.app(**markers.configuration(request.node)) as app,
     ):
         yield app
 
@@ -118,21 +120,21 @@ def celery_app(
 @pytest.fixture
 def celery_outbox(celery_app: Celery) -> Iterator[Outbox]:  # noqa: ARG001 - opens the test
     """Every message that this test published."""
-    with contexts.outbox(whole_test=True) as outbox:
+    with pytest_djcelery.outbox(whole_test=True) as outbox:
         yield outbox
 
 
 @pytest.fixture
 def celery_on_commit(celery_app: Celery) -> Iterator[OnCommit]:  # noqa: ARG001 - opens the test
     """The on_commit hooks of this test: pending, ran, discarded."""
-    with contexts.on_commit(whole_test=True) as on_commit:
+    with pytest_djcelery.on_commit(whole_test=True) as on_commit:
         yield on_commit
 
 
 @pytest.fixture
 def celery_eager(celery_app: Celery) -> Iterator[Celery]:  # noqa: ARG001 - opens the test
     """Celery's eager mode, with results that can be read back."""
-    with contexts.eager() as app:
+    with pytest_djcelery.eager() as app:
         yield app
 
 
@@ -142,21 +144,21 @@ def celery_inline(
     celery_app: Celery,  # noqa: ARG001 - opens the test
 ) -> Iterator[Inline]:
     """A worker in the test's own thread, connection and transaction, on a virtual clock."""
-    with contexts.inline(**markers.inline(request.node)) as inline:
+    with pytest_djcelery.inline(**markers.inline(request.node)) as inline:
         yield inline
 
 
 @pytest.fixture
 def celery_beat(celery_app: Celery) -> Iterator[Beat]:  # noqa: ARG001 - opens the test
     """The periodic schedule, on the test's clock."""
-    with contexts.beat() as beat:
+    with pytest_djcelery.beat() as beat:
         yield beat
 
 
 @pytest.fixture
 def celery_results(celery_app: Celery) -> Iterator[Results]:  # noqa: ARG001 - opens the test
     """Outcomes of tasks, in whatever result backend is configured."""
-    with contexts.results() as results:
+    with pytest_djcelery.results() as results:
         yield results
 
 
@@ -190,7 +192,7 @@ def celery_worker(
     _celery_worker_arguments: Mapping[str, Any],
 ) -> Iterator[Worker]:
     """An embedded worker: a thread of this process that runs the project's own app."""
-    with contexts.worker(**_celery_worker_arguments) as worker:
+    with pytest_djcelery.worker(**_celery_worker_arguments) as worker:
         markers.before_database_cleanup(request, worker.settle)
         yield worker
 
@@ -200,9 +202,9 @@ def _celery_live_processes(
     django_db_setup: None,  # noqa: ARG001 - to be gone before the databases are
 ) -> Iterator[None]:
     yield
-    from pytest_djcelery.workers.live import live_reuse as live
+    from pytest_djcelery.workers.live import live_reuse
 
-    live.stop()
+    live_reuse.stop()
 
 
 @pytest.fixture
@@ -213,7 +215,7 @@ def celery_live_worker(
 ) -> Iterator[LiveWorker]:
     """``celery -A proj worker`` in processes of its own."""
     markers.open_database(request)
-    with contexts.live_worker(**markers.live_worker(request.node)) as worker:
+    with pytest_djcelery.live_worker(**markers.live_worker(request.node)) as worker:
         markers.before_database_cleanup(request, worker.settle)
         yield worker
 
@@ -224,7 +226,7 @@ def celery_session_worker(
     _celery_session_worker_arguments: Mapping[str, Any],
 ) -> Iterator[SessionWorker]:
     """One embedded worker for the whole run."""
-    with contexts.session_worker(**_celery_session_worker_arguments) as worker:
+    with pytest_djcelery.session_worker(**_celery_session_worker_arguments) as worker:
         yield worker
 
 

@@ -127,7 +127,7 @@ def configuration(node: pytest.Item) -> dict[str, Any]:
 
 
 def inline(node: pytest.Item) -> dict[str, Any]:
-    """Arguments for `contexts.inline`, by ``@pytest.mark.celery_inline``.
+    """Arguments for `inline`, by ``@pytest.mark.celery_inline``.
 
     Raises `BadOptionError` for a marker used the wrong way.
     """
@@ -145,7 +145,7 @@ def inline(node: pytest.Item) -> dict[str, Any]:
 
 
 def live_worker(node: pytest.Item) -> dict[str, Any]:
-    """Arguments for `contexts.live_worker`, by ``@pytest.mark.celery_live_worker``.
+    """Arguments for `live_worker`, by ``@pytest.mark.celery_live_worker``.
 
     Raises `BadOptionError` for a marker used the wrong way.
     """

@@ -1,1 +1,14 @@
 """What a test holds in its hands: each object beside the context manager that makes it."""
+
+from __future__ import annotations
+
+from pytest_djcelery.messages import unittest_failures
+
+
+def _explained(op: str, left: object, right: object) -> list[str] | None:
+    from pytest_djcelery.reporting import comparisons, outcome_comparisons  # once one has failed
+
+    return comparisons.compare(op, left, right) or outcome_comparisons.compare(op, left, right)
+
+
+unittest_failures.explain_with(_explained)

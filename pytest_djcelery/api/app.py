@@ -2,8 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
 from pytest_djcelery.project import registry
+from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.session import current_session
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+@contextmanager
+def app(**conf: Any) -> Iterator[Celery]:
+    """The project's own app, with settings of Celery changed for the time of the block.
+
+    Args:
+        **conf: any of Celery's settings, in lower case (``task_acks_late=True``).
+
+    Raises:
+        AppNotFoundError: when the project has none.
+        BadOptionError: for a setting that Celery doesn't have.
+    """
+    with entered() as sandbox, sandbox.project.configuration.insist(**conf):
+        yield sandbox.app
+
+
+@contextmanager
+def session_app(
+    *, config: Mapping[str, Any] | None = None, parameters: Mapping[str, Any] | None = None
+) -> Iterator[Celery]:
+    """The project's own app for the time of a session, with settings changed.
+
+    Args:
+        config: any of Celery's settings.
+        parameters: arguments of `Celery` to apply to the app that exists.
+
+    Raises:
+        AppNotFoundError: when the project has none.
+        BadOptionError: for a setting or parameter that the app doesn't have.
+    """
+    from pytest_djcelery.project.isolation import app_parameters
+
+    session = current_session()
+    project = session.use_project()
+    with (
+        # An audited run leaves the app alone, but in tests that use a fixture.
+        nullcontext() if session.audit else session.isolated(project),
+        app_parameters(project.app, dict(parameters or {})) as settings,
+        project.configuration.override(**{**settings, **(config or {})}),
+    ):
+        yield project.app
+
+
+@contextmanager
+def configured_app(*, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[Celery]:
+    """`session_app` for one test, whose class may have changed some of the settings already."""
+    configuration = current_session().use_project().configuration
+    with session_app(config=configuration.beneath_settings(config), parameters=parameters) as app:
+        yield app
 
 
 def check_registry(*, timeout: float = 60.0) -> None:

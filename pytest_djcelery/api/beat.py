@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery import clock
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.messages.journal import NotSent, Published
+from pytest_djcelery.session.opening import entered
 from pytest_djcelery.workers.beat.scheduler import VirtualScheduler, entries_apart
 
 if TYPE_CHECKING:
@@ -240,3 +241,13 @@ def _span(between: Any, now: datetime) -> tuple[datetime, datetime]:
         msg = f"due({between!r}): the span ends before it starts. Expected (start, end)."
         raise BadOptionError(msg)
     return start, end
+
+
+@contextmanager
+def beat() -> Iterator[Beat]:
+    """Beat, started with the block, on the test's clock.
+
+    What it sends is delivered as the clock passes it where `inline` is in use.
+    """
+    with entered() as sandbox, Beat(sandbox).started() as beat:
+        yield beat

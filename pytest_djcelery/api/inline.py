@@ -13,6 +13,7 @@ from celery import states
 from kombu import Queue
 
 from pytest_djcelery import clock
+from pytest_djcelery.api.running import not_eager, runs
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, InlineError
 from pytest_djcelery.messages.journal import Looked, RaisedElsewhere, StateStored
@@ -23,6 +24,7 @@ from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.failures import call_text, own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task, requests_seen
+from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.database import other_threads_watched
 from pytest_djcelery.workers.inline.coroutines import run_for_test
@@ -508,3 +510,43 @@ def _check_limit(limit: object) -> None:
     if limit is not None and (not isinstance(limit, int) or limit < 0):
         msg = f"limit={limit!r}: expected how many messages to deliver at most, or None."
         raise BadOptionError(msg)
+
+
+@contextmanager
+def inline(*, auto: bool = False) -> Iterator[Inline]:
+    """A worker in the calling thread for the time of the block: its connection, its transaction.
+
+    Args:
+        auto: deliver after each publish by the test's own code, after its commit if it is in a
+            transaction.
+
+    Raises:
+        FixtureConflictError: beside another way to run tasks.
+        InlineError: when the test has chosen another broker than the one in memory, which
+            inline delivery takes its messages off.
+    """
+    with entered() as sandbox:
+        running = sandbox.runner
+        if isinstance(running, Inline) and not running.implicit and running.auto == auto:
+            yield running  # a helper's block, in a test that has celery_inline already
+            return
+        with _delivering(sandbox, Inline(sandbox, auto=auto)) as runner:
+            yield runner
+
+
+@contextmanager
+def automatic() -> Iterator[Sandbox]:
+    """Automatic delivery where nothing else runs the tasks: a block around this one, or in it."""
+    with entered(checks=False) as sandbox:
+        if sandbox.runner is not None:
+            yield sandbox
+            return
+        with _delivering(sandbox, Inline(sandbox, auto=True, implicit=True)):
+            yield sandbox
+
+
+@contextmanager
+def _delivering(sandbox: Sandbox, runner: Inline) -> Iterator[Inline]:
+    __tracebackhide__ = True
+    with runs(sandbox, runner), not_eager(sandbox), sandbox.project.in_memory(), runner.started():
+        yield runner

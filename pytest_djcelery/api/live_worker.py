@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_djcelery.api.running import check_visible_to_workers, not_eager, runs
+from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.messages.journal import Warned
+from pytest_djcelery.project.consumed_queues import named
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
+from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.transactions.race_detector import warn
 from pytest_djcelery.workers import worker_ended as ended
+from pytest_djcelery.workers.live import live_reuse
+from pytest_djcelery.workers.live.processes import LiveSettings
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.workers.live import processes as live_worker
+    from pytest_djcelery.workers.live import processes as live_processes
 
 
 class LiveWorker(Runner):
     """A running ``celery -A proj worker``, with processes of its own."""
 
     name = "celery_live_worker"
-    processes: live_worker.LiveWorker
+    processes: live_processes.LiveWorker
     consumed: ConsumedQueues
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -101,3 +112,65 @@ class LiveWorker(Runner):
 
     def __repr__(self) -> str:
         return f"<celery_live_worker {self.processes.pid}>"
+
+
+@contextmanager
+def live_worker(
+    *,
+    pool: str | None = None,
+    concurrency: int | None = None,
+    queues: Sequence[str] | None = None,
+    loglevel: str | None = None,
+) -> Iterator[LiveWorker]:
+    """``celery -A proj worker`` in processes of its own, for the time of the block.
+
+    What is not given is as ``djcelery_live_…`` say. The processes may serve the next block that
+    wants the same; they end with the run.
+
+    Args:
+        pool: ``"prefork"``, ``"threads"`` or ``"solo"``.
+        concurrency: child processes, or threads.
+        queues: to consume from; those that production's workers consume when empty.
+        loglevel: of the worker's log.
+
+    Raises:
+        BadOptionError: for a value that Celery's command line doesn't take.
+        FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
+            no worker can see.
+        WorkerError: when it doesn't start, or can't open the test's databases; when a task
+            still runs when its time is over.
+    """
+    with entered() as sandbox:
+        settings = LiveSettings.chosen(
+            sandbox.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
+        )
+        consumed = sandbox.consumed
+        if settings.queues:
+            consumed = named(sandbox.app, settings.queues, "the queues of celery_live_worker")
+        elif not consumed.stock:
+            settings = replace(settings, queues=tuple(consumed.shown))
+        running = sandbox.runner
+        if isinstance(running, LiveWorker) and running.processes.settings == settings:
+            yield running
+            return
+        runner = LiveWorker(sandbox)
+        runner.consumed = consumed
+        with ExitStack() as stack:
+            stack.enter_context(runs(sandbox, runner))
+            check_visible_to_workers(runner.name)
+            stack.enter_context(not_eager(sandbox))
+            runner.processes = stack.enter_context(live_reuse.lent(sandbox, settings))
+            _make_known(sandbox.app, consumed)
+            yield runner
+
+
+def _make_known(app: Celery, consumed: ConsumedQueues) -> None:
+    """Tell this process of the exchanges that the worker has declared, as a server would.
+
+    kombu's brokers of files keep the types of exchanges in the process that declares them.
+    """
+    exchanges = [queue.exchange for queue in consumed.queues if queue.exchange.type != "direct"]
+    if exchanges and app.conf.broker_transport == filesystem.TRANSPORT:
+        with app.connection_for_write() as connection:
+            for exchange in exchanges:
+                exchange(connection.default_channel).declare()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from pytest_djcelery.messages.journal import (
     Published,
 )
 from pytest_djcelery.messages.sent_task import Items
+from pytest_djcelery.session.opening import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,3 +120,18 @@ class OnCommit:
 
         waiting = [hook for hook in registered if hook not in started and hook not in reasons]
         return listed(waiting), listed(started), listed(reasons)
+
+
+@contextmanager
+def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
+    """The on_commit hooks registered in the block; they run when production would run them.
+
+    Args:
+        whole_test: show those that the test registered before the block, too.
+    """
+    with entered() as sandbox:
+        yield OnCommit(
+            sandbox.journal,
+            sandbox.watch,
+            since=sandbox.began if whole_test else len(sandbox.journal),
+        )

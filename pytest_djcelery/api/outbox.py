@@ -32,6 +32,7 @@ from pytest_djcelery.messages.listing import Listing, Matcher
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.signatures import expectation
 from pytest_djcelery.messages.wire import shown
+from pytest_djcelery.session.opening import entered
 
 if TYPE_CHECKING:
     from typing import Any
@@ -324,3 +325,19 @@ class _View(Outbox):
 
     def _block(self) -> Outbox:
         return _View(self.source._block(), self._suffix, self._holds)
+
+
+@contextmanager
+def outbox(*, whole_test: bool = False) -> Iterator[Outbox]:
+    """Every message published in the block, in the order in which they were sent.
+
+    Args:
+        whole_test: show those that the test published before the block, too.
+    """
+    with entered() as sandbox:
+        yield Outbox(
+            sandbox.journal,
+            since=sandbox.began if whole_test else len(sandbox.journal),
+            timeout=sandbox.options.timeout,
+            situation=sandbox.situation,
+        )

@@ -45,6 +45,7 @@ from pytest_djcelery.recording.result_waits import (
     none_will_come,
 )
 from pytest_djcelery.recording.server_waits import explained
+from pytest_djcelery.session.opening import entered
 
 if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Sandbox
@@ -336,3 +337,10 @@ def _traceback(error: Any) -> str | None:
     if getattr(error, "__traceback__", None) is None:
         return None
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+@contextmanager
+def results() -> Iterator[Results]:
+    """Outcomes of tasks, from whatever result backend is configured."""
+    with entered() as sandbox:
+        yield Results(sandbox)

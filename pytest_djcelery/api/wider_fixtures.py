@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_djcelery import locations, markers
-from pytest_djcelery.api import contexts
 from pytest_djcelery.errors import DjceleryError, NotDeliveredWarning
 from pytest_djcelery.session import held
 from pytest_djcelery.session.session import current_session
@@ -91,8 +90,10 @@ class _Automatic:
     def begin(self) -> None:
         """Deliver from now on, if it is not done yet."""
         if self._sandbox is None:
+            from pytest_djcelery.api.inline import automatic  # which needs Celery
+
             with ExitStack() as block:
-                self._sandbox = block.enter_context(contexts.automatic())
+                self._sandbox = block.enter_context(automatic())
                 self._block = block.pop_all()
 
     def test_ended(self) -> None:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery import states
+from celery.utils.text import str_to_list
 
+from pytest_djcelery.api.running import check_visible_to_workers, not_eager, runs
 from pytest_djcelery.messages.journal import StateStored
-from pytest_djcelery.project.consumed_queues import comes_to
+from pytest_djcelery.project.consumed_queues import comes_to, named, of_project
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.session.sandbox import Sandbox
+from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers import worker_ended as ended
+from pytest_djcelery.workers.embedded import reuse
+from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker, WorkerSettings
+    from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker
 
 
 class Worker(Runner):
@@ -154,11 +162,9 @@ class SessionWorker:
     @contextmanager
     def in_test(self) -> Iterator[Worker]:
         """Let the worker run the messages of the test that is open."""
-        from pytest_djcelery.api import contexts
-
         with (
             entered() as sandbox,
-            contexts.running_worker(sandbox, self._settings, self._consumed) as worker,
+            running_worker(sandbox, self._settings, self._consumed) as worker,
         ):
             self._here = worker
             try:
@@ -172,3 +178,129 @@ class SessionWorker:
 
             return getattr(lease.held_controller(), name)
         return getattr(self._here, name)
+
+
+@contextmanager
+def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest say
+    *,
+    pool: Any = "solo",
+    concurrency: int = 1,
+    parameters: Mapping[str, Any] | None = None,
+    includes: Sequence[str] = (),
+    class_tasks: Sequence[Any] = (),
+    logging: bool = False,
+) -> Iterator[Worker]:
+    """An embedded worker for the time of the block: a thread of this process.
+
+    Args:
+        pool: ``"solo"`` or ``"threads"``.
+        concurrency: threads of a ``"threads"`` pool.
+        parameters: keyword arguments for Celery's `WorkController`, such as ``queues``.
+        includes: modules to import first.
+        class_tasks: class-based tasks to register first.
+        logging: set up Celery's logging, which replaces the root handlers.
+
+    Raises:
+        FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
+            no worker can see.
+        WorkerError: when it doesn't start, or a task still runs when its time is over.
+    """
+    settings = _worker_settings(pool, concurrency, parameters, logging=logging)
+    with entered() as sandbox:
+        _prepare(sandbox.app, includes, class_tasks)
+        settings = _consuming(settings, sandbox.consumed)
+        with running_worker(sandbox, settings, sandbox.consumed) as running:
+            yield running
+
+
+@contextmanager
+def running_worker(
+    sandbox: Sandbox, settings: WorkerSettings, consumed: ConsumedQueues
+) -> Iterator[Worker]:
+    """Let an embedded worker run the messages of ``sandbox``.
+
+    Args:
+        sandbox: of the test.
+        settings: how to build the worker.
+        consumed: the queues of production's workers, which it has where the settings name none.
+    """
+    if isinstance(sandbox.runner, Worker) and sandbox.runner.settings == settings:
+        yield sandbox.runner  # celery_worker beside celery_session_worker: there is one
+        return
+    runner = Worker(sandbox, settings)
+    runner.consumed = _consumed_by(sandbox.app, settings, consumed)
+    with ExitStack() as stack:
+        stack.enter_context(runs(sandbox, runner))
+        check_visible_to_workers(runner.name)
+        stack.enter_context(not_eager(sandbox))
+        runner.embedded = stack.enter_context(reuse.lent(sandbox, settings))
+        yield runner
+
+
+@contextmanager
+def session_worker(  # noqa: PLR0913 - as for `worker`
+    *,
+    pool: Any = "solo",
+    concurrency: int = 1,
+    parameters: Mapping[str, Any] | None = None,
+    includes: Sequence[str] = (),
+    class_tasks: Sequence[Any] = (),
+    logging: bool = False,
+) -> Iterator[SessionWorker]:
+    """One embedded worker for a whole session; arguments as for `worker`.
+
+    Raises:
+        WorkerError: when it doesn't start or stop.
+    """
+    session = current_session()
+    settings = _worker_settings(pool, concurrency, parameters, logging=logging)
+    project = session.use_project()
+    _prepare(project.app, includes, class_tasks)
+    with session.isolated(project):
+        consumed = of_project(project.app, session.options.queues)
+        settings = _consuming(settings, consumed)
+        reuse.started(project, settings, wake=lambda: None)
+        reuse.keep_for_session()
+        try:
+            yield SessionWorker(settings, consumed)
+        finally:
+            reuse.stop()
+
+
+def _worker_settings(
+    pool: Any,
+    concurrency: int,
+    parameters: Mapping[str, Any] | None,
+    *,
+    logging: bool,
+) -> WorkerSettings:
+    return WorkerSettings(
+        pool=pool, concurrency=concurrency, parameters=dict(parameters or {}), logging=logging
+    )
+
+
+def _consuming(settings: WorkerSettings, consumed: ConsumedQueues) -> WorkerSettings:
+    """A worker for the queues that production's workers consume, if no conftest says otherwise."""
+    if consumed.stock or "queues" in settings.parameters:
+        return settings
+    return replace(settings, queues=tuple(consumed.shown))
+
+
+def _consumed_by(app: Celery, settings: WorkerSettings, consumed: ConsumedQueues) -> ConsumedQueues:
+    parameters = settings.parameters
+    excluded = set(str_to_list(parameters.get("exclude_queues")) or ())
+    if "queues" not in parameters and not excluded:
+        return consumed
+    names = str_to_list(parameters.get("queues")) or consumed.shown
+    kept = [each for each in names if each not in excluded]
+    return named(app, kept, "the queues of celery_worker_parameters")
+
+
+def _prepare(app: Celery, includes: Sequence[str], class_tasks: Sequence[Any]) -> None:
+    for module in includes:
+        app.loader.import_task_module(module)
+    for task in class_tasks:
+        kind = task if isinstance(task, type) else type(task)
+        name = task.name or app.gen_task_name(kind.__name__, kind.__module__)
+        if type(app.tasks.get(name)) is not kind:  # else a worker before this one has
+            app.register_task(task)

@@ -1,0 +1,52 @@
+"""Celery's eager mode in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pytest_djcelery.api.running import runs
+from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.runner import Runner
+from pytest_djcelery.workers.database import other_threads_watched
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class EagerRunner(Runner):
+    """Tasks are over before ``delay()`` returns, so there is nothing to wait for."""
+
+    name = "celery_eager"
+
+    def situation(self) -> str:
+        """Why an outcome is missing all the same."""
+        return (
+            "celery_eager runs each task at the call, so what is not there by now never comes: "
+            "send_task() publishes even in eager mode (celery_worker would run it)."
+        )
+
+
+@contextmanager
+def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
+    """Celery's eager mode for the time of the block, with results that can be read back.
+
+    Args:
+        propagates: whether a failing task raises at the call (``task_eager_propagates``);
+            ``None`` leaves that to the project's settings. Handlers and errbacks come first
+            either way.
+
+    Raises:
+        FixtureConflictError: while a worker runs.
+    """
+    values = {"task_always_eager": True, "task_store_eager_result": True}
+    if propagates is not None:
+        values["task_eager_propagates"] = propagates
+    with (
+        entered() as sandbox,
+        runs(sandbox, sandbox.runner if isinstance(sandbox.runner, EagerRunner) else EagerRunner()),
+        sandbox.project.configuration.insist(**values),
+        other_threads_watched(),
+    ):
+        yield sandbox.app

@@ -1,0 +1,60 @@
+"""One way to run the tasks of a test at a time, and what every worker asks of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pytest_djcelery.errors import FixtureConflictError
+
+if TYPE_CHECKING:
+    from pytest_djcelery.session.runner import Runner
+    from pytest_djcelery.session.sandbox import Sandbox
+
+
+@contextmanager
+def runs(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
+    """Let ``runner`` run this test's messages; there can be one only."""
+    __tracebackhide__ = True
+    before = sandbox.runner
+    if before is not None and before is not runner and not before.implicit:
+        what, remedy = (
+            ("with other options than the one that", "give both the same options, or drop one")
+            if runner.name == before.name
+            else (f"while {before.name}", "keep the one you mean and drop the other")
+        )
+        msg = (
+            f"{runner.name} was asked for {what} is in use.\n"
+            f"A test has one way to run its tasks: {remedy}."
+        )
+        raise FixtureConflictError(msg)
+    sandbox.check_queues()
+    sandbox.runner = runner
+    try:
+        yield
+    finally:
+        sandbox.runner = before
+
+
+@contextmanager
+def not_eager(sandbox: Sandbox) -> Iterator[None]:
+    """A suite's settings are often eager; who asks for a worker means the worker."""
+    with sandbox.project.configuration.insist(task_always_eager=False):
+        yield
+
+
+def check_visible_to_workers(name: str) -> None:
+    """Refuse a test whose rows stand in a transaction that is never committed."""
+    from django.db import connections
+
+    for connection in connections.all(initialized_only=True):
+        if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
+            msg = (
+                f"{name} in a test that is wrapped in a transaction (TestCase, or django_db "
+                f"without transaction=True; database {connection.alias!r}): its rows are never "
+                "committed, so the worker's own connection can't see them.\n"
+                f"Use TransactionTestCase, or ask for {name} itself in a pytest test: then "
+                "the plugin makes the test transactional."
+            )
+            raise FixtureConflictError(msg)
