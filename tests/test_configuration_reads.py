@@ -88,3 +88,44 @@ def test_what_does_not_come_from_django_is_left_alone(run: Run) -> None:
                 source.CELERY_TASK_ACKS_LATE = False
                 assert other.conf.task_acks_late is False
     """).assert_outcomes(passed=1)
+
+
+def test_what_changes_between_two_tests(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeconftest("""
+        import pytest
+        from django.conf import settings
+
+        # In the second test one name has gone and another has come: there are as many as before.
+        SETTINGS = [
+            {"CELERY_TASK_DEFAULT_PRIORITY": 3},
+            {"CELERY_TASK_SEND_SENT_EVENT": True},
+            {"CELERY_TASK_DEFAULT_PRIORITY": 4},
+            {},
+        ]
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_protocol(item):
+            given = SETTINGS[item.callspec.params["number"]]
+            for name, value in given.items():
+                setattr(settings, name, value)
+            try:
+                return (yield)
+            finally:
+                for name in given:
+                    delattr(settings, name)
+    """)
+    run("""
+        import pytest
+
+        PRIORITIES = [3, None, 4, None]
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(celery_app, settings, number):
+            assert celery_app.conf.task_default_priority == PRIORITIES[number]
+            assert celery_app.conf.task_send_sent_event is (number == 1)
+            if number == 2:  # gone for this test only
+                del settings.CELERY_TASK_DEFAULT_PRIORITY
+                assert celery_app.conf.task_default_priority is None
+                settings.CELERY_TASK_SEND_SENT_EVENT = True
+                assert celery_app.conf.task_send_sent_event is True
+    """).assert_outcomes(passed=4)

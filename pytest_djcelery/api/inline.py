@@ -406,7 +406,8 @@ class Inline(Runner):
 
     @property
     def _waiting(self) -> Undelivered:
-        self._build()
+        if self._built is None:
+            self._build()
         return self._undelivered
 
     @contextmanager
@@ -448,7 +449,7 @@ class Inline(Runner):
     def _follow_configuration(self) -> None:
         __tracebackhide__ = True
         worker = self._worker
-        limits_of(self._sandbox.project).follow(self._sandbox.app)
+        worker.limits.follow(self._sandbox.app)
         # A tracer asks once, as it is built, whether anyone listens to what a worker logs.
         version = self._version_of_now()
         if version != self._version:

@@ -37,8 +37,10 @@ def received(sent: Mapping[Any, Any]) -> dict[str, Any]:
     if not _NAMES.issuperset(map(type, sent)):
         return _encoded_and_decoded(sent)
     copied = dict(sent)
-    for name, value in [each for each in sent.items() if type(each[1]) not in _PLAIN]:
+    for name, value in sent.items():
         kind = type(value)
+        if kind in _PLAIN:
+            continue
         if (kind is list and _PLAIN.issuperset(map(type, value))) or (
             kind is dict and _is_plain(value)
         ):

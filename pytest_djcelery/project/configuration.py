@@ -257,7 +257,8 @@ class Configuration:
 
     def _changes(self) -> dict[str, Any]:
         conf = self.app.conf
-        conf.finalize()
+        if not self.app.configured:
+            conf.finalize()
         changes: dict[str, Any] = conf.maps[0]
         return changes
 

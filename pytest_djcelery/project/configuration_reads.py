@@ -19,9 +19,30 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
+class Memory:
+    """What was read of an app's settings: the blocks of one run have it in common."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, tuple[tuple[tuple[str, Any], ...], Any]] = {}
+        self._sources: list[Any] = []
+        self._names: list[frozenset[str]] = []
+
+    def found(self, conf: Any, django: _DjangoSettings) -> None:
+        """Forget all where settings come from elsewhere now, or Django's have other names."""
+        sources = [conf, *conf.maps, *django.held]
+        names = [frozenset(each) for each in django.held]
+        if names != self._names or list(map(id, sources)) != list(map(id, self._sources)):
+            self.known.clear()
+        self._sources, self._names = sources, names
+
+
 @contextmanager
-def remembered(app: Celery) -> Iterator[None]:
+def remembered(app: Celery, memory: Memory | None = None) -> Iterator[None]:
     """Let ``app.conf`` remember what it has read, for the time of a block.
+
+    Args:
+        app: whose settings.
+        memory: what was read in the blocks before this one.
 
     Private API (``ConfigurationView.__getitem__`` and ``_to_keys``, ``LazySettings._wrapped``),
     checked on Celery 5.4 to 5.7 and Django 4.2 to 6.1.
@@ -29,18 +50,21 @@ def remembered(app: Celery) -> Iterator[None]:
     from celery.app.utils import Settings
 
     read = Settings.__getitem__
-    known: dict[str, tuple[tuple[tuple[str, Any], ...], Any]] = {}
     conf = app.conf
-    conf.finalize()
+    if not app.configured:
+        conf.finalize()
     django = _DjangoSettings()
+    memory = memory or Memory()
+    memory.found(conf, django)
+    known = memory.known
 
     def __getitem__(self: Any, key: str) -> Any:  # noqa: N807 - what it replaces
         if self is not conf:
             return read(self, key)
         changes = self.maps[0]
         if django.changed:
-            known.clear()
             django.look()
+            memory.found(conf, django)
         elif key in known:
             seen, value = known[key]
             for spelling, change in seen:
@@ -111,6 +135,11 @@ class _DjangoSettings:
             holder = vars(holder)["default_settings"]
             held.append(vars(holder))
         self._held = [(names, len(names)) for names in held]
+
+    @property
+    def held(self) -> list[Mapping[str, Any]]:
+        """What `look` has found: the settings, and under them those that they override."""
+        return [names for names, _ in self._held]
 
     @property
     def changed(self) -> bool:

@@ -13,6 +13,7 @@ from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
 from pytest_djcelery.project.configuration import Configuration, Layer, canonical, is_foreign
+from pytest_djcelery.project.configuration_reads import Memory
 from pytest_djcelery.project.other_apps import OtherApps
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Project:
         self.app = app
         self.options = options
         self.configuration = Configuration(app)
+        self.settings_read = Memory()
         self.virtual_host = f"{app.main or 'app'}-{os.getpid()}-{next(_numbers)}"
         self._broker_of_run: Any = None
         self._settings_layers: dict[str, list[Layer]] = {}

@@ -7,6 +7,7 @@ on which they were measured. All else goes to what they stand in for.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _SCALARS: Final = frozenset({int, bool, float, type(None)})
+_FOURTH: Final = (4 << 76) | (0b10 << 62)
+_RANDOM: Final = (1 << 128) - 1 - (0xF << 76) - (0b11 << 62)
+_OF_MESSAGES: Final = frozenset({"lang", "task", "argsrepr", "kwargsrepr", "compression"})
 
 
 @contextmanager
 def taken() -> Iterator[None]:
     """Take them for the time of a block."""
-    with _representations(), _json(), _errors_of_serializers():
+    with _representations(), _json(), _errors_of_serializers(), _moments(), _ids(), _requests():
         yield
 
 
@@ -163,3 +167,77 @@ class _Reraised:
         exclude = (SerializerNotInstalled,) if self._exclude is None else self._exclude
         if isinstance(error, self._include) and not isinstance(error, exclude):
             raise self._wrapper(error).with_traceback(traceback)
+
+
+@contextmanager
+def _moments() -> Iterator[None]:
+    """Take a moment in UTC for what it is: 2 µs.
+
+    Celery has dateutil find out for each result whether such a moment comes twice.
+
+    Private API (``to_utc`` as `celery.app.base` knows it), checked on Celery 5.4 to 5.7.
+    """
+    from datetime import datetime
+    from datetime import timezone as fixed
+
+    from celery.app import base
+    from celery.utils.time import timezone, to_utc
+
+    def quick(dt: datetime) -> datetime:
+        if dt.tzinfo is fixed.utc:
+            return dt.replace(tzinfo=timezone.utc)
+        moment: datetime = to_utc(dt)
+        return moment
+
+    with replaced(base, to_utc=quick):
+        yield
+
+
+@contextmanager
+def _ids() -> Iterator[None]:
+    """Make the id of a task without an object for it: 4 µs.
+
+    Private API (``uuid`` as `celery.app.base` knows it), checked on Celery 5.4 to 5.7.
+    """
+    from celery.app import base
+    from kombu.utils.uuid import uuid as of_kombu
+
+    def quick() -> str:
+        # As `uuid.uuid4`: random but for its version and its variant.
+        number = int.from_bytes(os.urandom(16), "big") & _RANDOM | _FOURTH
+        text = f"{number:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    if base.uuid is not of_kombu:
+        yield
+        return
+    with replaced(base, uuid=quick):
+        yield
+
+
+@contextmanager
+def _requests() -> Iterator[None]:
+    """Find the project's own headers of a message among Celery's: 3 µs.
+
+    Celery takes each name that a request may have away from them, three times as many as there are.
+
+    Private API (``Context._get_custom_headers``), checked on Celery 5.4 to 5.7.
+    """
+    from celery.app.task import Context
+
+    find = vars(Context)["_get_custom_headers"]
+    names = vars(Context)
+    # Those of Celery's that are no attribute of a request.
+    others = _OF_MESSAGES.difference(find(None, dict.fromkeys(_OF_MESSAGES)) or ())
+
+    def quick(self: Any, *args: Any, **kwargs: Any) -> Any:
+        own = {
+            name: value
+            for name, value in dict(*args, **kwargs).items()
+            if name not in names and name not in others
+        }
+        # Few messages have any: of those Celery decides, whatever else it may take away.
+        return find(self, own) if own else None
+
+    with replaced(Context, _get_custom_headers=quick):
+        yield

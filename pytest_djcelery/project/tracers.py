@@ -18,7 +18,10 @@ _listening = SharedChange()
 
 def listened_to() -> bool:
     """Whether anyone listens to what a worker logs of the tasks that it receives and runs."""
-    return any(logger.isEnabledFor(logging.INFO) for logger in _LOGGERS)
+    for logger in _LOGGERS:  # noqa: SIM110 - `any()` takes twice as long
+        if logger.isEnabledFor(logging.INFO):
+            return True
+    return False
 
 
 @contextmanager

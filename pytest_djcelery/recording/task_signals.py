@@ -105,8 +105,10 @@ class _Recorder:
         )
 
     def succeeded(self, sender: Any, result: Any, **_: Any) -> None:
-        if self._is_ours(sender) and sender.request.id is not None:  # else a batch's own
-            self._ended(sender, sender.request, "SUCCESS", result)
+        if self._is_ours(sender):
+            request = sender.request
+            if request.id is not None:  # else a batch's own
+                self._ended(sender, request, "SUCCESS", result)
 
     def failed(
         self, sender: Any, task_id: str, exception: Any, args: Any, kwargs: Any, **_: Any

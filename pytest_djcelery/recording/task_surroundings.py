@@ -18,7 +18,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from types import ModuleType
 from typing import Any, Final, TypeVar
@@ -238,13 +237,14 @@ def _put_environment_back(before: dict[Any, Any]) -> None:
 
 
 def _working_directory() -> str | None:
-    with suppress(OSError):  # it may be gone
+    try:
         return os.getcwd()
-    return None
+    except OSError:  # it may be gone
+        return None
 
 
 def _taken_out(attributes: dict[str, Any], made_with: frozenset[str]) -> dict[str, Any]:
-    if attributes.keys() <= made_with:
+    if made_with.issuperset(attributes):
         return {}
     names = [name for name in attributes if name not in made_with]
     return {name: attributes.pop(name) for name in names}

@@ -264,7 +264,7 @@ class Sandbox:
             stack.callback(self._put_clock_back)
             stack.enter_context(made_current(self.app))
             stack.enter_context(self._clean())
-            stack.enter_context(remembered(self.app))
+            stack.enter_context(remembered(self.app, self.project.settings_read))
             stack.enter_context(shortcuts.taken())
             stack.enter_context(obeyed(self.project.configurations))
             stack.enter_context(self._captures.noted())  # where no session of pytest has begun

@@ -58,19 +58,22 @@ class ConnectionsAsBegun:
     """
 
     def __init__(self) -> None:
-        self._off = [each for each in _open_connections() if not each.autocommit]  # by the test
+        from django.db import connections
+
+        self._connections = connections
+        self._off = [  # by the test
+            each
+            for each in connections.all(initialized_only=True)
+            if each.connection is not None and not each.autocommit
+        ]
 
     def restore(self) -> None:
         """After each task."""
-        for connection in _open_connections():
-            if not (connection.autocommit or connection.in_atomic_block or connection in self._off):
+        for connection in self._connections.all(initialized_only=True):
+            if connection.autocommit or connection.connection is None:
+                continue
+            if not (connection.in_atomic_block or connection in self._off):
                 _switch_on(connection)
-
-
-def _open_connections() -> list[Any]:
-    from django.db import connections
-
-    return [each for each in connections.all(initialized_only=True) if each.connection is not None]
 
 
 def _switch_on(connection: Any) -> None:

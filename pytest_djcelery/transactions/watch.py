@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.options import Policy
 
 _only_one = threading.Lock()
+_NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,16 +177,20 @@ class TransactionWatch:
         """Run a task eagerly: the blocks that are open now are not the task's."""
         return EagerTask(self._blocks.thread)
 
-    @contextmanager
-    def autocommit(self) -> Iterator[None]:
+    def autocommit(self) -> AbstractContextManager[None]:
         """Run tasks as a worker does, which has none of the blocks that this thread has open."""
         from django.db import connections
 
+        inside = [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
+        return self._autocommit(inside) if inside else _NOTHING
+
+    @contextmanager
+    def _autocommit(self, connections: list[BaseDatabaseWrapper]) -> Iterator[None]:
         with ExitStack() as stack:
-            for connection in connections.all(initialized_only=True):
+            for connection in connections:
                 # A block that has failed, and is not over, is left as it is.
                 sound = innermost(connection) is not None or not connection.needs_rollback
-                if sound and connection.in_atomic_block and connection.features.uses_savepoints:
+                if sound and connection.features.uses_savepoints:
                     stack.enter_context(self._blocks.set_aside(connection))
                     stack.enter_context(Autocommit(connection))
                     stack.enter_context(held_open(connection))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import Celery
+from celery.backends.base import KeyValueStoreBackend
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.brokers.memory import result_backend as backend
@@ -46,3 +51,18 @@ def test_it_counts_for_chords_and_says_what_it_is(app: Celery) -> None:
     app.backend.expire(b"count", 10)
     assert app.backend.get(b"count") == 2
     assert app.backend.as_uri() == "memory"
+
+
+@given(st.text(min_size=1) | st.uuids() | st.binary(min_size=1), st.sampled_from(["", ".t", b".t"]))
+def test_its_keys_are_those_that_celery_makes(task_id: str | UUID | bytes, key: Any) -> None:
+    for prefix in ({}, {"global_keyprefix": "shop_"}):
+        app = Celery("keys", backend=addresses.BACKEND, set_as_current=False, fixups=[])
+        app.conf.result_backend_transport_options = prefix
+        expected = KeyValueStoreBackend.get_key_for_task(app.backend, task_id, key)
+        assert app.backend.get_key_for_task(task_id, key) == expected
+        app.close()
+
+
+def test_no_task_has_no_key(app: Celery) -> None:
+    with pytest.raises(ValueError, match="task_id must not be empty"):
+        app.backend.get_key_for_task("")

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import pytest
-from celery.app import amqp, trace
+from celery.app import amqp, base, trace
+from celery.app.task import Context
 from celery.utils import saferepr as of_celery
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,6 +163,53 @@ def test_a_serializer_that_a_project_has_registered_as_json_is_its_own() -> None
         registry._encoders["json"], registry._decoders["application/json"] = before
 
 
+@given(st.datetimes(timezones=st.just(timezone.utc) | st.timezones() | st.none()))
+def test_a_moment_is_the_one_that_celery_makes_of_it(moment: datetime) -> None:
+    expected = base.to_utc(moment)
+
+    with shortcuts.taken():
+        quick = base.to_utc(moment)
+    assert (quick, quick.tzinfo, quick.isoformat()) == (
+        expected,
+        expected.tzinfo,
+        expected.isoformat(),
+    )
+
+
+def test_ids_are_random_uuids_of_the_fourth_version() -> None:
+    with shortcuts.taken():
+        ids = {base.uuid() for _ in range(500)}
+
+    assert len(ids) == 500
+    assert all(str(UUID(each)) == each for each in ids)
+    assert {(UUID(each).version, UUID(each).variant) for each in ids} == {(4, RFC_4122)}
+    differing = [0] * 128
+    for each in ids:
+        for bit in range(128):
+            differing[bit] += UUID(each).int >> bit & 1
+    fixed = {bit for bit, ones in enumerate(differing) if ones in (0, 500)}
+    assert fixed == {62, 63, 76, 77, 78, 79}
+
+
+def test_ids_that_a_test_has_patched_stay_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "uuid", lambda: "fixed")
+
+    with shortcuts.taken():
+        assert base.uuid() == "fixed"
+
+
+names_of_headers = st.sampled_from([*vars(Context), "task", "lang", "argsrepr", "compression", "x"])
+
+
+@given(st.dictionaries(names_of_headers | st.text(max_size=3), st.integers()))
+def test_the_headers_of_a_request_are_those_that_celery_finds(headers: dict[str, int]) -> None:
+    request = Context()
+    expected = request._get_custom_headers(headers, args=())
+
+    with shortcuts.taken():
+        assert request._get_custom_headers(headers, args=()) == expected
+
+
 def test_all_is_as_it_was_after_an_error_too() -> None:
     def found() -> list[object]:
         registry = serialization.registry
@@ -171,6 +219,9 @@ def test_all_is_as_it_was_after_an_error_too() -> None:
             serialization._reraise_errors,
             registry._encoders["json"],
             registry._decoders["application/json"],
+            base.to_utc,
+            base.uuid,
+            vars(Context)["_get_custom_headers"],
         ]
 
     before, inside = found(), []

@@ -286,6 +286,25 @@ def test_a_reset_goes_back_to_what_was_declared_before(
     assert received(connection, kept) == ["again"]
 
 
+def test_a_reset_brings_bindings_back(connection: Connection, virtual_host: str) -> None:
+    queues = broker(virtual_host)
+    exchange, other = Exchange("log", "topic"), Exchange("other", "direct")
+    kept = Queue("kept", exchange, routing_key="a")
+    publish(connection, "old", exchange=exchange, routing_key="a", declare=[kept])
+    before = queues.topology()
+    publish(connection, "x", exchange=other, routing_key="x", declare=[Queue("new", other, "x")])
+    kept(connection.default_channel).unbind_from(exchange, routing_key="a")
+    assert queues.topology() != before
+
+    queues.reset(before)
+
+    assert queues.topology() == before
+    queues.reset(before)  # nothing has changed: there is nothing to bring back
+    assert queues.topology() == before
+    publish(connection, "again", exchange=exchange, routing_key="a")
+    assert queues.depths() == {"kept": 1}
+
+
 def test_after_a_full_reset_producers_declare_their_entities_anew(
     connection: Connection, virtual_host: str
 ) -> None:

@@ -206,6 +206,12 @@ class Broker:
             queues = [queue for name, queue in self.queues.items() if queue.timed and takes(name)]
             return list(chain.from_iterable(queue.timed for queue in queues if _head(queue.timed)))
 
+    @property
+    def has_timed(self) -> bool:
+        """Whether any queue has a message with an ETA."""
+        with self.lock:
+            return any(queue.timed for queue in self.queues.values())
+
     def depth(self, name: str) -> int:
         """How many messages are ready in a queue."""
         queue = self.queues.get(name)
@@ -256,10 +262,11 @@ class Broker:
                     del self.queues[name]
             self.records.clear()
             state = self.state
-            state.clear()
-            state.exchanges.update(deepcopy(keep.exchanges))
-            for (queue, exchange, routing_key), arguments in keep.bindings.items():
-                state.binding_declare(queue, exchange, routing_key, arguments)
+            if (state.exchanges, state.bindings) != (keep.exchanges, keep.bindings):
+                state.clear()
+                state.exchanges.update(deepcopy(keep.exchanges))
+                for (queue, exchange, routing_key), arguments in keep.bindings.items():
+                    state.binding_declare(queue, exchange, routing_key, arguments)
             self._forget_declarations()
 
     def _forget_declarations(self) -> None:
@@ -284,8 +291,12 @@ _brokers_lock = threading.Lock()
 
 def broker(virtual_host: str) -> Broker:
     """The broker behind ``djcelery://localhost/virtual_host``."""
+    name = virtual_host.strip("/")
     with _brokers_lock:
-        return _brokers.setdefault(virtual_host.strip("/"), Broker())
+        found = _brokers.get(name)
+        if found is None:
+            found = _brokers[name] = Broker()
+        return found
 
 
 def forget(virtual_host: str) -> None:

@@ -57,6 +57,14 @@ class MemoryBackend(ChordBackend):
         with _lock:
             return _stores.setdefault(self.app, {})
 
+    def get_key_for_task(self, task_id: Any, key: Any = "") -> bytes:
+        """As Celery's, which encodes and joins three parts, twice for each result: 2 µs."""
+        if task_id and type(task_id) is str and key == "":
+            prefix: bytes = self.task_keyprefix
+            return prefix + task_id.encode()
+        whole: bytes = super().get_key_for_task(task_id, key)
+        return whole
+
     def get(self, key: bytes) -> Any:
         return self._results.get(key)
 

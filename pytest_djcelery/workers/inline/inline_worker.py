@@ -78,7 +78,7 @@ class InlineWorker:
         self.app = app
         self.broker = broker
         self._tasks = app.tasks
-        self._limits = limits
+        self.limits = limits
         self.surroundings = surroundings
         self._consumed = consumed
         self._names: frozenset[str] = frozenset()
@@ -111,7 +111,7 @@ class InlineWorker:
 
     def read_configuration(self) -> None:
         """Go by the settings of now, as a worker would that starts now."""
-        with self._current_app():
+        with _CurrentApp(self.app):
             setup_worker_optimizations(self.app, self.hostname)
         self._consumer.pool.start()  # until then it would describe each task for its debug log
         self._consumer.strategies.clear()
@@ -126,18 +126,8 @@ class InlineWorker:
     @contextmanager
     def delivering(self) -> Iterator[None]:
         """Around deliveries: what tasks change beyond their own context is put back after them."""
-        with self._current_app(), Shared():
+        with _CurrentApp(self.app), Shared():
             yield
-
-    @contextmanager
-    def _current_app(self) -> Iterator[None]:
-        """Let the app be the current one of this thread, as it is of a worker's process."""
-        before = _state._tls.current_app
-        _state._tls.current_app = self.app
-        try:
-            yield
-        finally:
-            _state._tls.current_app = before
 
     def _put_tracers_back(self) -> None:
         for name, tracer in self._tracers.items():
@@ -189,7 +179,7 @@ class InlineWorker:
 
     def _start(self, held: Scheduled) -> Any:
         message = held.request.message
-        with self._limits.told(self._tasks, message.headers):
+        with self.limits.told(self._tasks, message.headers):
             self.surroundings.run(self.timer.start, held)
         return message
 
@@ -211,7 +201,7 @@ class InlineWorker:
     def _receive(self, queue: str, ready: Ready, timed: bool) -> Any:  # noqa: FBT001 - as the broker tells it
         """Receive a message, and return it; ``None``: it waits in `timer`."""
         get = self._channel.get_timed if timed else self._channel.basic_get
-        with self._limits.told(self._tasks, ready.message["headers"]):
+        with self.limits.told(self._tasks, ready.message["headers"]):
             message = get(queue)
             message.accept = self._accept
             self.timer.receiving = queue, ready
@@ -226,6 +216,20 @@ class InlineWorker:
     def _obey_remote_control(self) -> None:
         while self.broker.depth(self._mailbox_queue):
             self._connection.drain_events(timeout=0)
+
+
+class _CurrentApp:
+    """Let an app be the current one of this thread, as it is of a worker's process."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def __enter__(self) -> None:
+        self._before = _state._tls.current_app
+        _state._tls.current_app = self._app
+
+    def __exit__(self, *_: object) -> None:
+        _state._tls.current_app = self._before
 
 
 class _Controller(SimpleNamespace):

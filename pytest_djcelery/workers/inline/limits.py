@@ -95,4 +95,7 @@ _by_project: WeakKeyDictionary[Project, Limits] = WeakKeyDictionary()
 
 def limits_of(project: Project) -> Limits:
     """What this run has said of the limits of a project's tasks."""
-    return _by_project.setdefault(project, Limits())
+    found = _by_project.get(project)
+    if found is None:
+        found = _by_project.setdefault(project, Limits())
+    return found

@@ -46,6 +46,8 @@ class Undelivered:
     def count_later(self, now: datetime) -> int:
         """How many there are with an ETA to come."""
         worker = self._worker
+        if not (worker.timer or worker.broker.has_timed):
+            return 0
         queued = map(self._queued, worker.broker.timed(worker.takes))
         unreceived = sum(1 for sent in queued if sent and sent.eta and sent.eta > now)
         return unreceived + worker.timer.count_later()
