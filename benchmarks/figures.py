@@ -27,12 +27,10 @@ from runs import (
     startup_cost,
     unreachable,
 )
-from table import Row, duration, times
+from table import Row, both, duration, times
+from worker import worker
 
 # What must be reached; seconds where no unit is said.
-FASTER = 300  # times
-AROUND_TEST = 0.005
-ROUND_TRIP = 0.002
 STARTUP = 0.030
 PER_TEST = 100e-6
 BY_MODE = 300e-6  # of the processor
@@ -41,7 +39,6 @@ KILOBYTES = 4
 # make of ten times the memory is not the outbox's doing.
 LINEAR = 1.5
 
-CONTRIB = ("-p", "celery.contrib.pytest")
 SERVERS = {"PostgreSQL": ("psycopg", 5432), "MariaDB": ("MySQLdb", 3306)}
 
 
@@ -58,6 +55,7 @@ class Repeats:
     messages: int
     leak_tests: int
     worker_tests: int  # of a suite over a real broker
+    first_tests: int  # processes
     inline_tasks: int
     inline_runs: int
     many_tasks: int
@@ -77,6 +75,7 @@ FULL = Repeats(
     messages=10_000,
     leak_tests=500,
     worker_tests=50,
+    first_tests=9,
     inline_tasks=2000,
     inline_runs=5,
     many_tasks=100_000,
@@ -95,6 +94,7 @@ QUICK = Repeats(
     messages=2000,
     leak_tests=50,
     worker_tests=10,
+    first_tests=3,
     inline_tasks=2000,
     inline_runs=1,
     many_tasks=10_000,
@@ -103,56 +103,6 @@ QUICK = Repeats(
     audited_runs=3,
     hooks=20_000,
 )
-
-
-def worker(repeats: Repeats) -> Iterator[Row]:
-    """A test through a worker: the first, the next, and the way there and back."""
-    file = "bench_worker.py"
-    contrib = measured(f"{file}::test_one_task", *CONTRIB, keep=(), count=repeats.today)
-    trips = measured(f"{file}::test_round_trip", *CONTRIB, keep=(), count=repeats.today + 1)
-    fresh = measured(f"{file}::test_one_task", keep=[OURS], count=repeats.tests)
-    our_trips = measured(f"{file}::test_round_trip", keep=[OURS], count=repeats.round_trips)
-    following = measured(f"{file}::test_next_task", keep=[OURS], count=repeats.tests)
-    database = measured(f"{file}::test_next_task_with_database", keep=[OURS], count=repeats.tests)
-    alone = measured(f"{file}::test_database_alone", keep=[OURS], count=repeats.tests)
-
-    # The first test of a process imports Celery's worker, the others are measured.
-    today, ours = median(contrib.seconds("test_one_task")), fresh.seconds("test_one_task")[1:]
-    yield Row(
-        what="one-task test, worker started and stopped in it",
-        today=duration(today),
-        ours=duration(median(ours)),
-        ratio=times(today / median(ours)),
-        must=f"{FASTER} times faster",
-        met=today / median(ours) >= FASTER,
-    )
-    around = ("setup", "teardown")
-    today = median(contrib.seconds("test_one_task", *around))
-    mine = median(following.seconds("test_next_task", *around)[1:])
-    what = "second and later tests with `celery_worker`: set-up and teardown"
-    yield _within(AROUND_TEST, what, today=today, ours=mine)
-    with_database = median(database.seconds("test_next_task_with_database", *around)[1:])
-    without_worker = median(alone.seconds("test_database_alone", *around)[1:])
-    yield Row(
-        what="… with `django_db(transaction=True)` "
-        f"(which costs {duration(without_worker)} without a worker)",
-        ours=duration(with_database),
-    )
-    today, mine = median(trips.raw["round_trip"]), median(our_trips.raw["round_trip"])
-    what = "`delay()` to `get()` through the embedded worker"
-    yield _within(ROUND_TRIP, what, today=today, ours=mine)
-
-
-def _within(limit: float, what: str, *, today: float, ours: float) -> Row:
-    """Seconds that must be within a limit, beside what they are without the plugin."""
-    return Row(
-        what=what,
-        today=duration(today),
-        ours=duration(ours),
-        ratio=times(today / ours),
-        must=duration(limit),
-        met=ours <= limit,
-    )
 
 
 def eager(repeats: Repeats) -> Iterator[Row]:
@@ -190,16 +140,12 @@ def _startup(repeats: Repeats, what: str, folder: Path) -> Row:
     ours = middle([startup_cost(folder) for _ in range(repeats.processes)])
     return Row(
         what=what,
-        today=f"{_both(today)} for pytest-celery",
-        ours=_both(ours),
+        today=f"{both(today)} for pytest-celery",
+        ours=both(ours),
         ratio=times(today.clock / ours.clock),
         must=duration(STARTUP),
         met=ours.clock <= STARTUP,
     )
-
-
-def _both(cost: Cost) -> str:
-    return f"{duration(cost.clock)} (processor: {duration(cost.processor)})"
 
 
 def per_test(repeats: Repeats) -> Iterator[Row]:
@@ -211,7 +157,7 @@ def per_test(repeats: Repeats) -> Iterator[Row]:
     )
     yield Row(
         what="added to each test that uses no fixture",
-        ours=_both(ours),
+        ours=both(ours),
         must=duration(PER_TEST),
         met=ours.clock <= PER_TEST,
     )
@@ -230,7 +176,7 @@ def _by_mode(repeats: Repeats, test: str, what: str) -> Row:
     )
     return Row(
         what=what,
-        ours=_both(ours),
+        ours=both(ours),
         must=f"{duration(BY_MODE)} of the processor",
         met=ours.processor <= BY_MODE,
     )

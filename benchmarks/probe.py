@@ -11,8 +11,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -20,11 +20,17 @@ from typing import Any
 import pytest
 
 FIGURES: dict[str, Any] = {"reports": [], "phases": {}, "over": 0, "counts": []}
+_processor: dict[str, float] = {}  # seconds of the phase of a test that was last
 
 
 def note(**figures: Any) -> None:
     """Add figures that a test has measured by itself."""
     FIGURES.update(figures)
+
+
+def add(name: str, figure: float) -> None:
+    """Add one figure to those of that name."""
+    FIGURES.setdefault(name, []).append(figure)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,20 +56,44 @@ def _mark(phase: str) -> None:
     FIGURES["phases"].setdefault(phase, [now, now])[1] = now
 
 
+@contextmanager
+def _processor_timed(phase: str) -> Iterator[None]:
+    """Of all threads; pytest itself has the clock's."""
+    start = process_time()
+    yield
+    _processor[phase] = process_time() - start
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """Time the processor."""
+    with _processor_timed("setup"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Time the processor."""
+    with _processor_timed("call"):
+        return (yield)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Have the stop of a worker that outlives its test measured as part of the test."""
-    outcome = yield
-    reuse = sys.modules.get("pytest_djcelery.workers.embedded.reuse")  # plain pytest has none
-    if reuse is not None and item.get_closest_marker("fresh_worker"):
-        reuse.stop()
+    with _processor_timed("teardown"):
+        outcome = yield
+        reuse = sys.modules.get("pytest_djcelery.workers.embedded.reuse")  # plain pytest has none
+        if reuse is not None and item.get_closest_marker("fresh_worker"):
+            reuse.stop()
     return outcome
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Keep what pytest has measured."""
     name = report.nodeid.partition("::")[2].partition("[")[0]
-    FIGURES["reports"].append([name, report.when, report.duration, report.outcome])
+    processor = _processor.pop(report.when, 0.0)
+    FIGURES["reports"].append([name, report.when, report.duration, processor])
 
 
 @pytest.hookimpl(wrapper=True)

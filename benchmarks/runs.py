@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import distribution, entry_points
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -39,6 +41,9 @@ class Cost:
     clock: float
     processor: float
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(clock=self.clock + other.clock, processor=self.processor + other.processor)
+
     def __sub__(self, other: Cost) -> Cost:
         return Cost(clock=self.clock - other.clock, processor=self.processor - other.processor)
 
@@ -54,14 +59,18 @@ class Figures:
 
     def seconds(self, test: str, *phases: str) -> list[float]:
         """For each run of a test, the seconds of these phases together; of all if none is given."""
-        cases: list[float] = []
-        for name, when, duration, _ in self.raw["reports"]:
+        return [cost.clock for cost in self.costs(test, *phases)]
+
+    def costs(self, test: str, *phases: str) -> list[Cost]:
+        """The same, with those of the processor."""
+        cases: list[Cost] = []
+        for name, when, clock, processor in self.raw["reports"]:
             if name != test:
                 continue
             if when == "setup":
-                cases.append(0.0)
+                cases.append(Cost(clock=0, processor=0))
             if when in (phases or ("setup", "call", "teardown")):
-                cases[-1] += duration
+                cases[-1] += Cost(clock=clock, processor=processor)
         return cases
 
 
@@ -93,6 +102,36 @@ def measured(
         }
         run_pytest("-p", "probe", *options, tests, keep=keep, folder=PROJECT, environment=variables)
         return Figures(raw=json.loads(output.read_text()))
+
+
+def forget_rewritten() -> None:
+    """Let the next run start cold: without what pytest has kept of modules that it rewrites.
+
+    That is how a fresh container starts, where pip has compiled what it installed.
+    """
+    for file in Path(_BYTECODE.name).rglob("*-pytest-*.pyc"):
+        file.unlink()
+
+
+@contextmanager
+def installed() -> Iterator[dict[str, str]]:
+    """Have the plugin installed as a wheel is; what says so to a run.
+
+    Of an editable installation, which this one is, pytest knows no modules to rewrite.
+    """
+    with tempfile.TemporaryDirectory(prefix="djcelery-benchmark-") as folder:
+        package = Path(folder, "pytest_djcelery")
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(HERE.parent / "pytest_djcelery", package, ignore=ignored)
+        about = Path(folder, "pytest_djcelery-0.dist-info")
+        about.mkdir()
+        own = distribution("pytest-djcelery")
+        for name in ("METADATA", "entry_points.txt"):
+            (about / name).write_text(own.read_text(name) or "", encoding="utf-8")
+        files = [file.relative_to(folder) for file in Path(folder).rglob("*") if file.is_file()]
+        record = "".join(f"{file.as_posix()},,\n" for file in files)
+        (about / "RECORD").write_text(record, encoding="utf-8")
+        yield {"PYTHONPATH": os.pathsep.join([str(HERE), folder])}
 
 
 def unreachable(name: str, host: str, port: int) -> str:
@@ -164,6 +203,14 @@ def added(without: Callable[[], Cost], with_it: Callable[[], Cost], pairs: int) 
             before, after = without(), with_it()
         differences.append(after - before)
     return middle(differences)
+
+
+def least(costs: Sequence[Cost]) -> Cost:
+    """The least of each: what a thing costs where nothing else wants the machine."""
+    return Cost(
+        clock=min(each.clock for each in costs),
+        processor=min(each.processor for each in costs),
+    )
 
 
 def middle(costs: Sequence[Cost]) -> Cost:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runs import Cost
 
 HEAD = ("what", "today", "pytest-djcelery", "ratio", "must", "met?")
 
@@ -39,6 +43,11 @@ def duration(seconds: float) -> str:
         if abs(seconds) * factor >= 1:
             return f"{_three_digits(seconds * factor)} {unit}"
     return f"{seconds * 1e6:.2f} µs"
+
+
+def both(cost: Cost) -> str:
+    """By the clock, and of the processor."""
+    return f"{duration(cost.clock)} (processor: {duration(cost.processor)})"
 
 
 def times(factor: float) -> str:

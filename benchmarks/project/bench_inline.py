@@ -3,28 +3,44 @@
 import gc
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from time import perf_counter
+from time import perf_counter, process_time
+from uuid import uuid4
 
 import probe
 import pytest
+from celery.app.trace import build_tracer
 from celery.schedules import crontab
+from kombu.transport.memory import Channel
 from proj.celery import app
-from shop.tasks import add, back_off
+from shop.models import Order
+from shop.tasks import add, back_off, count_orders
 
 from pytest_djcelery import Inline
+from pytest_djcelery.project import shortcuts
+from pytest_djcelery.project.configuration_reads import remembered
 
 COUNT = int(os.environ["BENCHMARK_COUNT"])
 WARM_UP = 100
-# A collection of all garbage takes as long as hundreds of tasks; whether one comes in a single
-# stretch of 2,000 is chance, so each has its share of those that come in several.
-STRETCHES = 10
+BATCHES = 5
 DAYS = 365
+batches = pytest.mark.parametrize("number", range(BATCHES))
 
 
 def _publish(count: int) -> None:
     for number in range(count):
         add.delay(number, 4)
+
+
+@contextmanager
+def _processor_time(name: str) -> Iterator[None]:
+    """Add what each of a batch costs, from a heap without garbage on."""
+    gc.collect()
+    start = process_time()
+    yield
+    probe.add(name, (process_time() - start) / COUNT)
 
 
 def _resident() -> int:
@@ -33,28 +49,93 @@ def _resident() -> int:
         return int(status.read().split()[1]) * resource.getpagesize() // 1024
 
 
-def test_eager_delay() -> None:
+@batches
+def test_eager_delay(number: int) -> None:
     """Celery's eager mode, nothing watching."""
+    del number
     app.conf.task_always_eager = True
     try:
         _publish(WARM_UP)
-        start = perf_counter()
-        for _ in range(STRETCHES):
+        with _processor_time("eager"):
             _publish(COUNT)
-        probe.note(eager_seconds=(perf_counter() - start) / STRETCHES)
     finally:
         app.conf.task_always_eager = False
 
 
-def test_delay_and_run(celery_inline: Inline) -> None:
+@batches
+@pytest.mark.parametrize("ways", ["floor", "short"])
+def test_floor(monkeypatch: pytest.MonkeyPatch, ways: str, number: int) -> None:
+    """What of Celery's own every message passes: its publish, up to the queue, and its tracer.
+
+    As they come, and by the plugin's shorter ways through them.
+    """
+    del number
+    monkeypatch.setattr(Channel, "_put", lambda *_, **__: None)
+    app.finalize()
+    trace = build_tracer(add.name, add, app.loader, "celery@benchmark", app=app)
+    ids = [str(uuid4()) for _ in range(WARM_UP + 2 * COUNT)]
+
+    def run() -> None:
+        task_id = ids.pop()
+        trace(task_id, (1, 4), {}, {"id": task_id, "task": add.name, "is_eager": False})
+
+    with ExitStack() as stack:
+        if ways == "short":
+            stack.enter_context(remembered(app))
+            stack.enter_context(shortcuts.taken())
+        for _ in range(WARM_UP):
+            add.delay(1, 4)
+            run()
+        with _processor_time(f"{ways}_publish"):
+            _publish(COUNT)
+        with _processor_time(f"{ways}_trace"):
+            for _ in range(COUNT):
+                run()
+        with _processor_time(f"{ways}_each"):
+            for _ in range(COUNT):
+                add.delay(1, 4)
+                run()
+
+
+@batches
+def test_delay_and_run(celery_inline: Inline, number: int) -> None:
     """The same tasks as messages, delivered by one run."""
+    del number
     _publish(WARM_UP)
     celery_inline.run()
-    start = perf_counter()
-    for _ in range(STRETCHES):
+    with _processor_time("inline"):
         _publish(COUNT)
         assert celery_inline.run().succeeded == COUNT
-    probe.note(inline_seconds=(perf_counter() - start) / STRETCHES)
+
+
+@batches
+def test_run_after_each(celery_inline: Inline, number: int) -> None:
+    """The same tasks again, each delivered by a run."""
+    del number
+    _publish(WARM_UP)
+    celery_inline.run()
+    with _processor_time("inline_each"):
+        for argument in range(COUNT):
+            add.delay(argument, 4)
+            celery_inline.run()
+
+
+@pytest.mark.parametrize("number", range(COUNT))
+@pytest.mark.django_db
+def test_database_alone(number: int) -> None:
+    """What the database costs a rollback test."""
+    del number
+    assert Order.objects.count() == 0
+
+
+@pytest.mark.parametrize("number", range(COUNT))
+@pytest.mark.django_db
+def test_beside_database(number: int, celery_inline: Inline) -> None:
+    """The same by a task."""
+    del number
+    result = count_orders.delay()
+    celery_inline.run()
+    assert result.get() == 0
 
 
 @pytest.mark.parametrize("number", range(COUNT))
