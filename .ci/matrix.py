@@ -3,7 +3,7 @@
 
 Two jobs run at a time (DJCELERY_CI_JOBS changes that). What a job printed is in
 `.ci/work/NAME.log`, and is shown here when the job fails. Jobs share no database and no Redis
-database. A job whose Python is missing is skipped, and failed where CI=true.
+database. A job whose Python or server is missing is skipped, and failed where CI=true.
 
 Needs Python 3.10 and pip; what else is missing (uv, MariaDB's headers, Chromium) it installs.
 """
@@ -16,6 +16,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -206,6 +207,19 @@ class Cell(Job):
         shell.run(self.command("coverage"), "run", *arguments)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CelerySuite(Job):
+    """Celery's own integration tests, over workers of the plugin (`tests/celery_suite`)."""
+
+    celery: str
+
+    def perform(self, shell: Shell) -> None:
+        require_redis()
+        self.install(shell, "--group", "test", "-e", ".", f"celery=={self.celery}.*", "pydantic")
+        shell.env["PIP"] = str(UV.parent / "pip")  # uv can't download an sdist
+        shell.run(self.command("python"), "-m", "tests.celery_suite.run", "all")
+
+
 SQLITE, POSTGRESQL, MARIADB = "sqlite", "postgresql", "mariadb"
 REDIS = os.environ.get("REDIS_ADDRESS", "127.0.0.1:6379")
 RABBITMQ = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
@@ -232,6 +246,7 @@ JOBS: list[Job] = [
     Cell(name="py311-dj52-pg", python="3.11", django="5.2", celery="5.6", pytest="9",
          tests=(CONTRACT, "tests/test_batches.py"), chosen=NOT_THE_FIRST, database=POSTGRESQL,
          pool=True, brokers=("redis", "rabbitmq"), beside=("celery-batches>=0.11",)),
+    CelerySuite(name="celery-suite", celery="5.7"),
     Build(name="build"),
     Lint(name="lint"),
 ]  # fmt: skip
@@ -290,6 +305,16 @@ def find_python(version: str) -> str:
             return path
     message = f"Python {version} is neither on PATH nor in pyenv."
     raise LookupError(message)
+
+
+def require_redis() -> None:
+    """Find Redis, or raise: a job that is of no use without is skipped, and fails where CI=true."""
+    host, _, port = REDIS.partition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        message = f"Redis does not answer at {REDIS}: {error}."
+        raise LookupError(message) from error
 
 
 def install_uv() -> None:

@@ -211,6 +211,35 @@ def test_what_is_revoked_before_it_is_sent_does_not_run(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
+def test_what_is_revoked_while_another_task_runs_does_not_run(run: Run) -> None:
+    """Under prefork remote control is obeyed while the pool is busy, whatever waits for it."""
+    result = run("""
+        import pytest
+        from celery.exceptions import TaskRevokedError
+        from celery.signals import task_prerun
+        from shop.tasks import add
+        from threading import Event
+
+        def test_it(celery_worker):
+            running, go_on = Event(), Event()
+
+            def hold(**_):
+                running.set()
+                assert go_on.wait(10)
+
+            task_prerun.connect(hold)
+            busy = add.delay(1, 1)
+            assert running.wait(10)
+            waits, revoked = add.delay(2, 2), add.delay(3, 3)
+            revoked.revoke()
+            go_on.set()
+            assert [busy.get(timeout=5), waits.get(timeout=5)] == [2, 4]
+            with pytest.raises(TaskRevokedError):
+                revoked.get(timeout=5)
+    """)
+    result.assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize(
     "read", ["celery_results[each]", "celery_results.history(each)", "each.get()"]
 )

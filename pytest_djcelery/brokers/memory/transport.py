@@ -223,8 +223,9 @@ class Transport(virtual.Transport):
 
         A server pushes what is published as it is published: who revokes a task and sends it, the
         queue of remote control being another than the task's, finds it revoked. kombu's own virtual
-        transports take turns. Private API (``_active_queues``, ``_get_and_deliver``), checked on
-        kombu 5.3 to 5.7.
+        transports take turns. And remote control doesn't wait for tasks, which in production other
+        processes run. Private API (``_active_queues``, ``_get_and_deliver``, the name that
+        `kombu.pidbox` gives its queues), checked on kombu 5.3 to 5.7.
 
         Raises:
             Empty: there is none.
@@ -236,8 +237,11 @@ class Transport(virtual.Transport):
                     continue
                 for queue in channel._active_queues:
                     order = self.broker.next_order(queue)
-                    if order is not None and (first is None or order < first[0]):
-                        first = order, channel, queue
+                    if order is None:
+                        continue
+                    turn = not queue.endswith(".pidbox"), order
+                    if first is None or turn < first[0]:
+                        first = turn, channel, queue
         if first is None:
             raise Empty
         _, channel, queue = first
