@@ -33,7 +33,7 @@ ENGINE = ENGINES[NAME]
 INLINE = NAME == "inline"
 DECLARED = declared_for(NAME)
 #: Seconds for a test; for one that is declared to fail, which may do so by hanging.
-_LONGEST, _LONGEST_DECLARED = 60, 20
+_LONGEST, _LONGEST_DECLARED = 90, 20
 #: Seconds that the tests wait for what is to come, and for what is not to come.
 _WAIT = 15 if INLINE else 30
 _ABSENCE = 0.2 if INLINE else 2
@@ -89,7 +89,8 @@ def app(celery_app):
 def suite_worker(request, monkeypatch):
     """In the place of the one worker of Celery's session, that all tests share."""
     worker = request.getfixturevalue(ENGINE.fixture)
-    monkeypatch.setattr(request.module, "TIMEOUT", _WAIT)
+    if "large" not in request.node.name:  # chords of a thousand, which take what time they take
+        monkeypatch.setattr(request.module, "TIMEOUT", _WAIT)
     for name in ("await_redis_echo", "await_redis_count", "await_redis_list_message_length"):
         if hasattr(request.module, name):
             monkeypatch.setattr(request.module, name, _not_for_long(getattr(request.module, name)))
