@@ -232,7 +232,8 @@ class Transport(virtual.Transport):
         """
         first = None
         with self.broker.lock:
-            for channel in self.channels:
+            # It may have been parked since it was asked to deliver; what comes then is not its.
+            for channel in () if self.parked else self.channels:
                 if not (channel._consumers and channel.qos.can_consume()):
                     continue
                 for queue in channel._active_queues:
