@@ -1,5 +1,7 @@
 """The fixtures. Each enters a public context manager and yields what that yields.
 
+Where one asks for ``celery_app`` without using it, that opens the sandbox of the test.
+
 Names that `celery.contrib.pytest` documents mean the same here, for the project's own app.
 """
 
@@ -118,21 +120,21 @@ def celery_app(
 
 
 @pytest.fixture
-def celery_outbox(celery_app: Celery) -> Iterator[Outbox]:  # noqa: ARG001 - opens the test
+def celery_outbox(celery_app: Celery) -> Iterator[Outbox]:
     """Every message that this test published."""
     with pytest_djcelery.outbox(whole_test=True) as outbox:
         yield outbox
 
 
 @pytest.fixture
-def celery_on_commit(celery_app: Celery) -> Iterator[OnCommit]:  # noqa: ARG001 - opens the test
+def celery_on_commit(celery_app: Celery) -> Iterator[OnCommit]:
     """The on_commit hooks of this test: pending, ran, discarded."""
     with pytest_djcelery.on_commit(whole_test=True) as on_commit:
         yield on_commit
 
 
 @pytest.fixture
-def celery_eager(celery_app: Celery) -> Iterator[Celery]:  # noqa: ARG001 - opens the test
+def celery_eager(celery_app: Celery) -> Iterator[Celery]:
     """Celery's eager mode, with results that can be read back."""
     with pytest_djcelery.eager() as app:
         yield app
@@ -141,7 +143,7 @@ def celery_eager(celery_app: Celery) -> Iterator[Celery]:  # noqa: ARG001 - open
 @pytest.fixture
 def celery_inline(
     request: pytest.FixtureRequest,
-    celery_app: Celery,  # noqa: ARG001 - opens the test
+    celery_app: Celery,
 ) -> Iterator[Inline]:
     """A worker in the test's own thread, connection and transaction, on a virtual clock."""
     with pytest_djcelery.inline(**markers.inline(request.node)) as inline:
@@ -149,14 +151,14 @@ def celery_inline(
 
 
 @pytest.fixture
-def celery_beat(celery_app: Celery) -> Iterator[Beat]:  # noqa: ARG001 - opens the test
+def celery_beat(celery_app: Celery) -> Iterator[Beat]:
     """The periodic schedule, on the test's clock."""
     with pytest_djcelery.beat() as beat:
         yield beat
 
 
 @pytest.fixture
-def celery_results(celery_app: Celery) -> Iterator[Results]:  # noqa: ARG001 - opens the test
+def celery_results(celery_app: Celery) -> Iterator[Results]:
     """Outcomes of tasks, in whatever result backend is configured."""
     with pytest_djcelery.results() as results:
         yield results
@@ -167,7 +169,7 @@ def _worker_arguments(
     celery_class_tasks: Sequence[Any],
     celery_worker_pool: Any,
     celery_worker_parameters: Mapping[str, Any],
-    celery_enable_logging: bool,  # noqa: FBT001 - a fixture
+    celery_enable_logging: bool,
 ) -> Mapping[str, Any]:
     return {
         "includes": tuple(celery_includes),
@@ -188,7 +190,7 @@ _of_session = pytest.fixture(
 @pytest.fixture
 def celery_worker(
     request: pytest.FixtureRequest,
-    celery_app: Celery,  # noqa: ARG001 - opens the test
+    celery_app: Celery,
     _celery_worker_arguments: Mapping[str, Any],
 ) -> Iterator[Worker]:
     """An embedded worker: a thread of this process that runs the project's own app."""
@@ -199,7 +201,7 @@ def celery_worker(
 
 @pytest.fixture(scope="session")
 def _celery_live_processes(
-    django_db_setup: None,  # noqa: ARG001 - to be gone before the databases are
+    django_db_setup: None,  # to be gone before the databases are
 ) -> Iterator[None]:
     yield
     from pytest_djcelery.workers.live import live_reuse
@@ -210,7 +212,7 @@ def _celery_live_processes(
 @pytest.fixture
 def celery_live_worker(
     request: pytest.FixtureRequest,
-    celery_app: Celery,  # noqa: ARG001 - opens the test
+    celery_app: Celery,
     _celery_live_processes: None,
 ) -> Iterator[LiveWorker]:
     """``celery -A proj worker`` in processes of its own."""
@@ -222,7 +224,7 @@ def celery_live_worker(
 
 @pytest.fixture(scope="session")
 def celery_session_worker(
-    celery_session_app: Celery,  # noqa: ARG001 - applies celery_config
+    celery_session_app: Celery,  # applies celery_config
     _celery_session_worker_arguments: Mapping[str, Any],
 ) -> Iterator[SessionWorker]:
     """One embedded worker for the whole run."""
@@ -233,7 +235,7 @@ def celery_session_worker(
 @pytest.fixture
 def _celery_session_worker_here(
     request: pytest.FixtureRequest,
-    celery_app: Celery,  # noqa: ARG001 - opens the test
+    celery_app: Celery,
     celery_session_worker: SessionWorker,
 ) -> Iterator[None]:
     """Lets the session's worker run the messages of a test that asks for it."""

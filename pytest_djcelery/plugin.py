@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     from pytest_djcelery import fixtures, markers
     from pytest_djcelery.session.session import begin_session
-    from pytest_djcelery.suite_files import SuiteFiles
+    from pytest_djcelery.session.suite_files import SuiteFiles
 
     with _usage_errors():
         chosen = options.parse(

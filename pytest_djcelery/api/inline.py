@@ -93,7 +93,7 @@ class Inline(Runner):
         with (
             other_threads_watched(),
             ExitStack() as self._stack,
-            replaced(self._broker(), on_exchange=self._build),
+            self._broker().callbacks_set(on_exchange=self._build),
             requests_seen() if self.auto else nullcontext(),
         ):
             yield self
@@ -122,7 +122,7 @@ class Inline(Runner):
 
     def _build(self) -> None:
         """Build the worker, before the first of what it is to hear: many a test sends nothing."""
-        with self._building, replaced(self._broker(), on_exchange=_nothing):
+        with self._building, self._broker().callbacks_set(on_exchange=_nothing):
             if self._built is not None:
                 return
             worker = InlineWorker(

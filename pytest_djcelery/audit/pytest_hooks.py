@@ -20,7 +20,7 @@ from pytest_djcelery.session.session import current_session
 
 if TYPE_CHECKING:
     from pytest_djcelery.options import Options
-    from pytest_djcelery.suite_files import SuiteFiles
+    from pytest_djcelery.session.suite_files import SuiteFiles
     from pytest_djcelery.transactions.openers import Opener
 
 

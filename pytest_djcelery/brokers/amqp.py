@@ -9,15 +9,13 @@ exchanges end with a queue that does (see `_Channel._anchored`).
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from amqp.abstract_channel import AbstractChannel
 from kombu import Connection as KombuConnection
 from kombu.transport import pyamqp
 
-from pytest_djcelery.brokers.spaces import Noted, note, spaces
-
-if TYPE_CHECKING:
-    from pytest_djcelery.brokers.space_records import Record
+from pytest_djcelery.brokers.spaces import Noted, Record, note, spaces
 
 #: Longer than any run, for what another machine has left behind. In milliseconds.
 _EXPIRES: Final = 12 * 60 * 60 * 1000
@@ -64,19 +62,21 @@ def _lenient(connection: Any, act: Any, name: str) -> None:
         act(connection.default_channel, name)
 
 
-class _Bounded:
+class _Bounded(AbstractChannel):
     """Waits for an answer no longer than the run waits for anything."""
 
     _limit: float | None = None
 
-    def wait(self, method: Any, callback: Any = None, timeout: Any = None, **kwargs: Any) -> Any:
-        connection = self.connection  # type: ignore[attr-defined]  # of py-amqp
+    def wait(
+        self, method: Any, callback: Any = None, timeout: Any = None, returns_tuple: bool = False
+    ) -> Any:
+        connection = self.connection
         limit = self._limit if timeout is None else timeout
         if getattr(connection, "silent", False):
             # What is still asked of it, as it is closed, is not waited for one by one.
             raise TimeoutError(_SILENT)  # for py-amqp, the socket is to be closed
         try:
-            return super().wait(method, callback, limit, **kwargs)  # type: ignore[misc]  # as above
+            return super().wait(method, callback, limit, returns_tuple)
         except TimeoutError:
             if timeout is None and connection is not None:
                 connection.silent = True
@@ -84,7 +84,7 @@ class _Bounded:
             raise
 
 
-class Channel(_Bounded, pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
+class Channel(_Bounded, pyamqp.Channel):
     """A channel that has names of its own."""
 
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
@@ -130,9 +130,9 @@ class Channel(_Bounded, pyamqp.Channel):  # type: ignore[misc]  # kombu has no t
 
     # Exchanges --------------------------------------------------------------------------
 
-    def exchange_declare(  # noqa: PLR0913, PLR0917 - py-amqp's signature
-        self, exchange: str, type: str, passive: bool = False, durable: bool = False,  # noqa: A002, FBT001, FBT002 - as above
-        auto_delete: bool = True, nowait: bool = False, arguments: Any = None, **kwargs: Any,  # noqa: FBT001, FBT002 - as above
+    def exchange_declare(
+        self, exchange: str, type: str, passive: bool = False, durable: bool = False,
+        auto_delete: bool = True, nowait: bool = False, arguments: Any = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
         if self._noted is None or not exchange:
             return super().exchange_declare(
@@ -143,23 +143,24 @@ class Channel(_Bounded, pyamqp.Channel):  # type: ignore[misc]  # kombu has no t
         arguments = None if passive else self._arguments(arguments, queue=False)
         note(None if passive else self._noted, "exchange", name, self._known)
         if anchored:
-            return self._anchored(name, type, durable, arguments, **kwargs)
+            return self._anchored(self._noted, name, type, durable, arguments, **kwargs)
         return super().exchange_declare(
             name, type, passive, durable, auto_delete, nowait, arguments, **kwargs
         )
 
-    def _anchored(self, name: str, type: str, durable: Any, arguments: Any, **kwargs: Any) -> Any:  # noqa: A002 - AMQP's word
+    def _anchored(
+        self, noted: Noted, name: str, type: str, durable: Any, arguments: Any, **kwargs: Any
+    ) -> Any:
         """An exchange that stays, as the project wants it, until the broker forgets it.
 
         An exchange can't expire; one that deletes itself does so with its last binding. So each
         is bound to one of ours, where nothing is routed on, which is bound to a queue that
         expires. While that is there, all others stay.
         """
-        assert self._noted is not None  # noqa: S101 - for mypy: only called with it
-        anchor = self._noted.prefix + _ANCHOR
+        anchor = noted.prefix + _ANCHOR
         if ("exchange", anchor) not in self._known:
-            note(self._noted, "exchange", anchor, self._known)
-            note(self._noted, "queue", anchor, self._known)
+            note(noted, "exchange", anchor, self._known)
+            note(noted, "queue", anchor, self._known)
             super().exchange_declare(anchor, "direct", durable=True, auto_delete=True)
             super().queue_declare(
                 anchor, durable=True, auto_delete=False, arguments={"x-expires": _EXPIRES}
@@ -188,9 +189,9 @@ class Channel(_Bounded, pyamqp.Channel):  # type: ignore[misc]  # kombu has no t
 
     # Queues -----------------------------------------------------------------------------
 
-    def queue_declare(  # noqa: PLR0913, PLR0917 - py-amqp's signature
-        self, queue: str = "", passive: bool = False, durable: bool = False,  # noqa: FBT001, FBT002 - as above
-        exclusive: bool = False, auto_delete: bool = True, nowait: bool = False,  # noqa: FBT001, FBT002 - as above
+    def queue_declare(
+        self, queue: str = "", passive: bool = False, durable: bool = False,
+        exclusive: bool = False, auto_delete: bool = True, nowait: bool = False,
         arguments: Any = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
         name = self._queue(queue)
@@ -265,7 +266,7 @@ class Channel(_Bounded, pyamqp.Channel):  # type: ignore[misc]  # kombu has no t
         )
 
 
-class Connection(_Bounded, pyamqp.Connection):  # type: ignore[misc]  # kombu has no types
+class Connection(_Bounded, pyamqp.Connection):
     """A connection whose channels share a space."""
 
     Channel = Channel
@@ -282,11 +283,13 @@ class Connection(_Bounded, pyamqp.Connection):  # type: ignore[misc]  # kombu ha
         super().__init__(*args, **kwargs)
 
 
-class _Transport:
+class Transport(pyamqp.Transport):
+    """The transport of an ``amqp://`` URL."""
+
     Connection = Connection
 
     def establish_connection(self) -> Any:
-        established = super().establish_connection()  # type: ignore[misc]  # of kombu's transport
+        established = super().establish_connection()
         noted = established.noted
         space = spaces.get(noted.prefix) if noted else None
         if space is not None:
@@ -294,9 +297,5 @@ class _Transport:
         return established
 
 
-class Transport(_Transport, pyamqp.Transport):  # type: ignore[misc]  # kombu has no types
-    """The transport of an ``amqp://`` URL."""
-
-
-class SSLTransport(_Transport, pyamqp.SSLTransport):  # type: ignore[misc]  # kombu has no types
+class SSLTransport(Transport, pyamqp.SSLTransport):
     """The transport of an ``amqps://`` URL."""

@@ -1,27 +1,33 @@
-"""A broker of files in a folder, for a worker in other processes where there is no server.
+"""A broker and results in a folder, for a worker in other processes where there is no server.
 
 kombu's filesystem transport, with what it lacks to be relied upon. There a message appears in
 the folder before it is written, and whoever reads it meanwhile takes half of it and loses it;
 the tables of exchanges are rewritten in place, in the same way; two messages of one millisecond
 are in no order; and the exchanges known in one folder are known in all others. So here files
-appear whole, by a rename, names are in the order of sending, and each folder is by itself.
+appear whole, by a rename, names are in the order of sending, and each folder is by itself. Celery's
+``file://`` results are rewritten in place too; here they appear whole, and chords are counted as
+Redis counts them.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from celery.backends.filesystem import FilesystemBackend
 from kombu.transport import filesystem, virtual
 from kombu.utils.json import dumps, loads
 
-from pytest_djcelery.brokers import shared_files as files
+from pytest_djcelery.brokers.chords import ChordBackend
 
 TRANSPORT: Final = "pytest_djcelery.brokers.filesystem:Transport"
+BACKEND: Final = "pytest_djcelery.brokers.filesystem:FolderBackend"
 URL: Final = "filesystem://localhost/"
 _POLL: Final = 0.01  # seconds
 
@@ -54,12 +60,12 @@ def forget(folder: Path) -> None:
     _states.pop(str(folder / "messages"), None)
 
 
-class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
+class Channel(filesystem.Channel):
     """Writes files that appear whole. The folders' layout is kombu's."""
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:
         name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{queue}.msg"
-        files.write_whole(Path(self.data_folder_out) / name, dumps(payload))
+        _write_whole(Path(self.data_folder_out) / name, dumps(payload))
 
     def _restore(self, message: Any) -> None:
         # As kombu's Redis transport; what it writes to is the message's own property.
@@ -83,8 +89,8 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
         self._change_table(exchange, lambda table: [each for each in table if each != entry])
 
     def _change_table(self, exchange: str, change: Callable[[list[Any]], list[Any]]) -> None:
-        with files.locked(Path(self.control_folder) / ".lock"):
-            files.write_whole(self._table_of(exchange), dumps(change(self.get_table(exchange))))
+        with _locked(Path(self.control_folder) / ".lock"):
+            _write_whole(self._table_of(exchange), dumps(change(self.get_table(exchange))))
 
     def _table_of(self, exchange: str) -> Path:
         # The name of an exchange is the project's, and none that leaves the folder.
@@ -92,7 +98,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
         return Path(self.control_folder) / f"{safe}.exchange"
 
 
-class Transport(filesystem.Transport):  # type: ignore[misc]  # kombu has no types
+class Transport(filesystem.Transport):
     """Knows the exchanges of its own folder only, and works in an event loop.
 
     So a worker runs as it does over Redis and RabbitMQ. Without a loop it acknowledges only
@@ -115,3 +121,41 @@ class Transport(filesystem.Transport):  # type: ignore[misc]  # kombu has no typ
         with suppress(TimeoutError):
             while True:
                 self.drain_events(connection, timeout=0)
+
+
+class FolderBackend(ChordBackend, FilesystemBackend):
+    """Celery's filesystem backend, with files that appear whole, and a way to count in them."""
+
+    supports_native_join = True
+
+    def set(self, key: bytes, value: Any) -> None:
+        data = value if isinstance(value, bytes) else str(value).encode()
+        _write_whole(self._path(key), data)
+
+    def chord_locked(self, group_id: str) -> AbstractContextManager[Any]:
+        return _locked(self._path(self.get_key_for_group(group_id, ".lock")))
+
+    def expire(self, key: bytes, value: int) -> None:
+        """A test ends before any result expires."""
+
+    def delete(self, key: bytes) -> None:
+        with suppress(FileNotFoundError):
+            super().delete(key)
+
+    def _path(self, key: bytes) -> Path:
+        return Path(os.fsdecode(self._filename(key)))
+
+
+def _write_whole(path: Path, text: str | bytes) -> None:
+    """Write a file that no reader finds half written."""
+    unfinished = path.with_name(f".{uuid.uuid4()}.part")
+    unfinished.write_bytes(text.encode() if isinstance(text, str) else text)
+    unfinished.replace(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes out of a block by a lock file."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        yield

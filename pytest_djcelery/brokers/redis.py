@@ -7,15 +7,12 @@ besides is that a channel closes without waiting for its ``BRPOP``, which takes 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from kombu import Connection
 from kombu.transport import redis
 
-from pytest_djcelery.brokers.spaces import Noted, note, spaces
-
-if TYPE_CHECKING:
-    from pytest_djcelery.brokers.space_records import Record
+from pytest_djcelery.brokers.spaces import Noted, Record, note, spaces
 
 _SOME: Final = 500  # keys at a time
 _OWN_KEYS: Final = ("unacked", "unacked_index", "unacked_mutex")
@@ -68,22 +65,22 @@ def _client(channel: Any) -> Any:
     return channel._create_client()
 
 
-class _PrefixesExists:
+class _PrefixesExists(redis.GlobalKeyPrefixMixin):
     """kombu asks whether a queue exists without its prefix. Checked on kombu 5.4 to 5.7."""
 
     def _prefix_args(self, args: Any) -> Any:
-        prefixed: Any = super()._prefix_args(args)  # type: ignore[misc]  # of kombu's mixin
+        prefixed: Any = super()._prefix_args(args)
         if prefixed[0] == "EXISTS":
-            return ["EXISTS", *(self.global_keyprefix + str(key) for key in prefixed[1:])]  # type: ignore[attr-defined]  # as above
+            return ["EXISTS", *(self.global_keyprefix + str(key) for key in prefixed[1:])]
         return prefixed
 
 
-class _Pipeline(_PrefixesExists, redis.PrefixedRedisPipeline):  # type: ignore[misc]  # kombu has no types
+class _Pipeline(_PrefixesExists, redis.PrefixedRedisPipeline):
     pass
 
 
-class _Client(_PrefixesExists, redis.PrefixedStrictRedis):  # type: ignore[misc]  # as above
-    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:  # noqa: FBT002 - redis-py's signature
+class _Client(_PrefixesExists, redis.PrefixedStrictRedis):
+    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
         return _Pipeline(
             self.connection_pool,
             self.response_callbacks,
@@ -93,30 +90,30 @@ class _Client(_PrefixesExists, redis.PrefixedStrictRedis):  # type: ignore[misc]
         )
 
 
-class _Channel:
-    """What both kinds of channel have. Private API, checked on kombu 5.4 to 5.7."""
+class Channel(redis.Channel):
+    """A channel that notes its queues. Private API, checked on kombu 5.4 to 5.7."""
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self._noted = Noted.of(dict(connection.client.transport_options))
         self._known: set[tuple[str, str]] = set()
         self._poll_id: tuple[Any, Any] = (None, None)
-        super().__init__(connection, **kwargs)  # type: ignore[call-arg]  # of kombu's channel
-        for step in set(self.priority_steps) - set(redis.PRIORITY_STEPS):  # type: ignore[attr-defined]  # of kombu's channel
+        super().__init__(connection, **kwargs)
+        for step in set(self.priority_steps) - set(redis.PRIORITY_STEPS):
             note(self._noted, "step", str(step), self._known)
 
     def _get_client(self) -> Any:
-        plain: Any = super()._get_client()  # type: ignore[misc]  # of kombu's channel
-        if not self.global_keyprefix:  # type: ignore[attr-defined]  # as above
+        plain: Any = super()._get_client()
+        if not self.global_keyprefix:
             return plain
-        return lambda **given: _Client(global_keyprefix=self.global_keyprefix, **given)  # type: ignore[attr-defined]  # as above
+        return lambda **given: _Client(global_keyprefix=self.global_keyprefix, **given)
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> Any:
         self._sends(queue)
-        return super()._put(queue, message, **kwargs)  # type: ignore[misc]  # as above
+        return super()._put(queue, message, **kwargs)
 
     def _new_queue(self, queue: str, *args: Any, **kwargs: Any) -> Any:
         note(self._noted, "queue", queue, self._known)
-        return super()._new_queue(queue, *args, **kwargs)  # type: ignore[misc]  # as above
+        return super()._new_queue(queue, *args, **kwargs)
 
     def _sends(self, queue: str) -> None:
         note(self._noted, "queue", queue, self._known)
@@ -125,45 +122,39 @@ class _Channel:
             space.dirty = True
 
     def _brpop_start(self, *args: Any, **kwargs: Any) -> Any:
-        connection = self.client.connection  # type: ignore[attr-defined]  # as above
+        connection = self.client.connection
         if connection is not None and self._poll_id[0] is not connection._sock:
             connection.send_command("CLIENT", "ID")
             self._poll_id = connection._sock, connection.read_response()
-        return super()._brpop_start(*args, **kwargs)  # type: ignore[misc]  # as above
+        return super()._brpop_start(*args, **kwargs)
 
     def close(self) -> None:
         # It would wait until its BRPOP, which may have taken a message, comes back by itself.
         if getattr(self, "_in_poll", None) and self._poll_id[1] is not None:
             with suppress(Exception):
                 _client(self).execute_command("CLIENT", "UNBLOCK", self._poll_id[1])
-        super().close()  # type: ignore[misc]  # as above
+        super().close()
 
 
-class Channel(_Channel, redis.Channel):  # type: ignore[misc]  # kombu has no types
-    """A channel that notes its queues."""
-
-
-class SentinelChannel(_Channel, redis.SentinelChannel):  # type: ignore[misc]  # kombu has no types
+class SentinelChannel(Channel, redis.SentinelChannel):
     """Likewise, of servers that Sentinel watches."""
 
 
-class _Transport:
+class Transport(redis.Transport):
+    """The transport of a ``redis://`` URL."""
+
+    Channel = Channel
+
     def establish_connection(self) -> Any:
-        established = super().establish_connection()  # type: ignore[misc]  # of kombu's transport
-        noted = Noted.of(dict(self.client.transport_options))  # type: ignore[attr-defined]  # as above
+        established = super().establish_connection()
+        noted = Noted.of(dict(self.client.transport_options))
         space = spaces.get(noted.prefix) if noted else None
         if space is not None:
             space.first_used()
         return established
 
 
-class Transport(_Transport, redis.Transport):  # type: ignore[misc]  # kombu has no types
-    """The transport of a ``redis://`` URL."""
-
-    Channel = Channel
-
-
-class SentinelTransport(_Transport, redis.SentinelTransport):  # type: ignore[misc]  # kombu has no types
+class SentinelTransport(Transport, redis.SentinelTransport):
     """The transport of a ``sentinel://`` URL."""
 
     Channel = SentinelChannel

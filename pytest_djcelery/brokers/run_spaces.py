@@ -10,13 +10,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_djcelery.brokers.spaces import OPTION, SHARE, Space, spaces
+from pytest_djcelery.brokers.spaces import OPTION, SHARE, Record, Space, spaces
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
     from celery import Celery
-
-    from pytest_djcelery.brokers import space_records as records
 
 _TRANSPORTS: Final = {
     "redis": "pytest_djcelery.brokers.redis:Transport",
@@ -29,7 +27,7 @@ _TRANSPORTS: Final = {
 _REDIS_RESULTS: Final = ("redis://", "rediss://", "redis+socket://", "sentinel://")
 
 
-class Isolation:
+class RunSpaces:
     """The spaces of a run.
 
     Args:
@@ -74,23 +72,23 @@ class Isolation:
         }
 
     @contextmanager
-    def entered(self, app: Celery) -> Iterator[None]:
+    def owned(self, app: Celery) -> Iterator[None]:
         """Own the spaces for a block; what is in them is removed at its end."""
         with ExitStack() as stack:
-            if self.broker is not None:
-                stack.enter_context(_connecting(app, self.broker, self._own_options(self.broker)))
-                spaces[self.broker.prefix] = self.broker
-                stack.callback(spaces.pop, self.broker.prefix, None)
+            if (space := self.broker) is not None:
+                stack.enter_context(_connecting(app, space, self._own_options(space)))
+                spaces[space.prefix] = space
+                stack.callback(spaces.pop, space.prefix, None)
 
-                def remove(record: records.Record) -> None:
-                    with self._connection(app) as connection:
+                def remove(record: Record) -> None:
+                    with self._connection(app, space) as connection:
                         self._module().remove(connection, record)
 
-                self.broker.remove = remove
-                stack.callback(self.broker.close)
+                space.remove = remove
+                stack.callback(space.close)
             if self.results is not None:
                 self.results.begin()
-                stack.callback(self._close_results, app)
+                stack.callback(self._close_results, app, self.results)
             yield
 
     def empty(self, app: Celery) -> None:
@@ -100,8 +98,8 @@ class Isolation:
             return
         # Before: what is sent meanwhile counts as sent.
         space.dirty = False
-        # A broker that is dead is told of by whoever needs it.
-        with suppress(Exception), self._connection(app) as connection:
+        # Whoever needs a dead broker reports it.
+        with suppress(Exception), self._connection(app, space) as connection:
             self._module().empty(connection, space.record)
 
     def _own_options(self, space: Space) -> dict[str, Any]:
@@ -112,10 +110,8 @@ class Isolation:
         return import_module(str(self.transport).partition(":")[0])
 
     @contextmanager
-    def _connection(self, app: Celery) -> Iterator[Any]:
-        """A connection that knows nothing of prefixes; one try, and a second for luck."""
-        space = self.broker
-        assert space is not None  # noqa: S101 - for mypy: only asked where there is one
+    def _connection(self, app: Celery, space: Space) -> Iterator[Any]:
+        """A connection that knows nothing of prefixes, opened with one retry."""
         limit = space.timeout / SHARE
         with app.amqp.Connection(
             space.url,
@@ -126,9 +122,7 @@ class Isolation:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             yield connection
 
-    def _close_results(self, app: Celery) -> None:
-        space = self.results
-        assert space is not None  # noqa: S101 - as above
+    def _close_results(self, app: Celery, space: Space) -> None:
         # Else no result was ever wanted, or they went elsewhere.
         if "celery.backends.redis" in sys.modules and space.url == app.conf.result_backend:
             from pytest_djcelery.brokers import redis

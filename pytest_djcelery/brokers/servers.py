@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LONGEST_POLL = 1.2  # seconds; kombu's Redis transport blocks for a second at a time
 
 
-class BrokerUnreachableError(DjceleryError, OperationalError):  # type: ignore[misc]  # kombu has no types
+class BrokerUnreachableError(DjceleryError, OperationalError):
     """A broker that is not the plugin's own did not answer.
 
     It is the ``OperationalError`` that Celery documents, so code that handles that one still
@@ -24,7 +24,7 @@ class BrokerUnreachableError(DjceleryError, OperationalError):  # type: ignore[m
     """
 
 
-class ResultsUnreachableError(DjceleryError, OperationalError):  # type: ignore[misc]  # kombu has no types
+class ResultsUnreachableError(DjceleryError, OperationalError):
     """A result backend that is not the plugin's own did not answer."""
 
 

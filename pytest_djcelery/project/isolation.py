@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.brokers.memory.queues import Broker, Topology
-    from pytest_djcelery.brokers.run_spaces import Isolation
+    from pytest_djcelery.brokers.run_spaces import RunSpaces
 
 _ENVIRONMENT = (
     # Celery reads these before any setting.
@@ -45,7 +44,7 @@ class Project:
         self.virtual_host = f"{app.main or 'app'}-{os.getpid()}-{next(_numbers)}"
         self._broker_of_run: Any = None
         self._settings_layers: dict[str, list[Layer]] = {}
-        self._isolation = _isolation(options)
+        self._spaces = _spaces_of(options)
         self.others = OtherApps(app, self.virtual_host, self._base_values)
 
     def knows(self, app: object) -> bool:
@@ -61,9 +60,7 @@ class Project:
         """The in-memory broker, while the app really uses it."""
         if not self._publishes_to_memory:
             return None
-        from pytest_djcelery.brokers.memory.queues import broker
-
-        return broker(self.virtual_host)
+        return addresses.broker(self.virtual_host)
 
     @property
     def _publishes_to_memory(self) -> bool:
@@ -84,21 +81,21 @@ class Project:
         Args:
             kept: what stays declared in the broker in memory.
         """
-        module = sys.modules.get("pytest_djcelery.brokers.memory.queues")
-        if module is not None:
-            module.broker(self.virtual_host).reset(kept if self._publishes_to_memory else None)
-            for virtual_host in self.others.virtual_hosts():
-                module.broker(virtual_host).reset()
-        if self._isolation is not None:
-            self._isolation.empty(self.app)
+        for broker in addresses.brokers([self.virtual_host]):
+            broker.reset(kept if self._publishes_to_memory else None)
+        for broker in addresses.brokers(self.others.virtual_hosts()):
+            broker.reset()
+        if self._spaces is not None:
+            self._spaces.empty(self.app)
         self._clear_results()
 
     @property
     def pristine(self) -> bool:
         """Whether nothing was ever declared or put in a broker in memory since it was emptied."""
-        module = sys.modules.get("pytest_djcelery.brokers.memory.queues")
-        hosts = (self.virtual_host, *self.others.virtual_hosts())
-        return module is None or all(module.broker(host).pristine for host in hosts)
+        return all(broker.pristine for broker in addresses.brokers(self._virtual_hosts()))
+
+    def _virtual_hosts(self) -> list[str]:
+        return [self.virtual_host, *self.others.virtual_hosts()]
 
     def describe(self) -> str:
         """App, broker and backend in force, for the report header."""
@@ -123,30 +120,26 @@ class Project:
         from pytest_djcelery.brokers.memory import producers
 
         with ExitStack() as stack:
-            stack.enter_context(addresses.registered())
+            stack.enter_context(addresses.scheme_registered())
             stack.enter_context(producers.staying())
             stack.callback(self._forget)
             stack.enter_context(_without_environment(self.options))
             self._push_base(stack)
-            if self._isolation is not None:
-                stack.enter_context(self._isolation.entered(self.app))
+            if self._spaces is not None:
+                stack.enter_context(self._spaces.owned(self.app))
             stack.enter_context(self.others.isolated())
             setting_changed.connect(self._on_setting_changed)
             stack.callback(setting_changed.disconnect, self._on_setting_changed)
             yield
 
     def _forget(self) -> None:
-        broker = sys.modules.get("pytest_djcelery.brokers.memory.queues")
-        if broker is not None:
-            for virtual_host in (self.virtual_host, *self.others.virtual_hosts()):
-                broker.forget(virtual_host)
+        for virtual_host in self._virtual_hosts():
+            addresses.forget(virtual_host)
         self._clear_results()
 
     def _clear_results(self) -> None:
-        backend = sys.modules.get("pytest_djcelery.brokers.memory.result_backend")
-        if backend is not None:
-            for configuration in self.configurations():
-                backend.clear(configuration.app)
+        for configuration in self.configurations():
+            addresses.clear_results(configuration.app)
 
     def _push_base(self, stack: ExitStack) -> None:
         """Lay the run's broker and backend over the settings, whenever Celery reads them."""
@@ -185,8 +178,8 @@ class Project:
             from pytest_djcelery.brokers import servers as reachable
 
             values |= reachable.bounds(conf, url, given or {}, self.options.timeout)
-            if self._isolation is not None:
-                values |= self._isolation.broker_settings(values["broker_transport_options"])
+            if self._spaces is not None:
+                values |= self._spaces.broker_settings(values["broker_transport_options"])
         if conf.broker_connection_retry_on_startup is None:
             # What Celery 6 will do; before, a starting worker warns that nobody has chosen.
             values["broker_connection_retry_on_startup"] = conf.broker_connection_retry
@@ -197,8 +190,8 @@ class Project:
             values["result_backend"] = addresses.LENIENT_BACKEND if lenient else addresses.BACKEND
         elif self.options.result_backend not in (MEMORY, PROJECT):
             values["result_backend"] = self.options.result_backend
-            if self._isolation is not None:
-                values |= self._isolation.result_settings()
+            if self._spaces is not None:
+                values |= self._spaces.result_settings()
         return values
 
     def _on_setting_changed(self, *, setting: str, enter: bool, **_: Any) -> None:
@@ -236,7 +229,7 @@ def broker_values(url: str) -> dict[str, Any]:
     }
 
 
-def _isolation(options: Options) -> Isolation | None:
+def _spaces_of(options: Options) -> RunSpaces | None:
     """A space of this process's own, where a broker or backend is shared with others."""
     broker, results = (
         None if place in (MEMORY, PROJECT) else place
@@ -244,9 +237,9 @@ def _isolation(options: Options) -> Isolation | None:
     )
     if broker is None and results is None:
         return None
-    from pytest_djcelery.brokers.run_spaces import Isolation
+    from pytest_djcelery.brokers.run_spaces import RunSpaces
 
-    return Isolation(broker=broker, results=results, timeout=options.timeout)
+    return RunSpaces(broker=broker, results=results, timeout=options.timeout)
 
 
 @contextmanager

@@ -91,9 +91,7 @@ class OtherApps:
         self._apps.add(app)
         configuration.push(self._values(app, self._host_of(app)))
         if shares and app.conf.result_backend in addresses.BACKENDS:
-            from pytest_djcelery.brokers.memory import result_backend
-
-            result_backend.share(app, self._app)
+            addresses.share_results(app, self._app)
 
     def _host_of(self, app: Celery) -> str:
         url = str(app.conf.broker_url)

@@ -314,7 +314,7 @@ class Sandbox:
         park_all()
         self.project.empty(kept_topology())
         broker = self.project.broker
-        waking = replaced(broker, on_delivered=self.journal.wake) if broker else nullcontext()
+        waking = broker.callbacks_set(on_delivered=self.journal.wake) if broker else nullcontext()
         before = configuration.snapshot()
         try:
             with (

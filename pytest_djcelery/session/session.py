@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_djcelery.options import MEMORY, Options
 from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.session.held import kept_topology, stop_all, stop_threads
-from pytest_djcelery.suite_files import NamedFiles
+from pytest_djcelery.session.suite_files import NamedFiles
 from pytest_djcelery.transactions.captures import Captures
 
 if TYPE_CHECKING:

@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_djcelery.brokers.memory import addresses
-from pytest_djcelery.brokers.memory import result_backend as backend
 
 
 @pytest.fixture
 def app() -> Iterator[Celery]:
     app = Celery("stores", backend=addresses.BACKEND, set_as_current=False, fixups=[])
     yield app
-    backend.clear(app)
+    addresses.clear_results(app)
     app.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 
 from pytest_djcelery.brokers.memory import addresses, producers
-from pytest_djcelery.brokers.memory.queues import broker, forget
+from pytest_djcelery.brokers.memory.addresses import broker, forget
 from pytest_djcelery.project.derived import close_pool
 
 NAME = "producers-test"
@@ -19,7 +19,7 @@ NAME = "producers-test"
 
 @pytest.fixture
 def app() -> Iterator[Celery]:
-    with addresses.registered(), producers.staying():
+    with addresses.scheme_registered(), producers.staying():
         app = Celery("producers", broker=addresses.url(NAME), set_as_current=False)
         yield app
         close_pool(app.pool)

@@ -16,14 +16,14 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import ChannelError
 
 from pytest_djcelery.brokers.memory import addresses
-from pytest_djcelery.brokers.memory.queues import broker, forget
+from pytest_djcelery.brokers.memory.addresses import broker, forget
 
 _numbers = count()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> Iterator[None]:
-    with addresses.registered():
+    with addresses.scheme_registered():
         yield
 
 
@@ -321,7 +321,7 @@ def test_the_scheme_is_known_to_kombu_only_while_registered() -> None:
 
     assert addresses.SCHEME in TRANSPORT_ALIASES
     del TRANSPORT_ALIASES[addresses.SCHEME]
-    with addresses.registered():
+    with addresses.scheme_registered():
         assert addresses.SCHEME in TRANSPORT_ALIASES
     assert addresses.SCHEME not in TRANSPORT_ALIASES
     TRANSPORT_ALIASES[addresses.SCHEME] = "pytest_djcelery.brokers.memory.transport:Transport"

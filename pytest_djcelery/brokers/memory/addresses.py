@@ -1,13 +1,19 @@
-"""Where the broker and the backend in memory are found, without importing either."""
+"""Where the brokers and the results in memory are found. Looking for them loads neither kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from celery import Celery
+
+    from pytest_djcelery.brokers.memory.queues import Broker
 
 SCHEME = "djcelery"
 _PREFIX = f"{SCHEME}:"
@@ -15,12 +21,71 @@ TRANSPORT = "pytest_djcelery.brokers.memory.transport:Transport"
 BACKEND = "pytest_djcelery.brokers.memory.result_backend:MemoryBackend"
 LENIENT_BACKEND = "pytest_djcelery.brokers.memory.result_backend:LenientMemoryBackend"
 BACKENDS = (BACKEND, LENIENT_BACKEND)
-FOLDER_BACKEND = "pytest_djcelery.brokers.memory.result_backend:FolderBackend"
+
+_brokers: dict[str, Broker] = {}  # by virtual host
+_brokers_lock = threading.Lock()
 
 
 def url(virtual_host: str) -> str:
     """The URL that reaches the broker of that name."""
     return f"{SCHEME}://localhost/{virtual_host}"
+
+
+def broker(virtual_host: str) -> Broker:
+    """The broker behind ``djcelery://localhost/virtual_host``, made when it is first asked for."""
+    # Loads kombu's virtual transports, which a run that sends nothing does without.
+    from pytest_djcelery.brokers.memory.queues import Broker
+
+    name = virtual_host.strip("/")
+    with _brokers_lock:
+        found = _brokers.get(name)
+        if found is None:
+            found = _brokers[name] = Broker()
+        return found
+
+
+def brokers(virtual_hosts: Iterable[str]) -> list[Broker]:
+    """Those of these brokers that have been asked for."""
+    return [found for host in virtual_hosts if (found := _brokers.get(host.strip("/"))) is not None]
+
+
+def forget(virtual_host: str) -> None:
+    """Drop a broker for good."""
+    with _brokers_lock:
+        _brokers.pop(virtual_host.strip("/"), None)
+
+
+class Results:
+    """The results of an app, encoded, by key."""
+
+    def __init__(self) -> None:
+        self.stored: dict[bytes, Any] = {}
+        #: Who listens to what is stored, by the key.
+        self.listeners: dict[bytes, list[deque[bytes]]] = {}
+
+
+_results: WeakKeyDictionary[Any, Results] = WeakKeyDictionary()
+_results_lock: Final = threading.Lock()
+
+
+def results(app: Any) -> Results:
+    """What an app stores in memory."""
+    with _results_lock:
+        return _results.setdefault(app, Results())
+
+
+def clear_results(app: Any) -> None:
+    """Forget every result of an app."""
+    found = _results.get(app)
+    if found is not None:
+        found.stored.clear()
+
+
+def share_results(app: Any, owner: Any) -> None:
+    """Let an app keep its results where another has its own."""
+    shared = results(owner)
+    with _results_lock:
+        _results[app] = shared
 
 
 def in_memory(app: Celery) -> bool:
@@ -35,13 +100,13 @@ def without_password(address: Any) -> str:
 
     several = [address] if isinstance(address, str) else address or ()
     return ";".join(
-        str(maybe_sanitize_url(each)) for text in several for each in str(text).split(";")
+        str(maybe_sanitize_url(part)) for text in several for part in str(text).split(";")
     )
 
 
 @contextmanager
-def registered() -> Iterator[None]:
-    """Make the scheme known to kombu, in the table where its own transports stand."""
+def scheme_registered() -> Iterator[None]:
+    """Make the scheme known to kombu for a block, in the table where its own transports stand."""
     from kombu.transport import TRANSPORT_ALIASES
 
     before = TRANSPORT_ALIASES.get(SCHEME)

@@ -30,7 +30,7 @@ class StayingProducers(pools.ProducerPool):
     def setup(self) -> None:
         """Producers are made as they are needed."""
 
-    def acquire(self, block: bool = False, timeout: float | None = None) -> Producer:  # noqa: ARG002, FBT001, FBT002 - kombu's signature
+    def acquire(self, block: bool = False, timeout: float | None = None) -> Producer:
         try:
             return self._idle.pop()
         except IndexError:
@@ -44,7 +44,7 @@ class StayingProducers(pools.ProducerPool):
     def release(self, resource: Producer) -> None:
         self._idle.append(resource)
 
-    def force_close_all(self, close_pool: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002 - kombu's signature
+    def force_close_all(self, close_pool: bool = True) -> None:
         while self._idle:
             self._idle.pop().connection.release()
 

@@ -10,22 +10,20 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import chain, count
 from queue import Empty
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from kombu.transport import virtual
 
 from pytest_djcelery.messages.headers import received
 from pytest_djcelery.messages.origins import Records
-
-if TYPE_CHECKING:
-    from pytest_djcelery.brokers.memory.transport import Transport
 
 
 class Ready(NamedTuple):
@@ -79,7 +77,7 @@ class Broker:
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._waiting = 0  # how many readers do
-        self.transports: WeakSet[Transport] = WeakSet()
+        self.transports: WeakSet[virtual.Transport] = WeakSet()
         self.version = 0
         self.on_delivered: Callable[[], None] = _nothing  # a reader is done, or found nothing
         # Before a message to an exchange, which reaches those who have bound a queue to it.
@@ -88,6 +86,17 @@ class Broker:
         self._order = count()
         self._restored_order = count(-1, -1)
         self._tags = count(1)
+
+    @contextmanager
+    def callbacks_set(self, **callbacks: Callable[[], None]) -> Iterator[None]:
+        """Have ``on_delivered`` or ``on_exchange`` be these for a block."""
+        before = self.on_delivered, self.on_exchange
+        self.on_delivered = callbacks.get("on_delivered", self.on_delivered)
+        self.on_exchange = callbacks.get("on_exchange", self.on_exchange)
+        try:
+            yield
+        finally:
+            self.on_delivered, self.on_exchange = before
 
     def notify(self) -> None:
         """Wake every reader."""
@@ -283,26 +292,6 @@ class Broker:
 
 def _nothing() -> None:
     pass
-
-
-_brokers: dict[str, Broker] = {}
-_brokers_lock = threading.Lock()
-
-
-def broker(virtual_host: str) -> Broker:
-    """The broker behind ``djcelery://localhost/virtual_host``."""
-    name = virtual_host.strip("/")
-    with _brokers_lock:
-        found = _brokers.get(name)
-        if found is None:
-            found = _brokers[name] = Broker()
-        return found
-
-
-def forget(virtual_host: str) -> None:
-    """Drop a broker for good."""
-    with _brokers_lock:
-        _brokers.pop(virtual_host.strip("/"), None)
 
 
 def _head(heap: list[Ready]) -> Ready | None:

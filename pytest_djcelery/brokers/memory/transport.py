@@ -15,8 +15,7 @@ from typing import Any
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
-from pytest_djcelery.brokers.memory.addresses import SCHEME
-from pytest_djcelery.brokers.memory.queues import broker
+from pytest_djcelery.brokers.memory.addresses import SCHEME, broker
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.messages.headers import Recorded
 
@@ -28,7 +27,7 @@ class QoS(virtual.QoS):
         super().ack(delivery_tag)
         self.channel.acknowledged(delivery_tag)
 
-    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
         super().reject(delivery_tag, requeue=requeue)
         self.channel.acknowledged(delivery_tag)
 
@@ -65,8 +64,8 @@ class Channel(virtual.Channel):
     def queue_delete(
         self,
         queue: str,
-        if_unused: bool = False,  # noqa: FBT001, FBT002 - kombu's signature
-        if_empty: bool = False,  # noqa: FBT001, FBT002 - kombu's signature
+        if_unused: bool = False,
+        if_empty: bool = False,
         **_: Any,
     ) -> None:
         with self.broker.lock:
@@ -121,7 +120,7 @@ class Channel(virtual.Channel):
         self.qos.append(message, message.delivery_tag)
         return message
 
-    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
+    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
         return self._taken(queue, self.broker.get(queue))
 
     def _taken(self, queue: str, message: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +195,7 @@ class Transport(virtual.Transport):
             self.parked = parked
             self.broker.notify()
 
-    def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's signature
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
         deadline = None if timeout is None else Deadline(timeout)
         while True:
             with self.broker.lock:

@@ -34,7 +34,7 @@ def main() -> None:
     handover = Handover.read(path)
     mouth = Mouth(address, bytes.fromhex(os.environ.pop(KEY)), kinds=_reported())
     app, others = handover.apply()
-    with addresses.registered(), others.isolated(), _reporting(app, handover, mouth):
+    with addresses.scheme_registered(), others.isolated(), _reporting(app, handover, mouth):
         from celery.__main__ import main as celery
 
         from pytest_djcelery.workers.live.inside import Inside

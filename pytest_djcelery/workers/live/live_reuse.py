@@ -128,7 +128,7 @@ def _crossing_processes(sandbox: Sandbox, folder: Path) -> Iterator[None]:
     if sandbox.app.conf.result_backend in addresses.BACKENDS:
         results = folder / "results"
         results.mkdir(exist_ok=True)
-        values["result_backend"] = f"{addresses.FOLDER_BACKEND}+file://{results}"
+        values["result_backend"] = f"{filesystem.BACKEND}+file://{results}"
     with sandbox.project.configuration.override(**values):
         yield
 

@@ -44,7 +44,7 @@ class ChordBackend(KeyValueStoreBackend):
         """Keep others from a chord for a block."""
         raise NotImplementedError
 
-    def add_to_chord(self, group_id: str, result: Any) -> None:  # noqa: ARG002 - Celery's signature
+    def add_to_chord(self, group_id: str, result: Any) -> None:
         """One more member, that a member has added."""
         with self.chord_locked(group_id):
             self._set_number(group_id, ".t", self._number(group_id, ".t") + 1)
@@ -53,7 +53,7 @@ class ChordBackend(KeyValueStoreBackend):
         """How many members the header has; groups inside it are counted by theirs."""
         self._set_number(group_id, ".s", chord_size)
 
-    def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:  # noqa: ARG002 - Celery's signature
+    def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
         """Keep the form of a header that holds groups, for what its body is given."""
         if isinstance(header_result_args[1], _regen):
             return  # of a generator, which would be consumed; a private name of Celery's
