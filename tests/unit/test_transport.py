@@ -349,3 +349,27 @@ def test_headers_that_no_broker_carries_are_refused(
     with pytest.raises(TypeError, match="set is not JSON serializable"):
         publish(connection, "news", routing_key="orders", declare=[queue], headers={"ids": {1}})
     assert broker(virtual_host).depth("orders") == 0
+
+
+def test_a_reader_that_is_parked_while_it_looks_takes_nothing(connection: Connection) -> None:
+    queue = Queue("later", Exchange("later"), routing_key="later")
+    bodies: list[object] = []
+    publish_to = Producer(connection, exchange=queue.exchange, routing_key="later")
+    with Consumer(connection, [queue], callbacks=[lambda body, _: bodies.append(body)]):
+        transport = connection.transport
+        delivery = transport._deliver_oldest
+
+        def parked_meanwhile() -> None:
+            transport.park(parked=True)
+            publish_to.publish("of the next test")
+            delivery()
+
+        transport._deliver_oldest = parked_meanwhile
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0)
+        assert bodies == []
+
+        transport._deliver_oldest = delivery
+        transport.park(parked=False)
+        connection.drain_events(timeout=0)
+    assert bodies == ["of the next test"]
