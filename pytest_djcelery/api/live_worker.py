@@ -14,7 +14,7 @@ from pytest_djcelery.project.consumed_queues import named
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.runner import Runner
-from pytest_djcelery.transactions.race_detector import warn
+from pytest_djcelery.transactions.races import warn
 from pytest_djcelery.workers import worker_ended as ended
 from pytest_djcelery.workers.live import live_reuse
 from pytest_djcelery.workers.live.processes import LiveSettings

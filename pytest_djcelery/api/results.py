@@ -44,7 +44,7 @@ from pytest_djcelery.recording.result_waits import (
     WaitTimeoutError,
     none_will_come,
 )
-from pytest_djcelery.recording.server_waits import explained
+from pytest_djcelery.recording.server_waits import unreachable_backend_named
 from pytest_djcelery.session.opening import entered
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class Results:
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", "Results are not stored", RuntimeWarning)
             stack.enter_context(
-                explained(
+                unreachable_backend_named(
                     self._sandbox.app.backend,
                     f"The outcome of {task_id} can't be read.",
                     self._sandbox,

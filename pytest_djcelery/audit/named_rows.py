@@ -9,7 +9,7 @@ from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_djcelery.transactions.rows import Rows
+    from pytest_djcelery.transactions.writes import Rows
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _ENDINGS = ("_id", "_ids", "_pk", "_pks")

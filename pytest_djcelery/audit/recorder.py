@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery import locations
 from pytest_djcelery.messages.journal import Event, Journal
 from pytest_djcelery.transactions.hooks import WatchedHook
-from pytest_djcelery.transactions.race import Race
+from pytest_djcelery.transactions.races import Race
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType

@@ -2,7 +2,7 @@
 
 Celery's eager mode runs a chain, a group or a chord task by task (`apply`), and tells none of the
 tasks what comes after it. A broker would get the first tasks, each with the rest of the canvas
-inside. `followed` knows at each task where in the canvas it stands.
+inside. `eager_canvases_followed` knows at each task where in the canvas it stands.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Place:
 
 
 class _Part:
-    """A canvas, a signature or a task that is being applied."""
+    """A canvas, a signature or a task that is being applied_part."""
 
     def __init__(self, place: Place, around: _Part | None) -> None:
         self.place = place
@@ -113,13 +113,13 @@ class _Task(_Part):
 
 
 #: The part of a canvas that eager mode is at, which its task is run as.
-applied: ContextVar[_Part | None] = ContextVar("applied", default=None)
+applied_part: ContextVar[_Part | None] = ContextVar("applied_part", default=None)
 
 
 @contextmanager
-def task_run(task_id: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def placed_in_canvas(task_id: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Around a task that eager mode runs; yields the options that it would be published with."""
-    part = applied.get()
+    part = applied_part.get()
     if part is None:
         place, published = _sent(options), dict(options)
     elif isinstance(part, _Task):
@@ -128,11 +128,11 @@ def task_run(task_id: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any
     else:
         place = part.place
         published = {**options, **place.options()}
-    token = applied.set(_Task(place, task_id))
+    token = applied_part.set(_Task(place, task_id))
     try:
         yield published
     finally:
-        applied.reset(token)
+        applied_part.reset(token)
         if part is not None:
             part.ended(task_id, place.root_id or task_id)
 
@@ -143,7 +143,7 @@ def _sent(options: Mapping[str, Any]) -> Place:
 
 
 @contextmanager
-def followed() -> Iterator[None]:
+def eager_canvases_followed() -> Iterator[None]:
     """Wrap ``apply`` of signatures and canvases, which eager mode calls for each part.
 
     Checked on Celery 5.4 to 5.7.
@@ -166,13 +166,13 @@ def followed() -> Iterator[None]:
         apply = vars(kind)["apply"]
 
         def followed_apply(self: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-            around = applied.get()
+            around = applied_part.get()
             place = around.of(self, options) if around else _sent(options)
-            token = applied.set(parts[kind](self, place, around, options))
+            token = applied_part.set(parts[kind](self, place, around, options))
             try:
                 return apply(self, args, kwargs, **options)
             finally:
-                applied.reset(token)
+                applied_part.reset(token)
 
         return followed_apply
 

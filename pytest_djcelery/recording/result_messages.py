@@ -23,7 +23,7 @@ def leaves(results: Iterable[Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def told_of_states(result: Any, options: dict[str, Any]) -> Iterator[None]:
+def states_reported(result: Any, options: dict[str, Any]) -> Iterator[None]:
     """Call ``on_message`` with each state that is stored in a block, as Redis and RPC do.
 
     Celery's other backends refuse it; the one in memory stands in the place of those two.

@@ -1,6 +1,6 @@
 """``get()`` that wakes when the task ends, has a deadline, and is remembered.
 
-Private API of celery.result and celery.backends.base, in `patched`: Celery polls its result
+Private API of celery.result and celery.backends.base, in `waits_woken`: Celery polls its result
 backends twice a second and has no hook for a reader. Checked on Celery 5.4 to 5.7.
 """
 
@@ -24,7 +24,7 @@ from pytest_djcelery.messages.journal import (
 )
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.recording.result_looks import watched_results
-from pytest_djcelery.recording.result_messages import drain, leaves, nothing, told_of_states
+from pytest_djcelery.recording.result_messages import drain, leaves, nothing, states_reported
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -255,7 +255,7 @@ class Waits:
 
 
 @contextmanager
-def patched(waits: Waits) -> Iterator[None]:
+def waits_woken(waits: Waits) -> Iterator[None]:
     """Let results of the apps that ``waits`` knows wait on the journal, and tell who read them."""
     with _event_driven_backends(waits), _brought_about(waits), watched_results(waits, waits.suite):
         yield
@@ -316,7 +316,7 @@ def _brought_about(waits: Waits) -> Iterator[None]:
         self: Any, timeout: Any = None, propagate: bool = True, *args: Any, **kwargs: Any  # noqa: FBT001, FBT002 - Celery's signature
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
-        with told_of_states(self, kwargs):
+        with states_reported(self, kwargs):
             try:
                 if _may_wait(kwargs):
                     waits.before([self], timeout, kwargs.get("on_message"))
@@ -331,7 +331,7 @@ def _brought_about(waits: Waits) -> Iterator[None]:
 
         def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            with told_of_states(self, kwargs) if name == "join_native" else nullcontext():
+            with states_reported(self, kwargs) if name == "join_native" else nullcontext():
                 # One that is marked as ready waits for nothing: Redis joins a chord's header so.
                 if _may_wait(kwargs) and not self.on_ready.ready:
                     timeout = kwargs.get("timeout", args[0] if args else None)

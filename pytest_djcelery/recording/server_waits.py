@@ -44,7 +44,9 @@ class Waiting(Protocol):
 
 
 @contextmanager
-def bounded(app: Celery, timeout: float, waiting: Callable[[], Waiting | None]) -> Iterator[None]:
+def result_waits_bounded(
+    app: Celery, timeout: float, waiting: Callable[[], Waiting | None]
+) -> Iterator[None]:
     """End all waits of the test for results of ``app``.
 
     Private API (``AsyncBackendMixin._wait_for_pending``, which ``get`` and ``join`` share),
@@ -68,7 +70,7 @@ def bounded(app: Celery, timeout: float, waiting: Callable[[], Waiting | None]) 
             return
         seconds = limit if timeout is None else timeout
         options["on_interval"] = _unless_worker_has_ended(options.get("on_interval"), waiting)
-        with explained(self, f"No result for {named(result)} can come.", waiting()):
+        with unreachable_backend_named(self, f"No result for {named(result)} can come.", waiting()):
             try:
                 yield from wait_for_pending(self, result, timeout=seconds, **options)
             except _WorkerHasEndedError:
@@ -103,7 +105,7 @@ def _named_before_sending(app: Celery, waiting: Callable[[], Waiting | None]) ->
         __tracebackhide__ = True
         if self.app is not app:
             return on_task_call(self, producer, task_id)
-        with explained(self, "The task was not sent.", waiting()):
+        with unreachable_backend_named(self, "The task was not sent.", waiting()):
             return on_task_call(self, producer, task_id)
 
     with replaced(RedisBackend, on_task_call=explained_on_task_call):
@@ -136,7 +138,9 @@ def _unless_worker_has_ended(
 
 
 @contextmanager
-def explained(backend: Any, consequence: str, waiting: Waiting | None) -> Iterator[None]:
+def unreachable_backend_named(
+    backend: Any, consequence: str, waiting: Waiting | None
+) -> Iterator[None]:
     """Name the result backend in what its client raises when it does not answer.
 
     Args:

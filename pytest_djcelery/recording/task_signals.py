@@ -38,7 +38,7 @@ class Appends(Protocol):
 
 
 @contextmanager
-def recorded(journal: Journal, knows: Callable[[Celery], bool]) -> Iterator[None]:
+def task_events_recorded(journal: Journal, knows: Callable[[Celery], bool]) -> Iterator[None]:
     """Record what tasks of the apps that ``knows`` is true of go through, in any thread or mode."""
     with signals_connected(journal, knows), _stored_states(journal, knows):
         yield

@@ -233,7 +233,7 @@ class Sandbox:
         from pytest_djcelery.project.finding import made_current
         from pytest_djcelery.recording import publishing
         from pytest_djcelery.recording import task_signals as signals
-        from pytest_djcelery.recording.result_waits import Waits, patched
+        from pytest_djcelery.recording.result_waits import Waits, waits_woken
         from pytest_djcelery.recording.task_threads import in_task
         from pytest_djcelery.transactions.watch import TransactionWatch
 
@@ -269,9 +269,9 @@ class Sandbox:
             stack.enter_context(obeyed(self.project.configurations))
             stack.enter_context(self._captures.noted())  # where no session of pytest has begun
             stack.enter_context(self.watch)
-            stack.enter_context(publishing.tapped(tap))
-            stack.enter_context(signals.recorded(self.journal, self.project.knows))
-            stack.enter_context(patched(waits))
+            stack.enter_context(publishing.publishes_recorded(tap))
+            stack.enter_context(signals.task_events_recorded(self.journal, self.project.knows))
+            stack.enter_context(waits_woken(waits))
             self._found = self._fingerprint()
             yield
 

@@ -138,10 +138,10 @@ class Session:
     def _isolate(self, project: Project) -> None:
         self._isolation.enter_context(project.isolated())
         if {self.options.broker, self.options.result_backend} != {MEMORY}:
-            from pytest_djcelery.recording.server_waits import bounded
+            from pytest_djcelery.recording.server_waits import result_waits_bounded
 
             self._isolation.enter_context(
-                bounded(project.app, self.options.timeout, current_sandbox)
+                result_waits_bounded(project.app, self.options.timeout, current_sandbox)
             )
 
     @contextmanager

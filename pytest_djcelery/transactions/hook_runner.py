@@ -16,10 +16,10 @@ from pytest_djcelery.messages.journal import (
     HookStarted,
 )
 from pytest_djcelery.transactions.blocks import Running, serials
-from pytest_djcelery.transactions.foreign_hooks import owning_package
 from pytest_djcelery.transactions.hooks import (
     WatchedHook,
     hook_of,
+    owning_package,
     run_as_committed,
     run_in_autocommit,
 )
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from pytest_djcelery.messages.journal import Journal
-    from pytest_djcelery.transactions.blocks import Block, WatchedConnection
+    from pytest_djcelery.transactions.blocks import Block, OpenBlocks, WatchedConnection
     from pytest_djcelery.transactions.captures import Captures
-    from pytest_djcelery.transactions.open_blocks import OpenBlocks
 
 # Why a hook was discarded.
 HOOK_RAISED = "an earlier hook of the same transaction raised"

@@ -1,12 +1,14 @@
-"""An on_commit hook that is followed, and how hooks run by Django's own code."""
+"""An on_commit hook that is followed, whose it is, and how hooks run by Django's own code."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
+from types import CellType, FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery import locations
+from pytest_djcelery.transactions.openers import task_of
 from pytest_djcelery.transactions.stand_in import call_of, transparent
 
 if TYPE_CHECKING:
@@ -72,3 +74,46 @@ def run_in_autocommit(hook: WatchedHook, on_commit: Callable[..., None]) -> None
     __tracebackhide__ = True
     connection = SimpleNamespace(in_atomic_block=False, get_autocommit=lambda: True)
     on_commit(connection, hook.stand_in, hook.robust)
+
+
+def owning_package(function: Any) -> str | None:
+    """The installed package whose own business a hook is: the project can't change it.
+
+    The function is the package's own, and calls none of the project's.
+    A package may put a function of the project's into one of its own: it holds it then.
+    """
+    held: list[Any] = []
+    while isinstance(function, partial) or hasattr(function, "__wrapped__"):
+        if isinstance(function, partial):
+            held += [*function.args, *function.keywords.values()]
+            function = function.func
+        else:
+            function = function.__wrapped__
+    function = getattr(function, "__func__", function)
+    path = _path_of(function)
+    if path is None or locations.in_library(path):
+        return None
+    held += [_content(cell) for cell in getattr(function, "__closure__", None) or ()]
+    return None if any(map(_is_the_projects, held)) else locations.installed_package(path)
+
+
+def _is_the_projects(value: Any) -> bool:
+    """Whether a value is a function of the project's, or would send a task."""
+    if type(value) is MethodType:
+        if task_of(value) is not None:
+            return True
+        value = value.__func__
+    path = _path_of(value)
+    return path is not None and locations.is_of_project(path)
+
+
+def _path_of(function: Any) -> str | None:
+    # By its type: to ask a lazy object for its class would have it made.
+    return function.__code__.co_filename if type(function) is FunctionType else None
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing is in it yet
+        return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.messages.journal import HookDiscarded, HookDue
+from pytest_djcelery.transactions.blocks import OpenBlocks
 from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import ROLLED_BACK, HookRunner
 from pytest_djcelery.transactions.hooks import hook_of
-from pytest_djcelery.transactions.open_blocks import OpenBlocks
-from pytest_djcelery.transactions.race_detector import JudgeAtTheEnd
+from pytest_djcelery.transactions.races import JudgeAtTheEnd
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pytest_djcelery.transactions.autocommit import (
     beneath,
     innermost,
 )
-from pytest_djcelery.transactions.blocks import EagerTask, serials
+from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, serials
 from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import (
     HOOK_RAISED,
@@ -27,8 +27,7 @@ from pytest_djcelery.transactions.hook_runner import (
     HookRunner,
     unwrap,
 )
-from pytest_djcelery.transactions.open_blocks import OpenBlocks
-from pytest_djcelery.transactions.race_detector import ByPolicy, Judge, warn
+from pytest_djcelery.transactions.races import ByPolicy, Judge, warn
 from pytest_djcelery.transactions.task_connections import held_open
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pytest_djcelery.api.outbox import Outbox
 from pytest_djcelery.locations import Location
 from pytest_djcelery.messages.journal import Journal, Published
 from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.recording.publishing import sent_task
+from pytest_djcelery.recording.sent_records import sent_task
 
 LOCATION = Location(path="shop/views.py", line=12, function="sign_up")
 

@@ -54,8 +54,8 @@ from pytest_djcelery.errors import (
 from pytest_djcelery.messages.journal import Journal, Published
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.transactions.blocks import WriteListener
-from pytest_djcelery.transactions.sql import wrote
 from pytest_djcelery.transactions.watch import TransactionWatch
+from pytest_djcelery.transactions.writes import wrote
 
 pytestmark = pytest.mark.skipif(
     "other" not in settings.DATABASES, reason="Django was configured by another module"

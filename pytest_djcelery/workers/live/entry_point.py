@@ -107,8 +107,8 @@ def _reporting(app: Celery, handover: Handover, mouth: Mouth) -> Iterator[None]:
     )
     with (
         watch,
-        publishing.tapped(tap),
-        signals.recorded(journal, lambda each: each is app),
+        publishing.publishes_recorded(tap),
+        signals.task_events_recorded(journal, lambda each: each is app),
         sqlite_files.waited_for(handover.timeout),
     ):
         yield

@@ -1,11 +1,15 @@
-"""What a statement did: whether it wrote, whether it set or undid a savepoint."""
+"""What a transaction has written: what each of its statements did, and the keys of the rows."""
 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
+from uuid import UUID
 
 _NO_CODE: Final = re.compile(
     r"""--[^\n]*|/\*.*?\*/                    # comments
@@ -51,6 +55,9 @@ _SAVEPOINT: Final = re.compile(
     |ROLLBACK\s+(?:(?:WORK|TRANSACTION)\s+)?TO(?:\s+SAVEPOINT)?)\s+(?P<name>[^\s;]+)""",
     _FLAGS,
 )
+#: Types of primary keys. Other values are left alone: to ask one for its text, or for its class,
+#: could run code of the project's, and queries.
+_KEYS: Final = (int, str, Decimal, UUID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ class Savepoint:
     set: bool
 
 
-def savepoint(sql: object) -> Savepoint | None:
+def savepoint_of(sql: object) -> Savepoint | None:
     """The savepoint that a statement sets or rolls back to."""
     if not isinstance(sql, str) or sql.lstrip()[:1] not in ("S", "s", "R", "r"):
         return None
@@ -135,3 +142,45 @@ def _knows_count(cursor: Any) -> bool:
     """Whether ``rowcount`` is known yet: SQLite counts only when the last row was fetched."""
     sqlite = getattr(getattr(cursor, "db", None), "vendor", None) == "sqlite"
     return not sqlite or cursor.description is None
+
+
+class Rows:
+    """Knows rows by their primary keys, as keys or as the text that a message has of them."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, dict[str, None]] = {}  # whose rows have this key
+
+    def add(self, model: Any, key: Any) -> None:
+        """Note a row that was written."""
+        for text in _texts(key):
+            self._models.setdefault(text, {}).update(dict.fromkeys(_labels(model)))
+
+    def named_by(self, value: Any) -> list[str]:
+        """The models of the rows that a value of a message names, or is."""
+        if not _is_row(value):
+            return [model for key in _texts(value)[:1] for model in self._models.get(key, ())]
+        model = value._meta.label
+        return [model for key in _texts(value.pk)[:1] if model in self._models.get(key, ())]
+
+
+def _labels(model: Any) -> Iterator[str]:
+    """A model, and those whose row the same key names: of a proxy, and of what it inherits."""
+    while True:
+        yield model._meta.label
+        if model._meta.proxy:
+            model = model._meta.concrete_model
+        elif getattr(model._meta.pk.remote_field, "parent_link", False):
+            model = model._meta.pk.remote_field.model
+        else:
+            return
+
+
+def _texts(key: Any) -> list[str]:
+    if type(key) not in _KEYS:
+        return []
+    return [str(key), key.hex] if type(key) is UUID else [str(key)]
+
+
+def _is_row(value: Any) -> bool:
+    models = sys.modules.get("django.db.models")
+    return models is not None and issubclass(type(value), models.Model)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_djcelery.transactions.sql import Savepoint, savepoint, wrote
+from pytest_djcelery.transactions.writes import Savepoint, savepoint_of, wrote
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_a_prepared_statement_is_told_by_what_came_of_it(
     ],
 )
 def test_savepoints(sql: object, expected: Savepoint | None) -> None:
-    assert savepoint(sql) == expected
+    assert savepoint_of(sql) == expected
