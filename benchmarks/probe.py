@@ -83,7 +83,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     """Have the stop of a worker that outlives its test measured as part of the test."""
     with _processor_timed("teardown"):
         outcome = yield
-        reuse = sys.modules.get("pytest_djcelery.workers.embedded.reuse")  # plain pytest has none
+        reuse = sys.modules.get(
+            "pytest_djcelery.workers.embedded.thread_reuse"
+        )  # plain pytest has none
         if reuse is not None and item.get_closest_marker("fresh_worker"):
             reuse.stop()
     return outcome

@@ -204,9 +204,9 @@ def _celery_live_processes(
     django_db_setup: None,  # to be gone before the databases are
 ) -> Iterator[None]:
     yield
-    from pytest_djcelery.workers.live import live_reuse
+    from pytest_djcelery.workers.live import process_reuse  # needs Celery and Django
 
-    live_reuse.stop()
+    process_reuse.stop()
 
 
 @pytest.fixture

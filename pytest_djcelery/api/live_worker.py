@@ -15,9 +15,13 @@ from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.transactions.races import warn
-from pytest_djcelery.workers import worker_ended as ended
-from pytest_djcelery.workers.live import live_reuse
+from pytest_djcelery.workers.live.process_reuse import live_processes_for
 from pytest_djcelery.workers.live.processes import LiveSettings
+from pytest_djcelery.workers.unfinished import (
+    check_worker,
+    check_worker_unless_reported,
+    reported_situation,
+)
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -25,14 +29,14 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.workers.live import processes as live_processes
+    from pytest_djcelery.workers.live.processes import LiveProcesses
 
 
 class LiveWorker(Runner):
     """A running ``celery -A proj worker``, with processes of its own."""
 
     name = "celery_live_worker"
-    processes: live_processes.LiveWorker
+    processes: LiveProcesses
     consumed: ConsumedQueues
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -67,7 +71,7 @@ class LiveWorker(Runner):
         __tracebackhide__ = True
         seconds = self._sandbox.options.timeout if timeout is None else timeout
         idle = self._wait(seconds)
-        ended.check(self._sandbox, self.processes)
+        check_worker(self._sandbox, self.processes)
         if not idle:
             msg = f"celery_live_worker is not idle after {seconds:g} s.\n{self.situation()}"
             raise WaitTimeoutError(msg)
@@ -81,7 +85,7 @@ class LiveWorker(Runner):
         """
         __tracebackhide__ = True
         self._wait(self._sandbox.options.timeout)
-        ended.check_unless_told(self._sandbox, self.processes)
+        check_worker_unless_reported(self._sandbox, self.processes)
 
     @property
     def has_ended(self) -> bool:
@@ -108,7 +112,7 @@ class LiveWorker(Runner):
 
     def situation(self) -> str:
         """Worker, queues and running tasks, in words, with the end of its log."""
-        return ended.told_situation(self, self.processes)
+        return reported_situation(self, self.processes)
 
     def __repr__(self) -> str:
         return f"<celery_live_worker {self.processes.pid}>"
@@ -159,7 +163,7 @@ def live_worker(
             stack.enter_context(runs(sandbox, runner))
             check_visible_to_workers(runner.name)
             stack.enter_context(not_eager(sandbox))
-            runner.processes = stack.enter_context(live_reuse.lent(sandbox, settings))
+            runner.processes = stack.enter_context(live_processes_for(sandbox, settings))
             _make_known(sandbox.app, consumed)
             yield runner
 

@@ -19,9 +19,13 @@ from pytest_djcelery.session.opening import entered
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.session.sandbox import Sandbox
 from pytest_djcelery.session.session import current_session
-from pytest_djcelery.workers import worker_ended as ended
-from pytest_djcelery.workers.embedded import reuse
+from pytest_djcelery.workers.embedded import thread_reuse
 from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
+from pytest_djcelery.workers.unfinished import (
+    check_worker,
+    check_worker_unless_reported,
+    reported_situation,
+)
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -60,7 +64,7 @@ class Worker(Runner):
         __tracebackhide__ = True
         seconds = self._sandbox.options.timeout if timeout is None else timeout
         idle = self._wait(seconds, batched_within=None)
-        ended.check(self._sandbox, self.embedded)
+        check_worker(self._sandbox, self.embedded)
         if not idle:
             lines = [
                 f"celery_worker is not idle after {seconds:g} s.",
@@ -80,7 +84,7 @@ class Worker(Runner):
         __tracebackhide__ = True
         timeout = self._sandbox.options.timeout
         self._wait(timeout, batched_within=timeout)
-        ended.check_unless_told(self._sandbox, self.embedded)
+        check_worker_unless_reported(self._sandbox, self.embedded)
 
     def let_tasks_end(self) -> None:
         self._wait(self._sandbox.options.timeout, batched_within=None)
@@ -131,7 +135,7 @@ class Worker(Runner):
 
     def situation(self) -> str:
         """Worker, queues and running tasks, in words."""
-        return ended.told_situation(self, self.embedded)
+        return reported_situation(self, self.embedded)
 
     def reload(self, *args: Any, **kwargs: Any) -> None:
         """Kept from `celery.contrib.pytest`, where a worker must be told of new tasks.
@@ -174,9 +178,7 @@ class SessionWorker:
 
     def __getattr__(self, name: str) -> Any:
         if self._here is None:
-            from pytest_djcelery.workers.embedded import reuse as lease
-
-            return getattr(lease.held_controller(), name)
+            return getattr(thread_reuse.held_controller(), name)
         return getattr(self._here, name)
 
 
@@ -233,7 +235,7 @@ def running_worker(
         stack.enter_context(runs(sandbox, runner))
         check_visible_to_workers(runner.name)
         stack.enter_context(not_eager(sandbox))
-        runner.embedded = stack.enter_context(reuse.lent(sandbox, settings))
+        runner.embedded = stack.enter_context(thread_reuse.embedded_worker_for(sandbox, settings))
         yield runner
 
 
@@ -259,12 +261,12 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
     with session.isolated(project):
         consumed = of_project(project.app, session.options.queues)
         settings = _consuming(settings, consumed)
-        reuse.started(project, settings, wake=lambda: None)
-        reuse.keep_for_session()
+        thread_reuse.start(project, settings, wake=lambda: None)
+        thread_reuse.keep_for_session()
         try:
             yield SessionWorker(settings, consumed)
         finally:
-            reuse.stop()
+            thread_reuse.stop()
 
 
 def _worker_settings(

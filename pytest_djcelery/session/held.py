@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 class HeldWorker:
     """What is asked of a worker that outlives its test. The defaults suit one that has no test."""
 
-    #: Whether it runs what session fixtures send.
-    serves_session = False
     #: Whether it is a thread of this process, and has changed what the process had.
     is_thread = False
+
+    @property
+    def serves_session(self) -> bool:
+        """Whether it runs what session fixtures send."""
+        return False
 
     def park(self) -> None:
         """As a test begins: leave its messages alone until it asks for the worker."""

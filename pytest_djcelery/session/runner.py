@@ -23,8 +23,8 @@ class Runner:
     implicit = False
     #: Whether a message that is published now will be run by itself, or by asking for its result.
     will_run = True
-    #: Whether the test has been told that it has ended, or why it is about to.
-    end_told = False
+    #: Whether an error has told the test that it has ended, or why it is about to.
+    end_reported = False
 
     @property
     def log(self) -> str:

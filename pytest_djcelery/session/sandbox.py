@@ -164,7 +164,7 @@ class Sandbox:
     def worker_end_is_explained(self) -> None:
         """An error that the test sees says what the worker is about to end of."""
         if self.runner is not None:
-            self.runner.end_told = True
+            self.runner.end_reported = True
 
     def swallowed_races(self) -> list[Exception]:
         """Errors on messages inside a transaction that the test never saw."""

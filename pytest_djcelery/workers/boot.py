@@ -1,8 +1,8 @@
-"""What a starting worker runs of the project's, and what that connects to Celery's signals.
+"""The project's part in the start of a worker, and what that connects to Celery's signals.
 
-Those are the boot steps that are added to the app, and the receivers of the signals of a start.
-Libraries connect there what only a worker is to do (django-structlog does); in a process that goes
-on without a worker it has to go with it.
+That part is the boot steps that are added to the app, and the receivers of the signals of a start.
+Libraries such as django-structlog connect there what only a worker should do; in a process that
+outlives its worker, it has to be disconnected with the worker.
 
 Private API (``Signal.receivers``), checked on Celery 5.4 to 5.7.
 """
@@ -24,7 +24,7 @@ from celery.worker import WorkController
 if TYPE_CHECKING:
     from celery import Celery
 
-_ALL = [each for each in vars(signals).values() if isinstance(each, Signal)]
+_ALL = [signal for signal in vars(signals).values() if isinstance(signal, Signal)]
 _OF_A_START = (
     signals.celeryd_init,
     signals.celeryd_after_setup,
@@ -40,45 +40,67 @@ class BootReceivers:
         self._added: list[tuple[Signal, Any]] = []
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note what a block connects, but for what importing a module connects: that stays."""
-        before = {id(each) for signal in _ALL for each in signal.receivers}
+    def collected(self) -> Iterator[None]:
+        """Collect what a block connects, except what importing a module connects: that stays."""
+        before = {id(entry) for signal in _ALL for entry in signal.receivers}
         modules = set(sys.modules)
         try:
             yield
         finally:
             self._added += [
-                (signal, each)
+                (signal, entry)
                 for signal in _ALL
-                for each in signal.receivers
-                if id(each) not in before and not _of_import(each, modules)
+                for entry in signal.receivers
+                if id(entry) not in before and not _of_import(entry, modules)
             ]
 
     def disconnect(self) -> None:
-        """Take them away, while the worker runs no task of a test."""
+        """Disconnect them, while the worker runs no test's tasks."""
         for signal, entry in self._added:
-            _replace(signal, [each for each in signal.receivers if each is not entry])
+            _replace(signal, [other for other in signal.receivers if other is not entry])
 
     def connect(self) -> None:
-        """Put them back."""
+        """Connect them again."""
         for signal, entry in self._added:
-            if not any(each is entry for each in signal.receivers):
+            if not any(other is entry for other in signal.receivers):
                 _replace(signal, [*signal.receivers, entry])
 
 
 def _replace(signal: Signal, receivers: list[Any]) -> None:
-    """In place: the tracers of tasks hold the list itself."""
+    """In place: the tracers of tasks hold a reference to the list."""
     with signal.lock:
         signal.receivers[:] = receivers
         signal.sender_receivers_cache.clear()
 
 
 class Controller(WorkController):
-    """Celery's, which sends the signals of a start that ``celery worker`` sends.
+    """Celery's controller, which also sends the signals that ``celery worker`` sends at its start.
 
-    They stand in `celery.apps.worker.Worker`, beside what that does to the process: its title,
-    its standard output, its handlers of the operating system's signals.
+    Celery sends them in `celery.apps.worker.Worker`, which changes the process too: its title, its
+    standard output, its handlers of the operating system's signals.
     """
+
+    def run(self) -> BaseException | None:
+        """Start, and return at the end what ended it, which Celery only logs.
+
+        Private API (``WorkController.blueprint``), checked on Celery 5.4 to 5.7.
+        """
+        errors: list[BaseException] = []
+        start = self.blueprint.start
+
+        def start_and_keep_error(parent: Any) -> Any:
+            try:
+                return start(parent)
+            except Exception as error:
+                errors.append(error)
+                raise
+
+        self.blueprint.start = start_and_keep_error
+        try:
+            self.start()
+        finally:
+            del self.blueprint.start
+        return _raised_by_task(errors[0]) if errors else None
 
     def on_before_init(self, **options: Any) -> None:
         super().on_before_init(**options)
@@ -95,9 +117,23 @@ class Controller(WorkController):
         signals.worker_ready.send(sender=consumer)
 
 
+def _raised_by_task(error: BaseException) -> BaseException:
+    """What a task has ended the worker with, which Celery's own follow-up hides.
+
+    A solo pool calls back with what no callback can take (`celery.concurrency.base.apply_target`),
+    and the worker dies of a `TypeError`.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if not isinstance(cause, Exception):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
 @contextmanager
 def booted(app: Celery, consumer: Any) -> Iterator[None]:
-    """Start a worker without thread and controller, as far as the project has a part in it.
+    """Run the project's part in the start of a worker that has neither thread nor controller.
 
     Args:
         app: the project's app.
@@ -109,7 +145,7 @@ def booted(app: Celery, consumer: Any) -> Iterator[None]:
     worker, receivers = consumer.controller, BootReceivers()
     with ExitStack() as stack:
         stack.callback(receivers.disconnect)
-        with receivers.noted():
+        with receivers.collected():
             signals.celeryd_init.send(
                 sender=worker.hostname, instance=worker, conf=app.conf, options={}
             )
@@ -124,7 +160,7 @@ def booted(app: Celery, consumer: Any) -> Iterator[None]:
                 stack.callback(_stop, step, worker)
             signals.worker_ready.send(sender=consumer)
         yield
-        steps.clear()  # they live as long as the worker: receivers may be held by them alone
+        steps.clear()  # until now: they may hold the only references to receivers
 
 
 def _stop(step: Any, worker: Any) -> None:
@@ -133,19 +169,19 @@ def _stop(step: Any, worker: Any) -> None:
 
 
 def _of_project(signal: Signal) -> list[Any]:
-    return [each for each in signal.receivers if not _of_fixup(each)]
+    return [entry for entry in signal.receivers if not _of_fixup(entry)]
 
 
 def _of_fixup(entry: Any) -> bool:
-    """Whether it is Celery's own for Django, which lets a worker close each connection it finds."""
+    """Whether it belongs to Celery's Django fixup, which closes every connection it finds."""
     return isinstance(getattr(_receiver(entry), "__self__", None), DjangoFixup)
 
 
 def _of_import(entry: Any, modules: set[str]) -> bool:
-    """Whether it is a function of a module that was imported meanwhile, once in a process.
+    """Whether it is a function of a module that was imported since: that happens only once.
 
     Args:
-        entry: of a signal.
+        entry: of a signal's list.
         modules: those that were imported before.
     """
     receiver = _receiver(entry)
@@ -158,7 +194,7 @@ def _receiver(entry: Any) -> Any:
 
 @contextmanager
 def _without_fixups(signal: Signal) -> Iterator[None]:
-    fixups = [each for each in signal.receivers if _of_fixup(each)]
+    fixups = [entry for entry in signal.receivers if _of_fixup(entry)]
     _replace(signal, _of_project(signal))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Threads take turns on SQLite.
+"""SQLite beside a worker: threads take turns, and processes wait for one another.
 
 An in-memory database is shared by threads through SQLite's shared cache, where a table in use
 is answered with "table is locked" at once, whatever the time-out; a file answers "database is
@@ -232,4 +232,61 @@ def _transactions_in_turns(turns: Turns) -> Iterator[None]:
                 turns.leave()
 
     with replaced(transaction.Atomic, __enter__=__enter__, __exit__=__exit__):
+        yield
+
+
+# Processes ---------------------------------------------------------------------------
+
+
+@contextmanager
+def waiting_for_other_processes(timeout: float) -> Iterator[None]:
+    """Have SQLite wait for other processes in a block, where it would refuse this one.
+
+    A transaction that reads and then writes gets "database is locked" at once, whatever the
+    time-out, if another process has written meanwhile: waiting could not help it. The test stands
+    for a project whose database has no such rule, so transactions ask for the right to write as
+    they begin, and wait for it.
+
+    Args:
+        timeout: seconds that a statement waits.
+    """
+
+    def wait(connection: Any, **_: Any) -> None:
+        if connection.vendor == "sqlite":
+            _set_busy_timeout(connection, timeout)
+
+    if not any(connection.vendor == "sqlite" for connection in connections.all()):
+        yield
+        return
+    for connection in connections.all(initialized_only=True):
+        if connection.connection:
+            wait(connection)
+    connection_created.connect(wait)
+    try:
+        with _transactions_begun_for_writing():
+            yield
+    finally:
+        connection_created.disconnect(wait)
+        for connection in connections.all(initialized_only=True):
+            if connection.vendor == "sqlite" and connection.connection:
+                _set_busy_timeout(connection, connection.get_connection_params().get("timeout", 5))
+
+
+def _set_busy_timeout(connection: Any, seconds: float) -> None:
+    connection.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+
+@contextmanager
+def _transactions_begun_for_writing() -> Iterator[None]:
+    """Django's option ``transaction_mode`` does this since 5.1, for connections yet to be made.
+
+    Private API (``DatabaseWrapper._start_transaction_under_autocommit``), checked on Django 4.2 to
+    6.1.
+    """
+    from django.db.backends.sqlite3.base import DatabaseWrapper
+
+    def begin(self: Any) -> None:
+        self.cursor().execute("BEGIN IMMEDIATE")
+
+    with replaced(DatabaseWrapper, _start_transaction_under_autocommit=begin):
         yield

@@ -1,17 +1,23 @@
-"""Which messages of a test are still on their way, where the broker can't be asked."""
+"""Messages that no worker is done with, and workers that ended before they were."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.messages.journal import Dropped, Ended
+from pytest_djcelery.recording.failures import call_text
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.session.runner import Runner
+    from pytest_djcelery.session.sandbox import Sandbox
+
+_MOST = 10  # messages in one text
 
 
 def outstanding(
@@ -24,11 +30,11 @@ def outstanding(
 def waiting(
     journal: Journal, queues: Collection[str] | None = None, *, later: bool = False
 ) -> Iterator[SentTask]:
-    """The messages that are due and have neither been run yet nor let go.
+    """The messages that are due and have been neither run nor dropped.
 
     Args:
         journal: of the test.
-        later: whether those with an ETA to come count, too.
+        later: whether those with an ETA to come count too.
         queues: that a worker consumes from, where that is known; a message in another one will
             not be run.
     """
@@ -54,3 +60,63 @@ def not_ended(journal: Journal) -> Iterator[SentTask]:
             ended[attempt] -= 1  # a task that replaces another has its id, too
         else:
             yield sent
+
+
+class CanEnd(Protocol):
+    """A worker, as far as its end is concerned."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+
+    @property
+    def ended_as_asked(self) -> bool:
+        """Whether it has ended because remote control or a signal asked it to."""
+
+    @property
+    def consumed(self) -> list[str]:
+        """The names of the queues that it was started for."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended it, if that is known."""
+
+    def situation(self) -> str:
+        """How it has ended, in words."""
+
+
+def reported_situation(runner: Runner, worker: CanEnd) -> str:
+    """What a worker is doing or how it has ended, for an error that the test gets to see."""
+    runner.end_reported = runner.end_reported or not worker.alive
+    return worker.situation()
+
+
+def check_worker(sandbox: Sandbox, worker: CanEnd) -> None:
+    """Check that a worker runs, or has ended with nothing left to do.
+
+    Raises:
+        WorkerError: when it has ended, unless it was asked to and no message waits for it.
+    """
+    __tracebackhide__ = True
+    if worker.alive:
+        return
+    left = list(waiting(sandbox.journal, worker.consumed))
+    if left or not worker.ended_as_asked:
+        raise WorkerError("\n".join([sandbox.situation(), *_listed(left)])) from worker.error
+
+
+def check_worker_unless_reported(sandbox: Sandbox, worker: CanEnd) -> None:
+    """The same at the end of a test, which may have seen the worker end, and meant it to."""
+    __tracebackhide__ = True
+    if sandbox.runner is None or not sandbox.runner.end_reported:
+        check_worker(sandbox, worker)
+
+
+def _listed(left: list[SentTask]) -> list[str]:
+    if not left:
+        return ["No message is known to have waited for it."]
+    shown = [
+        f"  {call_text(sent.task, sent.args, sent.kwargs)} [{sent.id}]" for sent in left[:_MOST]
+    ]
+    more = [f"  … and {len(left) - _MOST} more"] if len(left) > _MOST else []
+    return ["Not run to the end, or not at all:", *shown, *more]

@@ -388,6 +388,6 @@ def test_a_late_word_on_a_task_is_not_the_next_tests(run: Run) -> None:
 
         def test_next(celery_live_worker, celery_results):
             [failure] = ended
-            celery_live_worker.processes._heard(failure)
+            celery_live_worker.processes._record(failure)
             assert celery_results[add.delay(1, 2)].value == 3
     """).assert_outcomes(passed=2)

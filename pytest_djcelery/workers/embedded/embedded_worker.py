@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from celery.app.trace import setup_worker_optimizations
 from celery.exceptions import WorkerShutdown
 from celery.utils.nodenames import default_nodename
-from celery.worker import WorkController, state
+from celery.worker import state
 
 from pytest_djcelery.errors import BadOptionError, WorkerError
 from pytest_djcelery.project.derived import close_backends_of_ended_threads
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import enter_worker_thread, stack_of
-from pytest_djcelery.workers import boot
-from pytest_djcelery.workers import celery_parts as parts
+from pytest_djcelery.workers.boot import BootReceivers, Controller
+from pytest_djcelery.workers.celery_parts import Consumer, Timer
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
 from pytest_djcelery.workers.embedded import pools, task_waits
 from pytest_djcelery.workers.process_state import limits_changed, process_as_found
@@ -83,8 +83,8 @@ class EmbeddedWorker:
         self.settings = settings
         self.timeout = timeout
         self.wake = wake
-        self.controller: WorkController | None = None
-        self.topology: Topology | None = None  # what the worker itself declared
+        self.controller: Controller | None = None
+        self.topology: Topology | None = None  # what the worker has declared
         self._in_hand = pools.InHand(self._after_task, self._let_go, surroundings)
         self._surroundings = surroundings
         self._pool = pools.pool_class(settings.pool, self._in_hand)
@@ -98,30 +98,30 @@ class EmbeddedWorker:
         #: Whether messages are on their way, over a broker that can't be asked.
         self.outstanding: Callable[[], bool] = _nothing
         self._ready = threading.Event()
-        self.error: BaseException | None = None  # that ended it
+        self.error: BaseException | None = None  # what ended it
         self._thread = threading.Thread(target=self._run, name="celery-worker", daemon=True)
         self._cleanup = ExitStack()
-        self._receivers = boot.BootReceivers()
+        self._receivers = BootReceivers()
         self._consumed_at_start: list[str] = []
 
     # Life ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start and wait until the worker consumes.
+        """Start the worker and wait until it consumes.
 
         Raises:
-            WorkerError: when it does not within the time-out, or dies; its own exception is
-                the cause.
+            WorkerError: when it doesn't within the time-out, or dies; the cause is its own
+                exception.
         """
         self._cleanup = ExitStack()
         self._cleanup.enter_context(process_as_found(self.app))
         self._cleanup.enter_context(fixups_kept_to_workers(self.app))
         self._cleanup.callback(self._receivers.disconnect)
-        with self._receivers.noted():
-            # Python 3.14 can give a thread the context of the code that starts it: here, a test's.
+        with self._receivers.collected():
+            # Python 3.14 can give a thread the context of the code that starts it: here, a test.
             self._surroundings.context().run(self._thread.start)
-            came = self._ready.wait(self.timeout)
-        if self.error is None and came:
+            in_time = self._ready.wait(self.timeout)
+        if self.error is None and in_time:
             broker = self._transport_broker()
             self.topology = broker.topology() if broker else None
             self._consumed_at_start = self._consumed()
@@ -141,20 +141,18 @@ class EmbeddedWorker:
         enter_worker_thread(self.app)
         try:
             setup_worker_optimizations(self.app, default_nodename(None))  # as ``celery worker``
-            self.controller = boot.Controller(
+            self.controller = Controller(
                 app=self.app,
                 pool=self._pool,
-                consumer_cls=parts.Consumer,
-                timer_cls=partial(parts.Timer, wake=self.wake),
+                consumer_cls=Consumer,
+                timer_cls=partial(Timer, wake=self.wake),
                 use_eventloop=False,
                 ready_callback=self._on_ready,
                 **self.settings.arguments(),
             )
             if self.settings.logging:
                 self.app.log.setup(loglevel=self.controller.loglevel)
-            with _first_error_of(self.controller) as errors:
-                self.controller.start()
-            self.error = _raised_by_task(errors[0]) if errors else None
+            self.error = self.controller.run()
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
             self.error = error
         finally:
@@ -188,7 +186,7 @@ class EmbeddedWorker:
         self._leave_process_as_found()
 
     def abandon(self) -> None:
-        """Give a thread up that can't be stopped, so that it harms no later test."""
+        """Abandon a thread that can't be stopped, so that it harms no later test."""
         transport = self._transport()
         if hasattr(transport, "park"):
             transport.park(parked=True)
@@ -212,7 +210,7 @@ class EmbeddedWorker:
 
     @property
     def ended_as_asked(self) -> bool:
-        """Whether it has ended because it was told to, by remote control."""
+        """Whether it has ended because remote control asked it to."""
         return not self.alive and self.error is None
 
     @property
@@ -231,20 +229,20 @@ class EmbeddedWorker:
         state.reset_state()
 
     def _forget_scheduled(self) -> None:
-        """A task that waits for its ETA is the last test's, and is not to run in a later one.
+        """A task that waits for its ETA belongs to the last test, and must not run in a later one.
 
         Private API (what `celery.worker.strategy` gives to `Timer.call_at`), checked on Celery 5.4
         to 5.7.
         """
         for request in list(state.requests.values()):
-            request._already_revoked = True  # if its timer is about to fire
+            request._already_revoked = True  # in case its timer is about to fire
         for scheduled in list(self._consumer().timer.schedule.queue):
             args = getattr(scheduled.entry, "args", None)
             if args and hasattr(args[0], "request_dict"):
                 scheduled.entry.cancel()
 
     def _forget_pool_of_replies(self) -> None:
-        """The mailbox of remote control keeps the pool of a test, which ends with the test.
+        """The mailbox of remote control keeps a test's pool, which ends with the test.
 
         Private API (``Pidbox.node``, ``Mailbox.producer_pool``), checked on Celery 5.4 to 5.7.
         """
@@ -282,7 +280,7 @@ class EmbeddedWorker:
 
     @property
     def queues(self) -> list[Any]:
-        """The queues, as kombu's, that it consumes from; none while its connection is lost."""
+        """The kombu queues that it consumes from; none while its connection is lost."""
         consumer = getattr(self._consumer(), "task_consumer", None)
         return list(consumer.queues) if consumer is not None else []
 
@@ -292,11 +290,11 @@ class EmbeddedWorker:
         self.connections.close_in_thread()
 
     def _let_go(self) -> None:
-        self.wake()  # of the test that has the worker now
+        self.wake()  # the test that has the worker now
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is ready, on its way or running; what waits for its ETA is not."""
+        """Whether no message is ready, on its way or running; those with an ETA don't count."""
         if not self.alive or self.controller is None:
             return True
         transport = self._transport()
@@ -309,7 +307,7 @@ class EmbeddedWorker:
                 return False
         elif self.outstanding():
             return False
-        # In the order in which a task goes from one to the next.
+        # In the order in which a task passes through them.
         return not (
             consumer.timer.late
             or any(bucket and bucket.contents for bucket in consumer.task_buckets.values())
@@ -319,7 +317,7 @@ class EmbeddedWorker:
         )
 
     def has_in_hand(self, task_id: str) -> bool:
-        """Whether it is not yet done with a task, though an outcome may be stored."""
+        """Whether it is still busy with a task, though an outcome may be stored."""
         return task_id in self._in_hand
 
     def wait_in_task(self, journal: Journal, done: Callable[[], bool], timeout: float) -> bool:
@@ -329,7 +327,7 @@ class EmbeddedWorker:
         )
 
     def busy(self) -> list[Request]:
-        """The requests that a pool has or will have at once."""
+        """The requests that the pool has, or is about to get."""
         scheduled = getattr(state, "scheduled_requests", ())  # Celery 5.6 up
         requests = list(state.requests.values())
         return [request for request in requests if request not in scheduled]
@@ -397,37 +395,3 @@ def _nothing() -> bool:
 
 def _shut_down() -> None:
     raise WorkerShutdown(0)
-
-
-def _raised_by_task(error: BaseException) -> BaseException:
-    """What a task has ended the worker with, which Celery's own follow-up hides.
-
-    A solo pool calls back with what no callback can take (`celery.concurrency.base.apply_target`),
-    and the worker dies of a `TypeError`.
-    """
-    each: BaseException | None = error
-    while each is not None:
-        if not isinstance(each, Exception):
-            return each
-        each = each.__cause__ or each.__context__
-    return error
-
-
-@contextmanager
-def _first_error_of(controller: WorkController) -> Iterator[list[BaseException]]:
-    """Collect what `WorkController.start` logs as "Unrecoverable error" and swallows."""
-    errors: list[BaseException] = []
-    start = controller.blueprint.start
-
-    def recording_start(parent: Any) -> Any:
-        try:
-            return start(parent)
-        except Exception as error:
-            errors.append(error)
-            raise
-
-    controller.blueprint.start = recording_start
-    try:
-        yield errors
-    finally:
-        del controller.blueprint.start

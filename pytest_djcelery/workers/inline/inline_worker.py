@@ -33,9 +33,9 @@ from kombu.serialization import prepare_accept_content
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_surroundings import Shared
 from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
-from pytest_djcelery.workers import celery_parts as parts
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
 from pytest_djcelery.workers.boot import booted
+from pytest_djcelery.workers.celery_parts import Strategies
 from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
 from pytest_djcelery.workers.inline.timer import Timer
 from pytest_djcelery.workers.process_state import process_as_found
@@ -317,7 +317,7 @@ class _Consumer(CeleryConsumer):
         super().on_unknown_message(body, message)
 
 
-class _Strategies(parts.Strategies):
+class _Strategies(Strategies):
     """Built for the tasks that are delivered, when they are."""
 
     def build(self, task: Any) -> Any:

@@ -1,10 +1,10 @@
-"""The lines between a test and the processes of its live worker.
+"""The connections between a test and the processes of its live worker.
 
-Each process of the worker connects to the test's and tells the events of its journal as they
-happen: Celery's own task events travel through the broker, late, and carry no more than the
-`repr` of a value. It goes on when the test has heard, so that a message or a result, whichever
-way it goes, never comes before what led to it. The worker's main process also answers questions,
-on a line of their own.
+Each process of the worker connects to the test and reports the events of its journal as they
+happen: Celery's own task events travel through the broker, late, and carry only the `repr` of a
+value. A process goes on once the test has acknowledged an event, so that a message or a result,
+whichever way it goes, never arrives before what led to it. The worker's main process also answers
+questions, on a second connection.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pytest_djcelery.messages.journal import Ended, Event, Storing
 KEY: Final = "DJCELERY_LIVE_KEY"  # in the worker's environment
 _ANSWERS: Final = "answers"
 _EVENTS: Final = "events"
-_HEARD: Final = b""
-_PATIENCE: Final = 30  # seconds, with a test that something has stopped
+_RECEIVED: Final = b""
+_ACKNOWLEDGED_WITHIN: Final = 30  # seconds; something may have stopped the test
 _LONGEST_PATH: Final = 100  # bytes; a socket's takes 107 on Linux, 103 on macOS
 
 
@@ -40,20 +40,20 @@ class RemoteTraceback(Exception):  # noqa: N818 - it stands for a traceback, and
         self.remote_traceback = remote_traceback
 
 
-class Ear:
-    """The test's end.
+class TestEnd:
+    """The test's end of the connections.
 
     Args:
-        path: of the socket to make; where it is too long for one, a port of this machine's is used.
-        heard: called with each event, in a thread of its own for each process of the worker.
+        path: where to create the socket; where the path is too long for one, a local port is used.
+        on_event: called with each event, in one thread for each process of the worker.
     """
 
-    def __init__(self, path: str, *, heard: Callable[[Event], None]) -> None:
+    def __init__(self, path: str, *, on_event: Callable[[Event], None]) -> None:
         self.key = secrets.token_bytes(32)
-        self._heard = heard
+        self._on_event = on_event
         too_long = len(os.fsencode(path)) > _LONGEST_PATH
         self._listener = Listener(("127.0.0.1", 0) if too_long else path, authkey=self.key)
-        #: What a `Mouth` is told.
+        #: Where a `WorkerEnd` connects to.
         self.address = _as_text(self._listener.address)
         self._main: Connection | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -66,7 +66,7 @@ class Ear:
 
         Args:
             timeout: seconds for the answer.
-            patience: seconds that a busy worker may wait with it, until it is idle.
+            patience: seconds for which a busy worker may delay it, until it is idle.
 
         Returns:
             ``None`` when it doesn't answer in time.
@@ -88,14 +88,14 @@ class Ear:
             return None
 
     def give_up(self) -> None:
-        """The worker has ended: who waits for an answer waits in vain."""
+        """The worker has ended: end a wait for an answer, which will not come."""
         self._answers.put(None)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._closed = True
         with suppress(OSError):
-            # Nothing else wakes a thread that accepts.
+            # Nothing else wakes the thread that accepts connections.
             Client(self._listener.address, authkey=self.key).close()
         self._listener.close()
 
@@ -115,17 +115,17 @@ class Ear:
                 while True:
                     self._answers.put(connection.recv())
             while True:
-                self._heard(connection.recv())
-                connection.send_bytes(_HEARD)
+                self._on_event(connection.recv())
+                connection.send_bytes(_RECEIVED)
 
 
-class Mouth:
-    """The worker's end, in each of its processes; it stands for the journal there.
+class WorkerEnd:
+    """The worker's end, in each of its processes, where it takes the place of the journal.
 
     Args:
-        address: of the test's `Ear`.
-        key: that it knows us by.
-        kinds: of events that are told; the test has no use for others.
+        address: of the `TestEnd`.
+        key: authenticates this process to the test.
+        kinds: the events to report; the test has no use for others.
     """
 
     def __init__(self, address: str, key: bytes, *, kinds: tuple[type[Event], ...]) -> None:
@@ -134,22 +134,22 @@ class Mouth:
         self._kinds = kinds
         self._answers: Connection | None = None  # of the main process
         self._events: Connection | None = None
-        self._telling = threading.Lock()
+        self._sending = threading.Lock()
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
     def append(self, event: Event) -> None:
-        """Tell an event, as `Journal.append` keeps it; a test that has gone is no concern here."""
+        """Report an event, where `Journal.append` would keep it; the test may have ended."""
         if not isinstance(event, self._kinds):
             return
         data = _dumped(event)
-        with self._telling, suppress(OSError, EOFError):
+        with self._sending, suppress(OSError, EOFError):
             if self._events is None:
                 self._events = self._connected(_EVENTS)
             try:
                 self._events.send_bytes(data)
-                _await_heard(self._events)
+                _await_acknowledgement(self._events)
             except BaseException:
-                # Such as a time limit, with half of it said: nothing more is said on that line.
+                # Such as a time limit, with half of it sent: the connection is of no more use.
                 self._events.close()
                 self._events = None
                 raise
@@ -158,9 +158,9 @@ class Mouth:
         """Nobody waits here."""
 
     def questions(self) -> Iterator[float]:
-        """The questions of the test, each with its patience, until the test has gone.
+        """The questions of the test, each with its patience, until the test has ended.
 
-        The first is put without a word: what the worker is doing when it is ready.
+        The first needs no asking: what the worker is doing once it is ready.
         """
         with suppress(OSError, EOFError):
             self._answers = self._connected(_ANSWERS)
@@ -169,28 +169,28 @@ class Mouth:
                 yield self._answers.recv()
 
     def answer(self, answer: Any) -> None:
-        """Tell what the test has asked."""
+        """Answer a question of the test."""
         if self._answers is not None:
             with suppress(OSError):
                 self._answers.send(answer)
 
-    def _connected(self, what_for: str) -> Connection:
+    def _connected(self, purpose: str) -> Connection:
         connection = Client(_from_text(self._address), authkey=self._key)
-        connection.send(what_for)
+        connection.send(purpose)
         return connection
 
     def _leave_to_parent(self) -> None:
-        """In a process that was forked: what it finds is its parent's."""
-        for found in (self._answers, self._events):
-            if found is not None:
-                found.close()
+        """In a forked process: the connections that it inherits are its parent's."""
+        for connection in (self._answers, self._events):
+            if connection is not None:
+                connection.close()
         self._answers = self._events = None
-        self._telling = threading.Lock()
+        self._sending = threading.Lock()
 
 
-def _await_heard(connection: Connection) -> None:
-    """Wait until the test has an event; one that is stopped gets it as it goes on."""
-    if not connection.poll(_PATIENCE):
+def _await_acknowledgement(connection: Connection) -> None:
+    """Wait until the test has an event; a stopped test gets it when it goes on."""
+    if not connection.poll(_ACKNOWLEDGED_WITHIN):
         raise TimeoutError
     connection.recv_bytes()
 
@@ -211,7 +211,7 @@ def _dumped(event: Event) -> bytes:
         event = replace(event, meta=_value(event.meta))
     try:
         return pickle.dumps(event)
-    except Exception:  # noqa: BLE001 - whatever a task has made, that it ended must be told
+    except Exception:  # noqa: BLE001 - whatever a task returns, its end must be reported
         shown: dict[str, Any] = {
             name: repr(getattr(event, name)) for name in ("value", "meta") if hasattr(event, name)
         }

@@ -1,7 +1,7 @@
-"""``celery -A proj worker`` in the world of a test.
+"""``celery -A proj worker`` in the environment of a test.
 
-``python -m pytest_djcelery.workers.live.entry_point HANDOVER ADDRESS -A proj worker …``: enter the
-test's world, connect what reports to the test, then run Celery's own command line.
+``python -m pytest_djcelery.workers.live.entry_point ENVIRONMENT ADDRESS -A proj worker …``: apply
+the environment, connect to the test, then run Celery's own command line.
 """
 
 from __future__ import annotations
@@ -13,103 +13,96 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.__main__ import main as run_command_line
+from celery.bin.celery import celery as command_line
+
+from pytest_djcelery.brokers.memory import addresses
+from pytest_djcelery.messages import journal
+from pytest_djcelery.recording import publishing, task_signals
+from pytest_djcelery.recording.task_surroundings import Surroundings
+from pytest_djcelery.transactions.watch import TransactionWatch
+from pytest_djcelery.workers import sqlite
+from pytest_djcelery.workers.live.connection import KEY, WorkerEnd
+from pytest_djcelery.workers.live.environment import Environment
+from pytest_djcelery.workers.live.main_process import MainProcess
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.workers.live.connection import Mouth
-    from pytest_djcelery.workers.live.environment import Handover
+#: What the test's journal has a use for; hooks are known by numbers of their process.
+_REPORTED: Final = (
+    journal.Dropped, journal.Ended, journal.NotSent, journal.NotStored, journal.Published,
+    journal.StateStored, journal.Storing, journal.Warned,
+)  # fmt: skip
 
 
 def main() -> None:
-    """Be the worker."""
+    """Run the worker until it ends."""
     file, address, *arguments = sys.argv[1:]
-    from pytest_djcelery.brokers.memory import addresses
-    from pytest_djcelery.workers.live.connection import KEY, Mouth
-    from pytest_djcelery.workers.live.environment import Handover
-
     path = Path(file)
-    _leave_files_in(path.parent)
-    handover = Handover.read(path)
-    mouth = Mouth(address, bytes.fromhex(os.environ.pop(KEY)), kinds=_reported())
-    app, others = handover.apply()
-    with addresses.scheme_registered(), others.isolated(), _reporting(app, handover, mouth):
-        from celery.__main__ import main as celery
-
-        from pytest_djcelery.workers.live.inside import Inside
-
-        inside = Inside(app, mouth, path.parent)  # a name, for its signal handlers are weak
+    _keep_temporary_files_in(path.parent)
+    environment = Environment.read(path)
+    connection = WorkerEnd(address, bytes.fromhex(os.environ.pop(KEY)), kinds=_REPORTED)
+    app, others = environment.apply()
+    with (
+        addresses.scheme_registered(),
+        others.isolated(),
+        _reporting(app, environment, connection),
+    ):
+        main_process = MainProcess(app, connection, path.parent)
         sys.argv = ["celery", *arguments]
-        _take_places_from_settings_only()
-        celery()
-        del inside
+        _read_no_addresses_from_the_environment()
+        run_command_line()
+        del main_process  # until now: Celery's signals refer to its methods weakly
 
 
-def _take_places_from_settings_only() -> None:
-    """Have the command line read no broker and no backend from ``BROKER_URL``, ``RESULT_BACKEND``.
+def _read_no_addresses_from_the_environment() -> None:
+    """Keep the command line from reading ``BROKER_URL`` and ``RESULT_BACKEND``.
 
-    Those would go before all settings, and a project may have such variables for its own. Private
-    API (`celery.bin.celery`), checked on Celery 5.4 to 5.7.
+    They would override all settings, and a project may use such variables for its own purposes.
+    Private API (`celery.bin.celery`), checked on Celery 5.4 to 5.7.
     """
-    from celery.bin.celery import celery
-
-    for option in celery.params:
+    for option in command_line.params:
         if option.name in ("broker", "result_backend"):
             option.envvar = None
 
 
-def _leave_files_in(folder: Path) -> None:
+def _keep_temporary_files_in(folder: Path) -> None:
     """Have multiprocessing, and billiard through it, keep its files where they will be removed.
 
-    It makes a folder for them, once, and a process that is killed leaves that behind.
+    It creates a folder for them once, which a killed process leaves behind.
     """
-    found, tempfile.tempdir = tempfile.tempdir, str(folder)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         get_temp_dir()
     finally:
-        tempfile.tempdir = found
-
-
-def _reported() -> tuple[Any, ...]:
-    """What the test's journal has use for; hooks are known by numbers of their process."""
-    from pytest_djcelery.messages import journal
-
-    return (
-        journal.Dropped, journal.Ended, journal.NotSent, journal.NotStored, journal.Published,
-        journal.StateStored, journal.Storing, journal.Warned,
-    )  # fmt: skip
+        tempfile.tempdir = before
 
 
 @contextmanager
-def _reporting(app: Celery, handover: Handover, mouth: Mouth) -> Iterator[None]:
-    """Send what happens in here to the test."""
-    from pytest_djcelery.messages.journal import Warned
-    from pytest_djcelery.recording import publishing
-    from pytest_djcelery.recording import task_signals as signals
-    from pytest_djcelery.recording.task_surroundings import Surroundings
-    from pytest_djcelery.transactions.watch import TransactionWatch
-    from pytest_djcelery.workers import sqlite_files
-
-    journal: Any = mouth
+def _reporting(app: Celery, environment: Environment, connection: WorkerEnd) -> Iterator[None]:
+    """Report what happens in this process to the test."""
+    remote_journal: Any = connection
     watch = TransactionWatch(
-        journal,
-        policy=lambda: handover.sent_in_transaction,
-        warn=lambda text, location: mouth.append(Warned(text=text, location=location)),
+        remote_journal,
+        policy=lambda: environment.sent_in_transaction,
+        warn=lambda text, location: connection.append(journal.Warned(text=text, location=location)),
     )
     tap = publishing.Tap(
         watch,
-        journal,
+        remote_journal,
         published=lambda: None,
         surroundings=Surroundings(),
         app=app,
-        sent=lambda _: None,  # the test judges it, which knows the queues
+        sent=lambda _: None,  # the test, which knows the queues, judges it
     )
     with (
         watch,
         publishing.publishes_recorded(tap),
-        signals.task_events_recorded(journal, lambda each: each is app),
-        sqlite_files.waited_for(handover.timeout),
+        task_signals.task_events_recorded(remote_journal, lambda task_app: task_app is app),
+        sqlite.waiting_for_other_processes(environment.timeout),
     ):
         yield
 

@@ -1,7 +1,7 @@
-"""What a worker in a process of its own is told, so that it works in the test's world.
+"""The environment of a test, handed to the worker in another process.
 
-The test databases, the settings that the run and the test have changed, where modules are
-imported from, and where to report.
+The test databases, the settings that the run and the test have changed, and where modules are
+imported from.
 """
 
 from __future__ import annotations
@@ -14,14 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celery.app.utils import find_app
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from pytest_djcelery.brokers import filesystem
+from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, WorkerError
+from pytest_djcelery.project.configuration import Configuration
 from pytest_djcelery.project.finding import app_beside
+from pytest_djcelery.project.isolation import broker_values
+from pytest_djcelery.project.other_apps import OtherApps
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.options import Policy
-    from pytest_djcelery.project.other_apps import OtherApps
     from pytest_djcelery.session.sandbox import Sandbox
 
 #: The settings by which a connection finds its database. The others come with the project's own.
@@ -29,8 +37,8 @@ _DATABASE = ("NAME", "USER", "PASSWORD", "HOST", "PORT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Handover:
-    """A test's world, in a form that another process can read."""
+class Environment:
+    """The environment of a test, in a form that another process can read."""
 
     app: str  # what stands after ``celery -A``
     path: tuple[str, ...]  # `sys.path`
@@ -41,15 +49,13 @@ class Handover:
     timeout: float  # seconds
 
     @classmethod
-    def of(cls, sandbox: Sandbox) -> Handover:
-        """The world of a test that is being set up.
+    def of(cls, sandbox: Sandbox) -> Environment:
+        """The environment of a test that is being set up.
 
         Raises:
-            WorkerError: when another process could not enter it.
+            WorkerError: when another process could not work in it.
             BadOptionError: for a setting that can't be sent.
         """
-        from django.conf import settings
-
         if not os.environ.get("DJANGO_SETTINGS_MODULE"):
             msg = (
                 "celery_live_worker runs `celery -A …` in a separate process, which finds the "
@@ -69,14 +75,9 @@ class Handover:
         )
 
     def apply(self) -> tuple[Celery, OtherApps]:
-        """Enter that world, in the worker's process; returns the project's app, and the others."""
+        """Set the worker's process up for it; returns the project's app, and the others."""
         sys.path[:] = self.path
-        from celery.app.utils import find_app
-        from django.conf import settings
         from django.test.utils import setup_test_environment
-
-        from pytest_djcelery.project.configuration import Configuration
-        from pytest_djcelery.project.other_apps import OtherApps
 
         for alias, database in self.databases.items():
             settings.DATABASES[alias].update(database)
@@ -84,7 +85,9 @@ class Handover:
         app: Celery = find_app(self.app)
         values = {key: pickle.loads(value) for key, value in self.configuration.items()}  # noqa: S301 - written by the test's own process
         host = f"live-{os.getpid()}"
-        others = OtherApps(app, host, lambda _, of: _of_other_app(values, of, host))
+        others = OtherApps(
+            app, host, lambda _, virtual_host: _values_of_other_app(values, virtual_host, host)
+        )
         others.project_has_read()
         Configuration(app).push(values)
         return app, others
@@ -95,18 +98,14 @@ class Handover:
         path.write_bytes(pickle.dumps(self))
 
     @classmethod
-    def read(cls, path: Path) -> Handover:
+    def read(cls, path: Path) -> Environment:
         """Read what `write` has written."""
-        found: Handover = pickle.loads(path.read_bytes())  # noqa: S301 - written by the test's own process
+        found: Environment = pickle.loads(path.read_bytes())  # noqa: S301 - written by the test's own process
         return found
 
 
-def _of_other_app(values: Mapping[str, Any], virtual_host: str, host: str) -> dict[str, Any]:
-    """What is laid over an app beside the project's: the project's, or a broker of nobody's."""
-    from pytest_djcelery.brokers import filesystem
-    from pytest_djcelery.brokers.memory import addresses
-    from pytest_djcelery.project.isolation import broker_values
-
+def _values_of_other_app(values: Mapping[str, Any], virtual_host: str, host: str) -> dict[str, Any]:
+    """The settings of an app beside the project's: the project's broker, or one nobody reads."""
     prefixes = ("broker_", "redis_", "result_")
     outside = {key: value for key, value in values.items() if key.startswith(prefixes)}
     if virtual_host != host and values.get("broker_transport") == filesystem.TRANSPORT:
@@ -122,13 +121,13 @@ def path_of(app: Celery, given: str | None) -> str:
         given: ``djcelery_app``.
 
     Raises:
-        WorkerError: when it is the value of no module's attribute.
+        WorkerError: when no module has it as an attribute.
     """
     if given:
         return given
     package = os.environ["DJANGO_SETTINGS_MODULE"].partition(".")[0]
     if app_beside(package) is app:
-        return package  # as the tutorial has it
+        return package  # as in Celery's tutorial
     for place, module in list(sys.modules.items()):
         if place.partition(".")[0] not in ("celery", "pytest_djcelery"):
             for name, value in list(getattr(module, "__dict__", {}).items()):
@@ -147,10 +146,9 @@ def _databases() -> dict[str, dict[str, Any]]:
     Raises:
         WorkerError: when one is in this process' memory.
     """
-    from django.db import connection as default
-    from django.db import connections
-
-    default.ensure_connection()  # in a test that may not, it says what the test lacks
+    connections[
+        DEFAULT_DB_ALIAS
+    ].ensure_connection()  # a test without database access fails here, and is told why
     hidden = [
         f"{connection.alias!r}"
         for connection in connections.all()

@@ -18,7 +18,7 @@ from pytest_djcelery import options
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.workers.live.connection import KEY, Ear
+from pytest_djcelery.workers.live.connection import KEY, TestEnd
 from pytest_djcelery.workers.unfinished import outstanding
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.messages.journal import Event, Journal
     from pytest_djcelery.options import Options
-    from pytest_djcelery.workers.live.environment import Handover
+    from pytest_djcelery.workers.live.environment import Environment
 
 _START: Final = 30.0  # seconds; the imports of a project can take many
 _LAST_LINES: Final = 40
@@ -74,34 +74,33 @@ class LiveSettings:
         ]  # fmt: skip
 
 
-class LiveWorker:
+class LiveProcesses:
     """The worker's processes, and what can be asked of them.
 
     Args:
-        handover: the test's world.
+        environment: of the test.
         settings: how to start it.
-        folder: its own, for its log and its line to the test; removed when it has ended.
-        timeout: seconds for an answer, and for its end.
+        folder: for its log and its connection to the test; removed when it has ended.
+        timeout: seconds for an answer, and for it to end.
     """
 
     def __init__(
-        self, handover: Handover, settings: LiveSettings, *, folder: Path, timeout: float
+        self, environment: Environment, settings: LiveSettings, *, folder: Path, timeout: float
     ) -> None:
-        self.handover = handover
+        self.environment = environment
         self.settings = settings
         self.timeout = timeout
         self.folder = folder
         self.journal: Journal | None = None  # of the test that it serves
-        self._past: set[str] = set()  # the ids of the messages of the test before
+        self._past: set[str] = set()  # the ids of the previous test's messages
         self.log_file = folder / "worker.log"
         self._log_seen = 0
-        self._handover_file = folder / "handover"
-        self._ear = Ear(str(folder / "line"), heard=self._heard)
+        self._environment_file = folder / "environment"
+        self._connection = TestEnd(str(folder / "line"), on_event=self._record)
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
-        self.error: BaseException | None = (
-            None  # its exit code and its log say more than any exception
-        )
+        # Its exit code and its log say more than any exception.
+        self.error: BaseException | None = None
         self._as_started: dict[str, Any] = {}
 
     def start(self) -> None:
@@ -111,17 +110,23 @@ class LiveWorker:
             WorkerError: when it ends before, or takes longer than 30 seconds (or the run's
                 ``djcelery_timeout``, if that is more), with the end of its log.
         """
-        self.handover.write(self._handover_file)
+        self.environment.write(self._environment_file)
         module = "pytest_djcelery.workers.live.entry_point"
-        command = [sys.executable, "-m", module, str(self._handover_file), self._ear.address]
-        command += ["-A", self.handover.app, *self.settings.arguments()]
+        command = [
+            sys.executable,
+            "-m",
+            module,
+            str(self._environment_file),
+            self._connection.address,
+        ]
+        command += ["-A", self.environment.app, *self.settings.arguments()]
         with self.log_file.open("wb") as log:
             self._process = process = subprocess.Popen(  # noqa: S603 - the project's own worker
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, KEY: self._ear.key.hex()},
+                env={**os.environ, KEY: self._connection.key.hex()},
                 start_new_session=True,  # Ctrl-C is the test's, and all of it ends together
             )
         watch = threading.Thread(
@@ -129,7 +134,7 @@ class LiveWorker:
         )
         watch.start()
         seconds = max(_START, self.timeout)
-        state = self._ear.answer(seconds)
+        state = self._connection.answer(seconds)
         if state is None:
             what = f"was not ready after {seconds:g} s"
             if self._ended.is_set():
@@ -139,11 +144,11 @@ class LiveWorker:
         self._as_started = state
 
     def _watch(self, pid: int) -> None:
-        """Wait for the end of the main process, and leave it to others to collect it."""
+        """Wait for the end of the main process, and leave collecting it to others."""
         with suppress(ChildProcessError):  # it has been collected
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self._ended.set()
-        self._ear.give_up()
+        self._connection.give_up()
         if self.journal is not None:
             self.journal.wake()
 
@@ -151,41 +156,41 @@ class LiveWorker:
         """End all its processes.
 
         Args:
-            warmly: let running tasks end, for the time of the time-out; then without mercy.
+            warmly: give running tasks the time-out to end, and kill only what is left then.
         """
         process = self._process
         if process is not None:
             if warmly and not self._ended.is_set():
                 process.send_signal(signal.SIGTERM)
                 self._ended.wait(self.timeout)
-            # Whatever it forked and left behind; on macOS the dead are not permitted.
+            # Whatever it forked and left behind; macOS refuses to signal a process that is dead.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        self._ear.close()
+        self._connection.close()
         filesystem.forget(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def park(self, app: Celery) -> bool:
-        """Leave the messages of a shared broker alone, if it can be told to in time."""
+        """Leave the messages of a shared broker alone; whether it does so in time."""
         return self._consume(app.control.cancel_consumer, [])
 
     def unpark(self, app: Celery) -> bool:
-        """Consume again, if it was told not to; whether it is then as it was started."""
+        """Consume again, if it was parked; whether it is then as it was started."""
         missing = set(self._as_started["queues"]) - set(self.queues)
         if missing:
             self._consume(app.control.add_consumer, self._as_started["queues"])
         return self.as_started
 
-    def _consume(self, tell: Callable[..., Any], queues: list[str]) -> bool:
-        """Have it consume from these queues and no others, by remote control."""
+    def _consume(self, command: Callable[..., Any], queues: list[str]) -> bool:
+        """Have it consume from exactly these queues, by remote control."""
         for queue in set(queues) ^ set(self.queues):
             try:
-                tell(queue, reply=True, limit=1, timeout=self.timeout)
+                command(queue, reply=True, limit=1, timeout=self.timeout)
             except Exception:  # noqa: BLE001 - such as a serializer that it may not read
                 return False  # so it is ended, and not kept
         deadline = Deadline(self.timeout)
-        # It answers before it does what it was told.
+        # It answers before it obeys.
         while self.queues != queues and not deadline.passed:
             self._ended.wait(_PAUSE)
         return self.queues == queues
@@ -208,7 +213,7 @@ class LiveWorker:
 
     @property
     def ended_as_asked(self) -> bool:
-        """Whether it has ended because it was told to, by remote control or a signal."""
+        """Whether it has ended because remote control or a signal asked it to."""
         return not self.alive and self._exit_code == 0
 
     @property
@@ -222,19 +227,19 @@ class LiveWorker:
         return self._process.wait() if self._process is not None and not self.alive else None
 
     def serve(self, journal: Journal) -> None:
-        """Tell what happens to the journal of a test."""
+        """Report to the journal of a test from now on."""
         self.journal = journal
         self._log_seen = self.log_file.stat().st_size
 
     def leave(self) -> None:
-        """Report nothing until the next test, and nothing of this one's messages to that."""
+        """Report nothing until the next test, which is to hear nothing of this one's messages."""
         if self.journal is not None:
             self._past = {event.message.id for event in self.journal.published()}
         self.journal = None
 
-    def _heard(self, event: Event) -> None:
+    def _record(self, event: Event) -> None:
         journal = self.journal
-        # A pool that has ended a child process may have a last word on the task that it ran.
+        # A pool that has ended a child process may report on the task that it ran.
         if journal is not None and getattr(event, "task_id", None) not in self._past:
             journal.append(event)
 
@@ -247,25 +252,25 @@ class LiveWorker:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is ready, on its way or running; what waits for its ETA is not."""
+        """Whether no message is ready, on its way or running; those with an ETA don't count."""
         if not self.alive or self.journal is None:
             return True
         if outstanding(self.journal, self.consumed):
             return False
-        state = self._ear.ask(self.timeout, patience=_PATIENCE)
-        if state is None:  # it is about to end, which wakes who waits, or it hangs
+        state = self._connection.ask(self.timeout, patience=_PATIENCE)
+        if state is None:  # it hangs, or is about to end, which wakes the wait
             return False
         return not (state["busy"] or outstanding(self.journal, state["queues"]))
 
     @property
     def as_started(self) -> bool:
         """Whether the next test would find it as it was started."""
-        return self.alive and self._ear.ask(self.timeout) == self._as_started
+        return self.alive and self._connection.ask(self.timeout) == self._as_started
 
     @property
     def queues(self) -> list[str]:
         """The queues that it consumes from."""
-        queues: list[str] = (self._ear.ask(self.timeout) or self._as_started)["queues"]
+        queues: list[str] = (self._connection.ask(self.timeout) or self._as_started)["queues"]
         return queues
 
     def situation(self) -> str:
@@ -275,7 +280,7 @@ class LiveWorker:
                 f"The live worker has ended with {self._exit_text()}. {self._started_as()}\n"
                 f"{self._last_lines()}"
             )
-        state = self._ear.ask(self.timeout)
+        state = self._connection.ask(self.timeout)
         if state is None:
             return f"The live worker does not answer.\n{self._last_lines()}"
         busy = ", ".join(state["busy"]) or "no task is running"
@@ -291,7 +296,7 @@ class LiveWorker:
         return f"exit code {code}{', as it was asked to' if code == 0 else ''}"
 
     def _started_as(self) -> str:
-        return f"It was started as: celery -A {self.handover.app} " + " ".join(
+        return f"It was started as: celery -A {self.environment.app} " + " ".join(
             self.settings.arguments()
         )
 

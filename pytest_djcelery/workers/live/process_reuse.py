@@ -1,7 +1,7 @@
-"""One live worker for the process, lent to one test after another.
+"""One live worker for the process, used by one test after another.
 
-Between tests it stays, as long as the next one wants the same worker. A test that leaves it
-otherwise than it was (a task that waits for its ETA, a limit set by remote control) ends it.
+It stays between tests as long as the next one wants the same worker. A test that leaves it changed
+(a task that waits for its ETA, a limit set by remote control) ends it.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.brokers import filesystem
-from pytest_djcelery.brokers import servers as reachable
+from pytest_djcelery.brokers import filesystem, servers
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.session.held import HeldWorker, hold, stop_others
 from pytest_djcelery.session.session import current_session
-from pytest_djcelery.workers import sqlite_files
-from pytest_djcelery.workers import worker_ended as ended
-from pytest_djcelery.workers.live.environment import Handover
-from pytest_djcelery.workers.live.processes import LiveSettings, LiveWorker
-from pytest_djcelery.workers.unfinished import outstanding
+from pytest_djcelery.workers import sqlite
+from pytest_djcelery.workers.database import warn_of_shared_connections
+from pytest_djcelery.workers.live.environment import Environment
+from pytest_djcelery.workers.live.processes import LiveProcesses, LiveSettings
+from pytest_djcelery.workers.unfinished import check_worker_unless_reported, outstanding
 
 if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Sandbox
 
 
 class _Held(HeldWorker):
-    """The worker, and those that are on their way out."""
+    """The worker, and the threads in which others are being stopped."""
 
-    worker: LiveWorker | None = None
+    worker: LiveProcesses | None = None
 
     def __init__(self) -> None:
         self.ending: list[threading.Thread] = []
@@ -42,8 +41,8 @@ class _Held(HeldWorker):
         """Stop the worker, if there is one.
 
         Args:
-            wait: until it and those that were stopped before have ended; a pool takes its time,
-                in which another worker may start.
+            wait: until it, and those that were stopped before it, have ended. A pool takes a while
+                to end, and another worker may start meanwhile.
         """
         worker, self.worker = self.worker, None
         if worker is not None:
@@ -58,15 +57,15 @@ _held = _Held()
 
 
 @contextmanager
-def lent(sandbox: Sandbox, settings: LiveSettings) -> Iterator[LiveWorker]:
-    """A worker that runs the messages of a test for a block.
+def live_processes_for(sandbox: Sandbox, settings: LiveSettings) -> Iterator[LiveProcesses]:
+    """A worker that runs the messages of a test in a block.
 
     Raises:
         WorkerError: when it doesn't start, or a task still runs when its time is over.
     """
     with ExitStack() as stack:
         worker = _suitable(sandbox, settings, stack) or _started(sandbox, settings, stack)
-        stack.enter_context(sqlite_files.waited_for(sandbox.options.timeout))
+        stack.enter_context(sqlite.waiting_for_other_processes(sandbox.options.timeout))
         worker.serve(sandbox.journal)
         try:
             yield worker
@@ -78,35 +77,35 @@ def lent(sandbox: Sandbox, settings: LiveSettings) -> Iterator[LiveWorker]:
                 _give_back(sandbox, worker)
 
 
-def _suitable(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveWorker | None:
+def _suitable(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveProcesses | None:
     """The worker that is held, if it is what the test wants."""
     worker = _held.worker
     if worker is None or worker.settings != settings:
         return None
     with ExitStack() as trial:
-        trial.enter_context(_crossing_processes(sandbox, worker.folder))
-        if worker.handover == Handover.of(sandbox) and worker.unpark(sandbox.app):
+        trial.enter_context(_in_memory_moved_to(sandbox, worker.folder))
+        if worker.environment == Environment.of(sandbox) and worker.unpark(sandbox.app):
             stack.push(trial.pop_all())
             return worker
     return None
 
 
-def _started(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveWorker:
+def _started(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveProcesses:
     """A new worker."""
-    _held.stop(wait=not _by_itself(sandbox))
+    _held.stop(wait=not _has_private_broker(sandbox))
     hold(_held)
     folder = Path(tempfile.mkdtemp(prefix="djcelery-"))
     try:
-        stack.enter_context(_crossing_processes(sandbox, folder))
-        if not _by_itself(sandbox):
+        stack.enter_context(_in_memory_moved_to(sandbox, folder))
+        if not _has_private_broker(sandbox):
             stop_others(_held)  # two workers of one name can't be on one broker
-            reachable.check(sandbox.app)
-        handover = Handover.of(sandbox)
+            servers.check(sandbox.app)
+        environment = Environment.of(sandbox)
         if settings.pool == "prefork":
-            from pytest_djcelery.workers.database import warn_of_shared_connections
-
             warn_of_shared_connections()
-        worker = LiveWorker(handover, settings, folder=folder, timeout=sandbox.options.timeout)
+        worker = LiveProcesses(
+            environment, settings, folder=folder, timeout=sandbox.options.timeout
+        )
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -120,8 +119,8 @@ def _started(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> Live
 
 
 @contextmanager
-def _crossing_processes(sandbox: Sandbox, folder: Path) -> Iterator[None]:
-    """Where broker and results are in memory: a folder that both processes can open."""
+def _in_memory_moved_to(sandbox: Sandbox, folder: Path) -> Iterator[None]:
+    """Move a broker and results that are in memory to a folder that both processes can open."""
     values: dict[str, Any] = {}
     if sandbox.project.broker is not None:
         values |= filesystem.settings(folder)
@@ -133,13 +132,13 @@ def _crossing_processes(sandbox: Sandbox, folder: Path) -> Iterator[None]:
         yield
 
 
-def _by_itself(sandbox: Sandbox) -> bool:
-    """Whether a worker has its broker for itself, so that nothing it does later is seen."""
+def _has_private_broker(sandbox: Sandbox) -> bool:
+    """Whether no other worker uses its broker, so that nothing sees what it does later."""
     conf = sandbox.app.conf
     return sandbox.project.broker is not None or conf.broker_transport == filesystem.TRANSPORT
 
 
-def _give_back(sandbox: Sandbox, worker: LiveWorker) -> None:
+def _give_back(sandbox: Sandbox, worker: LiveProcesses) -> None:
     __tracebackhide__ = True
     if current_session().interrupted:
         _end(worker)
@@ -147,20 +146,20 @@ def _give_back(sandbox: Sandbox, worker: LiveWorker) -> None:
     idle = sandbox.journal.wait_until(lambda: worker.idle, sandbox.options.timeout)
     if not worker.alive:
         _end(worker)
-        ended.check_unless_told(sandbox, worker)
+        check_worker_unless_reported(sandbox, worker)
         return
     stuck = "" if idle else worker.situation()
     reusable = (
         idle
         and not outstanding(sandbox.journal, worker.queues, later=True)
         and worker.as_started
-        and (_by_itself(sandbox) or worker.park(sandbox.app))
+        and (_has_private_broker(sandbox) or worker.park(sandbox.app))
     )
     worker.leave()
     if reusable:
         worker.empty()
     else:
-        _held.stop(wait=not idle or not _by_itself(sandbox))
+        _held.stop(wait=not idle or not _has_private_broker(sandbox))
     if stuck:
         msg = (
             f"A task still runs {sandbox.options.timeout:g} s after the test; {stuck}\n"
@@ -170,8 +169,8 @@ def _give_back(sandbox: Sandbox, worker: LiveWorker) -> None:
         raise WorkerError(msg)
 
 
-def _end(worker: LiveWorker) -> None:
-    """End a worker that is held, whatever it does."""
+def _end(worker: LiveProcesses) -> None:
+    """End the held worker, whatever it is doing."""
     _held.worker = None
     worker.stop(warmly=False)
 

@@ -1,4 +1,4 @@
-"""The main process of a live worker, as its test can ask it."""
+"""What the main process of a live worker answers to its test."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from celery import signals
+from celery.worker import state
 from celery.worker.consumer import Consumer
 
 from pytest_djcelery.clock import Deadline
@@ -19,28 +20,28 @@ from pytest_djcelery.messages.journal import Dropped
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.workers.live.connection import Mouth
+    from pytest_djcelery.workers.live.connection import WorkerEnd
 
 _PAUSE: Final = 0.002  # seconds
 _CELERYS_OWN: Final = "celery.worker.consumer:Consumer"
 
 
-class Inside:
-    """Answers the test's questions, and ends the worker when the test has gone.
+class MainProcess:
+    """Answers the test's questions, and ends the worker when the test has ended.
 
     Args:
         app: the project's app.
-        mouth: to the test.
-        folder: what the test made for its workers; of no use without it.
+        connection: to the test.
+        folder: what the test made for its worker; of no use without the test.
     """
 
-    def __init__(self, app: Celery, mouth: Mouth, folder: Path) -> None:
+    def __init__(self, app: Celery, connection: WorkerEnd, folder: Path) -> None:
         self._app = app
-        self._mouth = mouth
+        self._connection = connection
         self._folder = folder
         self._consumer: Any = None
         if app.conf.worker_consumer == _CELERYS_OWN:
-            LiveConsumer.mouth = mouth
+            LiveConsumer.journal = connection
             app.conf.worker_consumer = LiveConsumer
         signals.worker_ready.connect(self._on_ready)
 
@@ -58,23 +59,23 @@ class Inside:
 
     def _answer(self) -> None:
         pause = threading.Event()
-        for patience in self._mouth.questions():  # the first is whether it is ready
+        for patience in self._connection.questions():  # the first is whether it is ready
             deadline = Deadline(patience)
-            # Nothing tells when the main process is done with a task that has ended.
+            # No event says when the main process is done with a task that has ended.
             while self._state()["busy"] and not deadline.passed:
                 pause.wait(_PAUSE)
-            self._mouth.answer(self._state())
-        # The test has gone without a word: nothing of it is to stay behind.
+            self._connection.answer(self._state())
+        # The test's process has ended without stopping the worker: leave nothing behind.
         shutil.rmtree(self._folder, ignore_errors=True)
         with suppress(OSError):
             os.killpg(os.getpgid(0), signal.SIGKILL)
 
     def _state(self) -> dict[str, Any]:
         """What the worker is doing, and what remote control can have changed."""
-        from celery.worker import state
-
-        scheduled = {each.id for each in list(getattr(state, "scheduled_requests", ()))}
-        waiting = scheduled | _in_timer(self._consumer.timer)  # the former since Celery 5.6
+        scheduled = {
+            request.id for request in list(getattr(state, "scheduled_requests", ()))
+        }  # since Celery 5.6
+        waiting = scheduled | _in_timer(self._consumer.timer)
         consumed = self._consumer.task_consumer
         return {
             "busy": [
@@ -100,15 +101,15 @@ def _in_timer(timer: Any) -> set[str]:
     Private API (what `celery.worker.strategy` gives to `Timer.call_at`), checked on Celery 5.4
     to 5.7.
     """
-    entries = [each.entry for each in list(getattr(timer, "schedule", timer).queue)]
-    first = [each.args[0] for each in entries if getattr(each, "args", None)]
-    return {each.id for each in first if hasattr(each, "request_dict")}
+    entries = [scheduled.entry for scheduled in list(getattr(timer, "schedule", timer).queue)]
+    requests = [entry.args[0] for entry in entries if getattr(entry, "args", None)]
+    return {request.id for request in requests if hasattr(request, "request_dict")}
 
 
 class LiveConsumer(Consumer):  # type: ignore[misc]  # Celery's stubs have no type for it
-    """Celery's consumer, which tells what it drops."""
+    """Celery's consumer, which reports the messages that it drops."""
 
-    mouth: ClassVar[Mouth]
+    journal: ClassVar[WorkerEnd]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         super().on_decode_error(message, exc)
@@ -123,4 +124,4 @@ class LiveConsumer(Consumer):  # type: ignore[misc]  # Celery's stubs have no ty
         self._dropped(message)
 
     def _dropped(self, message: Any) -> None:
-        self.mouth.append(Dropped(task_id=(message.headers or {}).get("id")))
+        self.journal.append(Dropped(task_id=(message.headers or {}).get("id")))

@@ -1,7 +1,7 @@
-"""One embedded worker for the process, lent to one test after another.
+"""One embedded worker for the process, used by one test after another.
 
 Between tests it is parked: it takes no message and holds no connection. What a test changed
-beyond that (another queue, another pool size) ends it; the next test starts a new one.
+beyond that (another queue, another pool size) ends it, and the next test starts a new one.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery.brokers import servers
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.project.consumed_queues import comes_to
 from pytest_djcelery.session.held import HeldWorker, hold, stop_others
 from pytest_djcelery.session.session import current_session
-from pytest_djcelery.workers import worker_ended as ended
-from pytest_djcelery.workers.unfinished import not_ended
+from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker
+from pytest_djcelery.workers.sqlite import taking_turns
+from pytest_djcelery.workers.unfinished import check_worker_unless_reported, not_ended
 
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Topology
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker, WorkerSettings
+    from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
 
 
 class _Held(HeldWorker):
@@ -39,7 +41,7 @@ class _Held(HeldWorker):
             self.worker.park()
 
     @property
-    def serves_session(self) -> bool:  # type: ignore[override]  # it changes here
+    def serves_session(self) -> bool:
         return self.for_session and self.worker is not None and self.worker.alive
 
     def serve_session_fixtures(self) -> None:
@@ -50,7 +52,7 @@ class _Held(HeldWorker):
         return self.worker.topology if self.worker else None
 
     def drop(self) -> None:
-        """Give the worker up where it stands."""
+        """Abandon the worker, whatever it is doing."""
         worker, self.worker = self.worker, None
         if worker is not None:
             worker.abandon()
@@ -73,15 +75,12 @@ def _wanted(project: Project, settings: WorkerSettings) -> Any:
     return project.virtual_host, repr(settings), relevant
 
 
-def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]) -> EmbeddedWorker:
+def start(project: Project, settings: WorkerSettings, wake: Callable[[], None]) -> EmbeddedWorker:
     """The held worker if it suits, or a new one.
 
     Raises:
         WorkerError: when a new worker doesn't start.
     """
-    from pytest_djcelery.brokers import servers as reachable
-    from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker
-
     wanted = _wanted(project, settings)
     worker = _held.worker
     if worker is not None and worker.alive and _held.wanted == wanted:
@@ -90,7 +89,7 @@ def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]
     hold(_held)
     if project.broker is None:
         stop_others(_held)
-        reachable.check(project.app)
+        servers.check(project.app)
     worker = EmbeddedWorker(
         project.app,
         settings,
@@ -104,19 +103,17 @@ def started(project: Project, settings: WorkerSettings, wake: Callable[[], None]
 
 
 @contextmanager
-def lent(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
-    """A worker that consumes for the time of a block.
+def embedded_worker_for(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
+    """A worker that consumes in a block.
 
     Raises:
         WorkerError: when it doesn't start, or a task still runs when its time is over.
     """
-    from pytest_djcelery.workers.sqlite import taking_turns
-
     with ExitStack() as stack:
         # Sooner than the test gives up waiting for the task, so that it gets this error to see.
         turns = stack.enter_context(taking_turns(sandbox.options.timeout / 2))
         sandbox.watch.around_hook = turns
-        worker = started(sandbox.project, settings, sandbox.journal.wake)
+        worker = start(sandbox.project, settings, sandbox.journal.wake)
         worker.wake = sandbox.journal.wake
         worker.outstanding = lambda: _outstanding(sandbox.journal, worker.queues)
         worker.unpark()
@@ -131,7 +128,7 @@ def lent(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[EmbeddedWorker]
 
 
 def _outstanding(journal: Journal, queues: list[Any]) -> bool:
-    """Whether a message that is due, and comes to one of the queues, has not been run yet."""
+    """Whether a message that is due, and goes to one of the queues, has not been run yet."""
     now = datetime.now(timezone.utc)
     return any(
         (sent.eta is None or sent.eta <= now) and any(comes_to(queue, sent) for queue in queues)
@@ -145,7 +142,7 @@ def _give_back(sandbox: Sandbox, worker: EmbeddedWorker) -> None:
         _end(worker)
     elif not worker.alive:
         _held.drop()
-        ended.check_unless_told(sandbox, worker)
+        check_worker_unless_reported(sandbox, worker)
     elif not sandbox.journal.wait_until(lambda: worker.idle, sandbox.options.timeout):
         stuck = worker.describe_busy()
         _held.drop()
@@ -162,7 +159,7 @@ def _give_back(sandbox: Sandbox, worker: EmbeddedWorker) -> None:
 
 
 def _end(worker: EmbeddedWorker) -> None:
-    """Give a worker up without waiting for its task, if it runs one."""
+    """End a worker without waiting for its task, if it runs one."""
     if worker.idle:
         _held.stop()
     else:
@@ -170,13 +167,13 @@ def _end(worker: EmbeddedWorker) -> None:
 
 
 def keep_for_session() -> None:
-    """Let the held worker serve session fixtures too, from now on."""
+    """Have the held worker serve session fixtures too, from now on."""
     _held.for_session = True
     _held.serve_session_fixtures()
 
 
 def held_controller() -> Any:
-    """Celery's `WorkController` of the held worker, ``None`` where there is none."""
+    """Celery's `WorkController` of the held worker; ``None`` if no worker is held."""
     return _held.worker and _held.worker.controller
 
 
