@@ -15,7 +15,7 @@ from pytest_djcelery.messages.journal import (
     HookStarted,
     Published,
 )
-from pytest_djcelery.messages.sent_task import Items
+from pytest_djcelery.messages.task_message import Items
 from pytest_djcelery.session.opening import entered
 
 if TYPE_CHECKING:

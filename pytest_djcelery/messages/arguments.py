@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+_LONGEST: Final = 60  # characters of a value
 FINE: Final = object()  # of a value: no part of it is at fault
 
 
@@ -27,8 +28,12 @@ def explain_unserializable(error: Exception, task: str, body: Any, serializer: s
         lines.append(
             f"  {place}: {_short(value)} (of type {type(value).__qualname__}); {remedy(value)}"
         )
-    # ``add_note`` came with Python 3.11; pytest shows the notes on 3.10 too.
-    error.__notes__ = [*notes, "\n".join(lines)]  # type: ignore[attr-defined]
+    add_note(error, "\n".join(lines))
+
+
+def add_note(error: Any, note: str) -> None:
+    """What ``add_note`` does from Python 3.11 on; pytest shows the notes on 3.10 too."""
+    error.__notes__ = [*getattr(error, "__notes__", []), note]
 
 
 def named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -107,4 +112,4 @@ def unwrapped(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - a line's worth
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

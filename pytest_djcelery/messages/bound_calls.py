@@ -12,7 +12,7 @@ from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.messages.wire import ABSENT, same
 
 if TYPE_CHECKING:
-    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.messages.task_message import TaskMessage
 
 
 @lru_cache(maxsize=256)
@@ -80,7 +80,7 @@ class SomeArguments:
                     f"{task}{parameters_of(run)}.{guess}"
                 )
 
-    def are_in(self, message: SentTask) -> bool:
+    def are_in(self, message: TaskMessage) -> bool:
         """Whether a message of the task was called with all of them.
 
         Raises:

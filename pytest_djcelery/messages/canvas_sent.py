@@ -19,14 +19,16 @@ from pytest_djcelery.messages.canvas_form import (
     Parallel,
     Part,
     Step,
-    as_signature,
     followed_by,
-    is_canvas,
-    with_options,
 )
-from pytest_djcelery.messages.option_rules import signatures_of
 from pytest_djcelery.messages.rehearsal import FREEZING, Given, rehearsed
 from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.signature_types import (
+    as_signature,
+    is_canvas,
+    signatures_of,
+    with_options,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,19 +1,56 @@
-"""Messages, signatures and listings as a person writes them."""
+"""Calls, messages, signatures and canvases as text: as a person writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias
 
+from celery import current_app
+from celery.canvas import Signature
+
+from pytest_djcelery.messages.canvas_form import Line, Parallel
+from pytest_djcelery.messages.option_rules import (
+    BOOKKEEPING,
+    SIGNATURES,
+    ActualCall,
+    entity_name,
+)
+from pytest_djcelery.messages.signature_types import CANVAS_NAMES, first_task, signatures_of
 from pytest_djcelery.messages.task_code import code
-
-if TYPE_CHECKING:
-    from pytest_djcelery.messages.canvas import CanvasEntry
-    from pytest_djcelery.messages.canvas_form import Line
-    from pytest_djcelery.messages.listing import Listing
-    from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.task_message import TaskMessage
+from pytest_djcelery.messages.wire import Leaf, is_wildcard, shown
 
 LONGEST_LIST = 10  # entries of a listing that a text shows
+
+
+class StartedCanvas(Protocol):
+    """A canvas that was started, by these messages."""
+
+    messages: tuple[TaskMessage, ...]
+
+
+Item: TypeAlias = TaskMessage | StartedCanvas  # of a listing
+
+
+def call_text(task: str, args: Iterable[object], kwargs: Mapping[str, object]) -> str:
+    """The call of a task's function: ``shop.tasks.ship(7, express=True)``."""
+    return f"{task}({arguments_text(args, kwargs)})"
+
+
+def arguments_text(args: Iterable[object], kwargs: Mapping[str, object]) -> str:
+    """What stands between the parentheses of a call."""
+    return ", ".join(
+        [
+            *map(_argument_text, args),
+            *(f"{name}={_argument_text(value)}" for name, value in kwargs.items()),
+        ]
+    )
+
+
+def _argument_text(value: object) -> str:
+    is_signature = isinstance(value, Mapping) and {"task", "subtask_type"} <= value.keys()
+    return describe_call(value) if is_signature else shown(value)
 
 
 def describe_call(call: object) -> str:
@@ -21,14 +58,8 @@ def describe_call(call: object) -> str:
 
     Such as ``demoapp.tasks.send_email.s(1).set(queue='mail')`` or ``chain(a.s(1), b.s())``.
     """
-    from celery.canvas import Signature
-
-    from pytest_djcelery.messages.canvas_form import CANVAS_NAMES
-    from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.messages.wire import is_wildcard, shown
-
-    if isinstance(call, SentTask):
-        return f"{_code(call.task)}.s({_arguments(call.args, call.kwargs)})"
+    if isinstance(call, TaskMessage):
+        return f"{_code(call.task)}.s({arguments_text(call.args, call.kwargs)})"
     if isinstance(call, type) or is_wildcard(call) or not isinstance(call, (Signature, Mapping)):
         return shown(call)
     if "task" not in call:
@@ -37,7 +68,7 @@ def describe_call(call: object) -> str:
     kind = call.get("subtask_type") or str(call["task"]).removeprefix("celery.")
     if kind not in CANVAS_NAMES:
         method = "si" if call.get("immutable") else "s"
-        text = f"{_code(call['task'])}.{method}({_arguments(call.get('args') or (), kwargs)})"
+        text = f"{_code(call['task'])}.{method}({arguments_text(call.get('args') or (), kwargs)})"
     elif kind == "chord":
         header = ", ".join(describe_call(each) for each in _members(kwargs.get("header")))
         text = f"chord([{header}], {describe_call(kwargs.get('body'))})"
@@ -50,14 +81,11 @@ def describe_call(call: object) -> str:
 
 
 def _code(name: str) -> str:
-    from celery import current_app
-
     return code(name, current_app.tasks)
 
 
 def describe_line(line: Line) -> str:
     """Steps that run one after the other."""
-    from pytest_djcelery.messages.canvas_form import Parallel
 
     def described(item: Any) -> str:
         if not isinstance(item, Parallel):
@@ -72,33 +100,13 @@ def describe_line(line: Line) -> str:
     return f"chain({', '.join(map(described, line))})"
 
 
-def describe_listing(listing: Listing[Any]) -> str:
-    """A short listing for ``repr``."""
-    items = list(listing.items())
-    more = f", … {len(items) - LONGEST_LIST} more" if len(items) > LONGEST_LIST else ""
-    calls = ", ".join(_call_of(item) for item in items[:LONGEST_LIST])
-    return f"<{listing.description}: [{calls}{more}]>"
-
-
-def _arguments(args: Iterable[object], kwargs: Mapping[str, object]) -> str:
-    from pytest_djcelery.messages.wire import shown
-
-    def text(value: object) -> str:
-        is_signature = isinstance(value, Mapping) and {"task", "subtask_type"} <= value.keys()
-        return describe_call(value) if is_signature else shown(value)
-
-    return ", ".join([*map(text, args), *(f"{key}={text(value)}" for key, value in kwargs.items())])
-
-
 def _members(tasks: Any) -> list[Any]:
     return list(tasks["kwargs"]["tasks"] if isinstance(tasks, Mapping) else tasks or ())
 
 
 def _described_options(options: Mapping[str, Any]) -> str:
-    from pytest_djcelery.messages.option_rules import BOOKKEEPING, option_text
-
     given = [
-        f"{name}={option_text(name, value)}"
+        f"{name}={_option_text(name, value)}"
         for name, value in options.items()
         if name not in BOOKKEEPING
         and not (name in ("link", "link_error") and not value)
@@ -108,34 +116,73 @@ def _described_options(options: Mapping[str, Any]) -> str:
     return f".set({', '.join(given)})" if given else ""
 
 
-def _call_of(item: SentTask | CanvasEntry) -> str:
-    from pytest_djcelery.messages.sent_task import SentTask
+def describe_difference(
+    found: Leaf, options: Mapping[str, Any], actual: ActualCall
+) -> tuple[str, str]:
+    """The two values of an option that differ: as the test wrote it, and as it was sent."""
+    if found.path not in options:  # a header, by its name
+        return shown(found.expected), shown(found.actual)
+    return (
+        _option_text(found.path, found.expected),
+        _sent_text(found.path, found.actual, options, actual),
+    )
 
-    return describe_call(item) if isinstance(item, SentTask) else repr(item)
+
+def _option_text(name: str, value: object) -> str:
+    if is_wildcard(value):
+        return shown(value)
+    if name in SIGNATURES:
+        if isinstance(value, (list, tuple)):
+            items: Iterable[Any] = signatures_of(name, value)
+            return f"[{', '.join(describe_call(item) for item in items)}]"
+        return describe_call(value) if isinstance(value, Signature) else shown(value)
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ")
+    return shown(entity_name(value))
 
 
-def describe_item(item: SentTask | CanvasEntry) -> str:
-    """A message, with what it stands for in a listing: where it was sent, and when."""
-    from pytest_djcelery.messages.sent_task import SentTask
+def _sent_text(name: str, found: object, options: Mapping[str, Any], actual: ActualCall) -> str:
+    if name == "countdown" and isinstance(found, float):
+        return f"{round(found, 3 if actual.exact_times else 1):g}"
+    in_seconds = isinstance(options.get(name), (int, float))
+    if name == "expires" and in_seconds and isinstance(found, datetime) and actual.sent_at:
+        return f"{round((found - actual.sent_at).total_seconds(), 1):g}"
+    if name in ("routing_key", "exchange") and actual.option("exchange") == "":
+        # amqp.send_task_message: both are needed, or Celery goes by the queue alone.
+        return (
+            f"{_option_text(name, found)} (Celery publishes straight to the queue unless both "
+            "exchange and routing_key are set)"
+        )
+    return _option_text(name, found)
 
-    message = item if isinstance(item, SentTask) else item.messages[0]
+
+def describe_entry(item: Item) -> str:
+    """A message or a canvas, as ``repr`` of a listing shows it."""
+    return describe_call(item) if isinstance(item, TaskMessage) else repr(item)
+
+
+def describe_item(item: Item) -> str:
+    """A message or a canvas, with where it was sent, and when."""
+    message = message_of(item)
     when = {
         "on_commit": "by an on_commit hook",
         "atomic": "inside an open transaction",
         "autocommit": "outside any transaction",
     }[message.transaction]
     where = f"{message.location}, " if message.location else ""
-    return f"{_call_of(item)}  ({where}{when})"
+    return f"{describe_entry(item)}  ({where}{when})"
+
+
+def message_of(item: Item) -> TaskMessage:
+    """The message itself; of a canvas the first that was sent for it."""
+    return item if isinstance(item, TaskMessage) else item.messages[0]
 
 
 def task_name(call: object) -> str | None:
     """The task of a message or signature; of a canvas, that of its first step."""
-    from pytest_djcelery.messages.canvas import CanvasEntry
-    from pytest_djcelery.messages.canvas_form import first_task
-    from pytest_djcelery.messages.sent_task import SentTask
-
-    if isinstance(call, SentTask):
-        return call.task
-    if isinstance(call, CanvasEntry):
-        return call.messages[0].task
-    return first_task(call) if isinstance(call, Mapping) else None
+    if isinstance(call, Mapping):
+        return first_task(call)
+    if isinstance(call, TaskMessage) or hasattr(call, "messages"):
+        item: Any = call
+        return message_of(item).task
+    return None

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from kombu.utils.json import dumps, loads
+
+from pytest_djcelery.messages.arguments import FINE, add_note, culprit, remedy
+
 if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
 
@@ -55,8 +59,6 @@ def _is_plain(value: Mapping[Any, Any]) -> bool:
 
 
 def _encoded_and_decoded(values: Mapping[Any, Any]) -> dict[str, Any]:
-    from kombu.utils.json import dumps, loads
-
     try:
         decoded: dict[str, Any] = loads(dumps(values))
     except (TypeError, ValueError) as error:
@@ -66,8 +68,6 @@ def _encoded_and_decoded(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _explain(error: Exception, values: Mapping[Any, Any]) -> None:
-    from pytest_djcelery.messages.arguments import FINE, culprit, remedy
-
     for name, value in values.items():
         found = culprit(value, "json")
         if found is FINE:
@@ -77,5 +77,4 @@ def _explain(error: Exception, values: Mapping[Any, Any]) -> None:
             f"(of type {type(found).__qualname__}); {remedy(found)}.\n"
             "It comes from the call (headers=…), or from a receiver of before_task_publish."
         )
-        # ``add_note`` came with Python 3.11; pytest shows the notes on 3.10 too.
-        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
+        add_note(error, note)

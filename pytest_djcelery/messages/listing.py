@@ -13,11 +13,18 @@ from celery.canvas import Signature
 
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages import unittest_failures
+from pytest_djcelery.messages.descriptions import (
+    LONGEST_LIST,
+    Item,
+    describe_call,
+    describe_entry,
+)
 from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.messages.signatures import Difference, expectation, kind_of
+from pytest_djcelery.messages.signature_types import kind_of
+from pytest_djcelery.messages.signatures import Difference, expectation
 from pytest_djcelery.messages.wire import equal, is_wildcard, shown
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Item)
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
@@ -57,9 +64,10 @@ class Listing(Sequence[T]):
         return []
 
     def __repr__(self) -> str:
-        from pytest_djcelery.messages.descriptions import describe_listing
-
-        return describe_listing(self)
+        items = list(self.items())
+        more = f", … {len(items) - LONGEST_LIST} more" if len(items) > LONGEST_LIST else ""
+        calls = ", ".join(describe_entry(item) for item in items[:LONGEST_LIST])
+        return f"<{self.description}: [{calls}{more}]>"
 
     def __len__(self) -> int:
         return len(self.items())
@@ -115,8 +123,6 @@ class Listing(Sequence[T]):
         if isinstance(other, (list, tuple)):
             return [self.matcher(written) for written in other]
         if isinstance(other, Signature):
-            from pytest_djcelery.messages.descriptions import describe_call
-
             name = self.description
             if kind_of(other) != "task" and not name.endswith(".canvas"):
                 name += ".canvas"
@@ -150,8 +156,6 @@ class Listing(Sequence[T]):
         for position in positions:
             if matcher.matches(items[position]):
                 return position
-        from pytest_djcelery.messages.descriptions import describe_call
-
         raise ValueError(f"{describe_call(value)} is not in {self.description}")
 
 

@@ -1,34 +1,33 @@
-"""The options of a call: what a message tells of each, and when two values mean the same.
+"""The options of a call: what a message says of each, and when two values mean the same.
 
 Names and meanings are those of ``Task.apply_async`` and ``Celery.send_task``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from celery.canvas import Signature
 from kombu import Exchange, Queue
 from kombu.compression import get_encoder
 from kombu.entity import maybe_delivery_mode
 
-from pytest_djcelery.messages.sent_task import header_moment
-from pytest_djcelery.messages.wire import ABSENT, Leaf, differing, equal, is_wildcard, same, shown
+from pytest_djcelery.messages.signature_types import as_signature, signatures_of
+from pytest_djcelery.messages.task_message import TaskMessage, header_moment
+from pytest_djcelery.messages.wire import ABSENT, Leaf, differing, equal, is_wildcard, same
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
-
-    from pytest_djcelery.messages.sent_task import SentTask
+    from celery.canvas import Signature
 
 TOLERANCE: Final = 1.0  # seconds between two times that count as the same
 _ROUNDING: Final = 0.001  # … where the clock stood when the message was sent
 
 
-class _Untold:
-    """Stands for what one side can't tell."""
+class NoValue:
+    """Stands for the value of an option where there is none to compare with."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -37,8 +36,9 @@ class _Untold:
         return self.text
 
 
-UNTOLD: Final = _Untold("the message doesn't tell")
-NOT_SET: Final = _Untold("not set")
+UNKNOWN: Final = NoValue("the message doesn't tell")
+NOT_SET: Final = NoValue("not set")
+_NO_STAMP: Final = NoValue("no such stamp")
 
 # ``None`` means "none" for these; for every other option it means Celery's default, whatever
 # that is, and then there is nothing to compare.
@@ -65,18 +65,19 @@ _SETTINGS: Final = {
     "compression": "task_compression",
     "delivery_mode": "task_default_delivery_mode",
 }
-_SIGNATURES: Final = frozenset({"chain", "chord", "link", "link_error"})
+SIGNATURES: Final = frozenset({"chain", "chord", "link", "link_error"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """One side of a comparison: a message, or a signature that a message carries."""
+class ActualCall:
+    """What was sent: the call that a message makes, or that a signature inside one will make."""
 
     task: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     option: Callable[[str], object]
     serializer: str
+    same_signature: Callable[[Any, Any], bool]  # of one that is expected and one that it holds
     sent_at: datetime | None = None  # None for a signature, which has not been sent yet
     immutable: bool = False
     exact_times: bool = False
@@ -94,17 +95,13 @@ class Told:
         return self.near(expected or 0, found or 0)
 
 
-class OptionDifference(NamedTuple):
-    """An option that is not what was expected."""
-
-    name: str
-    expected: str
-    actual: str
+def _same_signature(mine: Any, theirs: object) -> bool:
+    return bool(theirs == as_signature(mine))  # what a message holds knows how to compare
 
 
-def told_by_message(message: SentTask) -> Told:
-    """What a message tells."""
-    return Told(
+def call_in_message(message: TaskMessage) -> ActualCall:
+    """The call that a message makes."""
+    return ActualCall(
         task=message.task,
         args=tuple(message.args),
         kwargs=message.kwargs,
@@ -112,19 +109,25 @@ def told_by_message(message: SentTask) -> Told:
         serializer=message.serializer,
         sent_at=message.sent_at,
         exact_times=message.exact_times,
+        same_signature=_same_signature,
     )
 
 
-def told_by_signature(signature: Signature, serializer: str) -> Told:
-    """What a signature inside a message tells."""
+def call_in_signature(
+    signature: Signature,
+    serializer: str,
+    same_signature: Callable[[Any, Any], bool] = _same_signature,
+) -> ActualCall:
+    """The call that a signature inside a message will make."""
     options = signature.options or {}
-    return Told(
+    return ActualCall(
         task=signature["task"],
         args=tuple(signature.args or ()),
         kwargs=signature.kwargs or {},
         option=lambda name: options.get(name, NOT_SET),
         serializer=serializer,
         immutable=bool(signature.immutable),
+        same_signature=same_signature,
     )
 
 
@@ -154,7 +157,7 @@ _FIELDS: Final = {
 }
 
 
-def _message_option(message: SentTask, name: str) -> object:
+def _message_option(message: TaskMessage, name: str) -> object:
     if name in _FIELDS:
         return getattr(message, _FIELDS[name])
     if name == "countdown":
@@ -164,16 +167,16 @@ def _message_option(message: SentTask, name: str) -> object:
     headers = message.headers
     if name in ("time_limit", "soft_time_limit"):
         limits = headers.get("timelimit")
-        return UNTOLD if limits is None else limits[name == "soft_time_limit"]
-    for told in (headers, headers.get("stamps") or {}, message.properties):
-        if name in told:
-            return told[name]
+        return UNKNOWN if limits is None else limits[name == "soft_time_limit"]
+    for values in (headers, headers.get("stamps") or {}, message.properties):
+        if name in values:
+            return values[name]
     return message.id if name == "correlation_id" else NOT_SET
 
 
 def option_differences(
-    options: Mapping[str, Any], actual: Told, app: Celery
-) -> Iterator[OptionDifference]:
+    options: Mapping[str, Any], actual: ActualCall, app: Celery
+) -> Iterator[Leaf]:
     """Every option that ``options`` sets and ``actual`` doesn't have so."""
     stamps = options.get("stamped_headers") or ()
     for name, expected in options.items():
@@ -192,15 +195,11 @@ def option_differences(
             found = app.conf[_SETTINGS[name]]
         if name == "headers" and isinstance(expected, Mapping) and isinstance(found, Mapping):
             yield from _header_differences(expected, found, actual.serializer)
-        elif isinstance(found, _Untold):
-            if actual.sent_at is None and _is_none(name, expected):
-                continue
-            text = "no such stamp" if name in stamps else found.text
-            yield OptionDifference(name, option_text(name, expected), text)
+        elif isinstance(found, NoValue):
+            if actual.sent_at is not None or not _is_none(name, expected):
+                yield Leaf(name, expected, _NO_STAMP if name in stamps else found)
         elif not _same_option(name, expected, found, actual, app):
-            yield OptionDifference(
-                name, option_text(name, expected), _actual_text(name, found, options, actual)
-            )
+            yield Leaf(name, expected, found)
 
 
 def _both_set(options: Mapping[str, Any]) -> bool:
@@ -208,31 +207,29 @@ def _both_set(options: Mapping[str, Any]) -> bool:
 
 
 def _is_none(name: str, value: object) -> bool:
-    return value is None or (name in _SIGNATURES and value == [])
+    return value is None or (name in SIGNATURES and value == [])
 
 
 def _header_differences(
     expected: Mapping[str, Any], found: Mapping[str, Any], serializer: str
-) -> Iterator[OptionDifference]:
+) -> Iterator[Leaf]:
     for key, value in expected.items():
-        leaf: Leaf
-        for leaf in differing(value, found.get(key, ABSENT), serializer, f"header {key!r}"):
-            yield OptionDifference(leaf.path, shown(leaf.expected), shown(leaf.actual))
+        yield from differing(value, found.get(key, ABSENT), serializer, f"header {key!r}")
 
 
 def _same_option(  # noqa: PLR0911 - a list of cases
-    name: str, expected: Any, found: Any, actual: Told, app: Celery
+    name: str, expected: Any, found: Any, actual: ActualCall, app: Celery
 ) -> bool:
     if is_wildcard(expected):
         return equal(expected, found)
-    if name in _SIGNATURES:
+    if name in SIGNATURES:
         return _same_signatures(name, expected, found, actual)
     if name == "countdown" and isinstance(expected, (int, float, type(None))):
         return actual.same_wait(expected, found)
     if name in ("eta", "expires"):
         return _same_time(expected, found, actual, app)
     if name in ("queue", "exchange"):
-        return _name(expected) == _name(found)
+        return entity_name(expected) == entity_name(found)
     if name in _SETTINGS:
         return _on_the_wire(name, expected) == _on_the_wire(name, found)
     if name == "ignore_result":
@@ -240,7 +237,7 @@ def _same_option(  # noqa: PLR0911 - a list of cases
     return same(expected, found, actual.serializer)
 
 
-def _same_time(expected: Any, found: Any, actual: Told, app: Celery) -> bool:
+def _same_time(expected: Any, found: Any, actual: ActualCall, app: Celery) -> bool:
     if expected is None or found is None:
         return expected is found
     if isinstance(expected, (int, float)):  # ``expires`` in seconds after the publish
@@ -267,57 +264,14 @@ def _on_the_wire(name: str, value: Any) -> object:
         return value
 
 
-def _name(value: object) -> object:
+def entity_name(value: object) -> object:
+    """A queue or an exchange by its name; any other value as it is."""
     return value.name if isinstance(value, (Queue, Exchange)) else value
 
 
-def signatures_of(name: str, value: object) -> list[Any]:
-    """The signatures that an option holds, in the order in which they run."""
-    if value is None:
-        return []
-    many = list(value) if isinstance(value, (list, tuple)) else [value]
-    # The option ``chain`` is stored back to front; ``SentTask.chain`` is a tuple, in order.
-    return many[::-1] if name == "chain" and isinstance(value, list) else many
-
-
-def _same_signatures(name: str, expected: object, found: object, actual: Told) -> bool:
-    from pytest_djcelery.messages.canvas import same_step
-
+def _same_signatures(name: str, expected: object, found: object, actual: ActualCall) -> bool:
     wanted, sent = signatures_of(name, expected), signatures_of(name, found)
     return len(wanted) == len(sent) and all(
-        equal(mine, theirs)
-        if is_wildcard(mine)
-        else same_step(mine, theirs, serializer=actual.serializer)
+        equal(mine, theirs) if is_wildcard(mine) else actual.same_signature(mine, theirs)
         for mine, theirs in zip(wanted, sent, strict=True)
     )
-
-
-def option_text(name: str, value: object) -> str:
-    """The value of an option as a person writes it."""
-    from pytest_djcelery.messages.descriptions import describe_call
-
-    if is_wildcard(value):
-        return shown(value)
-    if name in _SIGNATURES:
-        if isinstance(value, (list, tuple)):
-            items: Iterable[Any] = signatures_of(name, value)
-            return f"[{', '.join(describe_call(item) for item in items)}]"
-        return describe_call(value) if isinstance(value, Signature) else shown(value)
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ")
-    return shown(_name(value))
-
-
-def _actual_text(name: str, found: object, options: Mapping[str, Any], actual: Told) -> str:
-    if name == "countdown" and isinstance(found, float):
-        return f"{round(found, 3 if actual.exact_times else 1):g}"
-    in_seconds = isinstance(options.get(name), (int, float))
-    if name == "expires" and in_seconds and isinstance(found, datetime) and actual.sent_at:
-        return f"{round((found - actual.sent_at).total_seconds(), 1):g}"
-    if name in ("routing_key", "exchange") and actual.option("exchange") == "":
-        # amqp.send_task_message: both are needed, or Celery goes by the queue alone.
-        return (
-            f"{option_text(name, found)} (Celery publishes straight to the queue unless both "
-            "exchange and routing_key are set)"
-        )
-    return option_text(name, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.messages.journal import Event, NotSent, Published
-from pytest_djcelery.messages.sent_task import fields_of
+from pytest_djcelery.messages.task_message import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ class Origins:
 
 
 def _nearest(fields: Mapping[str, Any], records: Sequence[SentTask]) -> SentTask | None:
-    if len(records) < 2:  # noqa: PLR2004 - as nearly always
+    if len(records) <= 1:  # as nearly always
         return records[0] if records else None
     exact = (each for each in records if not _differences(fields, each))
     return next(exact, None) or min(records, key=lambda each: _differences(fields, each))

@@ -5,7 +5,7 @@ first, then the call bound to the task's own signature, then each option that th
 sets. What it does not set is not compared.
 
 The later steps of a chain and the body of a chord travel as signatures inside a message. They
-compare by the same rules, through the same code: :class:`Told` is what either side tells.
+compare by the same rules, through the same code: either is an `ActualCall`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from celery.app.task import Task
-from celery.canvas import Signature, _chain, _chord, chunks, group
-from celery.result import ResultBase
+from celery.canvas import Signature
 
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.bound_calls import bound_call, parameters_of, signature_of
-from pytest_djcelery.messages.option_rules import Told, option_differences, told_by_message
-from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.messages.task_code import short_code
-from pytest_djcelery.messages.wire import ABSENT, differing, equal, is_wildcard, shown
-
-CANVASES: Final = (_chain, _chord, group, chunks)
+from pytest_djcelery.messages.descriptions import describe_call, describe_difference
+from pytest_djcelery.messages.option_rules import (
+    ActualCall,
+    call_in_message,
+    option_differences,
+)
+from pytest_djcelery.messages.signature_types import check_signature, is_canvas, kind_of
+from pytest_djcelery.messages.task_message import TaskMessage
+from pytest_djcelery.messages.wire import ABSENT, can_be_sent, differing, equal, shown
 
 
 class _PreviousResult:
@@ -56,12 +57,12 @@ class Expectation(Protocol):
 
     written: object  # what the test wrote
 
-    def matches(self, message: SentTask) -> bool: ...
+    def matches(self, message: TaskMessage) -> bool: ...
 
-    def differences(self, message: SentTask) -> list[Difference]: ...
+    def differences(self, message: TaskMessage) -> list[Difference]: ...
 
 
-def matches(signature: object, message: SentTask) -> bool:
+def matches(signature: object, message: TaskMessage) -> bool:
     """Whether ``message`` is what publishing ``signature`` sends.
 
     Raises:
@@ -70,7 +71,7 @@ def matches(signature: object, message: SentTask) -> bool:
     return expectation(signature).matches(message)
 
 
-def differences(signature: object, message: SentTask) -> list[Difference]:
+def differences(signature: object, message: TaskMessage) -> list[Difference]:
     """Every property of ``message`` that is not what ``signature`` says.
 
     Raises:
@@ -88,9 +89,7 @@ def expectation(written: object) -> Expectation:
     check_signature(written)
     if not isinstance(written, Signature):
         return Alike(written)
-    if isinstance(written, CANVASES):
-        from pytest_djcelery.messages.descriptions import describe_call
-
+    if is_canvas(written):
         raise NotASignatureError(
             f"expected the signature of one task, got {describe_call(written)}.\n"
             f"A {kind_of(written)} is sent as several messages, or as one that carries the rest. "
@@ -108,13 +107,13 @@ class Alike:
     def __init__(self, written: object) -> None:
         self.written = written
 
-    def matches(self, message: SentTask) -> bool:
+    def matches(self, message: TaskMessage) -> bool:
         return equal(self.written, message)
 
-    def differences(self, message: SentTask) -> list[Difference]:
+    def differences(self, message: TaskMessage) -> list[Difference]:
         if self.matches(message):
             return []
-        if isinstance(self.written, SentTask):
+        if isinstance(self.written, TaskMessage):
             return [
                 Difference(property=name, expected=shown(mine), actual=shown(theirs))
                 for name in ("task", "id", "retries", "sent_at")
@@ -126,7 +125,7 @@ class Alike:
 class Expected:
     """Expects a message, or a signature inside one, that says what a signature says.
 
-    Arguments:
+    Args:
         written: a signature of one task.
         after_result: a later step: unless it is immutable, the worker puts the result of the
             step before it in front of its arguments.
@@ -149,15 +148,15 @@ class Expected:
         self._prefix = (PREVIOUS,) if after_result and not written.immutable else ()
         self._bound: Mapping[str, object] | _PreviousResult | None = PREVIOUS  # not bound yet
 
-    def matches(self, message: SentTask) -> bool:
+    def matches(self, message: TaskMessage) -> bool:
         if message.task != self.written["task"]:
             return False  # before anything that costs time
-        return next(self.differing(told_by_message(message)), None) is None
+        return next(self.differing(call_in_message(message)), None) is None
 
-    def differences(self, message: SentTask) -> list[Difference]:
-        return list(self.differing(told_by_message(message)))
+    def differences(self, message: TaskMessage) -> list[Difference]:
+        return list(self.differing(call_in_message(message)))
 
-    def differing(self, actual: Told) -> Iterator[Difference]:
+    def differing(self, actual: ActualCall) -> Iterator[Difference]:
         """Every property in which ``actual`` is not what was expected."""
         if actual.task != self.written["task"]:
             yield Difference(property="task", expected=self.written["task"], actual=actual.task)
@@ -165,13 +164,12 @@ class Expected:
         yield from self.differing_options(self.written.options or {}, actual)
 
     def differing_options(
-        self, options: Mapping[str, object], actual: Told
+        self, options: Mapping[str, object], actual: ActualCall
     ) -> Iterator[Difference]:
         """Every one of these options that ``actual`` doesn't have so."""
         for found in option_differences(options, actual, self._app):
-            yield Difference(
-                property=found.name, expected=found.expected, actual=found.actual, option=True
-            )
+            expected, sent = describe_difference(found, options, actual)
+            yield Difference(property=found.path, expected=expected, actual=sent, option=True)
 
     @property
     def misfit(self) -> str | None:
@@ -196,13 +194,11 @@ class Expected:
 
     def unsendable(self, serializer: str) -> list[tuple[str, object]]:
         """The arguments that ``serializer`` can't carry, each with its name."""
-        from pytest_djcelery.messages.wire import can_be_sent
-
         named = [(f"argument {index}", value) for index, value in enumerate(self._args)]
         named += [(f"argument {name}", value) for name, value in self._kwargs.items()]
         return [(name, value) for name, value in named if not can_be_sent(value, serializer)]
 
-    def _differing_call(self, actual: Told) -> Iterator[Difference]:
+    def _differing_call(self, actual: ActualCall) -> Iterator[Difference]:
         if equal(self._args, actual.args) and equal(self._kwargs, actual.kwargs):
             return
         mine = self._bound_call() if actual.task == self.written["task"] else None
@@ -240,52 +236,3 @@ def _call_difference(
         yield Difference(
             property=f"{prefix}{name}", expected=repr(ABSENT), actual=shown(theirs[name])
         )
-
-
-def kind_of(signature: Signature) -> str:
-    """``chain``, ``group``, ``chord``, ``chunks``, or ``task`` for a plain signature."""
-    if isinstance(signature, chunks):
-        return "chunks"  # Celery gives it no type of its own
-    return signature.subtask_type or "task"
-
-
-def check_signature(written: object) -> None:
-    """Refuse what can't be compared with a message.
-
-    Raises:
-        NotASignatureError: it is neither a signature, a message nor a wildcard; the text says
-            what to write in its place.
-    """
-    if isinstance(written, (Signature, SentTask)) or is_wildcard(written):
-        return
-    raise NotASignatureError(
-        f"expected a Celery signature such as add.s(1, 2), got {shown(written)} "
-        f"({type(written).__name__}).\n{_remedy(written)}"
-    )
-
-
-def _remedy(written: object) -> str:  # noqa: PLR0911 - a list of cases
-    if isinstance(written, Task):
-        short = short_code(str(written.name), written)
-        return f"This is the task itself: call .s(...) with the arguments: {short}.s(...)."
-    if isinstance(written, ResultBase):
-        return (
-            "This is a result: compare with the signature of the task that was sent, or look the "
-            "outcome up with celery_results[result]."
-        )
-    if isinstance(written, str):
-        return (
-            "For a task by name write signature('proj.tasks.add', args=(1, 2)) (from celery), or "
-            "celery_outbox.of('proj.tasks.add') for all its messages."
-        )
-    if isinstance(written, Mapping):
-        return "For a signature that was serialized write celery.signature(the_dictionary)."
-    if isinstance(written, (list, tuple)):
-        return "Compare a list with the outbox itself: assert celery_outbox == [add.s(1, 2)]."
-    if callable(written):
-        name = getattr(written, "__name__", "function")
-        return (
-            f"This is not a task: {name} has no @shared_task or @app.task, or it was unwrapped. "
-            f"With one, write {name}.s(...)."
-        )
-    return "Call .s(...) on the task with the arguments that you expect."

@@ -13,10 +13,11 @@ from kombu.exceptions import EncodeError
 from pytest_djcelery import clock, locations
 from pytest_djcelery.brokers.memory.addresses import in_memory
 from pytest_djcelery.messages.arguments import explain_unserializable
-from pytest_djcelery.messages.embedded_signature import all_carried, carried
+from pytest_djcelery.messages.canvas_comparison import embedded_signature, embedded_signatures
 from pytest_djcelery.messages.headers import received
 from pytest_djcelery.messages.option_rules import NOT_SENT
-from pytest_djcelery.messages.sent_task import Items, SentTask, header_moment
+from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.task_message import Items, header_moment
 from pytest_djcelery.transactions.hooks import WatchedHook
 
 if TYPE_CHECKING:
@@ -147,13 +148,13 @@ def _canvas(app: Celery, embed: Mapping[str, Any], serializer: str) -> tuple[Any
         return _NONE, _NONE, _NONE, None
 
     def signatures(written: Any) -> Items[Any]:
-        return Items(all_carried(written, app, serializer)) if written else _NONE
+        return Items(embedded_signatures(written, app, serializer)) if written else _NONE
 
     return (
         signatures(embed.get("callbacks")),
         signatures(embed.get("errbacks")),
         signatures((embed.get("chain") or [])[::-1]),  # Celery pops the next step off its end
-        carried(embed["chord"], app, serializer) if embed.get("chord") else None,
+        embedded_signature(embed["chord"], app, serializer) if embed.get("chord") else None,
     )
 
 

@@ -82,9 +82,9 @@ def _options(
     written: Mapping[str, Any], message: SentTask, differences: Sequence[Difference]
 ) -> dict[str, Any]:
     """The options that a test has set, as they were sent; without those that were not."""
-    from pytest_djcelery.messages.option_rules import NOT_SET, UNTOLD, told_by_message
+    from pytest_djcelery.messages.option_rules import NOT_SET, UNKNOWN, call_in_message
 
-    told = told_by_message(message)
+    told = call_in_message(message)
     differing = {found.property for found in differences if found.option}
     options = {}
     for name, expected in written.items():
@@ -99,7 +99,7 @@ def _options(
             options[name] = round(found, 3 if message.exact_times else None)
         elif name == "routing_key" and not message.exchange:
             pass  # Celery went by the queue alone
-        elif found not in (None, "", (), UNTOLD, NOT_SET) and _is_written(name, found):
+        elif found not in (None, "", (), UNKNOWN, NOT_SET) and _is_written(name, found):
             options[name] = found
     return options
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages.sent_task import Message
+    from pytest_djcelery.messages.task_message import Message
     from pytest_djcelery.transactions.hooks import WatchedHook
     from pytest_djcelery.transactions.writes import Savepoint
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.locations import Location
     from pytest_djcelery.messages.journal import Journal
-    from pytest_djcelery.messages.sent_task import Message, SentTask
+    from pytest_djcelery.messages.task_message import Message, TaskMessage
     from pytest_djcelery.options import Policy
     from pytest_djcelery.transactions.blocks import OpenTransaction
     from pytest_djcelery.transactions.openers import Opener
@@ -182,7 +182,7 @@ def sent_in_transaction(race: Race) -> str:
     return "".join(lines)
 
 
-def _remedy(message: SentTask, using: str) -> str:
+def _remedy(message: TaskMessage, using: str) -> str:
     from celery import current_app
     from django.db import DEFAULT_DB_ALIAS
 
@@ -224,7 +224,7 @@ def _base_of(task: Any) -> str:
     return f"{base.__module__}.{base.__qualname__}"
 
 
-def _sent_with_options(message: SentTask) -> bool:
+def _sent_with_options(message: TaskMessage) -> bool:
     place = message.location
     if place and "apply_async" in linecache.getline(place.path, place.line):
         return True
@@ -232,7 +232,7 @@ def _sent_with_options(message: SentTask) -> bool:
     return any(option not in (None, ()) for option in options)
 
 
-def _arguments(message: SentTask) -> str:
+def _arguments(message: TaskMessage) -> str:
     return ", ".join(
         [
             *map(_short, message.args),

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.locations import Location
     from pytest_djcelery.messages.journal import Journal
-    from pytest_djcelery.messages.sent_task import Message, Transaction
+    from pytest_djcelery.messages.task_message import Message, Transaction
     from pytest_djcelery.options import Policy
 
 _only_one = threading.Lock()

@@ -22,8 +22,9 @@ from kombu import Exchange, Queue
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.bound_calls import bound_call
 from pytest_djcelery.messages.descriptions import describe_call
-from pytest_djcelery.messages.option_rules import told_by_signature
-from pytest_djcelery.messages.signatures import Expected, check_signature, differences, matches
+from pytest_djcelery.messages.option_rules import call_in_signature
+from pytest_djcelery.messages.signature_types import check_signature
+from pytest_djcelery.messages.signatures import Expected, differences, matches
 from pytest_djcelery.messages.wire import can_be_sent, same, shown, when_sent
 from tests.unit.sending import Sent, message, new_app
 
@@ -469,7 +470,7 @@ def test_a_stamp_that_is_missing_is_told_as_one(sent: Sent) -> None:
     chain(ADD.s(1), MUL.s(2)).apply_async()
     [step] = sent.last().chain
     stamped = MUL.s(2).set(stamped_headers=["by"], by="me")
-    found = list(Expected(stamped).differing(told_by_signature(step, "json")))
+    found = list(Expected(stamped).differing(call_in_signature(step, "json")))
     assert [(each.property, each.actual, each.option) for each in found] == [
         ("by", "no such stamp", True)
     ]
@@ -564,7 +565,7 @@ def test_all_options_are_told_also_after_one_that_says_nothing(sent: Sent) -> No
     chain(ADD.s(1), MUL.s(2)).apply_async()
     [step] = sent.last().chain
     written = MUL.s(2).set(countdown=None, priority=3, queue="q")
-    found = Expected(written).differing(told_by_signature(step, "json"))
+    found = Expected(written).differing(call_in_signature(step, "json"))
     assert [(each.property, each.actual) for each in found] == [
         ("priority", "not set"),
         ("queue", "not set"),

@@ -10,7 +10,7 @@ from celery import states
 from celery.exceptions import NotRegistered
 
 from pytest_djcelery.messages.records import quickly_made
-from pytest_djcelery.messages.sent_task import Items
+from pytest_djcelery.messages.task_message import Items
 from pytest_djcelery.recording.failures import call_text
 
 if TYPE_CHECKING:
