@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.project import registry
-from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.session import current_session
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def app(**conf: Any) -> Iterator[Celery]:
         AppNotFoundError: when the project has none.
         BadOptionError: for a setting that Celery doesn't have.
     """
-    with entered() as sandbox, sandbox.project.configuration.insist(**conf):
+    with entered_sandbox() as sandbox, sandbox.project.configuration.insist(**conf):
         yield sandbox.app
 
 
@@ -49,7 +49,7 @@ def session_app(
     project = session.use_project()
     with (
         # An audited run leaves the app alone, but in tests that use a fixture.
-        nullcontext() if session.audit else session.isolated(project),
+        nullcontext() if session.audit else session.app_isolated(project),
         app_parameters(project.app, dict(parameters or {})) as settings,
         project.configuration.override(**{**settings, **(config or {})}),
     ):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery import clock
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.messages.journal import NotSent, Published
-from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.workers.beat.scheduler import VirtualScheduler, entries_apart
 
 if TYPE_CHECKING:
@@ -249,5 +249,5 @@ def beat() -> Iterator[Beat]:
 
     What it sends is delivered as the clock passes it where `inline` is in use.
     """
-    with entered() as sandbox, Beat(sandbox).started() as beat:
+    with entered_sandbox() as sandbox, Beat(sandbox).started() as beat:
         yield beat

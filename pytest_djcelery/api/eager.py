@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_djcelery.api.running import runs
-from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.database import other_threads_watched
 
@@ -44,7 +44,7 @@ def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
     if propagates is not None:
         values["task_eager_propagates"] = propagates
     with (
-        entered() as sandbox,
+        entered_sandbox() as sandbox,
         runs(sandbox, sandbox.runner if isinstance(sandbox.runner, EagerRunner) else EagerRunner()),
         sandbox.project.configuration.insist(**values),
         other_threads_watched(),

@@ -24,7 +24,7 @@ from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.failures import call_text, own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task, requests_seen
-from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.database import other_threads_watched
 from pytest_djcelery.workers.inline.coroutines import run_for_test
@@ -526,7 +526,7 @@ def inline(*, auto: bool = False) -> Iterator[Inline]:
         InlineError: when the test has chosen another broker than the one in memory, which
             inline delivery takes its messages off.
     """
-    with entered() as sandbox:
+    with entered_sandbox() as sandbox:
         running = sandbox.runner
         if isinstance(running, Inline) and not running.implicit and running.auto == auto:
             yield running  # a helper's block, in a test that has celery_inline already
@@ -538,7 +538,7 @@ def inline(*, auto: bool = False) -> Iterator[Inline]:
 @contextmanager
 def automatic() -> Iterator[Sandbox]:
     """Automatic delivery where nothing else runs the tasks: a block around this one, or in it."""
-    with entered(checks=False) as sandbox:
+    with entered_sandbox(checks=False) as sandbox:
         if sandbox.runner is not None:
             yield sandbox
             return

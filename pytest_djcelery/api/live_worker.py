@@ -12,7 +12,7 @@ from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.messages.journal import Warned
 from pytest_djcelery.project.consumed_queues import named
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
-from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.transactions.races import warn
 from pytest_djcelery.workers.live.process_reuse import live_processes_for
@@ -144,7 +144,7 @@ def live_worker(
         WorkerError: when it doesn't start, or can't open the test's databases; when a task
             still runs when its time is over.
     """
-    with entered() as sandbox:
+    with entered_sandbox() as sandbox:
         settings = LiveSettings.chosen(
             sandbox.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
         )

@@ -16,7 +16,7 @@ from pytest_djcelery.messages.journal import (
     Published,
 )
 from pytest_djcelery.messages.task_message import Items
-from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,7 +129,7 @@ def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
     Args:
         whole_test: show those that the test registered before the block, too.
     """
-    with entered() as sandbox:
+    with entered_sandbox() as sandbox:
         yield OnCommit(
             sandbox.journal,
             sandbox.watch,

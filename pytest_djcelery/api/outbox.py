@@ -32,7 +32,7 @@ from pytest_djcelery.messages.listing import Listing, Matcher
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.signatures import expectation
 from pytest_djcelery.messages.wire import shown
-from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
     from typing import Any
@@ -334,7 +334,7 @@ def outbox(*, whole_test: bool = False) -> Iterator[Outbox]:
     Args:
         whole_test: show those that the test published before the block, too.
     """
-    with entered() as sandbox:
+    with entered_sandbox() as sandbox:
         yield Outbox(
             sandbox.journal,
             since=sandbox.began if whole_test else len(sandbox.journal),

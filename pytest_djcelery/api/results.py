@@ -45,7 +45,7 @@ from pytest_djcelery.recording.result_waits import (
     none_will_come,
 )
 from pytest_djcelery.recording.server_waits import unreachable_backend_named
-from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Sandbox
@@ -342,5 +342,5 @@ def _traceback(error: Any) -> str | None:
 @contextmanager
 def results() -> Iterator[Results]:
     """Outcomes of tasks, from whatever result backend is configured."""
-    with entered() as sandbox:
+    with entered_sandbox() as sandbox:
         yield Results(sandbox)

@@ -15,7 +15,7 @@ from pytest_djcelery.messages.journal import StateStored
 from pytest_djcelery.project.consumed_queues import comes_to, named, of_project
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
-from pytest_djcelery.session.opening import entered
+from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.session.sandbox import Sandbox
 from pytest_djcelery.session.session import current_session
@@ -167,7 +167,7 @@ class SessionWorker:
     def in_test(self) -> Iterator[Worker]:
         """Let the worker run the messages of the test that is open."""
         with (
-            entered() as sandbox,
+            entered_sandbox() as sandbox,
             running_worker(sandbox, self._settings, self._consumed) as worker,
         ):
             self._here = worker
@@ -208,7 +208,7 @@ def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest 
         WorkerError: when it doesn't start, or a task still runs when its time is over.
     """
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
-    with entered() as sandbox:
+    with entered_sandbox() as sandbox:
         _prepare(sandbox.app, includes, class_tasks)
         settings = _consuming(settings, sandbox.consumed)
         with running_worker(sandbox, settings, sandbox.consumed) as running:
@@ -258,7 +258,7 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
     project = session.use_project()
     _prepare(project.app, includes, class_tasks)
-    with session.isolated(project):
+    with session.app_isolated(project):
         consumed = of_project(project.app, session.options.queues)
         settings = _consuming(settings, consumed)
         thread_reuse.start(project, settings, wake=lambda: None)

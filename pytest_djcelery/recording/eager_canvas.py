@@ -50,7 +50,7 @@ class _Part:
         self.place = place
         self.around = around
 
-    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:  # noqa: ARG002 - for others
+    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:
         """The place of a part of it that is applied next."""
         return self.place
 
@@ -67,7 +67,7 @@ class _Sequence(_Part):
         super().__init__(place, around)
         self._steps = list(steps)
 
-    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:  # noqa: ARG002 - as above
+    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:
         while self._steps and _is_empty(self._steps[0]) and not _is_empty(part):
             del self._steps[0]  # since Celery 5.7 a chain passes over an empty group
         del self._steps[:1]
@@ -82,7 +82,7 @@ class _Sequence(_Part):
 class _Group(_Part):
     """Its members know its id; what comes after it is the body of a chord."""
 
-    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:  # noqa: ARG002 - as above
+    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:
         place, chord = self.place, self.place.chord
         if place.later:
             end = {"group_id": place.group_id, "chord": place.chord}

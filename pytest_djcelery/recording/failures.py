@@ -6,7 +6,9 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery.locations import in_library, is_of_project, relative
 from pytest_djcelery.messages.journal import Ended, Event, Journal, Looked, RaisedElsewhere
+from pytest_djcelery.messages.wire import shown
 from pytest_djcelery.recording.result_looks import reached_test
 
 if TYPE_CHECKING:
@@ -65,16 +67,12 @@ def describe(failure: Ended) -> str:
 
 def call_text(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """A call of a task as a person would write it."""
-    from pytest_djcelery.messages.wire import shown
-
     given = [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
     return f"{task}({', '.join(given)})"
 
 
 def own_traceback(error: BaseException) -> TracebackType | None:
     """The part of a task's traceback that begins in the task, without Celery's tracer."""
-    from pytest_djcelery.locations import in_library
-
     traceback = error.__traceback__
     while traceback is not None and in_library(traceback.tb_frame.f_code.co_filename):
         traceback = traceback.tb_next
@@ -83,8 +81,6 @@ def own_traceback(error: BaseException) -> TracebackType | None:
 
 def own_calls(text: str) -> Iterator[str]:
     """The project's own calls in a formatted traceback, in a line each, innermost last."""
-    from pytest_djcelery.locations import in_library, is_of_project, relative
-
     lines = text.splitlines()
     calls = [(number, found) for number, line in enumerate(lines) if (found := _CALL.match(line))]
     own = [each for each in calls if is_of_project(each[1]["path"])]

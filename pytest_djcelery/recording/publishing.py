@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,30 +47,16 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.watch import TransactionWatch
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tap:
-    """Builds a `SentTask` for each publish, lets the watch judge it and the journal keep it.
+    """Builds a `SentTask` for each publish, lets the watch judge it and the journal keep it."""
 
-    ``published`` is called after each that no transaction is open around, and ``sent`` with each
-    message of ``app``, the project's, that has left. A task that eager mode runs in place of a
-    publish is run in ``surroundings``.
-    """
-
-    def __init__(  # noqa: PLR0913 - each is told by another part
-        self,
-        watch: TransactionWatch,
-        journal: Journal,
-        published: Callable[[], None],
-        surroundings: Surroundings,
-        *,
-        app: Celery,
-        sent: Callable[[SentTask], None],
-    ) -> None:
-        self._watch = watch
-        self._journal = journal
-        self._published = published
-        self._surroundings = surroundings
-        self._app = app
-        self._sent = sent
+    app: Celery  # the project's
+    watch: TransactionWatch
+    journal: Journal
+    surroundings: Surroundings  # of a task that eager mode runs in place of a publish
+    sent: Callable[[SentTask], None]  # called with each message of the project's app that has left
+    published: Callable[[], None]  # called after each publish that no transaction is open around
 
     def publish(
         self,
@@ -86,12 +73,12 @@ class Tap:
             result = send(departure)
         except BaseException:
             if departure.record is not None and not departure.left:
-                self._journal.append(NotSent(message=departure.record))
+                self.journal.append(NotSent(message=departure.record))
             raise
-        if departure.record is not None and app is self._app:
-            self._sent(departure.record)
-        if not self._watch.in_blocks:
-            self._published()
+        if departure.record is not None and app is self.app:
+            self.sent(departure.record)
+        if not self.watch.in_blocks:
+            self.published()
         return result
 
     def departs(
@@ -106,14 +93,14 @@ class Tap:
             options: what `kombu.Producer.publish` is given.
             queue: that the caller has asked for.
         """
-        situation = self._watch.publishing()
+        situation = self.watch.publishing()
         message = Message(options["headers"], body)
         sent = sent_task(
             app, name, message, {**options, "headers": None, "queue": queue}, situation
         )
-        self._watch.judge(sent)
-        other = app is not self._app
-        self._journal.append(Published(message=sent, hook=situation.hook, other_app=other))
+        self.watch.judge(sent)
+        other = app is not self.app
+        self.journal.append(Published(message=sent, hook=situation.hook, other_app=other))
         return sent
 
     @contextmanager
@@ -124,18 +111,18 @@ class Tap:
         frame = locations.publishing_frame()
         if frame is None:
             # ``task.apply()`` by the test itself: nothing would have been published.
-            with self._watch.eager_task(), TaskInPlace(), test_connections_held_open():
+            with self.watch.eager_task(), TaskInPlace(), test_connections_held_open():
                 yield _called
             return
-        situation = self._watch.publishing()
+        situation = self.watch.publishing()
         app = task.app
         message, routed = as_published(app, task, args, kwargs, options)
         sent = sent_task(app, task.name, message, routed, situation, frame)
         if not locations.passes_by(frame, task):
-            self._watch.judge(sent)
-        self._journal.append(Published(message=sent, hook=situation.hook, eager=True))
-        with self._watch.eager_task(), TaskInPlace(), test_connections_held_open(), Shared():
-            yield partial(self._surroundings.run, carried=(applied_part,))
+            self.watch.judge(sent)
+        self.journal.append(Published(message=sent, hook=situation.hook, eager=True))
+        with self.watch.eager_task(), TaskInPlace(), test_connections_held_open(), Shared():
+            yield partial(self.surroundings.run, carried=(applied_part,))
 
 
 def _called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -263,7 +250,7 @@ def _eager_runs_through(tap: Tap) -> Iterator[None]:
     apply = vars(Task)["apply"]
     called_with: dict[str, tuple[Any, Any]] = {}
 
-    def recorded_apply(  # noqa: PLR0913, PLR0917 - Celery's signature
+    def recorded_apply(
         self: Any, args: Any = None, kwargs: Any = None, link: Any = None, link_error: Any = None,
         task_id: Any = None, retries: Any = None, throw: Any = None, logfile: Any = None,
         loglevel: Any = None, headers: Any = None, **options: Any,

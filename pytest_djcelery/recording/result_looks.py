@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Final, Protocol
 
 from pytest_djcelery import locations
@@ -43,7 +44,7 @@ def _is_of_test(suite: Container[str]) -> bool:
     ``sync_to_async(result.get)``.
     """
     asked = None
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
         if path in suite:
@@ -53,7 +54,7 @@ def _is_of_test(suite: Container[str]) -> bool:
             asked = frame.f_code.co_name
         elif module.startswith(_CELERYS_OWN) or not _passes_on(path, module):
             return False
-        frame = frame.f_back  # type: ignore[assignment]  # `None` ends the loop
+        frame = frame.f_back
     return asked not in _TELL_NOTHING
 
 

@@ -1,4 +1,4 @@
-"""``get()`` that wakes when the task ends, has a deadline, and is remembered.
+"""``get()`` that wakes when the task ends, and has a deadline.
 
 Private API of celery.result and celery.backends.base, in `waits_woken`: Celery polls its result
 backends twice a second and has no hook for a reader. Checked on Celery 5.4 to 5.7.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
@@ -25,9 +25,12 @@ from pytest_djcelery.messages.journal import (
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.recording.result_looks import watched_results
 from pytest_djcelery.recording.result_messages import drain, leaves, nothing, states_reported
+from pytest_djcelery.recording.task_threads import in_task
 
 if TYPE_CHECKING:
     from celery import Celery
+
+    from pytest_djcelery.recording.unconsumed import Unconsumed
 
 
 _RECHECK = 0.5  # seconds, as often as Celery polls
@@ -52,52 +55,47 @@ def none_will_come(task_ids: Iterable[str], situation: str) -> str:
     return f"No result for {', '.join(task_ids)} will come.\n{situation}"
 
 
+class WaitingTest(Protocol):
+    """The test that waits, as far as a wait asks."""
+
+    journal: Journal
+    unconsumed: Unconsumed
+    suite: Container[str]
+
+    def situation(self) -> str:
+        """Why nothing came, as far as can be told."""
+
+    def worker_has_ended(self) -> bool:
+        """Whether there was a worker, which will run nothing any more."""
+
+    def worker_end_is_explained(self) -> None:
+        """An error that the test sees says what the worker is about to end of."""
+
+    def bring_about(self, task_ids: Collection[str]) -> bool:
+        """Make these results ready, if that is not done by itself; whether it did."""
+
+    def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
+        """Wait for these results in a task that Celery lets wait, if that needs help."""
+
+    def has_in_hand(self, task_id: str) -> bool:
+        """Whether a worker is not yet done with a task, though an outcome is stored."""
+
+
 class Waits:
-    """How this test's own threads wait for results.
+    """How a test's own threads wait for results. In those that run tasks, Celery's ways apply.
 
     Args:
-        journal: wakes the waits.
+        test: whose journal wakes the waits.
         knows: whether the results of an app are meant.
         timeout: seconds for a wait that has no time-out of its own.
-        situation: what to say of worker and queues when the time is over.
-        ended: whether the worker has ended that was to bring the results.
-        in_worker: whether the calling thread runs tasks; there Celery's own ways apply.
-        bring_about: called with the ids of results that are about to be waited for; whether
-            they are ready now.
-        wait_in_task: the same for a task that waits, with the seconds that it does, if it says so;
-            returns when they are.
-        has_in_hand: whether the worker is not done with a task, though an outcome is stored.
-        in_the_way_of: why one of these results never comes, where a message stays in a queue that
-            no worker consumes; an empty text where none does.
-        suite: the files of the tests.
     """
 
-    def __init__(  # noqa: PLR0913 - each is told by another part
-        self,
-        *,
-        journal: Journal,
-        knows: Callable[[Celery], bool],
-        timeout: float,
-        situation: Callable[[], str],
-        ended: Callable[[], bool],
-        in_worker: Callable[[], bool],
-        bring_about: Callable[[Collection[str]], bool],
-        wait_in_task: Callable[[Collection[str], float | None], None],
-        has_in_hand: Callable[[str], bool],
-        in_the_way_of: Callable[[Collection[str]], str],
-        suite: Container[str],
+    def __init__(
+        self, test: WaitingTest, *, knows: Callable[[Celery], bool], timeout: float
     ) -> None:
-        self.journal = journal
+        self.test = test
         self.knows = knows
-        self.timeout = timeout
-        self.situation = situation
-        self.ended = ended
-        self.in_worker = in_worker
-        self._bring_about = bring_about
-        self._wait_in_task = wait_in_task
-        self._has_in_hand = has_in_hand
-        self._in_the_way_of = in_the_way_of
-        self.suite = suite
+        self._timeout = timeout
 
     def before(
         self,
@@ -127,15 +125,16 @@ class Waits:
         heard = [each for each in ours if on_message is not None and each.backend.is_async]
         for each in heard:
             each.backend.add_pending_result(each)
-        if self.in_worker():
-            self._wait_in_task(task_ids, timeout)
-        elif self._bring_about(task_ids):
+        if in_task():
+            self.test.wait_in_task(task_ids, timeout)
+        elif self.test.bring_about(task_ids):
             # They are there: a backend that is told of results as they come may have missed it.
             for each in heard:
                 drain(each, on_message)
             for each in ours:
-                each.state  # noqa: B018 - it keeps what it has read
-        elif self._in_the_way_of(task_ids):  # else no backend is asked before Celery does
+                _ = each.state  # it keeps what it has read
+        # Else no backend is asked before Celery does.
+        elif self.test.unconsumed.in_the_way_of(task_ids):
             self.check_consumed(each.id for each in ours if not each.ready())
 
     def check_consumed(self, task_ids: Iterable[str]) -> None:
@@ -146,28 +145,30 @@ class Waits:
         """
         __tracebackhide__ = True
         waiting = list(task_ids)
-        reason = self._in_the_way_of(waiting) if waiting else ""
+        reason = self.test.unconsumed.in_the_way_of(waiting) if waiting else ""
         if reason:
             raise NeverReadyError(none_will_come(waiting, reason))
 
     def looked(self, task_ids: Iterable[str]) -> None:
         """The test has read the outcome of these."""
-        if not self.in_worker():
+        if not in_task():
             for task_id in task_ids:
-                self.journal.append(Looked(task_id=task_id))
+                self.test.journal.append(Looked(task_id=task_id))
 
     def raised_elsewhere(self, task_ids: Iterable[str], error: BaseException) -> None:
         """The outcome of these was raised to code that is not the test's."""
-        if not self.in_worker():
-            self.journal.append(RaisedElsewhere(task_ids=tuple(task_ids), error=error))
+        if not in_task():
+            self.test.journal.append(RaisedElsewhere(task_ids=tuple(task_ids), error=error))
 
     def _meta(self, backend: Any, task_id: str, deadline: Deadline) -> Any:
         from celery import states
 
         meta = backend.get_task_meta(task_id)
-        if meta["status"] in states.EXCEPTION_STATES and self._has_in_hand(task_id):
+        if meta["status"] in states.EXCEPTION_STATES and self.test.has_in_hand(task_id):
             # Its `on_failure` runs now, and what that raises takes the place of the failure.
-            self.journal.wait_until(lambda: not self._has_in_hand(task_id), deadline.remaining)
+            self.test.journal.wait_until(
+                lambda: not self.test.has_in_hand(task_id), deadline.remaining
+            )
             meta = backend.get_task_meta(task_id)
         return meta
 
@@ -183,9 +184,10 @@ class Waits:
         __tracebackhide__ = True
         from celery import states
 
+        journal = self.test.journal
         waiting: dict[str, None] = dict.fromkeys(task_ids)
         metas: dict[str, Any] = {}
-        deadline = Deadline(self.timeout if timeout is None else timeout)
+        deadline = Deadline(self._timeout if timeout is None else timeout)
         seen = 0
 
         def look(candidates: Iterable[str]) -> bool:
@@ -199,8 +201,8 @@ class Waits:
         def stored() -> bool:
             """Ask the backend only for what it was told since the last look."""
             nonlocal seen
-            since, seen = seen, len(self.journal)
-            new = list(self.journal.events(StateStored, since))
+            since, seen = seen, len(journal)
+            new = list(journal.events(StateStored, since))
             ours = {event.task_id for event in new} & waiting.keys()
             done = look(ours)
             # It looks at all that led to the result, so not for each task of a large chord.
@@ -212,7 +214,8 @@ class Waits:
 
         # A backend that others write to as well (a live worker) is asked now and then, too.
         while True:
-            ended = self.ended()  # before the look: what the worker has stored until then is found
+            # Before the look: what the worker has stored until then is found.
+            ended = self.test.worker_has_ended()
             done = look(waiting)
             # Also when it is there: of a chord whose header failed, the header's error is raised,
             # which is stored before the body's, and never that of the body by chance.
@@ -220,23 +223,23 @@ class Waits:
             if done:
                 return metas
             self._refuse_what_never_comes(waiting, 0)
-            self._refuse_if(ended, waiting)
+            self._refuse_if_ended(waiting, ended=ended)
             self.check_consumed(waiting)
             brief = min(_RECHECK, deadline.remaining)
-            came = self.journal.wait_until(stored, brief, kind=(StateStored, EndedWithoutOutcome))
+            came = journal.wait_until(stored, brief, kind=(StateStored, EndedWithoutOutcome))
             if not came and deadline.passed:
                 raise WaitTimeoutError(self._too_late(waiting, deadline.seconds))
 
     def _too_late(self, waiting: Iterable[str], seconds: float) -> str:
         return (
-            f"No result for {', '.join(waiting)} after {seconds:g} s.\n{self.situation()}\n"
+            f"No result for {', '.join(waiting)} after {seconds:g} s.\n{self.test.situation()}\n"
             "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
         )
 
-    def _refuse_if(self, ended: bool, waiting: Iterable[str]) -> None:  # noqa: FBT001 - the question itself
+    def _refuse_if_ended(self, waiting: Iterable[str], *, ended: bool) -> None:
         __tracebackhide__ = True
         if ended:
-            raise NeverReadyError(none_will_come(waiting, self.situation()))
+            raise NeverReadyError(none_will_come(waiting, self.test.situation()))
 
     def _refuse_what_never_comes(self, waiting: Collection[str], since: int) -> None:
         """Say of a task that raised `Ignore` or `Reject` that no result of it will come.
@@ -245,10 +248,10 @@ class Waits:
             NeverReadyError: if one of those that are waited for did.
         """
         __tracebackhide__ = True
-        for ended in self.journal.events(EndedWithoutOutcome, since):
+        for ended in self.test.journal.events(EndedWithoutOutcome, since):
             if ended.task_id not in waiting or ended.goes_on:
                 continue
-            if self.journal.ended(ended.task_id)[-1] is ended:
+            if self.test.journal.ended(ended.task_id)[-1] is ended:
                 name = f"{ended.task}[{ended.task_id}]"
                 msg = f"{name} will never be ready: {stores_nothing(ended.state)}."
                 raise NeverReadyError(msg)
@@ -257,7 +260,11 @@ class Waits:
 @contextmanager
 def waits_woken(waits: Waits) -> Iterator[None]:
     """Let results of the apps that ``waits`` knows wait on the journal, and tell who read them."""
-    with _event_driven_backends(waits), _brought_about(waits), watched_results(waits, waits.suite):
+    with (
+        _event_driven_backends(waits),
+        _brought_about(waits),
+        watched_results(waits, waits.test.suite),
+    ):
         yield
 
 
@@ -269,11 +276,11 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
     wait_for, get_many = SyncBackendMixin.wait_for, BaseKeyValueStoreBackend.get_many
 
     def ours(backend: Any) -> bool:
-        return waits.knows(backend.app) and not waits.in_worker()
+        return waits.knows(backend.app) and not in_task()
 
-    def waking_wait_for(  # noqa: PLR0913, PLR0917 - Celery's signature
+    def waking_wait_for(
         self: Any, task_id: str, timeout: float | None = None, interval: float = 0.5,
-        no_ack: bool = True, on_interval: Any = None,  # noqa: FBT001, FBT002 - Celery's signature
+        no_ack: bool = True, on_interval: Any = None,
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
         if not ours(self):
@@ -281,9 +288,9 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
         self._ensure_not_eager()
         return waits.until_ready(self, [task_id], timeout, on_interval or nothing)[task_id]
 
-    def waking_get_many(  # noqa: PLR0913, PLR0917 - Celery's signature
+    def waking_get_many(
         self: Any, task_ids: Any, timeout: float | None = None, interval: float = 0.5,
-        no_ack: bool = True, on_message: Any = None, on_interval: Any = None,  # noqa: FBT001, FBT002 - Celery's signature
+        no_ack: bool = True, on_message: Any = None, on_interval: Any = None,
         **options: Any,
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
@@ -313,7 +320,7 @@ def _brought_about(waits: Waits) -> Iterator[None]:
     iter_native = vars(ResultSet)["iter_native"]
 
     def brought_about_get(
-        self: Any, timeout: Any = None, propagate: bool = True, *args: Any, **kwargs: Any  # noqa: FBT001, FBT002 - Celery's signature
+        self: Any, timeout: Any = None, propagate: bool = True, *args: Any, **kwargs: Any
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
         with states_reported(self, kwargs):

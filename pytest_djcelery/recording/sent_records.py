@@ -45,7 +45,7 @@ class Message(NamedTuple):
     properties: Mapping[str, Any] = {}  # they are among the options by then
 
 
-def sent_task(  # noqa: PLR0913, PLR0917 - what Celery is given, and by whom
+def sent_task(
     app: Celery,
     name: str,
     message: Any,

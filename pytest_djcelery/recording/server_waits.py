@@ -8,11 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from kombu.exceptions import OperationalError
 
+from pytest_djcelery.brokers.servers import ResultsUnreachableError
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import replaced
@@ -27,25 +28,14 @@ from pytest_djcelery.recording.task_threads import in_task
 if TYPE_CHECKING:
     from celery import Celery
 
+    from pytest_djcelery.recording.result_waits import WaitingTest
+
 _LAST_WORD: Final = 1.0  # seconds
-
-
-class Waiting(Protocol):
-    """The test that waits, as far as a wait asks."""
-
-    def situation(self) -> str:
-        """Why nothing came, as far as can be told."""
-
-    def worker_has_ended(self) -> bool:
-        """Whether there was a worker, which will run nothing any more."""
-
-    def worker_end_is_explained(self) -> None:
-        """An error that the test sees says what the worker is about to end of."""
 
 
 @contextmanager
 def result_waits_bounded(
-    app: Celery, timeout: float, waiting: Callable[[], Waiting | None]
+    app: Celery, timeout: float, waiting: Callable[[], WaitingTest | None]
 ) -> Iterator[None]:
     """End all waits of the test for results of ``app``.
 
@@ -95,7 +85,7 @@ def result_waits_bounded(
 
 
 @contextmanager
-def _named_before_sending(app: Celery, waiting: Callable[[], Waiting | None]) -> Iterator[None]:
+def _named_before_sending(app: Celery, waiting: Callable[[], WaitingTest | None]) -> Iterator[None]:
     """Celery subscribes to a result before it sends the message."""
     from celery.backends.redis import RedisBackend
 
@@ -117,7 +107,7 @@ class _WorkerHasEndedError(Exception):
 
 
 def _unless_worker_has_ended(
-    on_interval: Callable[[], object] | None, waiting: Callable[[], Waiting | None]
+    on_interval: Callable[[], object] | None, waiting: Callable[[], WaitingTest | None]
 ) -> Callable[[], None]:
     """What to do after each second, or result, of a wait: `on_interval`, and see who is there."""
     last_word: Deadline | None = None  # for what the worker has sent before its end
@@ -139,7 +129,7 @@ def _unless_worker_has_ended(
 
 @contextmanager
 def unreachable_backend_named(
-    backend: Any, consequence: str, waiting: Waiting | None
+    backend: Any, consequence: str, waiting: WaitingTest | None
 ) -> Iterator[None]:
     """Name the result backend in what its client raises when it does not answer.
 
@@ -161,7 +151,7 @@ def unreachable_backend_named(
         raise
 
 
-def _explain(backend: Any, error: Exception, consequence: str, waiting: Waiting | None) -> None:
+def _explain(backend: Any, error: Exception, consequence: str, waiting: WaitingTest | None) -> None:
     """Say which backend it is that does not answer, if that is what an error means.
 
     Raises:
@@ -172,8 +162,6 @@ def _explain(backend: Any, error: Exception, consequence: str, waiting: Waiting 
     cause = error.__cause__ if isinstance(error.__cause__, errors) else error
     # Celery gives up with a RuntimeError of its own.
     if isinstance(cause, errors) or isinstance(error.__context__, errors):
-        from pytest_djcelery.brokers.servers import ResultsUnreachableError
-
         if waiting is not None:
             waiting.worker_end_is_explained()  # what can't be stored ends a worker
         raise ResultsUnreachableError(
@@ -191,5 +179,5 @@ def _nothing_came(result: Any, seconds: float, situation: str) -> str:
     )
 
 
-def _situation(waiting: Waiting | None) -> str:
+def _situation(waiting: WaitingTest | None) -> str:
     return "" if waiting is None else waiting.situation()

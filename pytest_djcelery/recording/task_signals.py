@@ -77,11 +77,11 @@ class _Recorder:
         self._journal = journal
         self._knows = knows
 
-    def unknown(self, sender: Any, name: str, id: str, exc: Any, **_: Any) -> None:  # noqa: A002 - Celery's name
+    def unknown(self, sender: Any, name: str, exc: Any, **details: Any) -> None:
         if self._knows(sender.app):
             self._journal.append(
                 Ended(
-                    task_id=id,
+                    task_id=details["id"],
                     task=name,
                     state="FAILURE",
                     # What the result backend is told (`Consumer.on_unknown_task`).
@@ -90,7 +90,7 @@ class _Recorder:
                 )
             )
 
-    def revoked(self, sender: Any, request: Any, expired: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signature
+    def revoked(self, sender: Any, request: Any, expired: bool, **_: Any) -> None:
         if not self._is_ours(sender):
             return
         self._journal.append(

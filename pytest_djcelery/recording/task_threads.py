@@ -138,7 +138,7 @@ def join_check_per_thread() -> Iterator[None]:
         own = _local.join_will_block
         return bool(get()) if own is None else own
 
-    def _set_task_join_will_block(blocks: bool) -> None:  # noqa: FBT001 - Celery's signature
+    def _set_task_join_will_block(blocks: bool) -> None:
         if in_task():
             _local.join_will_block = blocks
         else:

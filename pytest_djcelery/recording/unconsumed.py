@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import QueueNotConsumedWarning
@@ -104,8 +104,8 @@ class Unconsumed:
 
     def text(self, sent: Sequence[SentTask]) -> str:
         """What to say of messages: which they are, where they stay, and what to write."""
-        consumed = self._consumed()
-        assert consumed is not None  # noqa: S101 - for mypy: else there are none
+        # A worker consumes some: else there would be no message to tell of.
+        consumed = cast("ConsumedQueues", self._consumed())
         queues = list(dict.fromkeys(_destination(each) for each in sent))
         calls = [
             f"{call_text(each.task, each.args, each.kwargs)} [{each.id}] is in {_place(each)}"

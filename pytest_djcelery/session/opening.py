@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import options as options_module
-from pytest_djcelery.session.sandbox import Sandbox, rolled_back_example
 from pytest_djcelery.session.session import Session, current_session
+
+if TYPE_CHECKING:
+    from pytest_djcelery.session.sandbox import Sandbox
 
 
 @contextmanager
-def entered(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]:
+def entered_sandbox(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]:
     """The open sandbox, or one for this block; each example of Hypothesis's `@given` is clean.
 
     Args:
@@ -22,10 +24,12 @@ def entered(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]:
     """
     session = current_session()
     if session.sandbox is not None and not session.sandbox.awaits_example:
-        with session.sandbox.shared():
+        with session.sandbox.shared_by_block():
             yield session.sandbox
         return
-    opening = _opened(session, changes) if session.sandbox is None else session.sandbox.example()
+    opening = (
+        _opened(session, changes) if session.sandbox is None else session.sandbox.example_begun()
+    )
     with opening as sandbox:
         yield sandbox
         if checks:
@@ -39,14 +43,22 @@ def of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
         **changes: replace options of the run for the test.
     """
     wider = current_session().sandbox
-    return entered(checks=False, **changes) if wider is None else wider.changed(**changes)
+    return (
+        entered_sandbox(checks=False, **changes)
+        if wider is None
+        else wider.options_changed(**changes)
+    )
 
 
 @contextmanager
 def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
     options = options_module.replace(session.options, **changes)
+    project = session.use_project()
+    # Imports Celery, which a run that uses no fixture is to do without.
+    from pytest_djcelery.session.sandbox import Sandbox, rolled_back_example
+
     sandbox = Sandbox(
-        session.use_project(),
+        project,
         options,
         surroundings=session.surroundings,
         captures=session.captures,
@@ -55,9 +67,9 @@ def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
     audit = nullcontext() if session.audit is None else session.audit.giving_way(sandbox)
     with (
         audit,
-        session.isolated(sandbox.project),
+        session.app_isolated(project),
         rolled_back_example(),
-        sandbox.running(),
-        session.sandboxed(sandbox),
+        sandbox.recording(),
+        session.sandbox_opened(sandbox),
     ):
         yield sandbox

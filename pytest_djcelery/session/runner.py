@@ -63,11 +63,11 @@ class Runner:
         """The queues that it takes messages from; ``None`` where it takes none from any."""
         return None
 
-    def receives(self, sent: SentTask) -> bool:  # noqa: ARG002 - for who overrides
+    def receives(self, sent: SentTask) -> bool:
         """Whether a message comes to a queue that it consumes now."""
         return True
 
-    def bring_about(self, task_ids: Collection[str]) -> bool:  # noqa: ARG002 - for who overrides
+    def bring_about(self, task_ids: Collection[str]) -> bool:
         """Make the results of these ready, if that is not done by itself; whether it did."""
         return False
 
@@ -83,7 +83,7 @@ class Runner:
             WorkerError: when nobody is left who could run the tasks.
         """
 
-    def has_in_hand(self, task_id: str) -> bool:  # noqa: ARG002 - for who overrides
+    def has_in_hand(self, task_id: str) -> bool:
         """Whether it is not yet done with a task that it runs."""
         return False
 

@@ -10,19 +10,30 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import options as options_module
+from pytest_djcelery.clock import Clock
 from pytest_djcelery.errors import (
     SentInTransactionError,
     UnhandledTaskFailureError,
     UnhandledTaskFailureWarning,
 )
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.messages.journal import Journal
+from pytest_djcelery.project import consumed_queues, registry, shortcuts
+from pytest_djcelery.project.configuration_reads import remembered
+from pytest_djcelery.project.configuration_writes import obeyed
+from pytest_djcelery.project.derived import queues_as_found
+from pytest_djcelery.project.finding import made_current
+from pytest_djcelery.recording import failures
+from pytest_djcelery.recording.publishing import Tap, publishes_recorded
+from pytest_djcelery.recording.result_waits import Waits, waits_woken
+from pytest_djcelery.recording.task_signals import task_events_recorded
 from pytest_djcelery.recording.unconsumed import Unconsumed
 from pytest_djcelery.session.held import kept_topology, park_all
+from pytest_djcelery.transactions import swallowed
+from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.clock import Clock
     from pytest_djcelery.messages.journal import Ended
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.options import Options, Policy
@@ -31,7 +42,6 @@ if TYPE_CHECKING:
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.runner import Runner
     from pytest_djcelery.transactions.captures import Captures
-    from pytest_djcelery.transactions.watch import TransactionWatch
 
 
 class Sandbox:
@@ -51,8 +61,6 @@ class Sandbox:
         self.suite = suite  # the files of the tests
         self.surroundings = surroundings  # of its tasks
         self._captures = captures
-        from pytest_djcelery.messages.journal import Journal
-
         self.journal = Journal()
         # Positions in the journal, for a block that is wider than a test, as one of a class.
         self.began = 0  # the test that runs
@@ -72,8 +80,6 @@ class Sandbox:
     @cached_property
     def clock(self) -> Clock:
         """The clock of the test."""
-        from pytest_djcelery.clock import Clock
-
         return Clock()
 
     @property
@@ -81,9 +87,7 @@ class Sandbox:
         """The queues that production's workers consume, by the options and settings of now."""
         key = self.project.configuration.version, self.options.queues
         if self._consumed is None or self._consumed[0] != key:
-            from pytest_djcelery.project.consumed_queues import of_project
-
-            self._consumed = key, of_project(self.app, self.options.queues)
+            self._consumed = key, consumed_queues.of_project(self.app, self.options.queues)
         return self._consumed[1]
 
     def check_queues(self) -> None:
@@ -94,8 +98,6 @@ class Sandbox:
         """
         __tracebackhide__ = True
         if self.options.queues:
-            from pytest_djcelery.project import consumed_queues
-
             consumed_queues.check(self.app, self.options.queues)
 
     def _consumed_by_runner(self) -> ConsumedQueues | None:
@@ -131,8 +133,6 @@ class Sandbox:
 
     def unhandled_failures(self) -> list[Ended]:
         """Task failures that the test never looked at."""
-        from pytest_djcelery.recording import failures
-
         return failures.unhandled(self.journal, self.suite, since=self.judged)
 
     def check_failures(self) -> None:
@@ -142,9 +142,6 @@ class Sandbox:
             SentInTransactionError: for one that the code under test has caught.
             UnhandledTaskFailureError: from the first task's own exception.
         """
-        from pytest_djcelery.recording import failures
-        from pytest_djcelery.transactions import swallowed
-
         self.settle()
         if races := self.swallowed_races():
             raise SentInTransactionError(swallowed.text(races)) from races[0]
@@ -168,12 +165,10 @@ class Sandbox:
 
     def swallowed_races(self) -> list[Exception]:
         """Errors on messages inside a transaction that the test never saw."""
-        from pytest_djcelery.transactions.swallowed import swallowed
-
-        return swallowed(self.journal, since=self.judged)
+        return swallowed.swallowed(self.journal, since=self.judged)
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
+    def shared_by_block(self) -> Iterator[None]:
         """Another block, a fixture's say, uses it too."""
         self._shared += 1
         try:
@@ -215,62 +210,45 @@ class Sandbox:
         self.judged = len(self.journal)
 
     @contextmanager
-    def changed(self, **changes: Any) -> Iterator[Sandbox]:
+    def options_changed(self, **changes: Any) -> Iterator[Sandbox]:
         """A test in a block that is wider than it: its own options, and what it sets undone."""
-        from pytest_djcelery.project.configuration_writes import obeyed
-
         self.began = len(self.journal)  # what wider fixtures have sent is not of this test
-        own = options_module.replace(self.options, **changes)
-        with replaced(self, options=own), obeyed(self.project.configurations):
-            yield self
+        before, self.options = self.options, options_module.replace(self.options, **changes)
+        try:
+            with obeyed(self.project.configurations):
+                yield self
+        finally:
+            self.options = before
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         """Record and isolate for the time of a block."""
-        from pytest_djcelery.project import shortcuts
-        from pytest_djcelery.project.configuration_reads import remembered
         from pytest_djcelery.project.configuration_writes import obeyed
-        from pytest_djcelery.project.finding import made_current
-        from pytest_djcelery.recording import publishing
-        from pytest_djcelery.recording import task_signals as signals
-        from pytest_djcelery.recording.result_waits import Waits, waits_woken
-        from pytest_djcelery.recording.task_threads import in_task
-        from pytest_djcelery.transactions.watch import TransactionWatch
 
         self.watch = TransactionWatch(self.journal, policy=self._policy, captures=self._captures)
         self.watch.after_blocks = self._published
-        waits = Waits(
-            journal=self.journal,
-            knows=self.project.knows,
-            timeout=self.options.timeout,
-            situation=self.situation,
-            ended=self.worker_has_ended,
-            in_worker=in_task,
-            bring_about=self._bring_about,
-            wait_in_task=self._wait_in_task,
-            has_in_hand=self._has_in_hand,
-            in_the_way_of=self.unconsumed.in_the_way_of,
-            suite=self.suite,
-        )
-        tap = publishing.Tap(
-            self.watch,
-            self.journal,
-            self._published,
-            self.surroundings,
+        waits = Waits(self, knows=self.project.knows, timeout=self.options.timeout)
+        tap = Tap(
             app=self.app,
+            watch=self.watch,
+            journal=self.journal,
+            surroundings=self.surroundings,
             sent=self.unconsumed.published,
+            published=self._published,
         )
         with ExitStack() as stack:
             stack.callback(self._put_clock_back)
             stack.enter_context(made_current(self.app))
-            stack.enter_context(self._clean())
+            stack.enter_context(self._queues_and_results_emptied())
             stack.enter_context(remembered(self.app, self.project.settings_read))
             stack.enter_context(shortcuts.taken())
             stack.enter_context(obeyed(self.project.configurations))
-            stack.enter_context(self._captures.noted())  # where no session of pytest has begun
+            stack.enter_context(
+                self._captures.blocks_noted()
+            )  # where no session of pytest has begun
             stack.enter_context(self.watch)
-            stack.enter_context(publishing.publishes_recorded(tap))
-            stack.enter_context(signals.task_events_recorded(self.journal, self.project.knows))
+            stack.enter_context(publishes_recorded(tap))
+            stack.enter_context(task_events_recorded(self.journal, self.project.knows))
             stack.enter_context(waits_woken(waits))
             self._found = self._fingerprint()
             yield
@@ -285,31 +263,29 @@ class Sandbox:
         return _in_hypothesis_example() and not self._of_example and not chosen
 
     @contextmanager
-    def example(self) -> Iterator[Sandbox]:
+    def example_begun(self) -> Iterator[Sandbox]:
         """One example of a Hypothesis test, as clean as a test of its own, in the sandbox of it."""
-        from pytest_djcelery.project.configuration_writes import obeyed
-
-        with ExitStack() as stack:
-            stack.enter_context(rolled_back_example())
-            stack.enter_context(replaced(self, _of_example=True))
-            stack.enter_context(self.journal.afresh())
-            for tidy_up in (self._put_clock_back, self._drop_what_waits):
-                tidy_up()
-                stack.callback(tidy_up)
-            stack.enter_context(self._clean())
-            stack.enter_context(obeyed(self.project.configurations))
-            yield self
+        self._of_example = True
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(rolled_back_example())
+                stack.enter_context(self.journal.afresh())
+                for tidy_up in (self._put_clock_back, self._drop_what_waits):
+                    tidy_up()
+                    stack.callback(tidy_up)
+                stack.enter_context(self._queues_and_results_emptied())
+                stack.enter_context(obeyed(self.project.configurations))
+                yield self
+        finally:
+            self._of_example = False
 
     def _drop_what_waits(self) -> None:
         if self.runner is not None:
             self.runner.drop_what_waits()
 
     @contextmanager
-    def _clean(self) -> Iterator[None]:
+    def _queues_and_results_emptied(self) -> Iterator[None]:
         """Start with empty queues and no results, and leave the configuration as it was."""
-        from pytest_djcelery.project import registry
-        from pytest_djcelery.project.derived import queues_as_found
-
         configuration = self.project.configuration
         park_all()
         self.project.empty(kept_topology())
@@ -337,16 +313,19 @@ class Sandbox:
         if self.runner is not None:
             self.runner.published()
 
-    def _bring_about(self, task_ids: Collection[str]) -> bool:
+    def bring_about(self, task_ids: Collection[str]) -> bool:
+        """Make these results ready, if that is not done by itself; whether it did."""
         __tracebackhide__ = True
         return self.runner is not None and self.runner.bring_about(task_ids)
 
-    def _wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
+    def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
+        """Wait for these results in a task that Celery lets wait, if that needs help."""
         __tracebackhide__ = True
         if self.runner is not None:
             self.runner.wait_in_task(task_ids, timeout)
 
-    def _has_in_hand(self, task_id: str) -> bool:
+    def has_in_hand(self, task_id: str) -> bool:
+        """Whether a worker is not yet done with a task that it runs."""
         return self.runner is not None and self.runner.has_in_hand(task_id)
 
     def _policy(self) -> Policy:

@@ -8,6 +8,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.options import MEMORY, Options
+from pytest_djcelery.project.after_import import called_after_import
+from pytest_djcelery.project.finding import (
+    check_named_app,
+    configured_apps_heard,
+    find_app,
+    imported_app,
+)
 from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.session.held import kept_topology, stop_all, stop_threads
 from pytest_djcelery.session.suite_files import NamedFiles
@@ -60,21 +67,17 @@ class Session:
         self._lock = threading.RLock()
 
     def use_project(self) -> Project:
-        """The project's app, found, and isolated as `isolated` says.
+        """The project's app, found, and isolated as `app_isolated` says.
 
         Raises:
             AppNotFoundError: when the project has none.
         """
-        from pytest_djcelery.project.finding import find_app
-
         return self._project or self._use(find_app(self.options))
 
     def use_imported_project(self) -> Project | None:
         """The project's app, isolated from now on, if the project has imported it by itself."""
         if self._project is not None or self.audit is not None:  # asked before each test
             return self._project
-        from pytest_djcelery.project.finding import imported_app
-
         app = imported_app(self.options)
         return None if app is None else self._use(app)
 
@@ -87,8 +90,6 @@ class Session:
         self._captures_noted.enter_context(_captures_noted(self.captures))
         self.check_app()
         if self.use_imported_project() is None and self.audit is None:
-            from pytest_djcelery.project.finding import configured_apps_heard
-
             self._isolation.enter_context(configured_apps_heard(self.use_imported_project))
 
     def check_app(self) -> None:
@@ -98,11 +99,10 @@ class Session:
             AppNotFoundError: when it names what is no app.
         """
         if self._project is None and self.options.app:
-            from pytest_djcelery.project.finding import check_named_app
-
             check_named_app(self.options)
 
     def _use(self, app: Celery) -> Project:
+        # Where the project has no app, it is never wanted.
         from pytest_djcelery.project.isolation import Project
 
         with self._lock:  # a thread of the tests may import the app too
@@ -119,7 +119,7 @@ class Session:
         return self.audit is not None or not self._lasts
 
     @contextmanager
-    def isolated(self, project: Project) -> Iterator[None]:
+    def app_isolated(self, project: Project) -> Iterator[None]:
         """Isolate the app for a block, where the run doesn't do so from its start to its end."""
         if not self._isolates_in_blocks:
             yield
@@ -138,6 +138,7 @@ class Session:
     def _isolate(self, project: Project) -> None:
         self._isolation.enter_context(project.isolated())
         if {self.options.broker, self.options.result_backend} != {MEMORY}:
+            # Imports Celery.
             from pytest_djcelery.recording.server_waits import result_waits_bounded
 
             self._isolation.enter_context(
@@ -145,7 +146,7 @@ class Session:
             )
 
     @contextmanager
-    def sandboxed(self, sandbox: Sandbox) -> Iterator[None]:
+    def sandbox_opened(self, sandbox: Sandbox) -> Iterator[None]:
         """Have a sandbox open for a block."""
         before, self.sandbox = self.sandbox, sandbox
         try:
@@ -189,10 +190,8 @@ def _captures_noted(captures: Captures) -> Iterator[None]:
 
     Not only in tests that use a fixture: the block may be opened before one is asked for.
     """
-    from pytest_djcelery.project.after_import import called_after_import
-
     with ExitStack() as stack:
-        noted = {"django.test.testcases": lambda: stack.enter_context(captures.noted())}
+        noted = {"django.test.testcases": lambda: stack.enter_context(captures.blocks_noted())}
         with called_after_import(noted):
             yield
 

@@ -110,7 +110,7 @@ class Autocommit:
         execute: Callable[[str, Any, bool, dict[str, Any]], Any],
         sql: str,
         params: Any,
-        many: bool,  # noqa: FBT001 - Django's signature
+        many: bool,
         context: dict[str, Any],
     ) -> Any:
         __tracebackhide__ = True

@@ -130,7 +130,7 @@ class WriteListener:
         execute: Callable[[str, Any, bool, dict[str, Any]], Any],
         sql: str,
         params: Any,
-        many: bool,  # noqa: FBT001 - Django's signature
+        many: bool,
         context: dict[str, Any],
     ) -> Any:
         __tracebackhide__ = True

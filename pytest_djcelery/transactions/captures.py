@@ -31,7 +31,7 @@ class Captures:
         return bool(self._open) and underlying(connection) in self._open
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
+    def blocks_noted(self) -> Iterator[None]:
         """Note each such block that is opened from now on, in this process."""
         if self._noted:
             yield
@@ -39,11 +39,12 @@ class Captures:
         from django.test.testcases import TestCase
 
         capture = vars(TestCase)["captureOnCommitCallbacks"]
-        with (
-            replaced(self, _noted=True),
-            replaced(TestCase, captureOnCommitCallbacks=self._of(capture)),
-        ):
-            yield
+        self._noted = True
+        try:
+            with replaced(TestCase, captureOnCommitCallbacks=self._of(capture)):
+                yield
+        finally:
+            self._noted = False
 
     def _of(self, capture: Any) -> Any:
         """What stands in for the class method, which is public in Django."""

@@ -66,7 +66,7 @@ class HookRunner:
         self,
         connection: BaseDatabaseWrapper,
         function: Any,  # whatever it was given: Django refuses what can't be called
-        robust: bool,  # noqa: FBT001 - Django's argument
+        robust: bool,
         on_commit: Callable[..., None],
     ) -> None:
         """Do what ``on_commit``, which is Django's own, does, with a hook that is followed."""
@@ -109,7 +109,7 @@ class HookRunner:
 
     def in_autocommit(
         self,
-        connection: BaseDatabaseWrapper,  # noqa: ARG002 - a subclass needs it
+        connection: BaseDatabaseWrapper,
         hook: WatchedHook,
         on_commit: Callable[..., None],
     ) -> None:

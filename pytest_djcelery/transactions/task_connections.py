@@ -22,20 +22,21 @@ def held_open(connection: BaseDatabaseWrapper) -> Iterator[None]:
     for rollback, and refuses further statements.
     """
     depth = len(connection.atomic_blocks)
-    before = vars(connection).get("close")
 
     def close() -> None:
         if len(connection.atomic_blocks) > depth:
             connection.needs_rollback = True
 
-    connection.close = close  # type: ignore[method-assign]
+    attributes = vars(connection)
+    before = attributes.get("close")
+    attributes["close"] = close
     try:
         yield
     finally:
         if before is None:
-            del connection.close
+            del attributes["close"]
         else:
-            connection.close = before  # type: ignore[method-assign]
+            attributes["close"] = before
 
 
 @contextmanager

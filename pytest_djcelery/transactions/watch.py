@@ -223,7 +223,7 @@ class TransactionWatch:
         def on_commit(
             connection: BaseDatabaseWrapper,
             func: Callable[[], object],
-            robust: bool = False,  # noqa: FBT001, FBT002 - Django's signature
+            robust: bool = False,
         ) -> None:
             __tracebackhide__ = True
             self._hooks.register(connection, func, robust, register)
@@ -246,7 +246,7 @@ class TransactionWatch:
         from django.db import DEFAULT_DB_ALIAS
         from django.db.transaction import get_connection
 
-        def __enter__(atomic: Atomic) -> None:  # noqa: N807 - stands in for it
+        def enter_watched(atomic: Atomic) -> None:
             __tracebackhide__ = True
             connection = get_connection(atomic.using)
             if (autocommit := innermost(connection)) is None:
@@ -259,7 +259,7 @@ class TransactionWatch:
                 using = atomic.using or DEFAULT_DB_ALIAS
                 self._blocks.entered(connection, using, sys._getframe(1), self._judge.wrote)
 
-        def __exit__(  # noqa: N807 - stands in for it
+        def leave_watched(
             atomic: Atomic,
             exc_type: type[BaseException] | None,
             exc_value: BaseException | None,
@@ -286,7 +286,7 @@ class TransactionWatch:
             if was_in_blocks and not self.in_blocks:
                 self.after_blocks()
 
-        return __enter__, __exit__
+        return enter_watched, leave_watched
 
     def _emulate_autocommit(self) -> None:
         """Have the code that has no block open find autocommit in the test's transaction, too."""

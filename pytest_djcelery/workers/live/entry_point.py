@@ -91,12 +91,12 @@ def _reporting(app: Celery, environment: Environment, connection: WorkerEnd) -> 
         warn=lambda text, location: connection.append(journal.Warned(text=text, location=location)),
     )
     tap = publishing.Tap(
-        watch,
-        remote_journal,
-        published=lambda: None,
-        surroundings=Surroundings(),
         app=app,
+        watch=watch,
+        journal=remote_journal,
+        surroundings=Surroundings(),
         sent=lambda _: None,  # the test, which knows the queues, judges it
+        published=lambda: None,
     )
     with (
         watch,
