@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery.audit import baseline, section
-from pytest_djcelery.audit import report as files
+from pytest_djcelery.audit import baseline
 from pytest_djcelery.audit.findings import Findings, packed, unpacked
-from pytest_djcelery.audit.listeners.attached import listening
+from pytest_djcelery.audit.listeners import listening
 from pytest_djcelery.audit.recorder import Recorder
+from pytest_djcelery.audit.report import write_file, write_section
 from pytest_djcelery.audit.sightings import Sightings
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.locations import from_root, relative
@@ -100,7 +100,7 @@ class AuditHooks:
         outcome = pytest.ExitCode.TESTS_FAILED if verdict.failing else pytest.ExitCode.OK
         if self._options.audit_report is not None:
             try:
-                files.write(self._options.audit_report, verdict)
+                write_file(self._options.audit_report, verdict)
             except OSError as error:
                 outcome = pytest.ExitCode.USAGE_ERROR
                 self._unwritten = f"not written, {error}"
@@ -113,7 +113,7 @@ class AuditHooks:
             report = self._options.audit_report and (
                 self._unwritten or f"written to {relative(self._options.audit_report)}"
             )
-            section.write(terminalreporter, self._verdict, report=report)
+            write_section(terminalreporter, self._verdict, report=report)
 
     def pytest_unconfigure(self) -> None:
         """Take the listeners off."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from traceback import format_exception_only
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_djcelery import locations
 from pytest_djcelery.messages.journal import Event, Journal
@@ -16,11 +17,44 @@ from pytest_djcelery.transactions.races import Race
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
-    from pytest_djcelery.audit.events import Sent
     from pytest_djcelery.locations import Location
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.transactions.openers import Opener
     from pytest_djcelery.transactions.passive_watch import PassiveWatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sent(Event):
+    """A task was published, run by eager mode, or handed to a mock in place of that.
+
+    Arguments are those of the call: no serializer has seen them.
+    """
+
+    task: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    location: Location | None
+    way: Literal["broker", "eager", "mock"]
+    id: str | None = None
+    mocked: str | None = None  # what the mock stands for: ``Task.delay``, or the whole task
+    fault: str | None = None  # why the real call would have failed
+    simulates: str | None = None  # what the mock plays by raising
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken(Event):
+    """A worker of this process took a message."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached(Event):
+    """Something outside the process was connected to or written to."""
+
+    what: Literal["broker", "result backend"]
+    url: str
+    location: Location | None
 
 
 class _Unharmed(AbstractContextManager[None]):

@@ -1,24 +1,111 @@
-"""The report as a file: JSON, or a page, by its ending."""
+"""The report: in the terminal, and in a file."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.audit.kinds import KINDS
+from pytest_djcelery.audit.kinds import KINDS, SURE, Kind
+from pytest_djcelery.audit.page import page
 
 if TYPE_CHECKING:
+    import pytest
+
     from pytest_djcelery.audit.baseline import Verdict
+    from pytest_djcelery.audit.findings import Finding
+
+_SURE = f"! marks the surest: {SURE}."
+_MOST = 5  # findings of a kind, unless -v asks for all
+_MOST_VALUES = 4  # of a fact
 
 
-def write(path: str, verdict: Verdict) -> None:
+def write_section(
+    terminal: pytest.TerminalReporter, verdict: Verdict, *, report: str | None
+) -> None:
+    """Write the section, or one line where nothing was found.
+
+    Args:
+        terminal: to write to.
+        verdict: what was found.
+        report: what became of the file that was to be written, too.
+    """
+    tests = _number(verdict.tests, "test")
+    if not verdict.new and not verdict.known and not verdict.troubles:
+        terminal.write_line(f"celery audit: {tests} watched, nothing found.")
+    else:
+        terminal.write_sep("=", "celery audit")
+        for line in lines(verdict, tests, verbose=terminal.verbosity > 0):
+            terminal.write_line(line)
+        for trouble in verdict.troubles:
+            terminal.write_line(
+                f"The audit itself failed, and may have missed something: {trouble}"
+            )
+    if report is not None:
+        terminal.write_line(f"celery audit: {report}")
+    if verdict.failing:
+        kinds = ", ".join(dict.fromkeys(finding.kind for finding in verdict.failing))
+        new = _number(len(verdict.failing), "finding")
+        terminal.write_line(f"celery audit: failed by {new} of {kinds}", red=True)
+
+
+def lines(verdict: Verdict, tests: str, *, verbose: bool) -> Iterator[str]:
+    """What was found, the worst first."""
+    yield f"{tests} watched, {_number(len(verdict.new), 'finding')}{_known(verdict)}."
+    if any(finding.sure for finding in verdict.new):
+        yield _SURE
+    for kind in KINDS:
+        found = [finding for finding in verdict.new if finding.kind == kind.name]
+        if found:
+            yield ""
+            yield from _of_kind(kind, found, verbose=verbose)
+
+
+def _of_kind(kind: Kind, found: list[Finding], *, verbose: bool) -> Iterator[str]:
+    yield f"{kind.title}: {_number(len(found), 'place')}  [{kind.name}]"
+    yield f"  {kind.why}"
+    yield f"  {kind.remedy}"
+    shown = found if verbose else found[:_MOST]
+    for finding in shown:
+        yield from _described(finding)
+    if len(found) > len(shown):
+        yield f"  … and {len(found) - len(shown)} more: -v shows all"
+
+
+def _described(finding: Finding) -> Iterator[str]:
+    times = "" if finding.count == finding.tests else f"{_number(finding.count, 'time')} "
+    mark = "! " if finding.sure else "- "
+    yield (
+        f"  {mark}{finding.place}: {finding.place.subject}, "
+        f"{times}in {_number(finding.tests, 'test')}"
+    )
+    for name, values in finding.facts.items():
+        label = f"      {name}: "
+        for value in values[:_MOST_VALUES]:
+            yield label + value
+            label = " " * len(label)
+        if len(values) > _MOST_VALUES:
+            yield f"{label}… and {len(values) - _MOST_VALUES} more"
+    more = finding.tests - len(finding.examples)
+    yield f"      tests: {', '.join(finding.examples)}{f' and {more} more' if more else ''}"
+
+
+def _known(verdict: Verdict) -> str:
+    known = f", {len(verdict.known)} known before" if verdict.known else ""
+    gone = f" ({verdict.gone} of the baseline no longer found)" if verdict.gone else ""
+    return known + gone
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def write_file(path: str, verdict: Verdict) -> None:
     """Write what was found, known and new alike, so that a JSON file can be the next baseline."""
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix.lower() == ".html":
-        from pytest_djcelery.audit.page import page
-
         text = page(as_json(verdict))
     else:
         text = json.dumps(as_json(verdict), indent=2, ensure_ascii=False) + "\n"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.audit import kinds
-from pytest_djcelery.audit.events import Reached, Sent, Taken
 from pytest_djcelery.audit.findings import Place, Shown, Sighting
 from pytest_djcelery.audit.named_rows import row_named
-from pytest_djcelery.audit.statements import statement_at
+from pytest_djcelery.audit.recorder import Reached, Sent, Taken
 from pytest_djcelery.locations import of_traceback
 from pytest_djcelery.messages.journal import (
     Ended,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.locations import Location
     from pytest_djcelery.transactions.openers import Opener
 
+_LONGEST = 200  # characters of a statement
 _DELAYS = (".delay", ".apply_async")
 _FOREIGN_HOOKS = "hooks of installed packages, which the project can't change"
 
@@ -133,7 +134,7 @@ class Sightings:
                 facts |= {"what": f"a call of a task's {method}", "would send": task}
             place = self._place(kinds.HOOKS, each.location, subject)
             if method == "<lambda>" and not each.through:  # a name that says nothing
-                code = statement_at(each.location.path, each.location.line) if place.path else ""
+                code = _statement_at(each.location.path, each.location.line) if place.path else ""
                 facts |= {"what": "a lambda", "code": code}
             yield place, facts, False
 
@@ -211,3 +212,26 @@ def _add(
     sure: bool = False,
 ) -> None:
     sightings.setdefault(place, Sighting()).add(facts, sure=sure)
+
+
+@lru_cache(maxsize=256)
+def _statement_at(path: str, line: int) -> str:
+    """The innermost statement of a line in one line, or that line alone where it can't be told."""
+    own = linecache.getline(path, line).strip()
+    found = [each for each in _statements(path) if each.lineno <= line <= (each.end_lineno or 0)]
+    if not found or found[-1].lineno == found[-1].end_lineno or hasattr(found[-1], "body"):
+        return own
+    # Python 3.10 writes a space behind a lambda without arguments.
+    written = ast.unparse(found[-1]).replace("lambda :", "lambda:")
+    return " ".join(written.split()) if len(written) <= _LONGEST else f"{written[:_LONGEST]}…"
+
+
+@lru_cache(maxsize=32)
+def _statements(path: str) -> list[ast.stmt]:
+    """In the order of the text, the outer before those in it."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(path)))
+    except (SyntaxError, ValueError):  # what is there now is not what runs
+        return []
+    statements = [each for each in ast.walk(tree) if isinstance(each, ast.stmt)]
+    return sorted(statements, key=lambda each: (each.lineno, -(each.end_lineno or 0)))

@@ -16,7 +16,7 @@ from pytest_djcelery.audit.baseline import Verdict
 from pytest_djcelery.audit.findings import Finding, Place
 from pytest_djcelery.audit.kinds import KINDS
 from pytest_djcelery.audit.page import page
-from pytest_djcelery.audit.report import write
+from pytest_djcelery.audit.report import write_file
 from tests.audit.browser import returned
 
 HOSTILE = """</script></style><script>alert("1")</script><img src='http://127.0.0.1:9/x'>&lt;"""
@@ -223,7 +223,7 @@ def test_a_name_that_is_no_text_is_written_as_escapes(tmp_path: Any) -> None:
     it = Finding(place=place, count=1, tests=1, examples=("t",), facts={}, sure=False)
     verdict = Verdict(tests=1, new=[it], known=[], gone=0, failing=[], troubles=[])
 
-    write(str(tmp_path / "out.html"), verdict)
+    write_file(str(tmp_path / "out.html"), verdict)
 
     assert "caf\\udce9.<wbr>py:1" in (tmp_path / "out.html").read_text(encoding="utf-8")
 

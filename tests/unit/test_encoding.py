@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kombu import serialization
 from kombu.exceptions import EncodeError, SerializerNotInstalled
 
-from pytest_djcelery.audit.encoding import culprit
+from pytest_djcelery.audit.call_faults import culprit
 from pytest_djcelery.messages.arguments import FINE
 
 

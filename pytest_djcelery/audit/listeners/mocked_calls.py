@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.audit import celery_types as originals
-from pytest_djcelery.audit.call_faults import fault_of
-from pytest_djcelery.audit.encoding import is_empty, is_of_the_test, parts
-from pytest_djcelery.audit.events import Sent
+from pytest_djcelery.audit import celery_types
+from pytest_djcelery.audit.call_faults import fault_of, is_empty, is_of_the_test, parts
+from pytest_djcelery.audit.recorder import Sent
 from pytest_djcelery.messages.arguments import is_lazy
 
 if TYPE_CHECKING:
@@ -111,26 +110,26 @@ def _simulated(raised: type[BaseException]) -> str:
 
 def _read_send_task(message: _Message, call: Call) -> None:
     owner, args = call.owner, call.args
-    if args and originals.is_app(args[0]):  # by autospec, with its ``self``
+    if args and celery_types.is_app(args[0]):  # by autospec, with its ``self``
         owner, args = args[0], args[1:]
     name, given, named, message.serializer = _taken(send_task, args, call.kwargs)
     if not issubclass(type(name), str):
         raise _UnknownError
     message.name = str.__str__(name)
-    message.app = originals.app_of(owner)
+    message.app = celery_types.app_of(owner)
     if message.app is not None:
         message.task = message.app.tasks.get(message.name)
     _fill(message, given, named, Made())
 
 
 def _read_send(message: _Message, call: Call) -> None:
-    subject, given, named = originals.task_of(call.owner), call.args, call.kwargs
+    subject, given, named = celery_types.task_of(call.owner), call.args, call.kwargs
     if subject is None and given and _sends(given[0]):  # by autospec, with its ``self``
         subject, given = given[0], given[1:]
     elif subject is None:
         subject = _sender()
-    made, of_signature = call.made, originals.is_signature_class(call.owner)
-    if originals.is_signature(subject):
+    made, of_signature = call.made, celery_types.is_signature_class(call.owner)
+    if celery_types.is_signature(subject):
         message.name = dict.get(subject, "task", message.name)
         with suppress(KeyError):  # a task that is not registered here
             message.task = subject.type
@@ -180,7 +179,7 @@ def _serializer(message: _Message) -> Any:
 
 
 def _sends(value: Any) -> bool:
-    return originals.task_of(value) is not None or originals.is_signature(value)
+    return celery_types.task_of(value) is not None or celery_types.is_signature(value)
 
 
 def _sender() -> Any:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery.audit import celery_types as originals
-from pytest_djcelery.audit.encoding import is_mock
+from pytest_djcelery.audit import celery_types
+from pytest_djcelery.audit.call_faults import is_mock
 from pytest_djcelery.audit.listeners.mocked_calls import (
     METHODS,
     SEND_TASK,
@@ -156,13 +156,13 @@ def _recording_call(function: Callable[..., Any], record: Callable[[Any, Any], N
 
 def _stands_for(owner: Any, name: str, original: Any) -> StandIn | None:
     """What a mock stands for that has taken the place of an attribute."""
-    if originals.is_on_commit(owner, name, original):
+    if celery_types.is_on_commit(owner, name, original):
         return _HOOK_RUNNER
-    if _sends(owner, name) or (name in _SIGNATURES and originals.may_be_task(owner)):
+    if _sends(owner, name) or (name in _SIGNATURES and celery_types.may_be_task(owner)):
         return StandIn(owner=owner, path=(name,))
     if (
-        originals.may_be_task(original)
-        or originals.may_be_app(original)
+        celery_types.may_be_task(original)
+        or celery_types.may_be_app(original)
         or issubclass(type(original), ModuleType)
     ):
         return StandIn(owner=original)
@@ -172,11 +172,11 @@ def _stands_for(owner: Any, name: str, original: Any) -> StandIn | None:
 def _sends(owner: Any, name: str) -> bool:
     """Whether an attribute of something is one of the methods that send."""
     if name == SEND_TASK:
-        return originals.may_be_app(owner) or originals.is_app_class(owner)
+        return celery_types.may_be_app(owner) or celery_types.is_app_class(owner)
     return name in METHODS and (
-        originals.may_be_task(owner)
-        or originals.is_task_class(owner)
-        or originals.is_signature_class(owner)
+        celery_types.may_be_task(owner)
+        or celery_types.is_task_class(owner)
+        or celery_types.is_signature_class(owner)
     )
 
 
@@ -191,7 +191,7 @@ def _call(stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> C
         len(path) == 3  # noqa: PLR2004 - ``s``, its result, and a method of that
         and path[0] in _SIGNATURES
         and path[1] == _RESULT
-        and originals.may_be_task(owner)
+        and celery_types.may_be_task(owner)
         and path[2] in METHODS
     ):
         # Of several signatures it is the last: they are one mock.
@@ -210,7 +210,7 @@ def _passes_on(mock: Any) -> bool:
     return (
         ismethod(spied)
         and spied.__name__ in METHODS
-        and originals.task_of(spied.__self__) is not None
+        and celery_types.task_of(spied.__self__) is not None
     )
 
 

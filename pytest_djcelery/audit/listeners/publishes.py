@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
-from pytest_djcelery.audit.events import Sent, Taken
+from pytest_djcelery.audit.recorder import Sent, Taken
 from pytest_djcelery.messages.journal import Ended, Looked, RaisedElsewhere
 from pytest_djcelery.patching import replaced
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.audit.events import Reached
+from pytest_djcelery.audit.recorder import Reached
 from pytest_djcelery.patching import replaced
 
 if TYPE_CHECKING:
