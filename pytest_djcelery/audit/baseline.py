@@ -26,8 +26,8 @@ class Verdict:
     troubles: list[str]  # what went wrong in the audit itself
 
 
-class Known:
-    """Findings that an earlier run has written.
+class Baseline:
+    """The findings that an earlier run has written.
 
     Args:
         findings: as JSON has them.
@@ -35,13 +35,13 @@ class Known:
 
     def __init__(self, findings: Iterable[Mapping[str, Any]] = ()) -> None:
         self._faults: dict[_Key, list[set[str]]] = {}  # of each finding of a key
-        for each in findings:
-            self._faults.setdefault(_key(each), []).append(_faults(each))
+        for finding in findings:
+            self._faults.setdefault(_key(finding), []).append(_faults(finding))
 
     def judge(
         self, findings: Findings, fail_on: Collection[str], troubles: Iterable[str]
     ) -> Verdict:
-        """Tell new from known.
+        """Split the findings of this run into new and known ones.
 
         Args:
             findings: of this run.
@@ -55,7 +55,7 @@ class Known:
             same = left.get(_key(data), [])
             # Two of the same in one function are two: a third one is new. So is a call of a known
             # line that no longer fits its task.
-            match = next((each for each in same if _faults(data) <= each), None)
+            match = next((faults for faults in same if _faults(data) <= faults), None)
             if match is None:
                 new.append(finding)
             else:
@@ -66,7 +66,7 @@ class Known:
             new=new,
             known=known,
             gone=sum(map(len, left.values())),
-            failing=[each for each in new if each.kind in fail_on],
+            failing=[finding for finding in new if finding.kind in fail_on],
             troubles=list(troubles),
         )
 
@@ -85,14 +85,14 @@ def _faults(finding: Mapping[str, Any]) -> set[str]:
     return set(finding["facts"].get("fault", ()))
 
 
-def read(path: str) -> Known:
+def read_baseline(path: str) -> Baseline:
     """The findings in a file.
 
     Raises:
-        BadOptionError: it is none that the audit has written.
+        BadOptionError: It is not a file that the audit has written.
     """
     try:
-        return Known(json.loads(Path(path).read_text(encoding="utf-8"))["findings"])
+        return Baseline(json.loads(Path(path).read_text(encoding="utf-8"))["findings"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         msg = (
             f"djcelery_audit_baseline = {path!r}: expected a file that "

@@ -72,14 +72,14 @@ def _unserializable(args: Sequence[Any], kwargs: Mapping[str, Any], serializer: 
 
 
 def culprit(value: Any, serializer: str) -> Any:
-    """The part of a value that is known to be none that a serializer can encode, or `FINE`.
+    """The part of a value that a serializer surely can't encode, or `FINE`.
 
     Args:
         value: an argument of a task.
         serializer: its name.
 
     Raises:
-        kombu.exceptions.SerializerNotInstalled: there is none of that name.
+        kombu.exceptions.SerializerNotInstalled: No serializer has that name.
     """
     encodes = _ENCODES.get(serializer)
     if not _is_kombus(serializer) or encodes is None:
@@ -158,12 +158,12 @@ def _is_kombus(serializer: str) -> bool:
     )  # fmt: skip
 
 
-# What else can be told of a value -------------------------------------------------------
+# What else a type shows ------------------------------------------------------------------
 
 
 def is_mock(value: Any) -> bool:
     """Whether a value is a mock, of whichever library."""
-    return any(each.__name__ == "NonCallableMock" for each in type(value).__mro__)
+    return any(cls.__name__ == "NonCallableMock" for cls in type(value).__mro__)
 
 
 def is_of_the_test(value: Any) -> bool:
@@ -172,7 +172,7 @@ def is_of_the_test(value: Any) -> bool:
 
 
 def is_empty(value: Any) -> bool:
-    """Whether it is false, and of a plain type: others may run anything to tell."""
+    """Whether it is false, and of a plain type: asking another could run anything."""
     return type(value) in _PLAIN and not value
 
 
@@ -180,5 +180,5 @@ def parts(container: Any) -> Any:
     """What is in a container, whatever its class makes of going through it."""
     if issubclass(type(container), dict):
         return chain(dict.keys(container), dict.values(container))
-    kind = next(each for each in _CONTAINERS if issubclass(type(container), each))
+    kind = next(cls for cls in _CONTAINERS if issubclass(type(container), cls))
     return kind.__iter__(container)

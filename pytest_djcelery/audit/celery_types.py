@@ -1,4 +1,4 @@
-"""What a value is, told by its type: to ask a lazy object for its class would have it made."""
+"""What a value is, by its type: asking a lazy object for its class would make the object."""
 
 from __future__ import annotations
 

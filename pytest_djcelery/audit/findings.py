@@ -36,7 +36,7 @@ class Place:
 class Sighting:
     """What one test has shown of one place.
 
-    ``facts`` tell more: names and what is known by them. ``sure``: see `kinds.SURE`.
+    ``facts`` are details, by their names. ``sure``: see `kinds.SURE`.
     """
 
     count: int = 0
@@ -170,7 +170,7 @@ def unpacked(data: Mapping[str, Any]) -> Shown:
         sightings=_unpacked(data["sightings"]),
         waiting={task_id: _place(values) for task_id, values in data["waiting"]},
         taken=data["taken"],
-        late={test: _unpacked(each) for test, each in data["late"].items()},
+        late={test: _unpacked(sightings) for test, sightings in data["late"].items()},
     )
 
 
@@ -188,12 +188,12 @@ def _packed(sightings: Mapping[Place, Sighting]) -> list[dict[str, Any]]:
 
 def _unpacked(data: Iterable[Mapping[str, Any]]) -> dict[Place, Sighting]:
     return {
-        _place(each["place"]): Sighting(
-            count=each["count"],
-            facts={name: set(values) for name, values in each["facts"].items()},
-            sure=each["sure"],
+        _place(seen["place"]): Sighting(
+            count=seen["count"],
+            facts={name: set(values) for name, values in seen["facts"].items()},
+            sure=seen["sure"],
         )
-        for each in data
+        for seen in data
     }
 
 

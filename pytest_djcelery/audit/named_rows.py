@@ -28,15 +28,16 @@ def row_named(message: Any, rows: Rows) -> str | None:
     ]
     if not found:
         return None
-    argument = next((each for each, model in found if _fits(each.called, model)), found[0][0])
-    models = [model for each, model in found if each is argument]
+    fitting = (argument for argument, model in found if _fits(argument.called, model))
+    chosen = next(fitting, found[0][0])
+    models = [model for argument, model in found if argument is chosen]
     models = (
-        [each for each in models if _kind(each) == _plain(argument.called)]
-        or [each for each in models if _fits(argument.called, each)]
-        or [each for each in models if _kind(each) in _plain(message.task.rpartition(".")[2])]
+        [model for model in models if _kind(model) == _plain(chosen.called)]
+        or [model for model in models if _fits(chosen.called, model)]
+        or [model for model in models if _kind(model) in _plain(message.task.rpartition(".")[2])]
         or models
     )
-    return f"{' or '.join(dict.fromkeys(models))}, whose primary key is argument {argument.shown}"
+    return f"{' or '.join(dict.fromkeys(models))}, whose primary key is argument {chosen.shown}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,12 +69,12 @@ def _parameters(name: str) -> list[str]:
         found = signature(task.run).parameters.values()
     except (TypeError, ValueError):  # of something that has none
         return []
-    return [each.name for each in found if each.kind in _POSITIONAL]
+    return [parameter.name for parameter in found if parameter.kind in _POSITIONAL]
 
 
 def _models(name: str, value: Any, rows: Rows) -> list[str]:
-    models = [model for each in _flat(value) for model in rows.named_by(each)]
-    if any(_fits(name, each) for each in models) or not _is_a_model(name):
+    models = [model for part in _flat(value) for model in rows.named_by(part)]
+    if any(_fits(name, model) for model in models) or not _is_a_model(name):
         return models
     return []  # it is the key of a row of another model
 
@@ -102,7 +103,7 @@ def _is_a_model(name: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    if f"_{name}" in _ENDINGS:  # it tells nothing
+    if f"_{name}" in _ENDINGS:  # it says nothing
         return ""
     for ending in _ENDINGS:
         name = name.removesuffix(ending)

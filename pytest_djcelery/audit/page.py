@@ -57,11 +57,11 @@ def _headline(report: dict[str, Any]) -> str:
 
 
 def _figures(report: dict[str, Any]) -> str:
-    new = [each for each in report["findings"] if not each["known"]]
+    new = [finding for finding in report["findings"] if not finding["known"]]
     figures = {
         "tests watched": report["tests"],
         "findings": len(new),
-        "of them sure": sum(each["sure"] for each in new),
+        "of them sure": sum(finding["sure"] for finding in new),
         "known before": len(report["findings"]) - len(new),
     }
     listed = "\n".join(
@@ -97,14 +97,15 @@ def _absent(kinds: list[dict[str, str]]) -> str:
 
 def _findings(report: dict[str, Any]) -> str:
     findings = report["findings"]
-    places = Counter(each["kind"] for each in findings)
-    sure = Counter(each["kind"] for each in findings if each["sure"])
-    known = Counter(each["kind"] for each in findings if each["known"])
+    places = Counter(finding["kind"] for finding in findings)
+    sure = Counter(finding["kind"] for finding in findings if finding["sure"])
+    known = Counter(finding["kind"] for finding in findings if finding["known"])
     found = [kind for kind in report["kinds"] if places[kind["name"]]]
     titles = {kind["name"]: escape(kind["title"]) for kind in found}
     return Template(_part("findings.html")).substitute(
         kinds="\n".join(
-            _kind(kind, *(each[kind["name"]] for each in (places, sure, known))) for kind in found
+            _kind(kind, *(counts[kind["name"]] for counts in (places, sure, known)))
+            for kind in found
         ),
         absent=_absent([kind for kind in report["kinds"] if not places[kind["name"]]]),
         legend=_legend(sure=bool(sure), known=bool(known)),
@@ -113,7 +114,7 @@ def _findings(report: dict[str, Any]) -> str:
             for name, title in titles.items()
         ),
         known_hidden="" if known else "hidden",
-        rows="\n".join(_row(rank, each, titles) for rank, each in enumerate(findings, 1)),
+        rows="\n".join(_row(rank, finding, titles) for rank, finding in enumerate(findings, 1)),
     )
 
 
@@ -173,7 +174,7 @@ def _where(finding: dict[str, Any]) -> str:
 
 def _what(finding: dict[str, Any]) -> str:
     facts = [_fact(name, map(_text, values)) for name, values in finding["facts"].items()]
-    tests = [_breakable(each) for each in finding["examples"]]
+    tests = [_breakable(test) for test in finding["examples"]]
     if more := finding["tests"] - len(tests):
         tests.append(f"and {more:,} more")
     facts.append(_fact("test" if finding["tests"] == 1 else "tests", tests))

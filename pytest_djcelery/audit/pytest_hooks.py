@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery.audit import baseline
+from pytest_djcelery.audit.baseline import Baseline, Verdict, read_baseline
 from pytest_djcelery.audit.findings import Findings, packed, unpacked
 from pytest_djcelery.audit.listeners import listening
 from pytest_djcelery.audit.recorder import Recorder
@@ -31,8 +31,8 @@ class AuditHooks:
     crashes loses no more than the test it was in.
 
     Args:
-        config: of the run.
-        options: of the plugin.
+        config: pytest's, of this run.
+        options: the plugin's.
         suite: the files of the tests.
     """
 
@@ -46,30 +46,30 @@ class AuditHooks:
         self._suite = suite
         self._known = self._read_baseline()
         self._recorder = Recorder(self._counts, suite)
-        self._sightings = Sightings(shown, self._counts, suite, self._recorder.unharmed)
-        self._verdict: baseline.Verdict | None = None
-        self._unwritten = ""  # why the report is not
+        self._sightings = Sightings(shown, self._counts, suite, self._recorder.errors_kept)
+        self._verdict: Verdict | None = None
+        self._unwritten = ""  # why the report was not written
         current_session().audit = self._recorder
         self._listening = listening(self._recorder)
         self._listening.__enter__()
 
-    def _read_baseline(self) -> baseline.Known:
+    def _read_baseline(self) -> Baseline:
         if self._options.audit_baseline is None:
-            return baseline.Known()
+            return Baseline()
         try:
-            return baseline.read(self._options.audit_baseline)
+            return read_baseline(self._options.audit_baseline)
         except DjceleryError as error:
             raise pytest.UsageError(str(error)) from None
 
     def pytest_report_header(self) -> str:
-        """Say that nothing is as it is without."""
+        """Say that the plugin only watches."""
         return "celery: audit: watches the tests, and changes nothing"
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Read what was heard once a test is over, its fixtures included."""
+        """Read what was recorded once a test and its fixtures are over."""
         report = yield
         if call.when == "teardown":
             shown = self._sightings.of(item.nodeid, self._recorder.journal.drain())
@@ -85,13 +85,13 @@ class AuditHooks:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what the tests of other processes have shown."""
-        told: Any = getattr(report, "djcelery_audit", None)
-        if told is not None and not self._is_worker:
-            self._findings.add(report.nodeid, unpacked(told["shown"]))
-            self._troubles.update(dict.fromkeys(told["troubles"]))
+        data: Any = getattr(report, "djcelery_audit", None)
+        if data is not None and not self._is_worker:
+            self._findings.add(report.nodeid, unpacked(data["shown"]))
+            self._troubles.update(dict.fromkeys(data["troubles"]))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Judge and write what was found; fail the run where that was asked for."""
+        """Judge and write what was found; fail the run if the options ask for it."""
         if self._is_worker or self._config.option.collectonly:
             return
         self._verdict = verdict = self._known.judge(
@@ -116,16 +116,16 @@ class AuditHooks:
             write_section(terminalreporter, self._verdict, report=report)
 
     def pytest_unconfigure(self) -> None:
-        """Take the listeners off."""
+        """Remove the listeners."""
         self._listening.__exit__(None, None, None)
 
     def _relative(self, path: str) -> str:
         """A path as node ids have it: relative to pytest's root, wherever pytest was started.
 
-        One of an installed package begins with its place there, which is on every machine the same.
+        A file of an installed package is named from its site-packages, so it is the same anywhere.
         """
         return from_root(path, str(self._config.rootpath))
 
     def _counts(self, opener: Opener) -> bool:
-        """Whether a block is of the code under test. Django's are, whoever calls it."""
+        """Whether a block belongs to the code under test. Django's own do, whoever calls it."""
         return opener.call is not None or opener.path is None or opener.path not in self._suite

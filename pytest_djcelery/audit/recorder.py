@@ -1,4 +1,4 @@
-"""What an audited run records: the journal that its listeners fill."""
+"""What an audited run records: the journal that its listeners fill, and their events in it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_djcelery import locations
 from pytest_djcelery.messages.journal import Event, Journal
 from pytest_djcelery.transactions.hooks import WatchedHook
+from pytest_djcelery.transactions.passive_watch import PassiveWatch
 from pytest_djcelery.transactions.races import Race
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pytest_djcelery.locations import Location
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.transactions.openers import Opener
-    from pytest_djcelery.transactions.passive_watch import PassiveWatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,8 +57,8 @@ class Reached(Event):
     location: Location | None
 
 
-class _Unharmed(AbstractContextManager[None]):
-    """Lets no error out; one for all, since each test enters it many times."""
+class _ErrorsKept(AbstractContextManager[None]):
+    """Lets no error out. There is one for the whole run, since each test enters it many times."""
 
     def __init__(self, troubles: dict[str, None]) -> None:
         self._troubles = troubles
@@ -83,7 +83,7 @@ class Recorder:
     """The journal of an audited run, and what listeners ask of the test that runs.
 
     Args:
-        counts: whether an atomic block that something has opened is of the code under test.
+        counts: whether an atomic block that something has opened belongs to the code under test.
         suite: the files of the tests.
     """
 
@@ -91,7 +91,7 @@ class Recorder:
         self.suite = suite
         self.journal = Journal()
         self.troubles: dict[str, None] = {}  # what went wrong in the audit itself
-        self._unharmed = _Unharmed(self.troubles)
+        self._errors_kept = _ErrorsKept(self.troubles)
         self._counts = counts
         self._watch: PassiveWatch | None = None
         self._sandbox: Sandbox | None = None  # of a test that uses a fixture of the plugin
@@ -100,13 +100,13 @@ class Recorder:
 
     @property
     def quiet(self) -> bool:
-        """Whether a test is left to the fixtures that it uses: they have a journal of their own."""
+        """Whether this test is left to the fixtures that it uses: they keep their own journal."""
         return self._sandbox is not None
 
     # What the listeners call ------------------------------------------------------------------
 
     def append(self, event: Event) -> None:
-        """Add an event to the journal, unless it is of a test that is left to its fixtures."""
+        """Add an event to the journal, unless the test is left to its fixtures."""
         if not self.quiet:
             self.journal.append(event)
 
@@ -114,11 +114,11 @@ class Recorder:
         """Nobody waits for this journal."""
 
     def judge(self, message: Sent) -> None:
-        """Tell whether a message that is about to be sent may overtake a commit."""
+        """Find out whether a message that is about to be sent may overtake a commit."""
         if self._watch is not None and not self.quiet and self.hook_runner() is None:
             self._watch.judge(message)
 
-    def judged(self, message: Sent) -> None:
+    def judge_and_append(self, message: Sent) -> None:
         """Add a message to the journal, in any test, and judge it."""
         self.judge(message)
         self.journal.append(message)
@@ -126,8 +126,8 @@ class Recorder:
     def caller(self, frame: FrameType | None = None) -> Location | None:
         """The project's line that sends, from ``frame`` on, or that has registered the hook.
 
-        The latter where none is nearer: a test that runs the hooks it has captured would be named
-        otherwise.
+        The hook's line counts if no line of the project is nearer: otherwise a test that runs the
+        hooks it has captured would be named.
         """
         runner = self.hook_runner()
         if runner is not None:
@@ -139,20 +139,18 @@ class Recorder:
         return nearer or locations.of_caller(frame)
 
     def eager_task(self) -> AbstractContextManager[None]:
-        """Around an eager task: the blocks that are open now are not its own."""
+        """Enter around an eager task: the blocks that are open now are not its own."""
         return nullcontext() if self._watch is None else self._watch.eager_task()
 
-    def unharmed(self) -> AbstractContextManager[None]:
+    def errors_kept(self) -> AbstractContextManager[None]:
         """Keep what goes wrong in a listener from the test, and report it."""
-        return self._unharmed
+        return self._errors_kept
 
     # Transactions ------------------------------------------------------------------------
 
     @contextmanager
     def transactions_recorded(self) -> Iterator[None]:
         """Record atomic blocks, hooks, and messages that may overtake a commit."""
-        from pytest_djcelery.transactions.passive_watch import PassiveWatch
-
         watch = PassiveWatch(self.journal, self._counts)
         with ExitStack() as stack:
             stack.enter_context(watch)
@@ -172,7 +170,7 @@ class Recorder:
 
     @contextmanager
     def giving_way(self, sandbox: Sandbox) -> Iterator[None]:
-        """Leave a test to the fixtures that it uses; what they tell of races is heard."""
+        """Leave a test to the fixtures that it uses, and record the races that they find."""
         watch, self._sandbox = self._watch, sandbox
         if watch is not None:
             watch.__exit__(*sys.exc_info())

@@ -115,7 +115,10 @@ def write_file(path: str, verdict: Verdict) -> None:
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
     """The whole report as plain data."""
-    by_rank = [*((each, False) for each in verdict.new), *((each, True) for each in verdict.known)]
+    by_rank = [
+        *((finding, False) for finding in verdict.new),
+        *((finding, True) for finding in verdict.known),
+    ]
     return {
         "version": 1,
         "tests": verdict.tests,

@@ -1,4 +1,4 @@
-"""Puts the listeners of an audited run on; nothing is imported for them."""
+"""The listeners of an audited run. Each waits for an import by the suite: none imports anything."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _BY_MODULE = {**publishes.BY_MODULE, **servers_reached.BY_MODULE, **written_rows
 
 @contextmanager
 def listening(recorder: Recorder) -> Iterator[None]:
-    """Have a recorder hear what happens in a block."""
+    """Record what happens in a block."""
     with ExitStack() as stack:
 
-        def put_on(listener: Callable[[], AbstractContextManager[None]]) -> None:
-            with recorder.unharmed():
+        def attach(listener: Callable[[], AbstractContextManager[None]]) -> None:
+            with recorder.errors_kept():
                 stack.enter_context(listener())
 
         calls = mocks.Mocks(recorder)
@@ -33,8 +33,8 @@ def listening(recorder: Recorder) -> Iterator[None]:
             **mocks.by_module(calls),
         }
         wanted: Mapping[str, Callable[[], None]] = {
-            name: partial(put_on, listener) for name, listener in by_module.items()
+            name: partial(attach, listener) for name, listener in by_module.items()
         }
-        put_on(partial(mocks.monkeypatches_recorded, calls))
+        attach(partial(mocks.monkeypatches_recorded, calls))
         stack.enter_context(called_after_import(wanted))
         yield

@@ -70,13 +70,13 @@ class _RefusedError(Exception):
 
 
 class _UnknownError(Exception):
-    """What the arguments would be can't be told."""
+    """What the arguments would be is unknown."""
 
 
 def sent(recorder: Recorder, call: Call) -> Sent:
     """The message that the real method would have sent, whatever is wrong with it."""
     message = _Message(mocked=call.method)
-    with recorder.unharmed(), suppress(_UnknownError):
+    with recorder.errors_kept(), suppress(_UnknownError):
         try:
             if call.method == SEND_TASK:
                 _read_send_task(message, call)
@@ -102,7 +102,7 @@ def sent(recorder: Recorder, call: Call) -> Sent:
 def _simulated(raised: type[BaseException]) -> str:
     """What a mock plays that raises; by the name of the type: of amqp's and kombu's own, too."""
     of_broker = issubclass(raised, OSError) or any(
-        each.__module__.partition(".")[0] in _BROKERS for each in raised.__mro__
+        cls.__module__.partition(".")[0] in _BROKERS for cls in raised.__mro__
     )
     what = "a broken broker" if of_broker else "a call that fails"
     return f"{what}: it raises {raised.__qualname__}"
@@ -200,15 +200,17 @@ def _module(frame: Any) -> str:
 # Arguments, as Celery takes them --------------------------------------------------------
 
 
-def send_task(  # noqa: D103 - what is wrong with a call is told by its name
+def send_task(
     name: Any, args: Any = None, kwargs: Any = None, *_: Any, serializer: Any = None, **__: Any
 ) -> tuple[Any, ...]:
+    """Take the arguments of `Celery.send_task`; what Python says of wrong ones has this name."""
     return name, args, kwargs, serializer
 
 
-def apply_async(  # noqa: D103 - its signature is all there is to it
+def apply_async(
     args: Any = None, kwargs: Any = None, *_: Any, serializer: Any = None, **__: Any
 ) -> tuple[Any, ...]:
+    """Take the arguments of `Task.apply_async`, likewise."""
     return args, kwargs, serializer
 
 

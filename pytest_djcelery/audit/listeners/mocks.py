@@ -1,9 +1,9 @@
-"""Hear the calls that reach a mock in place of ``delay``, ``apply_async`` and ``send_task``.
+"""Record the calls that reach a mock in place of ``delay``, ``apply_async`` and ``send_task``.
 
 What is replaced is seen where it is replaced: by `unittest.mock` (and its backport, and
 pytest-mock, which use it) and by pytest's `MonkeyPatch`. Mocks have no hook for their calls, so
 ``_patch`` and ``CallableMixin._increment_mock_call`` (private) are wrapped, by functions that pass
-everything on; a mock's parent and what its parent calls it (private, too) tell what it stands for.
+everything on. A mock's parent and its name there (private, too) show what it stands for.
 Checked on Python 3.10 to 3.13 and pytest 8 and 9.
 """
 
@@ -64,19 +64,19 @@ class Mocks:
         self._known: dict[int, tuple[Any, StandIn]] = {}
         self._held: dict[int, list[int]] = {}  # those that a patcher has put in place
 
-    def replaced(self, holder: Any, owner: Any, name: str, original: Any) -> None:
+    def attribute_replaced(self, holder: Any, owner: Any, name: str, original: Any) -> None:
         """A patcher has put something else in an attribute's place."""
-        with self._recorder.unharmed():
+        with self._recorder.errors_kept():
             stands_for = _stands_for(owner, name, original)
             if stands_for is None:
                 return
-            known = self._heard_there(owner, name, stands_for)
+            known = self._recordable_there(owner, name, stands_for)
             if known is not None:
                 self._known[id(known)] = known, stands_for
                 self._held.setdefault(id(holder), []).append(id(known))
 
-    def _heard_there(self, owner: Any, name: str, stands_for: StandIn) -> Any:
-        """What is there now, so that its calls are heard; ``None`` where they can't be."""
+    def _recordable_there(self, owner: Any, name: str, stands_for: StandIn) -> Any:
+        """What is there now, with its calls recorded; ``None`` if they can't be."""
         value = getattr(owner, name)
         is_function = type(value) is FunctionType
         mock = vars(value).get("mock") if is_function else value  # as autospec makes it
@@ -89,18 +89,18 @@ class Mocks:
         in_class = issubclass(type(owner), type)
         if not callable(value) or (in_class and type(vars(owner).get(name)) is not FunctionType):
             return None
-        overheard = _recording_call(value, partial(self._record, stands_for, ()))
-        setattr(owner, name, overheard)
-        return overheard
+        recorded = _recording_call(value, partial(self._record, stands_for, ()))
+        setattr(owner, name, recorded)
+        return recorded
 
-    def restored(self, holder: Any) -> None:
+    def attributes_restored(self, holder: Any) -> None:
         """A patcher has put back what it found."""
-        for each in self._held.pop(id(holder), ()):
-            self._known.pop(each, None)
+        for mock_id in self._held.pop(id(holder), ()):
+            self._known.pop(mock_id, None)
 
     def hook_runner(self) -> FrameType | None:
         """What a test has in the place of `on_commit`, where it runs a hook in this thread."""
-        runners = {id(each) for each, known in list(self._known.values()) if known is _HOOK_RUNNER}
+        runners = {id(mock) for mock, known in list(self._known.values()) if known is _HOOK_RUNNER}
         frame = sys._getframe(1) if runners else None
         while frame is not None:
             if id(frame.f_code) in runners or id(frame.f_locals.get("self")) in runners:
@@ -112,7 +112,7 @@ class Mocks:
         """A mock, any mock, is called."""
         if not self._known:
             return
-        with self._recorder.unharmed():
+        with self._recorder.errors_kept():
             line = [mock]  # and what has made it: ``task.s().delay`` is one of ``task``
             names: list[str] = []
             while id(line[-1]) not in self._known:
@@ -126,7 +126,7 @@ class Mocks:
                 self._record(stands_for, line, args, kwargs)
 
     def _record(self, stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> None:
-        with self._recorder.unharmed():
+        with self._recorder.errors_kept():
             call = _call(stands_for, line, args, kwargs)
             if call is None:
                 return
@@ -136,13 +136,13 @@ class Mocks:
             if call.method in SENDS_ON_COMMIT:
                 self._recorder.journal.append(message)
             else:
-                self._recorder.judged(message)
+                self._recorder.judge_and_append(message)
 
 
 def _recording_call(function: Callable[..., Any], record: Callable[[Any, Any], None]) -> Any:
-    """A function in the place of another, which is heard as it is called.
+    """A function in the place of another, which records its calls.
 
-    `sys.monitoring` would hear it where it is, but tells the parameters and not the call: neither
+    `sys.monitoring` would need no replacement, but shows the parameters and not the call: neither
     which were given by name, nor by default, nor which of two tasks one function stands for.
     """
 
@@ -187,22 +187,19 @@ def _call(stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> C
         owner, path = vars(owner).get(path[0]), path[1:]
     if len(path) == 1 and _sends(owner, path[0]):
         return Call(owner=owner, method=path[0], args=args, kwargs=kwargs)
-    if (
-        len(path) == 3  # noqa: PLR2004 - ``s``, its result, and a method of that
-        and path[0] in _SIGNATURES
-        and path[1] == _RESULT
-        and celery_types.may_be_task(owner)
-        and path[2] in METHODS
-    ):
-        # Of several signatures it is the last: they are one mock.
-        given = line[2].call_args
-        made = Made(args=given.args, kwargs=given.kwargs, immutable=path[0] == "si")
-        return Call(owner=owner, method=path[2], args=args, kwargs=kwargs, made=made)
+    match path:
+        case ("s" | "si" as shortcut, result, method) if (
+            result == _RESULT and method in METHODS and celery_types.may_be_task(owner)
+        ):
+            # Several signatures are one mock, which knows the last call.
+            given = line[2].call_args
+            made = Made(args=given.args, kwargs=given.kwargs, immutable=shortcut == "si")
+            return Call(owner=owner, method=method, args=args, kwargs=kwargs, made=made)
     return None
 
 
 def _passes_on(mock: Any) -> bool:
-    """Whether a mock only watches: ``wraps=``, or pytest-mock's ``spy``. What it calls is heard."""
+    """Whether a mock only watches: as ``wraps=`` and pytest-mock's ``spy`` do."""
     if vars(mock).get("_mock_wraps") is not None:
         return True
     effect = mock.side_effect
@@ -215,7 +212,7 @@ def _passes_on(mock: Any) -> bool:
 
 
 def _raised_next(mock: Any) -> type[BaseException] | None:
-    """The type of what a mock raises when it is called now; ``None`` where it can't be told."""
+    """The type of what a mock raises when it is called now; ``None`` if unknown."""
     effect = mock.side_effect
     if type(effect).__name__ == "_MockIter":  # private, around that of a function by autospec
         effect = vars(effect).get("obj")
@@ -227,20 +224,20 @@ def _raised_next(mock: Any) -> type[BaseException] | None:
 
 @contextmanager
 def _library_recorded(mocks: Mocks, name: str) -> Iterator[None]:
-    """Hear the patchers and the calls of a mock library."""
+    """Record the patchers and the calls of a mock library."""
     module = sys.modules[name]
     enter, leave = vars(module._patch)["__enter__"], vars(module._patch)["__exit__"]
     increment = vars(module.CallableMixin)["_increment_mock_call"]
 
-    def __enter__(patcher: Any) -> Any:  # noqa: N807 - stands in for it
+    def recorded_enter(patcher: Any) -> Any:
         __tracebackhide__ = True
         value = enter(patcher)
-        mocks.replaced(patcher, patcher.target, patcher.attribute, patcher.temp_original)
+        mocks.attribute_replaced(patcher, patcher.target, patcher.attribute, patcher.temp_original)
         return value
 
-    def __exit__(patcher: Any, *exc_info: object) -> Any:  # noqa: N807 - stands in for it
+    def recorded_exit(patcher: Any, *exc_info: object) -> Any:
         __tracebackhide__ = True
-        mocks.restored(patcher)
+        mocks.attributes_restored(patcher)
         return leave(patcher, *exc_info)
 
     def _increment_mock_call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -249,7 +246,7 @@ def _library_recorded(mocks: Mocks, name: str) -> Iterator[None]:
         return increment(self, *args, **kwargs)
 
     with (
-        replaced(module._patch, __enter__=__enter__, __exit__=__exit__),
+        replaced(module._patch, __enter__=recorded_enter, __exit__=recorded_exit),
         replaced(module.CallableMixin, _increment_mock_call=_increment_mock_call),
     ):
         yield
@@ -257,25 +254,25 @@ def _library_recorded(mocks: Mocks, name: str) -> Iterator[None]:
 
 @contextmanager
 def monkeypatches_recorded(mocks: Mocks) -> Iterator[None]:
-    """Hear what pytest's `MonkeyPatch` puts in the place of something; its list is private."""
+    """Record what pytest's `MonkeyPatch` puts in the place of something; its list is private."""
     put, undo = vars(pytest.MonkeyPatch)["setattr"], vars(pytest.MonkeyPatch)["undo"]
 
-    def setattr(self: pytest.MonkeyPatch, *args: Any, **kwargs: Any) -> None:  # noqa: A001 - stands in for it
+    def recorded_setattr(self: pytest.MonkeyPatch, *args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
         put(self, *args, **kwargs)
-        mocks.replaced(self, *self._setattr[-1])
+        mocks.attribute_replaced(self, *self._setattr[-1])
 
-    def undone(self: pytest.MonkeyPatch) -> None:
+    def recorded_undo(self: pytest.MonkeyPatch) -> None:
         __tracebackhide__ = True
-        mocks.restored(self)
+        mocks.attributes_restored(self)
         undo(self)
 
-    with replaced(pytest.MonkeyPatch, setattr=setattr, undo=undone):
+    with replaced(pytest.MonkeyPatch, setattr=recorded_setattr, undo=recorded_undo):
         yield
 
 
 def by_module(mocks: Mocks) -> dict[str, Callable[[], Any]]:
-    """What to hear once a module is there."""
+    """Listeners, by the module whose import they wait for."""
     return {
         name: partial(_library_recorded, mocks, name) for name in ("unittest.mock", "mock.mock")
     }

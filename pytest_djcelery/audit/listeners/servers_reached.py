@@ -1,4 +1,4 @@
-"""Hear which brokers and result backends outside this process are really reached.
+"""Record which brokers and result backends outside this process are really reached.
 
 Neither kombu nor Celery has a signal for it. ``Connection._establish_connection`` (private) and
 ``Producer.publish`` of kombu, ``Backend.store_result`` and ``Backend.get_task_meta`` of Celery and
@@ -28,7 +28,7 @@ _IN_MEMORY = ("sqlite://", "sqlite:///:memory:", "memory", "cache+memory")
 
 @contextmanager
 def connections_recorded(recorder: Recorder) -> Iterator[None]:
-    """Hear the connections that are made to a broker."""
+    """Record the connections that are made to a broker."""
     from kombu.connection import Connection
 
     def record(connection: Any, _: Any) -> None:
@@ -40,7 +40,7 @@ def connections_recorded(recorder: Recorder) -> Iterator[None]:
 
 @contextmanager
 def producers_recorded(recorder: Recorder) -> Iterator[None]:
-    """Hear messages over connections that were made before."""
+    """Record messages over connections that were made before."""
     from kombu.messaging import Producer
 
     def record(producer: Any, _: Any) -> None:
@@ -57,7 +57,7 @@ def _broker_reached(recorder: Recorder, connection: Any) -> None:
 
 @contextmanager
 def backends_recorded(recorder: Recorder) -> Iterator[None]:
-    """Hear results that are stored or read."""
+    """Record results that are stored or read."""
     from celery.backends.base import Backend
 
     def record(backend: Any, _: Any) -> None:
@@ -72,7 +72,7 @@ def backends_recorded(recorder: Recorder) -> Iterator[None]:
 
 @contextmanager
 def redis_recorded(recorder: Recorder) -> Iterator[None]:
-    """Hear connections that a result backend makes as soon as a task is sent."""
+    """Record connections that a result backend makes as soon as a task is sent."""
     from redis.connection import AbstractConnection
 
     def record(_: Any, frame: FrameType) -> None:
@@ -118,7 +118,7 @@ def _after(
     def passed_on(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         returned = method(self, *args, **kwargs)
-        with recorder.unharmed():
+        with recorder.errors_kept():
             if not recorder.quiet:
                 record(self, sys._getframe(1))
         return returned
@@ -127,7 +127,7 @@ def _after(
         yield
 
 
-#: What to hear once a module is there.
+#: Listeners, by the module whose import they wait for.
 BY_MODULE: dict[str, Callable[[Recorder], Any]] = {
     "kombu.connection": connections_recorded,
     "kombu.messaging": producers_recorded,

@@ -1,9 +1,9 @@
-"""Hear which rows a transaction writes: by their primary keys, and without a query of its own.
+"""Record which rows a transaction writes: by their primary keys, and without a query for it.
 
-What is saved has a signal. Other writes have none that could be heard unnoticed (one for deletions
-has Django fetch the rows first), so `QuerySet.bulk_create` and ``update``, and ``_raw_delete`` and
-``DeleteQuery.delete_batch`` (private), in which deletions end, are wrapped by functions that pass
-everything on. Checked on Django 4.2, 5.2, 6.0 and 6.1.
+Saving has a signal. Other writes have none that could be used unnoticed (the one for deletions
+makes Django fetch the rows first), so `QuerySet.bulk_create` and ``update``, and ``_raw_delete``
+and ``DeleteQuery.delete_batch`` (private), in which deletions end, are wrapped by functions that
+pass everything on. Checked on Django 4.2, 5.2, 6.0 and 6.1.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def saves_recorded(recorder: Recorder) -> Iterator[None]:
-    """Hear rows that are saved one by one."""
+    """Record rows that are saved one by one."""
     from django.db.models.signals import post_save
 
     def saved(instance: Any, using: str, **_: Any) -> None:
-        with recorder.unharmed():
+        with recorder.errors_kept():
             recorder.written(type(instance), [instance.pk], using)
 
     post_save.connect(saved, weak=False, dispatch_uid=recorder)
@@ -36,7 +36,7 @@ def saves_recorded(recorder: Recorder) -> Iterator[None]:
 
 @contextmanager
 def query_sets_recorded(recorder: Recorder) -> Iterator[None]:
-    """Hear rows that a query set writes."""
+    """Record rows that a query set writes."""
     from django.db.models.query import QuerySet
 
     create, change = vars(QuerySet)["bulk_create"], vars(QuerySet)["update"]
@@ -45,21 +45,21 @@ def query_sets_recorded(recorder: Recorder) -> Iterator[None]:
     def bulk_create(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         created = create(self, *args, **kwargs)
-        with recorder.unharmed():
-            recorder.written(self.model, [each.pk for each in created], self.db)
+        with recorder.errors_kept():
+            recorder.written(self.model, [row.pk for row in created], self.db)
         return created
 
     def update(self: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         count = change(self, **kwargs)
-        with recorder.unharmed():
+        with recorder.errors_kept():
             recorder.written(self.model, _keys(self.query) if count else (), self.db)
         return count
 
     def _raw_delete(self: Any, using: str) -> Any:
         __tracebackhide__ = True
         count = delete(self, using)
-        with recorder.unharmed():
+        with recorder.errors_kept():
             recorder.written(self.model, _keys(self.query) if count else (), using)
         return count
 
@@ -69,7 +69,7 @@ def query_sets_recorded(recorder: Recorder) -> Iterator[None]:
 
 @contextmanager
 def deletions_recorded(recorder: Recorder) -> Iterator[None]:
-    """Hear rows that are deleted by their keys, before ``post_delete`` tells the project of it."""
+    """Record rows that are deleted by their keys, before ``post_delete`` reaches the project."""
     from django.db.models.sql.subqueries import DeleteQuery
 
     delete = vars(DeleteQuery)["delete_batch"]
@@ -77,7 +77,7 @@ def deletions_recorded(recorder: Recorder) -> Iterator[None]:
     def delete_batch(self: Any, pk_list: Any, using: str) -> Any:
         __tracebackhide__ = True
         count = delete(self, pk_list, using)
-        with recorder.unharmed():
+        with recorder.errors_kept():
             recorder.written(self.model, pk_list if count else (), using)
         return count
 
@@ -96,16 +96,16 @@ def _keys(query: Any) -> Iterable[Any]:
     where, key = query.where, query.get_meta().pk
     if where.negated or where.connector != "AND":
         return
-    for each in where.children:
-        if getattr(getattr(each, "lhs", None), "target", None) is not key:
+    for lookup in where.children:
+        if getattr(getattr(lookup, "lhs", None), "target", None) is not key:
             continue
-        if isinstance(each, Exact):
-            yield each.rhs
-        elif isinstance(each, In) and isinstance(each.rhs, list | tuple | set | frozenset):
-            yield from each.rhs
+        if isinstance(lookup, Exact):
+            yield lookup.rhs
+        elif isinstance(lookup, In) and isinstance(lookup.rhs, list | tuple | set | frozenset):
+            yield from lookup.rhs
 
 
-#: What to hear once a module is there.
+#: Listeners, by the module whose import they wait for.
 BY_MODULE: dict[str, Callable[[Recorder], Any]] = {
     "django.db.models.signals": saves_recorded,
     "django.db.models.query": query_sets_recorded,
