@@ -206,12 +206,11 @@ def pytest_assertrepr_compare(
     """Explain a comparison that failed."""
     if "pytest_djcelery.recording.publishing" not in sys.modules:
         return None
-    from pytest_djcelery.reporting import comparisons, outcome_comparisons, task_reports
-    from pytest_djcelery.reporting.is_true import holds
+    from pytest_djcelery.reporting import comparisons, task_reports
 
-    if holds(op, left, right):
+    if comparisons.holds(op, left, right):
         return None
-    lines = comparisons.compare(op, left, right) or outcome_comparisons.compare(op, left, right)
+    lines = comparisons.explain(op, left, right)
     task_reports.remember(config, lines)
     return lines
 

@@ -163,6 +163,61 @@ def test_warn_and_ignore_let_the_test_pass(run: Run) -> None:
     result.stdout.no_fnmatch_line("*'ignored'*")
 
 
+def test_a_class_in_place_of_an_outcome_is_explained(run: Run) -> None:
+    result = run("""
+        from pytest_djcelery import Failure, Progress, Success
+        from shop.tasks import add, fail
+
+        def test_failure(celery_worker, celery_results):
+            assert celery_results[fail.delay("boo")] == Failure
+
+        def test_reversed(celery_worker, celery_results):
+            assert Success == celery_results[add.delay(1, 2)]
+
+        def test_another(celery_worker, celery_results):
+            assert celery_results[fail.delay("boo")] == Success
+
+        def test_in_a_list(celery_worker, celery_results):
+            add.delay(1, 2)
+            assert celery_results.of(add) == [Success]
+
+        def test_not_yet_over(celery_outbox, celery_results):
+            assert celery_results.now(add.delay(1, 2)) == Progress
+        """)
+    result.assert_outcomes(failed=5)
+    is_a_class = "E  *To fix: {0} is a class: compare with an instance, such as {1}."
+    for lines in (
+        [
+            "E  *assert Failure(ValueError('boo'), retries=0) == <class '*.Failure'>",
+            "E  *shop.tasks.fail('boo') [[]*]",
+            "E  *expected: <class '*.Failure'>",
+            "E  *happened: Failure(ValueError('boo'), retries=0)",
+            "E  *at shop/tasks.py:* in fail: raise ValueError(text)",
+            is_a_class.format("Failure", "Failure(ValueError('boo'))"),
+        ],
+        [
+            "E  *assert <class '*.Success'> == Success(3, retries=0)",
+            "E  *happened: Success(3, retries=0)",
+            is_a_class.format("Success", "Success(3)"),
+        ],
+        [
+            "E  *expected: <class '*.Success'>",
+            "E  *happened: Failure(ValueError('boo'), retries=0)",
+            is_a_class.format("Success", "Success(...)"),
+        ],
+        [
+            "E  *[[]0] shop.tasks.add(1, 2) [[]*]",
+            is_a_class.format("Success", "Success(3)"),
+        ],
+        [
+            "E  *happened: Pending()",
+            is_a_class.format("Progress", "Progress(...)"),
+        ],
+    ):
+        result.stdout.fnmatch_lines(lines)
+    result.stdout.no_fnmatch_line("*descriptor*")
+
+
 @pytest.mark.parametrize("verbosity", ["-q", "-vv"])
 def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_and_the_remedy(
     run: Run, verbosity: str

@@ -6,9 +6,9 @@ from pytest_djcelery.messages import unittest_failures
 
 
 def _explained(op: str, left: object, right: object) -> list[str] | None:
-    from pytest_djcelery.reporting import comparisons, outcome_comparisons  # once one has failed
+    from pytest_djcelery.reporting import comparisons  # it loads Celery, and is seldom needed
 
-    return comparisons.compare(op, left, right) or outcome_comparisons.compare(op, left, right)
+    return comparisons.explain(op, left, right)
 
 
 unittest_failures.explain_with(_explained)

@@ -16,14 +16,16 @@ from pytest_djcelery import clock
 from pytest_djcelery.api.running import not_eager, runs
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import BadOptionError, InlineError
+from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.messages.journal import Looked, RaisedElsewhere, StateStored
 from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.patching import replaced
 from pytest_djcelery.project.tracers import listened_to
 from pytest_djcelery.recording import batches
-from pytest_djcelery.recording.failures import call_text, own_traceback
+from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task, requests_seen
+from pytest_djcelery.reporting import due_messages
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.database import other_threads_watched
@@ -306,9 +308,7 @@ class Inline(Runner):
 
     def situation(self) -> str:
         """What was not delivered, in words."""
-        from pytest_djcelery.reporting.never_ready import undelivered
-
-        return undelivered(self.pending, self.scheduled)
+        return due_messages.undelivered(self.pending, self.scheduled)
 
     def drop_what_waits(self) -> None:
         if self._built is not None:
@@ -395,10 +395,8 @@ class Inline(Runner):
             task = self._sandbox.app.tasks[message.headers["task"]]
             held = "\n".join(batches.described({task: task._buffer.qsize()}))
             return f"{task_id} will not be ready: a batch holds it.\n{held}\n{_MOVE}"
-        from pytest_djcelery.reporting.never_ready import why_never
-
         unconsumed = self._sandbox.unconsumed.in_the_way_of([task_id])
-        return unconsumed or why_never(
+        return unconsumed or due_messages.why_never(
             task_id, self._sandbox.journal, self.scheduled, self._clock.now()
         )
 

@@ -15,6 +15,7 @@ from celery.backends.base import DisabledBackend
 from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
 
 from pytest_djcelery.errors import BadOptionError, UnknownResultError
+from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.messages.journal import (
     Ended,
     EndedWithoutOutcome,
@@ -37,7 +38,6 @@ from pytest_djcelery.messages.outcomes import (
     StateChange,
     Success,
 )
-from pytest_djcelery.recording.failures import call_text
 from pytest_djcelery.recording.result_looks import with_relatives
 from pytest_djcelery.recording.result_waits import (
     NeverReadyError,

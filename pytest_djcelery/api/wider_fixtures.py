@@ -129,7 +129,7 @@ def _noted() -> Iterator[list[str]]:
     """What is sent in a block, in words."""
     from celery.signals import after_task_publish
 
-    from pytest_djcelery.recording.failures import call_text
+    from pytest_djcelery.messages.descriptions import call_text
 
     sent: list[str] = []
 

@@ -22,6 +22,7 @@ from pytest_djcelery.messages.task_message import TaskMessage
 from pytest_djcelery.messages.wire import Leaf, is_wildcard, shown
 
 LONGEST_LIST = 10  # entries of a listing that a text shows
+_KEYS_OF_SIGNATURE = frozenset({"task", "subtask_type"})
 
 
 class StartedCanvas(Protocol):
@@ -48,9 +49,11 @@ def arguments_text(args: Iterable[object], kwargs: Mapping[str, object]) -> str:
     )
 
 
-def _argument_text(value: object) -> str:
-    is_signature = isinstance(value, Mapping) and {"task", "subtask_type"} <= value.keys()
-    return describe_call(value) if is_signature else shown(value)
+def _argument_text(value: Any) -> str:
+    # Its class is not asked for: a lazy object of Django's would be made.
+    if issubclass(type(value), Mapping) and value.keys() >= _KEYS_OF_SIGNATURE:
+        return describe_call(value)
+    return shown(value)
 
 
 def describe_call(call: object) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from pytest_djcelery.locations import in_library, is_of_project, relative
 from pytest_djcelery.messages.journal import Ended, Event, Journal, Looked, RaisedElsewhere
-from pytest_djcelery.messages.wire import shown
 from pytest_djcelery.recording.result_looks import reached_test
 
 if TYPE_CHECKING:
@@ -60,15 +59,12 @@ def unseen(
 
 def describe(failure: Ended) -> str:
     """Task, id, arguments and attempt in a line."""
+    # It loads Celery, which a run that uses no fixture must not.
+    from pytest_djcelery.messages.descriptions import call_text
+
     attempt = f", attempt {failure.retries + 1}" if failure.retries else ""
     call = call_text(failure.task, failure.args or (), failure.kwargs or {})
     return f"{call} [{failure.task_id}]{attempt}"
-
-
-def call_text(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """A call of a task as a person would write it."""
-    given = [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
-    return f"{task}({', '.join(given)})"
 
 
 def own_traceback(error: BaseException) -> TracebackType | None:

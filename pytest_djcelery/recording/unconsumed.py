@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pytest_djcelery import locations
 from pytest_djcelery.errors import QueueNotConsumedWarning
 from pytest_djcelery.messages.journal import Event, NotSent, Published
-from pytest_djcelery.recording.failures import call_text
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location
@@ -104,6 +103,9 @@ class Unconsumed:
 
     def text(self, sent: Sequence[SentTask]) -> str:
         """What to say of messages: which they are, where they stay, and what to write."""
+        # It loads Celery, which a run that uses no fixture must not.
+        from pytest_djcelery.messages.descriptions import call_text
+
         # A worker consumes some: else there would be no message to tell of.
         consumed = cast("ConsumedQueues", self._consumed())
         queues = list(dict.fromkeys(_destination(each) for each in sent))

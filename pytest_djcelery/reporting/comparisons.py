@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import partial
-from operator import ne
 from typing import TYPE_CHECKING, Any
+
+from celery.canvas import Signature
 
 from pytest_djcelery.messages.descriptions import (
     LONGEST_LIST,
@@ -14,11 +16,15 @@ from pytest_djcelery.messages.descriptions import (
     describe_item,
     task_name,
 )
-from pytest_djcelery.reporting import remedies
+from pytest_djcelery.messages.listing import Count, Listing, Messages
+from pytest_djcelery.messages.outcomes import History, Outcome
+from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.signatures import expectation
+from pytest_djcelery.messages.wire import is_wildcard
+from pytest_djcelery.reporting import outcome_comparisons, remedies
 
 if TYPE_CHECKING:
-    from pytest_djcelery.messages.listing import Count, Listing, Matcher
-    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.messages.listing import Matcher
 
 NEAREST = 3  # misses that a text compares in full
 _MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -26,14 +32,45 @@ _MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _CANDIDATES = 300
 
 
-def compare(op: str, left: object, right: object) -> list[str] | None:
-    """Explain a failed comparison of an outbox, its canvas or a message with signatures.
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "in": lambda left, right: left in right,
+    "not in": lambda left, right: left not in right,
+}
+
+
+def holds(op: str, left: object, right: object) -> bool:
+    """Whether a comparison with something of this plugin's is true; other values aren't asked.
+
+    Of ``assert outbox == [] and other`` pytest wants each part explained, also the true one.
+    """
+    compare = _OPERATORS.get(op)
+    return compare is not None and (_ours(left) or _ours(right)) and bool(compare(left, right))
+
+
+def _ours(side: object) -> bool:
+    one = (SentTask, Outcome)
+    return isinstance(side, (*one, History, Count, Listing)) or (
+        isinstance(side, list | tuple) and any(isinstance(each, one) for each in side)
+    )
+
+
+def explain(op: str, left: object, right: object) -> list[str] | None:
+    """Explain a failed comparison of messages or outcomes.
 
     Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary; ``None``
     when neither side is ours or there is nothing to explain.
     """
-    from pytest_djcelery.messages.listing import Count, Listing
+    return compare(op, left, right) or outcome_comparisons.compare(op, left, right)
 
+
+def compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain a failed comparison of an outbox, its canvas or a message with signatures."""
     if isinstance(left, Count) and isinstance(right, int) and op in _MIRRORED:
         return list(_explain_count(op, left, right))
     if isinstance(right, Count) and isinstance(left, int) and op in _MIRRORED:
@@ -49,8 +86,6 @@ def compare(op: str, left: object, right: object) -> list[str] | None:
 
 
 def _compare_lists(op: str, left: object, right: object) -> list[str] | None:
-    from pytest_djcelery.messages.listing import Listing
-
     left, right = _listed(left, right), _listed(right, left)
     if not isinstance(left, Listing):
         if not isinstance(right, Listing):
@@ -67,11 +102,6 @@ def _compare_lists(op: str, left: object, right: object) -> list[str] | None:
 
 def _listed(value: object, other: object) -> object:
     """Messages in a plain list (``celery_inline.pending``), where signatures are expected."""
-    from celery.canvas import Signature
-
-    from pytest_djcelery.messages.listing import Messages
-    from pytest_djcelery.messages.sent_task import SentTask
-
     if not value or not isinstance(value, (list, tuple)) or not isinstance(other, (list, tuple)):
         return value
     ours = all(isinstance(each, SentTask) for each in value)
@@ -82,12 +112,6 @@ def _listed(value: object, other: object) -> object:
 
 
 def _explain_message(op: str, message: object, written: object) -> list[str] | None:
-    from celery.canvas import Signature
-
-    from pytest_djcelery.messages.listing import Messages
-    from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.messages.signatures import expectation
-
     if not isinstance(message, SentTask) or not isinstance(written, Signature):
         return None
     matcher = expectation(written)
@@ -247,12 +271,10 @@ def _assigned(
     matchers: Sequence[Matcher[Any]], items: Sequence[Any]
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Which expectation each item meets: (missing, extra, pairs of positions)."""
-    from pytest_djcelery.messages.wire import is_wildcard
-
     wild = {at for at, matcher in enumerate(matchers) if is_wildcard(matcher.written)}
     pairs = [
         (at, at)
-        for at, (matcher, item) in enumerate(zip(matchers, items))  # noqa: B905 - what both have
+        for at, (matcher, item) in enumerate(zip(matchers, items, strict=False))
         if at not in wild and matcher.matches(item)
     ]
     met = {at for at, _ in pairs}
@@ -260,7 +282,7 @@ def _assigned(
     extra = [at for at in range(len(items)) if at not in met]
     # A wildcard takes any item, so it chooses last; its own position first.
     for index in sorted(missing, key=wild.__contains__)[:_CANDIDATES]:
-        likely = sorted(extra[:_CANDIDATES], key=partial(ne, index))
+        likely = sorted(extra[:_CANDIDATES], key=partial(operator.ne, index))
         at = next((at for at in likely if matchers[index].matches(items[at])), None)
         if at is not None:
             pairs.append((index, at))

@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from pytest_djcelery.locations import in_library, relative
+from pytest_djcelery.messages.journal import Ended
 from pytest_djcelery.recording import failures
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_djcelery.messages.journal import Ended
     from pytest_djcelery.session.sandbox import Sandbox
 
 _NOTED = "_djcelery_task_errors"
@@ -23,8 +24,6 @@ def note(report: pytest.TestReport, sandbox: Sandbox, error: BaseException | Non
 
     xdist sends what is plain to the process that ends the run.
     """
-    from pytest_djcelery.messages.journal import Ended
-
     failed = failures.unhandled(sandbox.journal, sandbox.suite, sandbox.began)
     unseen = {id(each) for each in failed}
     found = {
@@ -54,8 +53,6 @@ def _is_copy(error: BaseException | None, original: object) -> bool:
 
 def _error_of(failure: Ended) -> tuple[str, str, str, str]:
     """Task, place and type, which make it one error, and its text, which may differ."""
-    from pytest_djcelery.locations import in_library, relative
-
     error = failure.value
     place = ""
     traceback = failures.own_traceback(error) if isinstance(error, BaseException) else None

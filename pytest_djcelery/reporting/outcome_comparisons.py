@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_djcelery.messages.descriptions import LONGEST_LIST
+from pytest_djcelery.messages.outcomes import Failure, History, Outcome, Outcomes
 from pytest_djcelery.messages.wire import shown
 from pytest_djcelery.recording import failures
 from pytest_djcelery.reporting import outcome_remedies
 from pytest_djcelery.reporting.remedies import MOST, fixes
-
-if TYPE_CHECKING:
-    from pytest_djcelery.messages.outcomes import History
 
 
 def compare(op: str, left: object, right: object) -> list[str] | None:
@@ -21,10 +19,8 @@ def compare(op: str, left: object, right: object) -> list[str] | None:
 
     Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary.
     """
-    from pytest_djcelery.messages.outcomes import History, Outcome
-
     if op == "in" and isinstance(left, Outcome) and isinstance(right, list):
-        ours = all(isinstance(each, Outcome) for each in right)
+        ours = all(isinstance(outcome, Outcome) for outcome in right)
         return list(_explain_in(left, right)) if ours else None
     if op != "==":
         return None
@@ -32,13 +28,18 @@ def compare(op: str, left: object, right: object) -> list[str] | None:
         return list(_explain_history(left, right))
     if isinstance(right, History):
         return list(_explain_history(right, left))
-    if not any(isinstance(each, Outcome) for side in (left, right) for each in _listed(side)):
+    outcomes = [*_listed(left), *_listed(right)]
+    if not any(isinstance(outcome, Outcome) for outcome in outcomes):
         return None
     # What Results made knows its task; what a test wrote does not.
     actual, expected = (left, right)
-    if any(getattr(each, "task", None) for each in _listed(right)):
+    if any(_task(outcome) for outcome in _listed(right)):
         actual, expected = right, left
     return [f"{_written(left)} == {_written(right)}", "", *_explain_equal(actual, expected)]
+
+
+def _task(outcome: object) -> str | None:
+    return outcome.task if isinstance(outcome, Outcome) else None
 
 
 def _listed(side: object) -> list[Any]:
@@ -52,7 +53,7 @@ def _explain_in(expected: object, happened: list[Any]) -> Iterator[str]:
     yield "happened:" if happened else "happened: nothing"
     found: list[str] = []
     for actual in happened[:LONGEST_LIST]:
-        yield f"  {getattr(actual, 'task', None) or 'the task'}: {actual!r}"
+        yield f"  {_task(actual) or 'the task'}: {actual!r}"
         yield from (f"    {line}" for line in _reasons(actual, expected))
         found.append(outcome_remedies.of_difference(actual, expected))
     yield from _rest(len(happened))
@@ -60,8 +61,6 @@ def _explain_in(expected: object, happened: list[Any]) -> Iterator[str]:
 
 
 def _explain_equal(actual: object, expected: object) -> Iterator[str]:
-    from pytest_djcelery.messages.outcomes import Outcomes
-
     if isinstance(actual, Outcomes) and not isinstance(expected, list | tuple):
         actual = [actual.as_one]
     happened, wanted = _listed(actual), _listed(expected)
@@ -76,7 +75,7 @@ def _explain_equal(actual: object, expected: object) -> Iterator[str]:
     differing = [(index, mine, theirs) for index, (mine, theirs) in pairs if mine != theirs]
     for index, mine, theirs in differing[:LONGEST_LIST]:
         place = f"[{index}] " if isinstance(expected, list | tuple) else ""
-        yield f"{place}{getattr(mine, 'task', None) or 'the task'}"
+        yield f"{place}{_task(mine) or 'the task'}"
         yield f"  expected: {theirs!r}"
         yield f"  happened: {mine!r}"
         yield from (f"  {line}" for line in _reasons(mine, theirs))
@@ -118,8 +117,8 @@ class _Absent:
 
 def _reasons(actual: Any, expected: Any) -> Iterable[str]:
     """Which property differs, where it can't be seen at once; the task's own traceback."""
-    from pytest_djcelery.messages.outcomes import Failure
-
+    if not isinstance(expected, Outcome):
+        expected = None  # a class has the names of its fields, but no values
     wanted, counted = getattr(expected, "retries", None), getattr(actual, "retries", None)
     if None not in (wanted, counted) and wanted != counted:
         yield f"retries: expected {wanted}, happened {counted}"

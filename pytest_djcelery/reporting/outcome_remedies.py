@@ -10,17 +10,20 @@ from traceback import format_exception_only
 from typing import Any
 
 from pytest_djcelery.locations import Location
+from pytest_djcelery.messages.outcomes import Failure, Outcome, Outcomes, Pending, Revoked, Success
+from pytest_djcelery.messages.wire import same
 from pytest_djcelery.recording.failures import raised_text
+from pytest_djcelery.session.session import current_sandbox
 
 _LONGEST = 100  # characters of an outcome that a person would copy
 
 
 def of_difference(actual: Any, expected: Any) -> str:
     """What to do where a task ended in another way, or is not yet at its end."""
-    from pytest_djcelery.messages.outcomes import Outcome, Outcomes, Pending
-
     if isinstance(actual, Outcomes):
         actual = actual.as_one
+    if isinstance(expected, type) and issubclass(expected, Outcome):
+        return _of_class(actual, expected)
     if not isinstance(expected, Outcome):
         return (
             "celery_results has outcomes: compare with Success(...), Failure(...) or Revoked(); "
@@ -38,9 +41,16 @@ def of_difference(actual: Any, expected: Any) -> str:
     return _of_ending(actual, expected)
 
 
-def _of_ending(actual: Any, expected: Any) -> str:
-    from pytest_djcelery.messages.outcomes import Failure, Revoked, Success
+def _of_class(actual: Any, expected: type[Outcome]) -> str:
+    name = expected.__qualname__
+    example = f"{name}(...)"
+    if isinstance(actual, expected):
+        written = _expectation(actual)
+        example = written if len(written) <= _LONGEST else example
+    return f"{name} is a class: compare with an instance, such as {example}."
 
+
+def _of_ending(actual: Any, expected: Any) -> str:
     if replace(actual, retries=None) == expected:
         return (
             f"If {actual.retries} is right, expect retries={actual.retries}; a number that is not "
@@ -70,8 +80,6 @@ def of_fewer() -> str:
 
 def of_more(actual: object) -> str:
     """What to do where there are more outcomes than expected."""
-    from pytest_djcelery.messages.outcomes import Outcomes
-
     if isinstance(actual, Outcomes):
         return "A group has an outcome for each of its tasks; Success([...]) stands for the whole."
     return "celery_results.of(task) has every message of this test; celery_results[result] has one."
@@ -98,8 +106,6 @@ def _is_final(outcome: object) -> bool:
 
 
 def _of_unfinished() -> str:
-    from pytest_djcelery.session.session import current_sandbox
-
     current = current_sandbox()
     if current is not None and current.runner is None:
         return current.situation()
@@ -112,8 +118,6 @@ def _of_unfinished() -> str:
 
 
 def _of_failure(actual: Any, expected: Any) -> str:
-    from pytest_djcelery.messages.outcomes import Failure
-
     match = getattr(expected, "match", None)
     text = str(actual.exception)
     if match is not None and match in text and re.search(match, text) is None:
@@ -151,22 +155,23 @@ def _type_name(lines: Sequence[str]) -> str:
 
 
 def _as_json_has_it(actual: object, expected: object) -> bool:
-    from pytest_djcelery.messages.wire import same
-
     return same(expected, actual, "json")
 
 
 def _of_value(actual: Any) -> str:
     where = _location(actual)
-    written = repr(replace(actual, retries=None) if _is_final(actual) else actual)
+    written = _expectation(actual)
     right = f"If what happened is right, expect {written if len(written) <= _LONGEST else 'that'}"
     return f"{right}; if not, change the task at {where}." if where else f"{right}."
 
 
+def _expectation(actual: Any) -> str:
+    """What a test would write for an outcome that happened."""
+    return repr(replace(actual, retries=None) if _is_final(actual) else actual)
+
+
 def _location(outcome: Any) -> Location | None:
     """Where the task is defined."""
-    from pytest_djcelery.session.session import current_sandbox
-
     current = current_sandbox()
     name = str(outcome.task).partition("(")[0]
     task = current.app.tasks.get(name) if current is not None else None

@@ -6,13 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_djcelery.messages.canvas_form import Step
 from pytest_djcelery.messages.descriptions import LONGEST_LIST, describe_call, task_name
+from pytest_djcelery.messages.listing import Messages
+from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.signatures import Expected
+from pytest_djcelery.messages.wire import is_wildcard
 from pytest_djcelery.reporting.suggested_signature import written_as_sent
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.canvas import CanvasEntry
     from pytest_djcelery.messages.listing import Listing, Matcher
-    from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.messages.signatures import Difference
 
 MOST = 3  # of what the remedies of one comparison name: messages, outcomes, lines of code
@@ -78,8 +82,6 @@ def _of_differences(apart: Sequence[tuple[Matcher[Any], Any]]) -> Iterator[str]:
 
 
 def _of_near(matcher: Matcher[Any], item: Any, differences: Sequence[Difference]) -> str:
-    from pytest_djcelery.messages.sent_task import SentTask
-
     if not differences:
         return (
             f"{describe_call(matcher.written)} was sent less often than it is expected: leave "
@@ -106,8 +108,6 @@ def _of_near(matcher: Matcher[Any], item: Any, differences: Sequence[Difference]
 
 def _was_single(entry: CanvasEntry, differences: Sequence[Difference]) -> bool:
     """Whether a task was sent by itself where a canvas was expected."""
-    from pytest_djcelery.messages.canvas_form import Step
-
     whole = differences[0].property in ("kind", "steps")
     return whole and len(entry.line) == 1 and isinstance(entry.line[0], Step)
 
@@ -116,8 +116,6 @@ def of_unexpected(
     listing: Listing[Any], matchers: Sequence[Matcher[Any]], items: Sequence[Any]
 ) -> str:
     """What to do about messages that were sent and not expected."""
-    from pytest_djcelery.messages.listing import Messages
-
     add = "Add what is meant to be sent to the list"
     if isinstance(listing, Messages):
         return f"{add}."
@@ -132,8 +130,6 @@ def of_unexpected(
 
 def of_order(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> str:
     """What to do where only the order differs."""
-    from pytest_djcelery.messages.wire import is_wildcard
-
     one = min((each.written for each in matchers), key=is_wildcard)
     return (
         "If the order doesn't matter, ask for each: "
@@ -168,8 +164,6 @@ def of_several(outbox: Listing[Any], found: Sequence[SentTask]) -> str:
 
 def _of_call(matcher: Matcher[Any], listing: Listing[Any]) -> Iterator[str]:
     """Why a signature is none that could be sent."""
-    from pytest_djcelery.messages.signatures import Expected
-
     if not isinstance(matcher, Expected):
         return
     call = describe_call(matcher.written)
@@ -189,7 +183,5 @@ def _of_call(matcher: Matcher[Any], listing: Listing[Any]) -> Iterator[str]:
 
 
 def _location(item: Any) -> object:
-    from pytest_djcelery.messages.sent_task import SentTask
-
     message = item if isinstance(item, SentTask) else item.messages[0]
     return message.location

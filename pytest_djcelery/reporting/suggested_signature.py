@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from celery.canvas import Signature
+
 from pytest_djcelery.messages.descriptions import describe_call
+from pytest_djcelery.messages.option_rules import NOT_SET, UNKNOWN, call_in_message
+from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.signatures import matches
+from pytest_djcelery.messages.wire import same
 
 if TYPE_CHECKING:
-    from celery.canvas import Signature
-
     from pytest_djcelery.messages.listing import Matcher
-    from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.messages.signatures import Difference
 
 _LONGEST = 120  # characters of a call that a person would copy
@@ -23,10 +26,6 @@ def written_as_sent(
     matcher: Matcher[Any], item: Any, differences: Sequence[Difference]
 ) -> str | None:
     """The signature that would have met ``item``; ``None`` where it is none that one writes."""
-    from celery.canvas import Signature
-
-    from pytest_djcelery.messages.sent_task import SentTask
-
     if not isinstance(item, SentTask):
         text = repr(item)  # a canvas
     elif isinstance(matcher.written, Signature):
@@ -42,10 +41,6 @@ def written_as_sent(
 def _signature(
     written: Signature, message: SentTask, differences: Sequence[Difference]
 ) -> Signature | None:
-    from celery.canvas import Signature
-
-    from pytest_djcelery.messages.signatures import matches
-
     args, kwargs = tuple(written.args or ()), dict(written.kwargs or {})
     if not all(found.option for found in differences):
         args, kwargs = _call(args, kwargs, message)
@@ -64,8 +59,6 @@ def _call(
     args: tuple[Any, ...], kwargs: dict[str, Any], message: SentTask
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What was sent, with what the test wrote (a wildcard, say) where that meets it."""
-    from pytest_djcelery.messages.wire import same
-
     if len(args) != len(message.args) or kwargs.keys() != message.kwargs.keys():
         return tuple(message.args), dict(message.kwargs)
 
@@ -82,8 +75,6 @@ def _options(
     written: Mapping[str, Any], message: SentTask, differences: Sequence[Difference]
 ) -> dict[str, Any]:
     """The options that a test has set, as they were sent; without those that were not."""
-    from pytest_djcelery.messages.option_rules import NOT_SET, UNKNOWN, call_in_message
-
     told = call_in_message(message)
     differing = {found.property for found in differences if found.option}
     options = {}

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_djcelery.errors import UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library, is_of_project
+from pytest_djcelery.messages.journal import Ended
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures
 from pytest_djcelery.reporting import due_messages, one_error
@@ -20,7 +21,6 @@ from pytest_djcelery.transactions import swallowed
 if TYPE_CHECKING:
     from _pytest._code import Traceback
 
-    from pytest_djcelery.messages.journal import Ended
     from pytest_djcelery.session.sandbox import Sandbox
 
 _ON_COMMIT_METHODS = ("delay_on_commit", "apply_async_on_commit")
@@ -85,8 +85,6 @@ def add_sections(
     item: pytest.Item, sandbox: Sandbox, report: pytest.TestReport, error: BaseException | None
 ) -> None:
     """Add to a failing test what its tasks raised, and the comparison that pytest cut short."""
-    from pytest_djcelery.messages.journal import Ended
-
     if not report.failed:
         return
     one_error.note(report, sandbox, error)
@@ -123,8 +121,6 @@ def add_sections(
 
 def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:
     """Whether the test ended with what a task raised: the rest was left for that reason."""
-    from pytest_djcelery.messages.journal import Ended
-
     ended = sandbox.journal.events(Ended, sandbox.began)
     return any(one_error.led_to(each.value, error) for each in ended if each.state == "FAILURE")
 

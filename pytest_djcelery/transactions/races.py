@@ -5,13 +5,14 @@ from __future__ import annotations
 import linecache
 import warnings
 from dataclasses import dataclass
-from reprlib import Repr
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
+from pytest_djcelery.messages.descriptions import arguments_text, call_text
 from pytest_djcelery.messages.journal import Event, RaceRaised
 from pytest_djcelery.messages.task_code import short_code
+from pytest_djcelery.messages.wire import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,8 +171,8 @@ def sent_in_transaction(race: Race) -> str:
     if race.late:
         written = f"after it was sent, at {race.wrote_at or nowhere}"
     lines = (
-        f"{message.task}({_arguments(message)}) was sent inside an open transaction of the ",
-        f"database {using!r}, which also writes.\n",
+        f"{call_text(message.task, message.args, message.kwargs)} was sent inside an open ",
+        f"transaction of the database {using!r}, which also writes.\n",
         f"  sent at:   {message.location or nowhere}\n",
         f"  opened by: {race.opener}\n",
         f"  written:   {written}\n",
@@ -187,10 +188,10 @@ def _remedy(message: TaskMessage, using: str) -> str:
     from django.db import DEFAULT_DB_ALIAS
 
     task = current_app.tasks.get(message.task)
-    name, arguments = short_code(message.task, task), _arguments(message)
+    name, arguments = short_code(message.task, task), arguments_text(message.args, message.kwargs)
     method = "apply_async" if _sent_with_options(message) else "delay"
     if method == "apply_async":
-        arguments = f"args={_short(tuple(message.args))}, …" if message.args else "…"
+        arguments = f"args={shown(tuple(message.args))}, …" if message.args else "…"
     call = f"{name}.{method}({arguments})"
     if message.chain or message.group_id or message.chord is not None:
         call = "<the chain, group or chord>.delay()"
@@ -230,18 +231,3 @@ def _sent_with_options(message: TaskMessage) -> bool:
         return True
     options = (message.eta, message.expires, message.priority, message.links, message.link_errors)
     return any(option not in (None, ()) for option in options)
-
-
-def _arguments(message: TaskMessage) -> str:
-    return ", ".join(
-        [
-            *map(_short, message.args),
-            *(f"{name}={_short(value)}" for name, value in message.kwargs.items()),
-        ]
-    )
-
-
-def _short(value: object) -> str:
-    short = Repr()
-    short.maxstring = short.maxother = short.maxlong = 80
-    return short.repr(value)

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.messages.journal import Dropped, Ended
-from pytest_djcelery.recording.failures import call_text
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal

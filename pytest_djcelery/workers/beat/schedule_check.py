@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from celery.exceptions import QueueNotFound
 
 from pytest_djcelery.errors import BadScheduleError
+from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.messages.signatures import Expected
 from pytest_djcelery.project.derived import queues_as_found
-from pytest_djcelery.recording.failures import call_text
 
 if TYPE_CHECKING:
     from celery import Celery

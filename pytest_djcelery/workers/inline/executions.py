@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 from celery.exceptions import NotRegistered
 
+from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.messages.records import quickly_made
 from pytest_djcelery.messages.task_message import Items
-from pytest_djcelery.recording.failures import call_text
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Ended
