@@ -19,144 +19,76 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_djcelery.api.app import app as app
-    from pytest_djcelery.api.app import check_registry as check_registry
-    from pytest_djcelery.api.app import session_app as session_app
-    from pytest_djcelery.api.beat import Beat as Beat
-    from pytest_djcelery.api.beat import beat as beat
+    from pytest_djcelery.api.app import (
+        app as app,
+        check_registry as check_registry,
+        session_app as session_app,
+    )
+    from pytest_djcelery.api.beat import Beat as Beat, beat as beat
     from pytest_djcelery.api.eager import eager as eager
-    from pytest_djcelery.api.inline import Inline as Inline
-    from pytest_djcelery.api.inline import inline as inline
-    from pytest_djcelery.api.live_worker import LiveWorker as LiveWorker
-    from pytest_djcelery.api.live_worker import live_worker as live_worker
-    from pytest_djcelery.api.on_commit import Hook as Hook
-    from pytest_djcelery.api.on_commit import OnCommit as OnCommit
-    from pytest_djcelery.api.on_commit import on_commit as on_commit
-    from pytest_djcelery.api.outbox import Outbox as Outbox
-    from pytest_djcelery.api.outbox import outbox as outbox
-    from pytest_djcelery.api.results import Results as Results
-    from pytest_djcelery.api.results import results as results
-    from pytest_djcelery.api.worker import Worker as Worker
-    from pytest_djcelery.api.worker import session_worker as session_worker
-    from pytest_djcelery.api.worker import worker as worker
-    from pytest_djcelery.brokers.servers import (
-        BrokerUnreachableError as BrokerUnreachableError,
+    from pytest_djcelery.api.inline import Inline as Inline, inline as inline
+    from pytest_djcelery.api.live_worker import LiveWorker as LiveWorker, live_worker as live_worker
+    from pytest_djcelery.api.on_commit import (
+        Hook as Hook,
+        OnCommit as OnCommit,
+        on_commit as on_commit,
+    )
+    from pytest_djcelery.api.outbox import Outbox as Outbox, outbox as outbox
+    from pytest_djcelery.api.results import Results as Results, results as results
+    from pytest_djcelery.api.worker import (
+        Worker as Worker,
+        session_worker as session_worker,
+        worker as worker,
     )
     from pytest_djcelery.brokers.servers import (
+        BrokerUnreachableError as BrokerUnreachableError,
         ResultsUnreachableError as ResultsUnreachableError,
     )
     from pytest_djcelery.errors import (
         AppNotFoundError as AppNotFoundError,
-    )
-    from pytest_djcelery.errors import (
         BadOptionError as BadOptionError,
-    )
-    from pytest_djcelery.errors import (
         BadScheduleError as BadScheduleError,
-    )
-    from pytest_djcelery.errors import (
         BatchError as BatchError,
-    )
-    from pytest_djcelery.errors import (
         BeatError as BeatError,
-    )
-    from pytest_djcelery.errors import (
         ClockError as ClockError,
-    )
-    from pytest_djcelery.errors import (
         DjceleryError as DjceleryError,
-    )
-    from pytest_djcelery.errors import (
         DjceleryWarning as DjceleryWarning,
-    )
-    from pytest_djcelery.errors import (
         FixtureConflictError as FixtureConflictError,
-    )
-    from pytest_djcelery.errors import (
         InlineError as InlineError,
-    )
-    from pytest_djcelery.errors import (
         LimitNotEnforcedWarning as LimitNotEnforcedWarning,
-    )
-    from pytest_djcelery.errors import (
         MessageNotSentError as MessageNotSentError,
-    )
-    from pytest_djcelery.errors import (
         NeverEndsError as NeverEndsError,
-    )
-    from pytest_djcelery.errors import (
         NotASignatureError as NotASignatureError,
-    )
-    from pytest_djcelery.errors import (
         NotDeliveredWarning as NotDeliveredWarning,
-    )
-    from pytest_djcelery.errors import (
         NotOneMessageError as NotOneMessageError,
-    )
-    from pytest_djcelery.errors import (
         QueueNotConsumedWarning as QueueNotConsumedWarning,
-    )
-    from pytest_djcelery.errors import (
         SentInTransactionError as SentInTransactionError,
-    )
-    from pytest_djcelery.errors import (
         SentInTransactionWarning as SentInTransactionWarning,
-    )
-    from pytest_djcelery.errors import (
         SharedConnectionsWarning as SharedConnectionsWarning,
-    )
-    from pytest_djcelery.errors import (
         UnhandledTaskFailureError as UnhandledTaskFailureError,
-    )
-    from pytest_djcelery.errors import (
         UnhandledTaskFailureWarning as UnhandledTaskFailureWarning,
-    )
-    from pytest_djcelery.errors import (
         UnknownResultError as UnknownResultError,
-    )
-    from pytest_djcelery.errors import (
         UnknownSettingWarning as UnknownSettingWarning,
-    )
-    from pytest_djcelery.errors import (
         UnregisteredTaskError as UnregisteredTaskError,
-    )
-    from pytest_djcelery.errors import (
         WorkerError as WorkerError,
     )
     from pytest_djcelery.locations import Location as Location
     from pytest_djcelery.messages.outcomes import (
         Failure as Failure,
-    )
-    from pytest_djcelery.messages.outcomes import (
         Pending as Pending,
-    )
-    from pytest_djcelery.messages.outcomes import (
         Progress as Progress,
-    )
-    from pytest_djcelery.messages.outcomes import (
         Retrying as Retrying,
-    )
-    from pytest_djcelery.messages.outcomes import (
         Revoked as Revoked,
-    )
-    from pytest_djcelery.messages.outcomes import (
         Started as Started,
-    )
-    from pytest_djcelery.messages.outcomes import (
         StateChange as StateChange,
-    )
-    from pytest_djcelery.messages.outcomes import (
         Success as Success,
     )
     from pytest_djcelery.messages.sent_task import SentTask as SentTask
     from pytest_djcelery.recording.result_waits import (
         NeverReadyError as NeverReadyError,
-    )
-    from pytest_djcelery.recording.result_waits import (
         WaitTimeoutError as WaitTimeoutError,
     )
-    from pytest_djcelery.workers.inline.executions import Execution as Execution
-    from pytest_djcelery.workers.inline.executions import Summary as Summary
+    from pytest_djcelery.workers.inline.executions import Execution as Execution, Summary as Summary
     from pytest_djcelery.workers.sqlite import DatabaseBusyError as DatabaseBusyError
 
 

@@ -1,6 +1,7 @@
 """The hooks of pytest, and nothing else.
 
-Neither Django nor Celery is imported here before a test asks for a fixture.
+Neither Django nor Celery is imported here before a test asks for a fixture; what explains failures
+and what audits is imported by the runs that have a use for it.
 
 PYTEST_DONT_REWRITE: `pytest_djcelery` finds its modules before pytest does, which would warn that
 it came too late for this one.
@@ -12,15 +13,21 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_djcelery import locations, options
+from pytest_djcelery import fixtures, locations, markers, options
+from pytest_djcelery.api.wider_fixtures import WiderFixtures
 from pytest_djcelery.errors import DjceleryError
-
-if TYPE_CHECKING:
-    from pytest_djcelery.session.session import Session
+from pytest_djcelery.session import held
+from pytest_djcelery.session.session import (
+    Session,
+    begin_session,
+    current_sandbox,
+    current_session,
+    end_session,
+)
+from pytest_djcelery.session.suite_files import SuiteFiles
 
 _RUN: pytest.StashKey[Session] = pytest.StashKey()
 
@@ -41,10 +48,6 @@ def pytest_configure(config: pytest.Config) -> None:
     Of two plugins' fixtures with one name, pytest takes those of the later: pytest-celery and
     `celery.contrib.pytest` claim some of these names too.
     """
-    from pytest_djcelery import fixtures, markers
-    from pytest_djcelery.session.session import begin_session
-    from pytest_djcelery.session.suite_files import SuiteFiles
-
     with _usage_errors():
         chosen = options.parse(
             {
@@ -90,16 +93,12 @@ def _as_written(config: pytest.Config, name: str) -> object:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart() -> None:
     """Isolate the app from its broker as soon as the project has imported it."""
-    from pytest_djcelery.session.session import current_session
-
     with _usage_errors():
         current_session().await_project()
 
 
 def pytest_report_header() -> str | None:
     """Say which app is tested, over which broker and result backend."""
-    from pytest_djcelery.session.session import current_session
-
     project = current_session().use_imported_project()
     return None if project is None else f"celery: {project.describe()}"
 
@@ -108,9 +107,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Note where tests are; give one the fixtures that those it asks for need."""
     locations.note_suite_file(str(item.path))
     if isinstance(item, pytest.Function):
-        from pytest_djcelery import markers
-        from pytest_djcelery.session.session import current_session
-
         session = current_session()
         if markers.complete_fixtures(item, session.options.mode):
             session.has_tests = True
@@ -118,13 +114,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """A test module may have imported the app; what is imported now, a worker would import too."""
-    from pytest_djcelery.session.session import current_session
-
     _isolate_imported_app()
     ours = current_session()
     if ours.has_tests:
-        from pytest_djcelery.api.wider_fixtures import WiderFixtures
-
         ours.surroundings.remember()
         session.config.pluginmanager.register(WiderFixtures(), "djcelery-wider-fixtures")
 
@@ -132,9 +124,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """A test before this one may have imported the app; session fixtures may need a worker."""
-    from pytest_djcelery.session import held
-    from pytest_djcelery.session.session import current_session
-
     _isolate_imported_app()
     session = current_session()
     session.set_up(begins=True)
@@ -146,17 +135,15 @@ def pytest_runtest_setup() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose failures nobody saw; undo what one has set on ``app.conf``."""
-    from pytest_djcelery.session import held
-    from pytest_djcelery.session.session import current_session
-
     session = current_session()
     session.set_up(begins=False)
     if session.sandbox is None or session.sandbox.is_automatic:
         held.park_all()
     try:
-        with session.settings_as_found():
+        with session.settings_restored():
             outcome = yield
         if session.sandbox is not None:
+            # Loads what reads the journal; so in the hooks below.
             from pytest_djcelery.reporting import task_reports
 
             task_reports.judge_races(item, session.sandbox)
@@ -172,8 +159,6 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Explain why a test failed, as far as its tasks tell."""
-    from pytest_djcelery.session.session import current_sandbox
-
     sandbox = current_sandbox() if call.when == "call" else None
     if sandbox is None:
         return (yield)
@@ -188,15 +173,12 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Generator[None, object, object]:
     """Let tasks end before fixtures do; drop what a test that uses none of ours has published."""
-    from pytest_djcelery.session.session import current_session
-
     session = current_session()
     runner = None if session.sandbox is None else session.sandbox.runner
     if runner is not None and not session.interrupted:
         runner.let_tasks_end()
     outcome = yield
-    if "pytest_djcelery.brokers.memory.transport" in sys.modules:
-        session.tidy()
+    session.tidy()
     return outcome
 
 
@@ -204,7 +186,7 @@ def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> list[str] | None:
     """Explain a comparison that failed."""
-    if "pytest_djcelery.recording.publishing" not in sys.modules:
+    if not current_session().has_recorded:
         return None
     from pytest_djcelery.reporting import comparisons, task_reports
 
@@ -230,23 +212,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_keyboard_interrupt() -> None:
     """Have the teardown that is to come wait for no task."""
-    from pytest_djcelery.session.session import current_session
-
     current_session().interrupted = True
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Put the app back as it was."""
     if _RUN in config.stash:  # else the options were refused
-        from pytest_djcelery.session.session import end_session
-
         end_session(config.stash[_RUN])
 
 
 def _isolate_imported_app() -> None:
     if "celery.app.base" in sys.modules:
-        from pytest_djcelery.session.session import current_session
-
         session = current_session()
         with _usage_errors():
             session.use_imported_project()

@@ -43,14 +43,14 @@ def session_app(
         AppNotFoundError: when the project has none.
         BadOptionError: for a setting or parameter that the app doesn't have.
     """
-    from pytest_djcelery.project.isolation import app_parameters
+    from pytest_djcelery.project.isolation import parameters_applied
 
     session = current_session()
     project = session.use_project()
     with (
         # An audited run leaves the app alone, but in tests that use a fixture.
         nullcontext() if session.audit else session.app_isolated(project),
-        app_parameters(project.app, dict(parameters or {})) as settings,
+        parameters_applied(project.app, dict(parameters or {})) as settings,
         project.configuration.override(**{**settings, **(config or {})}),
     ):
         yield project.app

@@ -20,7 +20,7 @@ from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.messages.journal import Looked, RaisedElsewhere, StateStored
 from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.patching import replaced
-from pytest_djcelery.project.tracers import listened_to
+from pytest_djcelery.project.derived import logs_listened_to
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
@@ -458,7 +458,7 @@ class Inline(Runner):
     def _version_of_now(self) -> tuple[Any, ...]:
         """Of all that the worker has read as it was built."""
         options = self._sandbox.options
-        return self._sandbox.project.configuration.version, listened_to(), options.queues
+        return self._sandbox.project.configuration.version, logs_listened_to(), options.queues
 
     def _raise(self, failed: Sequence[Execution]) -> None:
         """Raise the last failure; where that one has waited for the others, it knew of theirs."""

@@ -15,7 +15,7 @@ from amqp.abstract_channel import AbstractChannel
 from kombu import Connection as KombuConnection
 from kombu.transport import pyamqp
 
-from pytest_djcelery.brokers.spaces import Noted, Record, note, spaces
+from pytest_djcelery.brokers.spaces import Record, SpaceOptions, note, spaces
 
 #: Longer than any run, for what another machine has left behind. In milliseconds.
 _EXPIRES: Final = 12 * 60 * 60 * 1000
@@ -88,7 +88,7 @@ class Channel(_Bounded, pyamqp.Channel):
     """A channel that has names of its own."""
 
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
-        self._noted: Noted | None = connection.noted
+        self._noted: SpaceOptions | None = connection.noted
         self._limit = connection._limit
         self._known: set[tuple[str, str]] = connection.known
         super().__init__(connection, *args, **kwargs)
@@ -149,7 +149,7 @@ class Channel(_Bounded, pyamqp.Channel):
         )
 
     def _anchored(
-        self, noted: Noted, name: str, type: str, durable: Any, arguments: Any, **kwargs: Any
+        self, noted: SpaceOptions, name: str, type: str, durable: Any, arguments: Any, **kwargs: Any
     ) -> Any:
         """An exchange that stays, as the project wants it, until the broker forgets it.
 
@@ -272,7 +272,7 @@ class Connection(_Bounded, pyamqp.Connection):
     Channel = Channel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.noted: Noted | None = Noted.of(kwargs)
+        self.noted: SpaceOptions | None = SpaceOptions.of(kwargs)
         kwargs.pop("global_keyprefix", None)  # for Redis
         if self.noted is not None:
             self._limit = self.noted.limit

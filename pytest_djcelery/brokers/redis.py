@@ -12,7 +12,7 @@ from typing import Any, Final
 from kombu import Connection
 from kombu.transport import redis
 
-from pytest_djcelery.brokers.spaces import Noted, Record, note, spaces
+from pytest_djcelery.brokers.spaces import Record, SpaceOptions, note, spaces
 
 _SOME: Final = 500  # keys at a time
 _OWN_KEYS: Final = ("unacked", "unacked_index", "unacked_mutex")
@@ -94,7 +94,7 @@ class Channel(redis.Channel):
     """A channel that notes its queues. Private API, checked on kombu 5.4 to 5.7."""
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
-        self._noted = Noted.of(dict(connection.client.transport_options))
+        self._noted = SpaceOptions.of(dict(connection.client.transport_options))
         self._known: set[tuple[str, str]] = set()
         self._poll_id: tuple[Any, Any] = (None, None)
         super().__init__(connection, **kwargs)
@@ -147,7 +147,7 @@ class Transport(redis.Transport):
 
     def establish_connection(self) -> Any:
         established = super().establish_connection()
-        noted = Noted.of(dict(self.client.transport_options))
+        noted = SpaceOptions.of(dict(self.client.transport_options))
         space = spaces.get(noted.prefix) if noted else None
         if space is not None:
             space.first_used()

@@ -104,7 +104,7 @@ class RunSpaces:
 
     def _own_options(self, space: Space) -> dict[str, Any]:
         # In plain values: remote control sends the options of a worker's broker as JSON.
-        return {"global_keyprefix": space.prefix, OPTION: asdict(space.noted())}
+        return {"global_keyprefix": space.prefix, OPTION: asdict(space.options())}
 
     def _module(self) -> ModuleType:
         return import_module(str(self.transport).partition(":")[0])

@@ -58,7 +58,7 @@ def bounds(
     }
 
 
-def check(app: Celery) -> None:
+def check_broker(app: Celery) -> None:
     """Connect to the broker that a worker is to read from.
 
     A worker would go on trying, in a thread that the test only sees as "not ready".
@@ -77,7 +77,7 @@ def check(app: Celery) -> None:
 
 
 @contextmanager
-def explained(app: Celery, task: str) -> Iterator[None]:
+def unreachable_broker_explained(app: Celery, task: str) -> Iterator[None]:
     """Name the broker in the error of a message that could not be sent.
 
     Raises:

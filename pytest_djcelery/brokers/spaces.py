@@ -36,7 +36,7 @@ spaces: dict[str, Space] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noted:
+class SpaceOptions:
     """What a channel needs to know, in a form that another process can be told.
 
     ``limit`` is in seconds, for an answer of the broker.
@@ -47,7 +47,7 @@ class Noted:
     limit: float
 
     @classmethod
-    def of(cls, options: MutableMapping[str, Any]) -> Noted | None:
+    def of(cls, options: MutableMapping[str, Any]) -> SpaceOptions | None:
         """What stands in transport options, and is taken out of them."""
         noted = options.pop(OPTION, None)
         return noted and cls(**noted)
@@ -83,9 +83,11 @@ class Space:
         """Own it from now on, so that the next run knows of it whatever happens."""
         self._record = self.record
 
-    def noted(self) -> Noted:
+    def options(self) -> SpaceOptions:
         """What its channels need to know."""
-        return Noted(prefix=self.prefix, record=str(self.record.path), limit=self.timeout / SHARE)
+        return SpaceOptions(
+            prefix=self.prefix, record=str(self.record.path), limit=self.timeout / SHARE
+        )
 
     def first_used(self) -> None:
         """There is a connection: if it is the first, remove what dead processes have left."""
@@ -114,7 +116,7 @@ class Space:
             self._record.release()
 
 
-def note(option: Noted | None, kind: str, name: str, known: set[tuple[str, str]]) -> None:
+def note(option: SpaceOptions | None, kind: str, name: str, known: set[tuple[str, str]]) -> None:
     """Remember that something was made, once for each ``known``."""
     if option is not None and (kind, name) not in known:
         _append(option.record, kind, name)

@@ -31,7 +31,7 @@ class Annotations:
         self._found: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
 
     @contextmanager
-    def following(self, before: Mapping[str, Any]) -> Iterator[None]:
+    def kept_current(self, before: Mapping[str, Any]) -> Iterator[None]:
         """Give tasks as they were bound to a block, and annotate them as the settings say after it.
 
         Args:

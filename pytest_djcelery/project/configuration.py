@@ -8,19 +8,22 @@ backend). A layer changes all three; removing it, in any order, restores all thr
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError
+from pytest_djcelery.patching import replaced
 from pytest_djcelery.project.annotations import Annotations
-from pytest_djcelery.project.derived import MISSING, Computed, put, refresh_tasks
+from pytest_djcelery.project.derived import MISSING, DerivedObjects, put, refresh_tasks
 
 if TYPE_CHECKING:
     from celery import Celery
 
 
+# What a worker itself writes as it starts, in its own thread.
+_BY_WORKERS = ("broker_connection_timeout", "include")
 _MISSPELT = 0.8  # how alike a name is to one of Celery's that was meant
 
 
@@ -112,7 +115,7 @@ class Configuration:
         self._layers: list[Layer] = []
         self._originals: dict[str, Any] = {}  # raw entries of ``conf.changes``
         self._holders: dict[str, tuple[Any, Any]] = {}  # Django setting -> (holder, original)
-        self._computed = Computed(app)
+        self._derived = DerivedObjects(app)
         self._annotations = Annotations(app)
         self.version = 0  # grows with each change
         self._insisted: list[Layer] = []  # while fixtures are set up: they stay on top
@@ -244,7 +247,7 @@ class Configuration:
         self._refresh(before)
 
     @contextmanager
-    def as_found(self) -> Iterator[None]:
+    def settings_restored(self) -> Iterator[None]:
         """Undo what a block sets on ``app.conf`` by hand; next to nothing where it sets nothing."""
         conf = self.app.conf
         before = dict(conf.maps[0]) if self.app.configured else None
@@ -275,7 +278,7 @@ class Configuration:
     ) -> None:
         changes = self._changes()
         before = self._effective(keys) if before is None else before
-        self._computed.keep(self._combination())
+        self._derived.keep(self._combination())
         self._layers = layers
         for key in keys:
             top = next((la.values[key] for la in reversed(layers) if key in la.values), MISSING)
@@ -286,7 +289,7 @@ class Configuration:
                 )
                 self._set_django(key, next(shown, MISSING))
         self._refresh(before)
-        self._computed.forget(map(id, layers))
+        self._derived.forget(map(id, layers))
 
     def _combination(self) -> tuple[int, ...]:
         return tuple(id(layer) for layer in self._layers)
@@ -295,8 +298,8 @@ class Configuration:
         """Let what Celery computed follow the settings that differ from ``before``."""
         self.version += 1
         changed = {key: old for key, old in before.items() if self.app.conf.get(key) != old}
-        self._computed.change(self._combination(), changed)
-        with self._annotations.following(changed):
+        self._derived.change(self._combination(), changed)
+        with self._annotations.kept_current(changed):
             refresh_tasks(self.app, changed)
 
     def _set_conf(self, changes: dict[str, Any], key: str, value: Any) -> None:
@@ -329,3 +332,51 @@ class Configuration:
             put(vars(holder), name, original)
         # LazySettings keeps what it has looked up once.
         vars(settings).pop(name, None)
+
+
+@contextmanager
+def settings_writes_applied(
+    configurations: Callable[[], Iterable[Configuration]],
+) -> Iterator[None]:
+    """Lay what is written to ``app.conf`` in a block over the configuration, for the block.
+
+    So it takes effect as any override does. Celery alone would find another spelling of the setting
+    first (the one from Django's settings, or of an override), and go on with what it had computed
+    from the value before: task attributes, the result backend, pools.
+
+    Args:
+        configurations: of the apps for which it is so.
+
+    Private API (``ConfigurationView.__setitem__``, which attributes come to as well, and
+    ``update``), checked on Celery 5.4 to 5.7.
+    """
+    from celery.app.utils import Settings
+
+    def configuration_of(conf: Any) -> Configuration | None:
+        return next((each for each in configurations() if each.app.conf is conf), None)
+
+    write, update = Settings.__setitem__, Settings.update
+
+    def __setitem__(self: Any, key: str, value: Any) -> None:  # noqa: N807 - what it replaces
+        configuration = configuration_of(self)
+        if configuration is None:
+            write(self, key, value)
+            return
+        try:
+            setting = canonical(key, namespace=configuration.app.namespace)
+        except BadOptionError:  # of the project's own
+            setting = None
+        if setting is None or setting in _BY_WORKERS:
+            write(self, key, value)
+        else:
+            layers.callback(configuration.remove, configuration.push({setting: value}))
+
+    def updated(self: Any, *args: Any, **values: Any) -> None:
+        if configuration_of(self) is None:
+            update(self, *args, **values)
+            return
+        for key, value in dict(*args, **values).items():
+            self[key] = value
+
+    with ExitStack() as layers, replaced(Settings, __setitem__=__setitem__, update=updated):
+        yield

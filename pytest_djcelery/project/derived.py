@@ -1,22 +1,25 @@
-"""What Celery computes from its settings and keeps: queues, pools, backend, task attributes.
+"""What Celery derives from its settings and keeps: queues, pools, backend, tasks and their tracers.
 
-Private API of celery/app/base.py, celery/app/amqp.py and celery/app/task.py, checked on Celery
-5.4 to 5.7.
+Private API of celery/app/base.py, celery/app/amqp.py, celery/app/task.py and celery/app/trace.py,
+checked on Celery 5.4 to 5.7.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_djcelery.project.tracers import renew_tracers
+from pytest_djcelery.patching import SharedChange
 
 if TYPE_CHECKING:
     from celery import Celery
 
 MISSING: Final = object()
+_LOGGERS = [logging.getLogger(name) for name in ("celery.worker.strategy", "celery.app.trace")]
+_listening = SharedChange()
 
 _ROUTING = (
     "accept_content", "enable_utc", "task_compression", "task_create_missing",
@@ -42,7 +45,7 @@ _GROUPS: tuple[tuple[tuple[str, ...], Callable[[str], bool]], ...] = (
 _PRODUCERS = "_producer_pool"  # of ``app.amqp``, but computed with ``_pool``
 
 
-class Computed:
+class DerivedObjects:
     """The computed objects of an app, kept for each combination of layers.
 
     Where a combination comes back, so do its very objects: code may have changed them, and may
@@ -153,7 +156,7 @@ def put(mapping: dict[str, Any], key: str, value: Any) -> None:
 
 
 @contextmanager
-def queues_as_found(app: Celery) -> Iterator[None]:
+def queues_restored(app: Celery) -> Iterator[None]:
     """Put ``app.amqp.queues`` back: a message for an unknown queue, or a worker, adds to them."""
     queues = app.amqp.queues
     entries = dict(queues)
@@ -235,3 +238,56 @@ def copied_by_bind(owner: type, attribute: str) -> bool:
     """Whether `Task.bind` has set an attribute, and not the author of the task."""
     names = list(vars(owner))
     return "__bound__" in names and names.index(attribute) > names.index("__bound__")
+
+
+def logs_listened_to() -> bool:
+    """Whether anyone listens to what a worker logs of the tasks that it receives and runs."""
+    for logger in _LOGGERS:  # noqa: SIM110 - `any()` takes twice as long
+        if logger.isEnabledFor(logging.INFO):
+            return True
+    return False
+
+
+@contextmanager
+def info_logging_enabled() -> Iterator[None]:
+    """Let Celery build strategies and tracers that log what is received and done.
+
+    It asks once, when it builds them, whether anyone listens at level INFO; a test may want to
+    listen later (``caplog.at_level``). Each record is still filtered by the level of its time.
+    """
+    with _listening.used(_levels_lowered()):
+        yield
+
+
+@contextmanager
+def _levels_lowered() -> Iterator[None]:
+    levels = [logger.level for logger in _LOGGERS]
+    for logger in _LOGGERS:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(_LOGGERS, levels, strict=True):
+            logger.setLevel(level)
+
+
+def renew_tracers(app: Celery) -> None:
+    """Let the tracers of tasks follow the attributes of the tasks, which they were built from.
+
+    A worker that runs here may be about to use one, so each is built anew as that worker has
+    built it. Where none runs, Celery builds one when it needs it.
+
+    Private API (``celery.app.trace._localized``: what `setup_worker_optimizations` was given),
+    checked on Celery 5.4 to 5.7.
+    """
+    from celery.app import trace
+
+    tasks, _, hostname = trace._localized or (None, None, None)
+    with info_logging_enabled():
+        for task in list(app._tasks.values()):  # ``app.tasks`` would finalize
+            if task.__trace__ is not None:
+                task.__trace__ = (
+                    trace.build_tracer(task.name, task, app.loader, hostname, app=app)
+                    if tasks is app._tasks
+                    else None
+                )

@@ -82,7 +82,7 @@ def _exists(module: str) -> bool:
 
 
 @contextmanager
-def configured_apps_heard(heard: Callable[[], object]) -> Iterator[None]:
+def app_configuration_watched(heard: Callable[[], object]) -> Iterator[None]:
     """Call ``heard`` whenever an app has read its settings: before it reaches anything outside.
 
     Celery itself is not imported for that.
@@ -90,14 +90,14 @@ def configured_apps_heard(heard: Callable[[], object]) -> Iterator[None]:
     with (
         ExitStack() as stack,
         called_after_import(
-            {"celery.app.base": lambda: stack.enter_context(configuring_heard(lambda _: heard()))}
+            {"celery.app.base": lambda: stack.enter_context(load_config_watched(lambda _: heard()))}
         ),
     ):
         yield
 
 
 @contextmanager
-def configuring_heard(heard: Callable[[Celery], object]) -> Iterator[None]:
+def load_config_watched(heard: Callable[[Celery], object]) -> Iterator[None]:
     """Call ``heard`` with each app that has read its settings.
 
     Wraps ``Celery._load_config``: the one place where any app reads them.
@@ -178,7 +178,7 @@ def _current_app() -> Celery | None:
 
 
 @contextmanager
-def made_current(app: Celery) -> Iterator[None]:
+def current_app_set(app: Celery) -> Iterator[None]:
     """Have ``shared_task`` and its like mean an app in this thread, for the time of a block.
 
     It does so anyway where the app was found by being the current one; of several, ``djcelery_app``

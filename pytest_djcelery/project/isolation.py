@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.brokers.memory import addresses
+from pytest_djcelery.brokers.memory import addresses, producers
+from pytest_djcelery.brokers.run_spaces import RunSpaces
+from pytest_djcelery.brokers.servers import bounds
 from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
 from pytest_djcelery.project.configuration import Configuration, Layer, canonical, is_foreign
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.brokers.memory.queues import Broker, Topology
-    from pytest_djcelery.brokers.run_spaces import RunSpaces
 
 _ENVIRONMENT = (
     # Celery reads these before any setting.
@@ -117,8 +119,6 @@ class Project:
         """Publish to memory and store results in memory, as far as the options say so."""
         from django.core.signals import setting_changed
 
-        from pytest_djcelery.brokers.memory import producers
-
         with ExitStack() as stack:
             stack.enter_context(addresses.scheme_registered())
             stack.enter_context(producers.staying())
@@ -175,9 +175,7 @@ class Project:
         if self.options.broker != MEMORY:
             url = str(values.get("broker_url", conf.broker_url) or "")
             given = values.get("broker_transport_options", conf.broker_transport_options)
-            from pytest_djcelery.brokers import servers as reachable
-
-            values |= reachable.bounds(conf, url, given or {}, self.options.timeout)
+            values |= bounds(conf, url, given or {}, self.options.timeout)
             if self._spaces is not None:
                 values |= self._spaces.broker_settings(values["broker_transport_options"])
         if conf.broker_connection_retry_on_startup is None:
@@ -203,8 +201,6 @@ class Project:
             key = canonical(setting, namespace=namespace)
         except BadOptionError as error:
             if enter and not is_foreign(self.app, setting):
-                import warnings
-
                 warnings.warn(f"{setting}: {error}", UnknownSettingWarning, stacklevel=2)
             return
         layers = self._settings_layers.setdefault(setting, [])
@@ -237,8 +233,6 @@ def _spaces_of(options: Options) -> RunSpaces | None:
     )
     if broker is None and results is None:
         return None
-    from pytest_djcelery.brokers.run_spaces import RunSpaces
-
     return RunSpaces(broker=broker, results=results, timeout=options.timeout)
 
 
@@ -266,7 +260,7 @@ _PARAMETERS_AS_SETTINGS = {
 
 
 @contextmanager
-def app_parameters(app: Celery, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def parameters_applied(app: Celery, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Give an existing app what ``celery_parameters`` would have given to a new one.
 
     Yields those that are settings; the others are attributes, changed for the block.

@@ -13,8 +13,8 @@ from weakref import WeakSet
 
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.project.configuration import Configuration
-from pytest_djcelery.project.derived import queues_as_found
-from pytest_djcelery.project.finding import configuring_heard
+from pytest_djcelery.project.derived import queues_restored
+from pytest_djcelery.project.finding import load_config_watched
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -70,7 +70,7 @@ class OtherApps:
             if app.configured:
                 self._isolate(app)
         try:
-            with configuring_heard(self._isolate):
+            with load_config_watched(self._isolate):
                 yield
         finally:
             for app in list(self._apps):
@@ -100,11 +100,11 @@ class OtherApps:
         return self._hosts.setdefault(url, f"{self._virtual_host}-{len(self._hosts)}")
 
     @contextmanager
-    def queues_as_found(self) -> Iterator[None]:
+    def queues_restored(self) -> Iterator[None]:
         """Put their queues back, as those of the project's app are."""
         with ExitStack() as stack:
             for app in self._with_queues():
-                stack.enter_context(queues_as_found(app))
+                stack.enter_context(queues_restored(app))
             found = WeakSet(self._with_queues())
             try:
                 yield

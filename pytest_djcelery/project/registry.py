@@ -59,7 +59,7 @@ def check(app: Celery, *, timeout: float) -> None:
 
 
 @contextmanager
-def as_found(app: Celery) -> Iterator[None]:
+def tasks_restored(app: Celery) -> Iterator[None]:
     """Forget the tasks that a test defines in its body, so that the next one may name its own so.
 
     Celery keeps the first task of a name: a second test would run the first one's. What a test

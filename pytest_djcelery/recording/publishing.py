@@ -22,7 +22,7 @@ from kombu.exceptions import EncodeError
 
 from pytest_djcelery import locations
 from pytest_djcelery.brokers.memory.addresses import in_memory
-from pytest_djcelery.brokers.servers import explained
+from pytest_djcelery.brokers.servers import unreachable_broker_explained
 from pytest_djcelery.messages.arguments import explain_unserializable
 from pytest_djcelery.messages.headers import Recorded
 from pytest_djcelery.messages.journal import NotSent, Published
@@ -190,7 +190,7 @@ def _senders_through(tap: Tap) -> Iterator[None]:
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             def sending(departure: Any) -> Any:
                 if not in_memory(amqp.app):
-                    with explained(amqp.app, name):
+                    with unreachable_broker_explained(amqp.app, name):
                         return send(departure, name, message, **options)
                 departure.in_memory = True
                 options["retry"] = False  # there is no connection that could be lost

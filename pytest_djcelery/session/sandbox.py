@@ -18,10 +18,10 @@ from pytest_djcelery.errors import (
 )
 from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.project import consumed_queues, registry, shortcuts
+from pytest_djcelery.project.configuration import settings_writes_applied
 from pytest_djcelery.project.configuration_reads import remembered
-from pytest_djcelery.project.configuration_writes import obeyed
-from pytest_djcelery.project.derived import queues_as_found
-from pytest_djcelery.project.finding import made_current
+from pytest_djcelery.project.derived import queues_restored
+from pytest_djcelery.project.finding import current_app_set
 from pytest_djcelery.recording import failures
 from pytest_djcelery.recording.publishing import Tap, publishes_recorded
 from pytest_djcelery.recording.result_waits import Waits, waits_woken
@@ -215,7 +215,7 @@ class Sandbox:
         self.began = len(self.journal)  # what wider fixtures have sent is not of this test
         before, self.options = self.options, options_module.replace(self.options, **changes)
         try:
-            with obeyed(self.project.configurations):
+            with settings_writes_applied(self.project.configurations):
                 yield self
         finally:
             self.options = before
@@ -223,7 +223,7 @@ class Sandbox:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record and isolate for the time of a block."""
-        from pytest_djcelery.project.configuration_writes import obeyed
+        from pytest_djcelery.project.configuration import settings_writes_applied
 
         self.watch = TransactionWatch(self.journal, policy=self._policy, captures=self._captures)
         self.watch.after_blocks = self._published
@@ -238,11 +238,11 @@ class Sandbox:
         )
         with ExitStack() as stack:
             stack.callback(self._put_clock_back)
-            stack.enter_context(made_current(self.app))
+            stack.enter_context(current_app_set(self.app))
             stack.enter_context(self._queues_and_results_emptied())
             stack.enter_context(remembered(self.app, self.project.settings_read))
             stack.enter_context(shortcuts.taken())
-            stack.enter_context(obeyed(self.project.configurations))
+            stack.enter_context(settings_writes_applied(self.project.configurations))
             stack.enter_context(
                 self._captures.blocks_noted()
             )  # where no session of pytest has begun
@@ -274,7 +274,7 @@ class Sandbox:
                     tidy_up()
                     stack.callback(tidy_up)
                 stack.enter_context(self._queues_and_results_emptied())
-                stack.enter_context(obeyed(self.project.configurations))
+                stack.enter_context(settings_writes_applied(self.project.configurations))
                 yield self
         finally:
             self._of_example = False
@@ -295,9 +295,9 @@ class Sandbox:
         try:
             with (
                 waking,
-                queues_as_found(self.app),
-                self.project.others.queues_as_found(),
-                registry.as_found(self.app),
+                queues_restored(self.app),
+                self.project.others.queues_restored(),
+                registry.tasks_restored(self.app),
             ):
                 yield
         finally:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_djcelery.options import MEMORY, Options
 from pytest_djcelery.project.after_import import called_after_import
 from pytest_djcelery.project.finding import (
+    app_configuration_watched,
     check_named_app,
-    configured_apps_heard,
     find_app,
     imported_app,
 )
@@ -57,6 +57,8 @@ class Session:
         """Whether the run is to end now, and not to wait for tasks."""
         self.has_tests = False
         """Whether a test uses a fixture of ours, or ``djcelery_mode``."""
+        self.has_recorded = False
+        """Whether a sandbox was ever open: values of ours may stand in comparisons."""
         self.surroundings = Surroundings()
         """What this run's tasks find around them."""
         self.captures = Captures()
@@ -90,7 +92,7 @@ class Session:
         self._captures_noted.enter_context(_captures_noted(self.captures))
         self.check_app()
         if self.use_imported_project() is None and self.audit is None:
-            self._isolation.enter_context(configured_apps_heard(self.use_imported_project))
+            self._isolation.enter_context(app_configuration_watched(self.use_imported_project))
 
     def check_app(self) -> None:
         """Check ``djcelery_app`` for as long as the project has not imported what it names.
@@ -126,7 +128,7 @@ class Session:
             return
         if not self._isolating:
             self._isolate(project)
-            self._isolation.enter_context(project.configuration.as_found())
+            self._isolation.enter_context(project.configuration.settings_restored())
         self._isolating += 1
         try:
             yield
@@ -148,6 +150,7 @@ class Session:
     @contextmanager
     def sandbox_opened(self, sandbox: Sandbox) -> Iterator[None]:
         """Have a sandbox open for a block."""
+        self.has_recorded = True
         before, self.sandbox = self.sandbox, sandbox
         try:
             yield
@@ -159,10 +162,10 @@ class Session:
         if self._project is not None:
             self._project.configuration.set_up(begins=begins)
 
-    def settings_as_found(self) -> AbstractContextManager[None]:
+    def settings_restored(self) -> AbstractContextManager[None]:
         """Undo what a test that uses no fixture sets on ``app.conf``, in its own body."""
         project = self._project_without_sandbox
-        return nullcontext() if project is None else project.configuration.as_found()
+        return nullcontext() if project is None else project.configuration.settings_restored()
 
     def tidy(self) -> None:
         """Drop messages that were published outside any sandbox."""

@@ -20,7 +20,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from pytest_djcelery.messages.journal import Dropped
-from pytest_djcelery.project.tracers import info_enabled
+from pytest_djcelery.project.derived import info_logging_enabled
 from pytest_djcelery.recording.task_threads import enter_worker_thread
 from pytest_djcelery.session.session import current_sandbox
 
@@ -57,7 +57,7 @@ class Strategies(dict[str, Any]):
     def build(self, task: Any) -> Any:
         """A task's strategy; and its tracer, which a worker builds at its start."""
         consumer = self._consumer
-        with info_enabled():
+        with info_logging_enabled():
             if task.__trace__ is None:
                 task.__trace__ = build_tracer(
                     task.name, task, consumer.app.loader, consumer.hostname, app=consumer.app
@@ -81,7 +81,7 @@ class Consumer(CeleryConsumer):
         return pending
 
     def update_strategies(self) -> None:
-        with info_enabled():
+        with info_logging_enabled():
             super().update_strategies()
 
     def connect(self) -> Any:

@@ -11,7 +11,7 @@ from celery.exceptions import QueueNotFound
 from pytest_djcelery.errors import BadScheduleError
 from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.messages.signatures import Expected
-from pytest_djcelery.project.derived import queues_as_found
+from pytest_djcelery.project.derived import queues_restored
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -34,7 +34,7 @@ def check(app: Celery, entries: Mapping[str, ScheduleEntry], consumed: Collectio
     __tracebackhide__ = True
     declared = dict(app.amqp.Queues(app.conf.task_queues))
     lines = []
-    with queues_as_found(app):
+    with queues_restored(app):
         for name, entry in entries.items():
             problems = [*_problems(app, entry), *_unconsumed(app, entry, declared, consumed)]
             lines += [f"  {name!r} {problem}" for problem in problems]

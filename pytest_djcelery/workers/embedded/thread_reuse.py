@@ -89,7 +89,7 @@ def start(project: Project, settings: WorkerSettings, wake: Callable[[], None]) 
     hold(_held)
     if project.broker is None:
         stop_others(_held)
-        servers.check(project.app)
+        servers.check_broker(project.app)
     worker = EmbeddedWorker(
         project.app,
         settings,

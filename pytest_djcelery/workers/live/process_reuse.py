@@ -99,7 +99,7 @@ def _started(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> Live
         stack.enter_context(_in_memory_moved_to(sandbox, folder))
         if not _has_private_broker(sandbox):
             stop_others(_held)  # two workers of one name can't be on one broker
-            servers.check(sandbox.app)
+            servers.check_broker(sandbox.app)
         environment = Environment.of(sandbox)
         if settings.pool == "prefork":
             warn_of_shared_connections()
