@@ -52,7 +52,7 @@ class Clock:
         """What else moves the time in this test, if anything does."""
         if _frozen():
             return _freezer()
-        others = [each for each in _journeys() if each is not self._traveller]
+        others = [journey for journey in _journeys() if journey is not self._traveller]
         return others[-1] if others else None
 
     @contextmanager

@@ -19,9 +19,8 @@ _LIBRARIES = (
     "pytest_mock", "pytest_djcelery",
 )  # fmt: skip
 
-
-# Where installed packages are.
-_INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
+# What is installed, whichever environment it is in, and the name that it is imported by.
+_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\](?P<name>[^/\\.]+)", re.DOTALL)
 #: The methods of tasks and of signatures that publish.
 PUBLISHES = frozenset({"delay", "apply_async", "delay_on_commit", "apply_async_on_commit"})
 
@@ -52,9 +51,9 @@ def from_root(path: str, root: str) -> str:
 
     One of an installed package begins with its place there, which is on every machine the same.
     """
-    *_, installed = _INSTALLED.split(path)
-    if installed != path:
-        return f"site-packages/{installed}".replace(os.sep, "/")
+    installed = _INSTALLED.match(path)
+    if installed is not None:
+        return f"site-packages/{path[installed.start('name') :]}".replace(os.sep, "/")
     try:
         return os.path.relpath(path, root).replace(os.sep, "/")
     except ValueError:  # another drive, on Windows
@@ -75,8 +74,6 @@ def _library_folders() -> tuple[str, ...]:
 
 # Its modules stand between a library and the code that it calls: ``contextlib``, ``threading``.
 _STANDARD_LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
-# What is installed, whichever environment it is in, and the name that it is imported by.
-_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\](?P<name>[^/\\.]+)", re.DOTALL)
 _WORKING_FOLDER = os.getcwd()
 
 
@@ -104,7 +101,9 @@ def installed_package(filename: str) -> str | None:
     if os.environ.get("DJANGO_SETTINGS_MODULE", "").partition(".")[0] == name:
         return None
     sources = ((name,), ("src", name))
-    if any(os.path.isfile(os.path.join(_WORKING_FOLDER, *each, "__init__.py")) for each in sources):
+    if any(
+        os.path.isfile(os.path.join(_WORKING_FOLDER, *source, "__init__.py")) for source in sources
+    ):
         return None
     return name
 
@@ -264,7 +263,7 @@ def _passes_on(frame: FrameType) -> bool:
     name = getattr(frame.f_code, "co_qualname", "")
     if ".<locals>." in name:
         *outer, _ = name.split(".<locals>.")
-        if any("." in each and each.rpartition(".")[2] in PUBLISHES for each in outer):
+        if any("." in function and function.rpartition(".")[2] in PUBLISHES for function in outer):
             return True
     return frame.f_code.co_name in PUBLISHES and hasattr(type(first_argument(frame)), "apply_async")
 
@@ -295,9 +294,9 @@ def of_hook(runner: FrameType) -> Location | None:
         if not is_between(frame):
             above.append(frame)
         frame = frame.f_back
-    others = [each for each in above if each.f_code.co_filename != above[-1].f_code.co_filename]
+    others = [frame for frame in above if frame.f_code.co_filename != above[-1].f_code.co_filename]
     if others:
-        return of_frame(min(others, key=lambda each: not is_of_project(each.f_code.co_filename)))
+        return of_frame(min(others, key=lambda frame: not is_of_project(frame.f_code.co_filename)))
     return None if frame is None else of_caller(frame)
 
 

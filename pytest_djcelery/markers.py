@@ -244,12 +244,12 @@ def _in_order(item: pytest.Function) -> list[str]:
 def _asks_for_ours(item: pytest.Function, name: str) -> bool:
     pending, seen = [name], set[str]()
     while pending:
-        each = pending.pop()
-        if each in _OURS:
+        fixture = pending.pop()
+        if fixture in _OURS:
             return True
-        if each not in seen:
-            seen.add(each)
-            for definition in _definitions(item, each):
+        if fixture not in seen:
+            seen.add(fixture)
+            for definition in _definitions(item, fixture):
                 pending += definition.argnames
     return False
 

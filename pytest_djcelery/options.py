@@ -147,7 +147,7 @@ def concurrency(name: str, value: object) -> int:
 def queues(name: str, value: object) -> tuple[str, ...]:
     """Check the names of queues that workers consume."""
     given = _names(value)
-    if given is None or not all(each and "," not in each for each in given):
+    if given is None or not all(name and "," not in name for name in given):
         raise _refused(name, value, "names of queues, such as 'celery,mail'")
     return given
 
@@ -191,9 +191,9 @@ def _path(name: str, value: object) -> str:
 def _names(value: object) -> tuple[str, ...] | None:
     """Names with commas between, or a list of them; ``None`` for anything else."""
     given = value.split(",") if isinstance(value, str) else value
-    if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
         return None
-    return tuple(each.strip() for each in given)
+    return tuple(name.strip() for name in given)
 
 
 DECLARED: tuple[Declared, ...] = (

@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 for declared in options.DECLARED
             }
         )
-        given = [each.name for each in options.DECLARED if config.getoption(each.ini)]
+        given = [declared.name for declared in options.DECLARED if config.getoption(declared.ini)]
         options.refuse_without_audit(chosen, given)
     suite = SuiteFiles(config, partial(locations.from_root, root=str(config.rootpath)))
     config.pluginmanager.register(suite, "djcelery-suite-files")

@@ -117,7 +117,7 @@ class ChordBackend(KeyValueStoreBackend):
         header = GroupResult.restore(group_id, backend=self, app=self.app)
         if header is not None:
             return list(self._joined(header.results))
-        parts = [self.decode(each) for each in self.mget(list(self._part_keys(group_id)))]
+        parts = [self.decode(encoded) for encoded in self.mget(list(self._part_keys(group_id)))]
         parts.sort(key=itemgetter(0))
         return [self._value_of(turn[-1], state, value) for turn, state, value in parts]
 

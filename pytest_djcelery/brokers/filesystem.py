@@ -77,16 +77,16 @@ class Channel(filesystem.Channel):
             table = loads(self._table_of(exchange).read_text())
         except FileNotFoundError:
             return []
-        return [filesystem.exchange_queue_t(*each) for each in table]
+        return [filesystem.exchange_queue_t(*row) for row in table]
 
     def _queue_bind(self, exchange: str, routing_key: Any, pattern: Any, queue: Any) -> None:
         entry = filesystem.exchange_queue_t(routing_key or "", pattern or "", queue or "")
-        self._change_table(exchange, lambda table: [entry, *(e for e in table if e != entry)])
+        self._change_table(exchange, lambda table: [entry, *(row for row in table if row != entry)])
 
     def _delete(self, queue: str, exchange: str, routing_key: Any, pattern: Any, *_: Any) -> None:
         self._purge(queue)
         entry = filesystem.exchange_queue_t(routing_key or "", pattern or "", queue or "")
-        self._change_table(exchange, lambda table: [each for each in table if each != entry])
+        self._change_table(exchange, lambda table: [row for row in table if row != entry])
 
     def _change_table(self, exchange: str, change: Callable[[list[Any]], list[Any]]) -> None:
         with _locked(Path(self.control_folder) / ".lock"):
@@ -94,7 +94,9 @@ class Channel(filesystem.Channel):
 
     def _table_of(self, exchange: str) -> Path:
         # The name of an exchange is the project's, and none that leaves the folder.
-        safe = "".join(each if each.isalnum() or each in "-_." else "%" for each in exchange)
+        safe = "".join(
+            letter if letter.isalnum() or letter in "-_." else "%" for letter in exchange
+        )
         return Path(self.control_folder) / f"{safe}.exchange"
 
 

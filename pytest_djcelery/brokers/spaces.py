@@ -134,10 +134,10 @@ def _host() -> str:
 
 def _place(url: str) -> str:
     """What a URL points to, without passwords: the same for everyone who uses that place."""
-    parts = [urlsplit(each) for each in url.split(";")]
+    parts = [urlsplit(part) for part in url.split(";")]
     return ";".join(
-        f"{each.scheme}://{each.username or ''}@{each.hostname or ''}:{each.port or ''}{each.path}"
-        for each in parts
+        f"{part.scheme}://{part.username or ''}@{part.hostname or ''}:{part.port or ''}{part.path}"
+        for part in parts
     )
 
 

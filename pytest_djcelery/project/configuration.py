@@ -144,7 +144,7 @@ class Configuration:
         try:
             yield
         finally:
-            self._insisted = [each for each in self._insisted if each is not layer]
+            self._insisted = [other for other in self._insisted if other is not layer]
             if layer in self._layers:
                 self.remove(layer)
 
@@ -207,11 +207,11 @@ class Configuration:
         except BaseException:  # such as by an annotation that can't be imported
             self.remove(layer)
             raise
-        if any(layer is each for each in self._insisted):
+        if any(layer is insisted for insisted in self._insisted):
             return
         for insisted in self._insisted:
             if not layer.values.keys().isdisjoint(insisted.values):
-                others = [each for each in self._layers if each is not insisted]
+                others = [other for other in self._layers if other is not insisted]
                 self._change([*others, insisted], insisted.values)
 
     def remove(self, layer: Layer) -> None:
@@ -353,7 +353,7 @@ def settings_writes_applied(
     from celery.app.utils import Settings
 
     def configuration_of(conf: Any) -> Configuration | None:
-        return next((each for each in configurations() if each.app.conf is conf), None)
+        return next((found for found in configurations() if found.app.conf is conf), None)
 
     write, update = Settings.__setitem__, Settings.update
 

@@ -145,7 +145,7 @@ def comes_to(queue: Any, sent: SentTask) -> bool:
     return any(
         exchange.name == sent.exchange and (exchange.type != "direct" or key == sent.routing_key)
         for exchange, key in (
-            (each.exchange, each.routing_key) if hasattr(each, "exchange") else each
-            for each in bindings
+            (binding.exchange, binding.routing_key) if hasattr(binding, "exchange") else binding
+            for binding in bindings
         )
     )

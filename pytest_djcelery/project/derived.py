@@ -84,11 +84,11 @@ class DerivedObjects:
         # What kombu has one of for an address may be another app's, too.
         alive = (vars(self._app), *map(vars, _other_apps(self._app)), *self._kept.values())
         for parts_of, close in ((_pools, close_pool), (_backends, close_backend)):
-            objects = {id(each): each for kept in gone for each in parts_of(kept)}
-            for used in (each for kept in alive for each in parts_of(kept)):
-                objects.pop(id(used), None)
-            for each in objects.values():
-                close(each)
+            unused = {id(part): part for kept in gone for part in parts_of(kept)}
+            for used in (part for kept in alive for part in parts_of(kept)):
+                unused.pop(id(used), None)
+            for part in unused.values():
+                close(part)
 
     def _now(self) -> dict[str, Any]:
         attributes = vars(self._app)
@@ -107,11 +107,12 @@ def _other_apps(app: Celery) -> list[Any]:
     """The other apps of this process. ``_apps`` is private; checked on Celery 5.4 to 5.7."""
     from celery import _state
 
-    return [each for each in list(vars(_state)["_apps"]) if each is not app]
+    return [other for other in list(vars(_state)["_apps"]) if other is not app]
 
 
 def _pools(computed: Mapping[str, Any]) -> list[Any]:
-    return [each for each in (computed.get("_pool"),) if each is not None]
+    pool = computed.get("_pool")
+    return [] if pool is None else [pool]
 
 
 class _OfThreads(threading.local):
@@ -134,16 +135,17 @@ class _OfThreads(threading.local):
 def _backends(computed: Mapping[str, Any]) -> list[Any]:
     """Celery keeps one for all threads where that is safe, else one for each thread."""
     of_threads = [backend for _, backend in getattr(computed.get("_local"), "backends", ())]
-    return [each for each in (computed.get("_backend_cache"), *of_threads) if each is not None]
+    shared = computed.get("_backend_cache")
+    return [backend for backend in (shared, *of_threads) if backend is not None]
 
 
 def close_backends_of_ended_threads(app: Celery) -> None:
     """Let go of the connections of result backends whose threads are no more."""
     backends = getattr(app._local, "backends", [])
-    for each in list(backends):
-        thread, backend = each
+    for entry in list(backends):
+        thread, backend = entry
         if not thread.is_alive():
-            backends.remove(each)
+            backends.remove(entry)
             close_backend(backend)
 
 

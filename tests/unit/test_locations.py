@@ -25,6 +25,19 @@ def test_an_installed_package_is_told_by_where_it_lies(path: str, package: str |
     assert locations.is_of_project(path) is (package is None)
 
 
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/srv/shop/env/lib/site-packages/parcel/sub/a.py", "site-packages/parcel/sub/a.py"),
+        ("/usr/lib/python3/dist-packages/parcel.py", "site-packages/parcel.py"),
+        ("/srv/shop/orders/tasks.py", "orders/tasks.py"),
+        ("/srv/conftest.py", "../conftest.py"),
+    ],
+)
+def test_a_path_is_shown_from_the_root_or_from_where_packages_are(path: str, shown: str) -> None:
+    assert locations.from_root(path, "/srv/shop") == shown
+
+
 @pytest.mark.parametrize("sources", ["parcel", "src/parcel", None])
 def test_what_has_its_sources_in_the_working_folder_is_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: str | None
