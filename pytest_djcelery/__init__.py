@@ -97,7 +97,7 @@ class _AsInstalled:
 
     pytest rewrites the assertions of every file of a plugin's distribution. The marker in a
     docstring spares it only the rewriting: it would still compile each file anew wherever it has
-    no bytecode of its own yet, as in CI, and read the source of each in every run.
+    no bytecode yet, as in CI, and read the source of each in every run.
     """
 
     @staticmethod

@@ -1,7 +1,7 @@
 """The clock of a test: real time until it is moved, and then where it was moved to.
 
-Beside it, what is measured on a clock that no test can move (`Deadline`), and the moments that a
-test names.
+Beside it stand waits on a clock that no test can move (`Deadline`), and the moments that a test
+names (`end_of`, `aware`).
 
 time-machine moves it for all code of the process; monotonic clocks go on, so that waits end.
 Where the test travels by itself, with time-machine or freezegun, the innermost traveller is the
@@ -71,8 +71,8 @@ class Clock:
         """Go to an aware datetime, and stand there.
 
         Raises:
-            ClockError: code sees an earlier time all the same. Whoever goes from moment to
-                moment would go on for ever.
+            ClockError: code still sees an earlier time. A loop from moment to moment would
+                never end.
         """
         __tracebackhide__ = True
         self._travel(moment)
@@ -130,7 +130,7 @@ class Stretch:
         self._moves_on = isinstance(until, dt.timedelta)
 
     def begin(self) -> None:
-        """Let the clock stand: what tasks take is none of the distance."""
+        """Stop the clock, so that the time that tasks take does not count."""
         __tracebackhide__ = True
         self._go(self._at)
 

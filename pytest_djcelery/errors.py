@@ -44,7 +44,7 @@ class FixtureConflictError(DjceleryError):
 
 
 class InlineError(DjceleryError, RuntimeError):
-    """``celery_inline`` was told to deliver where it can't."""
+    """``celery_inline`` was asked to deliver where it can't."""
 
 
 class LimitNotEnforcedWarning(DjceleryWarning):

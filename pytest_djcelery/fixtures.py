@@ -111,7 +111,7 @@ def celery_app(
     celery_parameters: Mapping[str, Any],
 ) -> Iterator[Celery]:
     """The Django project's own app, with this test's ``@pytest.mark.celery(…)`` applied."""
-    # Not through celery_session_app: a module, class or test may have a celery_config of its own.
+    # Not through celery_session_app: a module, class or test may override celery_config.
     with (
         configured_app(config=celery_config, parameters=celery_parameters),
         pytest_djcelery.app(**markers.configuration(request.node)) as app,
@@ -215,7 +215,7 @@ def celery_live_worker(
     celery_app: Celery,
     _celery_live_processes: None,
 ) -> Iterator[LiveWorker]:
-    """``celery -A proj worker`` in processes of its own."""
+    """``celery -A proj worker`` in separate processes."""
     markers.open_database(request)
     with pytest_djcelery.live_worker(**markers.live_worker(request.node)) as worker:
         markers.before_database_cleanup(request, worker.settle)

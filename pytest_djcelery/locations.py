@@ -91,8 +91,8 @@ def in_library(filename: str) -> bool:
 def installed_package(filename: str) -> str | None:
     """The name of the installed package that a file is of; ``None`` where it is the project's.
 
-    A project that is installed, as tox does it, is told by its settings, and by its sources in the
-    working folder.
+    A project that is itself installed, as tox does it, is recognised by its settings, or by its
+    sources in the working folder.
     """
     found = _INSTALLED.match(filename)
     if found is None:
@@ -134,7 +134,7 @@ def _named_as_tests(path: str) -> bool:
     )
 
 
-# They stand between a test and whoever calls it; what they catch, they hand on.
+# They stand between a test and its caller, and raise again what they catch.
 _RUNNERS = frozenset(
     {
         "_pytest", "asyncio", "concurrent", "contextlib", "functools", "hypothesis", "pluggy",
@@ -215,7 +215,7 @@ def frame_of_project(
 
     Args:
         frame: where to begin.
-        between: tells frames that are passed by, beside those of libraries.
+        between: whether a frame is passed by, as those of libraries are.
         until: a code object; ``None`` is returned when no project frame is nearer.
     """
     installed: FrameType | None = None
@@ -286,7 +286,7 @@ def first_argument(frame: FrameType) -> Any:
 def of_hook(runner: FrameType) -> Location | None:
     """The project's line in a hook that ``runner`` runs, else that which has registered the hook.
 
-    The runner, and what lies in one file with it, are the test's, and none of these.
+    The runner and its file belong to the test, and don't count.
     """
     above: list[FrameType] = []
     frame: FrameType | None = sys._getframe(1)
@@ -303,10 +303,10 @@ def of_hook(runner: FrameType) -> Location | None:
 def publishing_frame() -> FrameType | None:
     """The frame in which eager mode has called `Task.apply`; ``None`` for a test's own call.
 
-    Celery has no mark for it, but it tells who has called: what publishes without eager mode, of a
-    task or a canvas, with no other task that runs between. What a project's own task class does
-    on the way, overriding ``apply`` or decorating it, is passed over. Private names, checked on
-    Celery 5.4 to 5.7.
+    Celery does not mark it, but the stack shows it: a method of a task or a canvas that would
+    publish without eager mode, with no other running task between. What a project's own task class
+    does on the way, overriding ``apply`` or decorating it, is passed over. Private names, checked
+    on Celery 5.4 to 5.7.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -71,7 +71,8 @@ AUTOMATIC: pytest.StashKey[bool] = pytest.StashKey()
 def options(node: pytest.Item) -> dict[str, Any]:
     """Options of the run that markers change for one test.
 
-    Raises `BadOptionError` for a marker used the wrong way.
+    Raises:
+        BadOptionError: for a marker used the wrong way.
     """
     changes: dict[str, Any] = {}
     for name, option in _POLICIES.items():
@@ -112,7 +113,8 @@ def _only_argument(marker: pytest.Mark) -> object:
 def configuration(node: pytest.Item) -> dict[str, Any]:
     """The settings that ``@pytest.mark.celery(…)`` changes; the closest marker wins.
 
-    Raises `BadOptionError` for a marker used the wrong way.
+    Raises:
+        BadOptionError: for a marker used the wrong way.
     """
     settings: dict[str, Any] = {}
     for marker in reversed(list(node.iter_markers("celery"))):
@@ -129,7 +131,8 @@ def configuration(node: pytest.Item) -> dict[str, Any]:
 def inline(node: pytest.Item) -> dict[str, Any]:
     """Arguments for `inline`, by ``@pytest.mark.celery_inline``.
 
-    Raises `BadOptionError` for a marker used the wrong way.
+    Raises:
+        BadOptionError: for a marker used the wrong way.
     """
     marker = node.get_closest_marker("celery_inline")
     if marker is None:
@@ -147,7 +150,8 @@ def inline(node: pytest.Item) -> dict[str, Any]:
 def live_worker(node: pytest.Item) -> dict[str, Any]:
     """Arguments for `live_worker`, by ``@pytest.mark.celery_live_worker``.
 
-    Raises `BadOptionError` for a marker used the wrong way.
+    Raises:
+        BadOptionError: for a marker used the wrong way.
     """
     marker = node.get_closest_marker(_LIVE)
     if marker is None:
@@ -211,7 +215,7 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
 
 
 def _is_automatic(item: pytest.Item) -> bool:
-    """Whether its marker asks for automatic delivery; one that is used wrongly is told later."""
+    """Whether its marker asks for automatic delivery; a wrong use is reported later."""
     marker = item.get_closest_marker("celery_inline")
     return marker is not None and marker.kwargs.get("auto") is True
 

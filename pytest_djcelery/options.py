@@ -270,7 +270,8 @@ def parse(raw: Mapping[str, object]) -> Options:
 
     A value is text, or whatever TOML has: a number, a bool, a list.
 
-    Raises `BadOptionError`, which names the option, the value and the valid set.
+    Raises:
+        BadOptionError: which names the option, the value and the valid set.
     """
     values = {
         declared.name: declared.parse(declared.ini, value)
@@ -283,7 +284,8 @@ def parse(raw: Mapping[str, object]) -> Options:
 def refuse_without_audit(options: Options, given: Collection[str]) -> None:
     """Check the names of options that the command line gives.
 
-    Raises `BadOptionError` for one that only an audit obeys, where there is none.
+    Raises:
+        BadOptionError: for one that only an audit reads, when there is no audit.
     """
     for declared in DECLARED:
         if declared.name.startswith("audit_") and declared.name in given and not options.audit:

@@ -1,9 +1,9 @@
-"""kombu's AMQP transport, in a space of its own.
+"""kombu's AMQP transport, in this process's own space.
 
 A broker can be asked for a virtual host only where its management is installed, so here names
 have a prefix on the wire, and none where the project sees them. Whatever the end of the run does
-not remove, since it never came, the broker itself forgets in the end: queues expire, and
-exchanges end with a queue that does (see `_Channel._anchored`).
+not remove, because it never came, the broker itself forgets in time: queues expire, and exchanges
+end with a queue that does (see `Channel._anchored`).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Bounded(AbstractChannel):
 
 
 class Channel(_Bounded, pyamqp.Channel):
-    """A channel that has names of its own."""
+    """A channel whose names have a prefix on the wire."""
 
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
         self._noted: SpaceOptions | None = connection.noted
@@ -169,7 +169,7 @@ class Channel(_Bounded, pyamqp.Channel):
         declared = super().exchange_declare(
             name, type, durable=durable, auto_delete=True, arguments=arguments, **kwargs
         )
-        # A headers exchange goes by its arguments, and routes what has none of its own to all.
+        # A headers exchange matches by a binding's arguments; one without any matches all.
         never = {"x-match": "all", _ANCHOR: "none"} if type == "headers" else None
         super().exchange_bind(anchor, name, f"{_ANCHOR}-none", arguments=never)
         return declared

@@ -85,7 +85,7 @@ class ChordBackend(KeyValueStoreBackend):
             self._forget_chord(group_id)
 
     def _part(self, request: Any, state: str, result: Any) -> tuple[str, Any]:
-        place = request.group_index  # none of a member that was added later: it comes last
+        place = request.group_index  # None for a member that was added later: it comes last
         turn = [place is None, place or 0, request.id]
         return f"{place}-{request.id}", [turn, state, self.encode_result(result, state)]
 

@@ -1,10 +1,10 @@
 """A broker and results in a folder, for a worker in other processes where there is no server.
 
 kombu's filesystem transport, with what it lacks to be relied upon. There a message appears in
-the folder before it is written, and whoever reads it meanwhile takes half of it and loses it;
+the folder before it is written, and a reader may take half of it and lose it;
 the tables of exchanges are rewritten in place, in the same way; two messages of one millisecond
 are in no order; and the exchanges known in one folder are known in all others. So here files
-appear whole, by a rename, names are in the order of sending, and each folder is by itself. Celery's
+appear whole, by a rename, names are in the order of sending, and folders share nothing. Celery's
 ``file://`` results are rewritten in place too; here they appear whole, and chords are counted as
 Redis counts them.
 """

@@ -1,7 +1,7 @@
-"""kombu's Redis transport, in a space of its own.
+"""kombu's Redis transport, in this process's own space.
 
-kombu prefixes the keys itself (``global_keyprefix``), save for one command. What it lacks
-besides is that a channel closes without waiting for its ``BRPOP``, which takes a second.
+kombu prefixes the keys itself (``global_keyprefix``), except in one command. It also waits for a
+channel's ``BRPOP`` as it closes the channel, which takes a second; here it does not.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class RunSpaces:
     """The spaces of a run.
 
     Args:
-        broker: URL of the broker, ``None`` where it is none of ours.
-        results: URL of the result backend, likewise.
+        broker: URL of the broker; ``None`` for one in memory or the project's own.
+        results: URL of the result backend; likewise.
         timeout: seconds that any wait of the run may last.
     """
 
@@ -96,7 +96,7 @@ class RunSpaces:
         space = self.broker
         if space is None or not space.dirty:
             return
-        # Before: what is sent meanwhile counts as sent.
+        # Set first, so that what is sent from now on counts.
         space.dirty = False
         # Whoever needs a dead broker reports it.
         with suppress(Exception), self._connection(app, space) as connection:
@@ -134,7 +134,7 @@ class RunSpaces:
 
 @contextmanager
 def _connecting(app: Celery, space: Space, options: Mapping[str, Any]) -> Iterator[None]:
-    """Use the run's transport for the run's URL, and none of it for another one.
+    """Use the run's transport and its options for the run's URL only.
 
     A test that changes the URL gets that broker as it is; one that changes transport options
     stays in the space. Private API (``Celery._connection``, through which all of Celery's

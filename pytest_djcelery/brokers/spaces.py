@@ -37,7 +37,7 @@ spaces: dict[str, Space] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceOptions:
-    """What a channel needs to know, in a form that another process can be told.
+    """What a channel needs to know, in a form that can be passed to another process.
 
     ``limit`` is in seconds, for an answer of the broker.
     """
@@ -67,7 +67,7 @@ class Space:
         self.timeout = timeout
         self.used = False  # whether there ever was a connection
         self.dirty = False  # whether a message may wait there
-        #: Removes what a record tells of.
+        #: Removes what a record names.
         self.remove: Callable[[Record], None] = _nothing
         self._record: Record | None = None
         self._lock = threading.Lock()
@@ -188,7 +188,7 @@ class Record:
         self.release()
 
     def release(self) -> None:
-        """Leave it to whoever comes next."""
+        """Leave it to the next run."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -64,7 +64,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """The loader it was given, which tells when it is done."""
+    """The loader it was given; it calls back when the module is loaded."""
 
     def __init__(self, loader: Loader, done: Callable[[], None]) -> None:
         self._loader = loader
@@ -74,7 +74,7 @@ class _Loader(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # The module and what reads it (`inspect`, `pkgutil`) know only the loader of its own.
+        # The module, and what reads it (`inspect`, `pkgutil`), sees only its real loader.
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader

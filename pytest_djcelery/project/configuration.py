@@ -45,7 +45,8 @@ def setting_name(app: Celery, key: str) -> str | None:
 def canonical(key: str, *, namespace: str | None = None) -> str:
     """Celery's present name of a setting, from any spelling of it.
 
-    Raises `BadOptionError`, with the nearest names, for a setting that Celery doesn't have.
+    Raises:
+        BadOptionError: for a setting that Celery doesn't have, with the nearest names.
     """
     from celery.app.defaults import _TO_NEW_KEY, SETTING_KEYS
 
@@ -188,7 +189,7 @@ class Configuration:
     def follow(self, key: str, setting: str) -> Layer:
         """Lay the value that a Django setting was just given over the configuration.
 
-        The Django side belongs to whoever changed it, so only Celery's side is laid over.
+        Whoever changed the Django setting puts it back, so only Celery's side is overridden.
         """
         from celery.app.defaults import DEFAULTS
         from django.conf import settings

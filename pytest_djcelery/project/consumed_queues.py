@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ConsumedQueues:
     """Queues that workers consume, as kombu's.
 
-    ``source`` says where that is written down. ``stock``: a worker that is told nothing consumes
-    these very queues. ``of_worker``: they were given to the worker of this test, whatever
+    ``source`` says where that is written down. ``stock``: a worker started without ``-Q`` consumes
+    exactly these queues. ``of_worker``: they were given to the worker of this test, whatever
     production has.
     """
 

@@ -1,4 +1,4 @@
-"""Find the project's Celery app, or hear of it as soon as the project makes it."""
+"""Find the project's Celery app, or notice it as soon as the project makes it."""
 
 from __future__ import annotations
 
@@ -75,35 +75,32 @@ def _exists(module: str) -> bool:
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError as error:
-        # A package around it that is not there; what else one lacks is told when it is imported.
+        # A package around it that is not there; anything else it lacks shows when it is imported.
         return not f"{module}.".startswith(f"{error.name}.")
-    except Exception:  # noqa: BLE001 - an error of the package around it: told likewise
+    except Exception:  # noqa: BLE001 - an error in the package around it: likewise
         return True
 
 
 @contextmanager
-def app_configuration_watched(heard: Callable[[], object]) -> Iterator[None]:
-    """Call ``heard`` whenever an app has read its settings: before it reaches anything outside.
+def app_configuration_watched(callback: Callable[[], object]) -> Iterator[None]:
+    """Call ``callback`` whenever an app has read its settings, before it can reach any server.
 
     Celery itself is not imported for that.
     """
-    with (
-        ExitStack() as stack,
-        called_after_import(
-            {"celery.app.base": lambda: stack.enter_context(load_config_watched(lambda _: heard()))}
-        ),
-    ):
-        yield
+    with ExitStack() as stack:
+        watch = load_config_watched(lambda _: callback())
+        with called_after_import({"celery.app.base": lambda: stack.enter_context(watch)}):
+            yield
 
 
 @contextmanager
-def load_config_watched(heard: Callable[[Celery], object]) -> Iterator[None]:
-    """Call ``heard`` with each app that has read its settings.
+def load_config_watched(callback: Callable[[Celery], object]) -> Iterator[None]:
+    """Call ``callback`` with each app that has read its settings.
 
     Wraps ``Celery._load_config``: the one place where any app reads them.
 
-    The signals of an app that is not made yet can't be connected to, and what could tell of a
-    new one (`Celery.on_init`) is for subclasses to replace. Checked on Celery 5.4 to 5.7.
+    The signals of an app that does not exist yet can't be connected to, and the hook for new apps
+    (`Celery.on_init`) is for subclasses to replace. Checked on Celery 5.4 to 5.7.
     """
     from celery.app.base import Celery  # ``celery`` itself may still be on its way
 
@@ -111,7 +108,7 @@ def load_config_watched(heard: Callable[[Celery], object]) -> Iterator[None]:
 
     def _load_config(self: Celery) -> Any:
         conf = load(self)
-        heard(self)
+        callback(self)
         return conf
 
     with replaced(Celery, _load_config=_load_config):
@@ -131,7 +128,8 @@ _SETTINGS_REMEDY = (
 def find_app(options: Options) -> Celery:
     """The project's Celery app.
 
-    Raises `AppNotFoundError`, which names the places looked in.
+    Raises:
+        AppNotFoundError: which names the places looked in.
     """
     __tracebackhide__ = True
     if options.app:
@@ -179,10 +177,10 @@ def _current_app() -> Celery | None:
 
 @contextmanager
 def current_app_set(app: Celery) -> Iterator[None]:
-    """Have ``shared_task`` and its like mean an app in this thread, for the time of a block.
+    """Make an app the current one in this thread for a block, for ``shared_task`` and its like.
 
-    It does so anyway where the app was found by being the current one; of several, ``djcelery_app``
-    may name another. Private API (``celery._state``), checked on Celery 5.4 to 5.7.
+    It often is already, having been found that way; of several apps, ``djcelery_app`` may name
+    another. Private API (``celery._state``), checked on Celery 5.4 to 5.7.
     """
     from celery import _state
 

@@ -70,7 +70,7 @@ class Project:
 
     @contextmanager
     def in_memory(self) -> Iterator[None]:
-        """Publish to memory for a block, unless a test has chosen a broker of its own."""
+        """Publish to memory for a block, unless a test has chosen another broker."""
         if self._publishes_to_memory or self.app.conf.broker_url != self._broker_of_run:
             yield
             return
@@ -226,7 +226,7 @@ def broker_values(url: str) -> dict[str, Any]:
 
 
 def _spaces_of(options: Options) -> RunSpaces | None:
-    """A space of this process's own, where a broker or backend is shared with others."""
+    """The spaces of this process, where a broker or backend is shared with others."""
     broker, results = (
         None if place in (MEMORY, PROJECT) else place
         for place in (options.broker, options.result_backend)

@@ -60,10 +60,10 @@ def check(app: Celery, *, timeout: float) -> None:
 
 @contextmanager
 def tasks_restored(app: Celery) -> Iterator[None]:
-    """Forget the tasks that a test defines in its body, so that the next one may name its own so.
+    """Forget the tasks that a test defines in its body, so that the next test may use their names.
 
-    Celery keeps the first task of a name: a second test would run the first one's. What a test
-    has imported stays, since a module is imported once.
+    Celery keeps the first task of a name: a second test would run the first test's task. What a
+    test has imported stays, since a module is imported only once.
     """
     found = dict(app.tasks)
     try:
@@ -123,7 +123,7 @@ def _in_a_body(task: Any) -> bool:
 
 
 def _for_tests(module: str) -> bool:
-    if module.startswith("pytest_"):  # pytest-celery has tasks of its own
+    if module.startswith("pytest_"):  # pytest-celery defines tasks too
         return True
     last = module.rpartition(".")[2]
     return (

@@ -18,7 +18,7 @@ from pytest_djcelery.patching import replaced
 
 
 class StayingProducers(pools.ProducerPool):
-    """A pool whose producers keep a connection of their own each.
+    """A pool in which each producer keeps a connection.
 
     There are as many as are in use at one time, so that none ever has to be waited for.
     """

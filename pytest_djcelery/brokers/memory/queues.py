@@ -106,7 +106,7 @@ class Broker:
                 self._changed.notify_all()
 
     def wait(self, seconds: float | None) -> None:
-        """Sleep until there is something new to read; whoever calls has the lock."""
+        """Sleep until there is something new to read; the caller holds the lock."""
         self._waiting += 1
         try:
             self._changed.wait(seconds)
@@ -122,7 +122,7 @@ class Broker:
             return queue
 
     def put(self, name: str, message: dict[str, Any], *, first: bool = False) -> None:
-        """Put a message of its own (a fanout has many) at the end of a queue, or first.
+        """Put a copy of a message (a fanout makes many) at the end of a queue, or first.
 
         Raises:
             TypeError: for headers and properties that no broker carries, as kombu's brokers do.
@@ -168,7 +168,7 @@ class Broker:
             return _take(self.queues[name].timed)
 
     def oldest(self, takes: Callable[[str], bool]) -> tuple[str, Ready, bool] | None:
-        """The next message of those with an ETA, of the others where there is none of those.
+        """The next message with an ETA, or else the next of the others.
 
         Args:
             takes: which queues are meant.
