@@ -77,13 +77,13 @@ def test_what_does_not_come_from_django_is_left_alone(run: Run) -> None:
         from celery import Celery
         from celery.app.utils import Settings
 
-        from pytest_djcelery.project.configuration_reads import remembered
+        from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 
         def test_it():
             source = SimpleNamespace(CELERY_TASK_ACKS_LATE=True)
             other = Celery("other", set_as_current=False, fixups=[])
             other.config_from_object(source, namespace="CELERY")
-            with remembered(other):
+            with settings_reads_cached(other):
                 assert other.conf.task_acks_late is True
                 source.CELERY_TASK_ACKS_LATE = False
                 assert other.conf.task_acks_late is False

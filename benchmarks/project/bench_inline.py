@@ -19,8 +19,8 @@ from shop.models import Order
 from shop.tasks import add, back_off, count_orders
 
 from pytest_djcelery import Inline
-from pytest_djcelery.project import shortcuts
-from pytest_djcelery.project.configuration_reads import remembered
+from pytest_djcelery.project.shortcuts.message_path import shorter_ways_taken
+from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 
 COUNT = int(os.environ["BENCHMARK_COUNT"])
 WARM_UP = 100
@@ -81,8 +81,8 @@ def test_floor(monkeypatch: pytest.MonkeyPatch, ways: str, number: int) -> None:
 
     with ExitStack() as stack:
         if ways == "short":
-            stack.enter_context(remembered(app))
-            stack.enter_context(shortcuts.taken())
+            stack.enter_context(settings_reads_cached(app))
+            stack.enter_context(shorter_ways_taken())
         for _ in range(WARM_UP):
             add.delay(1, 4)
             run()

@@ -9,14 +9,15 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.brokers.memory import addresses, producers
+from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.brokers.run_spaces import RunSpaces
 from pytest_djcelery.brokers.servers import bounds
 from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
 from pytest_djcelery.project.configuration import Configuration, Layer, canonical, is_foreign
-from pytest_djcelery.project.configuration_reads import Memory
 from pytest_djcelery.project.other_apps import OtherApps
+from pytest_djcelery.project.shortcuts.connected_producers import producers_kept_connected
+from pytest_djcelery.project.shortcuts.settings_cache import SettingsCache
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -42,7 +43,7 @@ class Project:
         self.app = app
         self.options = options
         self.configuration = Configuration(app)
-        self.settings_read = Memory()
+        self.settings_cache = SettingsCache()
         self.virtual_host = f"{app.main or 'app'}-{os.getpid()}-{next(_numbers)}"
         self._broker_of_run: Any = None
         self._settings_layers: dict[str, list[Layer]] = {}
@@ -121,7 +122,7 @@ class Project:
 
         with ExitStack() as stack:
             stack.enter_context(addresses.scheme_registered())
-            stack.enter_context(producers.staying())
+            stack.enter_context(producers_kept_connected())
             stack.callback(self._forget)
             stack.enter_context(_without_environment(self.options))
             self._push_base(stack)

@@ -17,11 +17,12 @@ from pytest_djcelery.errors import (
     UnhandledTaskFailureWarning,
 )
 from pytest_djcelery.messages.journal import Journal
-from pytest_djcelery.project import consumed_queues, registry, shortcuts
+from pytest_djcelery.project import consumed_queues, registry
 from pytest_djcelery.project.configuration import settings_writes_applied
-from pytest_djcelery.project.configuration_reads import remembered
 from pytest_djcelery.project.derived import queues_restored
 from pytest_djcelery.project.finding import current_app_set
+from pytest_djcelery.project.shortcuts.message_path import shorter_ways_taken
+from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 from pytest_djcelery.recording import failures
 from pytest_djcelery.recording.publishing import Tap, publishes_recorded
 from pytest_djcelery.recording.result_waits import Waits, waits_woken
@@ -240,8 +241,8 @@ class Sandbox:
             stack.callback(self._put_clock_back)
             stack.enter_context(current_app_set(self.app))
             stack.enter_context(self._queues_and_results_emptied())
-            stack.enter_context(remembered(self.app, self.project.settings_read))
-            stack.enter_context(shortcuts.taken())
+            stack.enter_context(settings_reads_cached(self.app, self.project.settings_cache))
+            stack.enter_context(shorter_ways_taken())
             stack.enter_context(settings_writes_applied(self.project.configurations))
             stack.enter_context(
                 self._captures.blocks_noted()

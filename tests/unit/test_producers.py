@@ -10,16 +10,20 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from pytest_djcelery.brokers.memory import addresses, producers
+from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.brokers.memory.addresses import broker, forget
 from pytest_djcelery.project.derived import close_pool
+from pytest_djcelery.project.shortcuts.connected_producers import (
+    ConnectedProducers,
+    producers_kept_connected,
+)
 
 NAME = "producers-test"
 
 
 @pytest.fixture
 def app() -> Iterator[Celery]:
-    with addresses.scheme_registered(), producers.staying():
+    with addresses.scheme_registered(), producers_kept_connected():
         app = Celery("producers", broker=addresses.url(NAME), set_as_current=False)
         yield app
         close_pool(app.pool)
@@ -76,6 +80,6 @@ def test_their_connections_are_closed_with_the_pool(app: Celery) -> None:
 def test_another_broker_has_producers_of_kombu(app: Celery) -> None:
     # An address of its own: kombu has one pool for all apps of an address, and this is closed here.
     other = Celery("other", broker="memory://producers-other", set_as_current=False)
-    assert isinstance(app.producer_pool, producers.StayingProducers)
-    assert not isinstance(other.producer_pool, producers.StayingProducers)
+    assert isinstance(app.producer_pool, ConnectedProducers)
+    assert not isinstance(other.producer_pool, ConnectedProducers)
     close_pool(other.pool)

@@ -1,8 +1,7 @@
-"""Shorter ways through Celery and kombu, to the same results.
+"""Shorter ways for a message: how it is encoded, named and dated.
 
-Each stands in for a function that every message passes, several times, and says what it is worth
-on the way of one message from ``delay()`` to its stored result, which is some 250 µs on the machine
-on which they were measured. All else goes to what they stand in for.
+Each stands in for a function that every message passes several times, and says what it saves of one
+message. Whatever is out of the ordinary goes to the function that it stands in for.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _OF_MESSAGES: Final = frozenset({"lang", "task", "argsrepr", "kwargsrepr", "comp
 
 
 @contextmanager
-def taken() -> Iterator[None]:
+def shorter_ways_taken() -> Iterator[None]:
     """Take them for the time of a block."""
     with _representations(), _json(), _errors_of_serializers(), _moments(), _ids(), _requests():
         yield

@@ -2,14 +2,14 @@
 
 Celery reads some ten settings for each message, and each of them in up to four spellings from
 Django's settings, where most are missing; that is a quarter of what a message costs. A setting
-remembered here is given only while nothing that it could come from has changed.
+kept here is given only while nothing that it could come from has changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache as cached
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.patching import replaced
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-class Memory:
+class SettingsCache:
     """What was read of an app's settings: the blocks of one run have it in common."""
 
     def __init__(self) -> None:
@@ -30,19 +30,19 @@ class Memory:
     def found(self, conf: Any, django: _DjangoSettings) -> None:
         """Forget all where settings come from elsewhere now, or Django's have other names."""
         sources = [conf, *conf.maps, *django.held]
-        names = [frozenset(each) for each in django.held]
+        names = [frozenset(settings) for settings in django.held]
         if names != self._names or list(map(id, sources)) != list(map(id, self._sources)):
             self.known.clear()
         self._sources, self._names = sources, names
 
 
 @contextmanager
-def remembered(app: Celery, memory: Memory | None = None) -> Iterator[None]:
+def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> Iterator[None]:
     """Let ``app.conf`` remember what it has read, for the time of a block.
 
     Args:
         app: whose settings.
-        memory: what was read in the blocks before this one.
+        cache: what was read in the blocks before this one.
 
     Private API (``ConfigurationView.__getitem__`` and ``_to_keys``, ``LazySettings._wrapped``),
     checked on Celery 5.4 to 5.7 and Django 4.2 to 6.1.
@@ -54,9 +54,9 @@ def remembered(app: Celery, memory: Memory | None = None) -> Iterator[None]:
     if not app.configured:
         conf.finalize()
     django = _DjangoSettings()
-    memory = memory or Memory()
-    memory.found(conf, django)
-    known = memory.known
+    cache = cache or SettingsCache()
+    cache.found(conf, django)
+    known = cache.known
 
     def __getitem__(self: Any, key: str) -> Any:  # noqa: N807 - what it replaces
         if self is not conf:
@@ -64,7 +64,7 @@ def remembered(app: Celery, memory: Memory | None = None) -> Iterator[None]:
         changes = self.maps[0]
         if django.changed:
             django.look()
-            memory.found(conf, django)
+            cache.found(conf, django)
         elif key in known:
             seen, value = known[key]
             for spelling, change in seen:
@@ -73,21 +73,23 @@ def remembered(app: Celery, memory: Memory | None = None) -> Iterator[None]:
             else:
                 return value
         value = read(self, key)
-        spellings = dict.fromkeys((*self._to_keys(key), *(each(key) for each in self._keys or ())))
+        spellings = dict.fromkeys(
+            (*self._to_keys(key), *(spelled(key) for spelled in self._keys or ()))
+        )
         first = next(iter(spellings))
         if first in changes or not any(map(django.has, spellings)):
-            known[key] = tuple((each, changes.get(each, MISSING)) for each in spellings), value
+            known[key] = tuple((name, changes.get(name, MISSING)) for name in spellings), value
         return value
 
     if not _is_readable(conf.maps):
         yield
         return
-    with replaced(Settings, __getitem__=__getitem__), _keys_remembered():
+    with replaced(Settings, __getitem__=__getitem__), _setting_names_cached():
         yield
 
 
 @contextmanager
-def _keys_remembered() -> Iterator[None]:
+def _setting_names_cached() -> Iterator[None]:
     """Let a setting that Celery names by its parts, for each result it stores, be found once.
 
     Private API (``Settings.find_value_for_key``), checked on Celery 5.4 to 5.7.
@@ -95,7 +97,7 @@ def _keys_remembered() -> Iterator[None]:
     from celery.app.defaults import find
     from celery.app.utils import Settings
 
-    @cache
+    @cached
     def key_of(name: str, namespace: str) -> str:
         return "_".join(filter(None, find(name, namespace)[:-1]))
 
@@ -112,9 +114,9 @@ def _is_readable(maps: list[Any]) -> bool:
     from django.conf import LazySettings
 
     return all(
-        isinstance(each, dict)
-        or (isinstance(each, DictAttribute) and isinstance(each.obj, LazySettings))
-        for each in maps
+        isinstance(source, dict)
+        or (isinstance(source, DictAttribute) and isinstance(source.obj, LazySettings))
+        for source in maps
     )
 
 

@@ -17,7 +17,7 @@ from pytest_djcelery.brokers.memory.addresses import SCHEME
 from pytest_djcelery.patching import replaced
 
 
-class StayingProducers(pools.ProducerPool):
+class ConnectedProducers(pools.ProducerPool):
     """A pool in which each producer keeps a connection.
 
     There are as many as are in use at one time, so that none ever has to be waited for.
@@ -50,14 +50,14 @@ class StayingProducers(pools.ProducerPool):
 
 
 @contextmanager
-def staying() -> Iterator[None]:
+def producers_kept_connected() -> Iterator[None]:
     """Have kombu make such pools for the broker in memory, for the time of a block."""
     create = pools.producers.create
 
-    def create_staying(connection: Connection, limit: int) -> pools.ProducerPool:
+    def create_connected(connection: Connection, limit: int) -> pools.ProducerPool:
         if connection.transport_cls != SCHEME:
             return create(connection, limit)
-        return StayingProducers(pools.connections[connection], limit=limit)
+        return ConnectedProducers(pools.connections[connection], limit=limit)
 
-    with replaced(pools.producers, create=create_staying):
+    with replaced(pools.producers, create=create_connected):
         yield
