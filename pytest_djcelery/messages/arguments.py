@@ -75,7 +75,7 @@ def culprit(value: Any, serializer: str, around: tuple[int, ...] = ()) -> Any:
 def remedy(value: Any) -> str:
     """What to send instead of a value that can't be encoded.
 
-    Told by its type: to ask a value for its attributes may run a query, or anything else.
+    Only its type is asked: looking up an attribute of the value may run a query, or anything else.
     """
     kind = type(unwrapped(value))
     if hasattr(kind, "_meta") and hasattr(kind, "pk"):

@@ -24,14 +24,16 @@ def signature_of(run: Callable[..., object]) -> inspect.Signature:
 def parameters_of(run: Callable[..., object]) -> inspect.Signature:
     """The same without annotations, for a text."""
     signature = signature_of(run)
-    parameters = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    parameters = [
+        parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()
+    ]
     return inspect.Signature(parameters)
 
 
 def bound_call(
     run: Callable[..., object] | None, args: Sequence[object], kwargs: Mapping[str, object]
 ) -> Mapping[str, object] | None:
-    """The call as the function sees it; ``None`` when it can't be told."""
+    """The call as the function sees it; ``None`` when that can't be known."""
     if run is None:
         return None
     try:
@@ -69,7 +71,7 @@ class SomeArguments:
         if run is None:
             return
         parameters = signature_of(run).parameters
-        if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             return
         for name in arguments:
             if name not in parameters:
@@ -84,8 +86,8 @@ class SomeArguments:
         """Whether a message of the task was called with all of them.
 
         Raises:
-            BadOptionError: that can't be told, because nobody here knows the names of its
-                positional arguments.
+            BadOptionError: that can't be known, because the task isn't registered here, and so
+                the names of its positional arguments are unknown.
         """
         call = bound_call(self._run, message.args, message.kwargs)
         if call is None:

@@ -75,7 +75,6 @@ class CanvasEntry:
     """
 
     __slots__ = ("line", "messages")
-    __hash__ = None  # type: ignore[assignment]  # equals signatures, which are unhashable
 
     def __init__(self, line: Line, messages: tuple[SentTask, ...]) -> None:
         self.line = line
@@ -99,7 +98,7 @@ class CanvasEntry:
 
 def canvas_of(messages: Iterable[SentTask]) -> list[CanvasEntry]:
     """Each chain, group, chord or single task that was started, in publish order."""
-    return [CanvasEntry(each.line, each.messages) for each in sent_canvases(messages)]
+    return [CanvasEntry(canvas.line, canvas.messages) for canvas in sent_canvases(messages)]
 
 
 class Canvas(Listing[CanvasEntry]):

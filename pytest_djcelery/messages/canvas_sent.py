@@ -112,10 +112,10 @@ def _rebuilt(parts: Iterable[Part], given: Given | None) -> list[Unit]:
         for depth, group_id in enumerate(reversed(path)):
             depths[group_id] = max(depth, depths.get(group_id, 0))
     # Innermost first, so that a chord inside a group is whole when the group is put together.
-    for group_id in sorted(depths, key=lambda each: -depths[each]):
+    for group_id in sorted(depths, key=lambda group_id: -depths[group_id]):
         unit = _together(group_id, waiting.pop(group_id), given)
         (done if unit.group_id is None else waiting[unit.group_id]).append(unit)
-    return sorted(done, key=lambda each: each.position)
+    return sorted(done, key=lambda unit: unit.position)
 
 
 def _starts_something(message: SentTask) -> bool:
@@ -142,7 +142,7 @@ def _unit(position: int, part: Part, given: Given | None) -> Unit:
 
 
 def _together(group_id: str, units: Sequence[Unit], given: Given | None) -> Unit:
-    units = sorted(units, key=lambda each: each.position)
+    units = sorted(units, key=lambda unit: unit.position)
     chord = next((unit.chord for unit in units if unit.chord is not None), None)
     parallel = Parallel(
         members=tuple(unit.line for unit in units),

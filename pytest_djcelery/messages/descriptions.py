@@ -73,13 +73,13 @@ def describe_call(call: object) -> str:
         method = "si" if call.get("immutable") else "s"
         text = f"{_code(call['task'])}.{method}({arguments_text(call.get('args') or (), kwargs)})"
     elif kind == "chord":
-        header = ", ".join(describe_call(each) for each in _members(kwargs.get("header")))
+        header = ", ".join(map(describe_call, _members(kwargs.get("header"))))
         text = f"chord([{header}], {describe_call(kwargs.get('body'))})"
     elif kind == "chunks":
         task = describe_call(kwargs["task"]).removesuffix(".s()")
         text = f"{task}.chunks({shown(kwargs['it'])}, {kwargs['n']})"
     else:
-        text = f"{kind}({', '.join(describe_call(each) for each in _members(kwargs['tasks']))})"
+        text = f"{kind}({', '.join(map(describe_call, _members(kwargs['tasks'])))})"
     return text + _described_options(call.get("options") or {})
 
 

@@ -1,8 +1,8 @@
 """What happened in a test: immutable events, in order, and a way to wait for the next.
 
 Celery's signals, the publishing tap, the result backend and the commit hooks append; the
-outbox, the hooks, the results and the failure report are views that read. No view keeps a
-state of its own.
+outbox, the hooks, the results and the failure report are views that read, and keep no state
+themselves.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Event:
 class Published(Event):
     """A message is about to leave for the broker, or to be run at once by eager mode.
 
-    It stands before all that comes of it; a worker may be quicker than the sender's next line.
+    This event stands before all that the message leads to: a worker may be quicker than the
+    sender's next line.
     """
 
     message: SentTask
@@ -115,21 +116,21 @@ class HookDiscarded(Event):
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storing(Event):
-    """The result backend is about to be told a state, ``update_state`` included.
+    """A state is about to be stored in the result backend, by ``update_state`` too.
 
-    It stands before all that comes of it: who has read the state there finds it here.
+    This event stands before all that the state leads to: whoever has read it there finds it here.
     """
 
     task_id: str
     state: str
     meta: Any
-    retries: int | None = None  # of the attempt, if the task itself tells
+    retries: int | None = None  # of the attempt, where the task itself stores it
 
 
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateStored(Event):
-    """The result backend was told what `Storing` says: who waits for a result may look."""
+    """What `Storing` announced is in the result backend: who waits for a result may look."""
 
     task_id: str
     state: str
@@ -137,7 +138,7 @@ class StateStored(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotStored(Event):
-    """Telling failed after `Storing`: the result backend has no such state."""
+    """Storing failed after `Storing`: the result backend has no such state."""
 
     task_id: str
     state: str
@@ -169,7 +170,7 @@ class Ended(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedWithoutOutcome(Ended):
-    """An attempt is over, and the result backend is told nothing: it raised ``Ignore``.
+    """An attempt is over, and nothing of it is stored: it raised ``Ignore``.
 
     Or ``Reject``, for which Celery 5.7 stores a failure.
     """
@@ -177,7 +178,7 @@ class EndedWithoutOutcome(Ended):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped(Event):
-    """A worker took a message that it can't read, or that names no task, and let it go."""
+    """A worker took a message that it can't read, or that names no task, and dropped it."""
 
     task_id: str | None
 
@@ -250,7 +251,7 @@ class Journal:
     def afresh(self) -> Iterator[None]:
         """Show a block nothing of what was before it, and forget after it what it has appended."""
         before, self._first = self._first, len(self)
-        self._sort_anew()
+        self._sort_again()
         try:
             yield
         finally:
@@ -259,13 +260,13 @@ class Journal:
                 own = slice(self._first, None)
                 self._events[own] = [Event()] * len(self._events[own])
                 self._first = before
-                self._sort_anew()
+                self._sort_again()
 
     def drain(self) -> list[Event]:
         """Return all events, and forget them."""
         with self._lock:
             events, self._events = self._events, []
-            self._sort_anew()
+            self._sort_again()
             return events
 
     def of_task(self, task_id: str) -> list[Event]:
@@ -282,7 +283,7 @@ class Journal:
             self._sorted = len(self._events)
             return list(self._by_task.get(task_id, ()))
 
-    def _sort_anew(self) -> None:
+    def _sort_again(self) -> None:
         with self._lock:
             self._by_task, self._sorted = {}, self._first
 
@@ -307,14 +308,14 @@ class Journal:
         )
 
     def states(self, task_id: str) -> list[Storing]:
-        """Every state of a task that the result backend was told, in the order of telling."""
-        told: list[Storing] = []
+        """Every state of a task that was stored in the result backend, in order."""
+        stored: list[Storing] = []
         for event in self.of_task(task_id):
             if isinstance(event, Storing):
-                told.append(event)
+                stored.append(event)
             elif isinstance(event, NotStored):
-                told.remove([each for each in told if each.state == event.state][-1])
-        return told
+                stored.remove([known for known in stored if known.state == event.state][-1])
+        return stored
 
     def wait_until(
         self,

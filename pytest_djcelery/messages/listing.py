@@ -59,7 +59,7 @@ class Listing(Sequence[T]):
         """What may explain that there is nothing."""
         return []
 
-    def remedies(self, matcher: Matcher[T]) -> list[str]:  # noqa: ARG002 - for subclasses
+    def remedies(self, _matcher: Matcher[T], /) -> list[str]:
         """What may explain that there is no match."""
         return []
 
@@ -97,8 +97,6 @@ class Listing(Sequence[T]):
         matcher = self.matcher(written)
         return any(matcher.matches(item) for item in self.items())
 
-    __hash__ = None  # type: ignore[assignment]  # what it shows may change
-
     def __eq__(self, other: object) -> bool:
         unittest_failures.compared()
         items = list(self.items())  # a worker may be publishing meanwhile
@@ -118,7 +116,7 @@ class Listing(Sequence[T]):
         """Compile a list that a test wrote.
 
         Raises:
-            NotASignatureError: it is no list, or an item of it can't be compared.
+            NotASignatureError: it isn't a list, or an item of it can't be compared.
         """
         if isinstance(other, (list, tuple)):
             return [self.matcher(written) for written in other]
@@ -161,12 +159,12 @@ class Listing(Sequence[T]):
 
 @final
 class Count(int):
-    """How many items of a listing match; a comparison that fails can tell of which.
+    """How many items of a listing match; a failed comparison of it names them.
 
     Args:
-        number: so many.
-        listing: what was counted in.
-        matcher: what was counted.
+        number: how many.
+        listing: where they were counted.
+        matcher: what they match.
     """
 
     listing: Listing[Any]
@@ -183,11 +181,7 @@ class Count(int):
 
 
 class Messages(Listing[SentTask]):
-    """Messages that stand in a plain list.
-
-    Args:
-        messages: those.
-    """
+    """The messages of a plain list."""
 
     description = "the messages"
 

@@ -36,7 +36,7 @@ class NoValue:
         return self.text
 
 
-UNKNOWN: Final = NoValue("the message doesn't tell")
+UNKNOWN: Final = NoValue("unknown (the message doesn't say)")
 NOT_SET: Final = NoValue("not set")
 _NO_STAMP: Final = NoValue("no such stamp")
 
@@ -52,7 +52,7 @@ _NONE_MEANS_NONE: Final = frozenset(
 BOOKKEEPING: Final = frozenset(
     {"chord", "group_id", "group_index", "parent_id", "reply_to", "root_id", "stamped_headers"}
 )
-# How a call is made, which is over once the message is on its way: no worker can tell.
+# How a call is made, which is over once the message is on its way: no worker can know.
 NOT_SENT: Final = frozenset(
     {
         *("add_to_parent", "confirm_timeout", "connection", "declare", "event_dispatcher"),
@@ -217,9 +217,7 @@ def _header_differences(
         yield from differing(value, found.get(key, ABSENT), serializer, f"header {key!r}")
 
 
-def _same_option(  # noqa: PLR0911 - a list of cases
-    name: str, expected: Any, found: Any, actual: ActualCall, app: Celery
-) -> bool:
+def _same_option(name: str, expected: Any, found: Any, actual: ActualCall, app: Celery) -> bool:
     if is_wildcard(expected):
         return equal(expected, found)
     if name in SIGNATURES:
@@ -228,12 +226,9 @@ def _same_option(  # noqa: PLR0911 - a list of cases
         return actual.same_wait(expected, found)
     if name in ("eta", "expires"):
         return _same_time(expected, found, actual, app)
-    if name in ("queue", "exchange"):
-        return entity_name(expected) == entity_name(found)
-    if name in _SETTINGS:
-        return _on_the_wire(name, expected) == _on_the_wire(name, found)
-    if name == "ignore_result":
-        return bool(expected) is bool(found)
+    if name in _PLAIN_FORMS:
+        plain = _PLAIN_FORMS[name]
+        return plain(expected) == plain(found)
     return same(expected, found, actual.serializer)
 
 
@@ -256,10 +251,16 @@ def _moment(value: Any, app: Celery) -> datetime | None:
         return None
 
 
-def _on_the_wire(name: str, value: Any) -> object:
-    """Aliases mean the same."""
+def _delivery_mode(value: Any) -> object:
     try:
-        return maybe_delivery_mode(value) if name == "delivery_mode" else get_encoder(value)[1]
+        return maybe_delivery_mode(value)
+    except KeyError:
+        return value
+
+
+def _compression(value: Any) -> object:
+    try:
+        return get_encoder(value)[1]
     except KeyError:
         return value
 
@@ -267,6 +268,16 @@ def _on_the_wire(name: str, value: Any) -> object:
 def entity_name(value: object) -> object:
     """A queue or an exchange by its name; any other value as it is."""
     return value.name if isinstance(value, (Queue, Exchange)) else value
+
+
+# Options with several ways to write one value.
+_PLAIN_FORMS: Final[Mapping[str, Callable[[Any], object]]] = {
+    "compression": _compression,
+    "delivery_mode": _delivery_mode,
+    "exchange": entity_name,
+    "ignore_result": bool,
+    "queue": entity_name,
+}
 
 
 def _same_signatures(name: str, expected: object, found: object, actual: ActualCall) -> bool:

@@ -83,8 +83,8 @@ class Origins:
 def _nearest(fields: Mapping[str, Any], records: Sequence[SentTask]) -> SentTask | None:
     if len(records) <= 1:  # as nearly always
         return records[0] if records else None
-    exact = (each for each in records if not _differences(fields, each))
-    return next(exact, None) or min(records, key=lambda each: _differences(fields, each))
+    exact = (record for record in records if not _differences(fields, record))
+    return next(exact, None) or min(records, key=lambda record: _differences(fields, record))
 
 
 def _differences(fields: Mapping[str, Any], sent: SentTask) -> int:
@@ -94,8 +94,8 @@ def _differences(fields: Mapping[str, Any], sent: SentTask) -> int:
 
 def _removed(sent: SentTask, records: list[SentTask]) -> None:
     """Take this very record away: another of its id may be equal to it."""
-    for index, each in enumerate(records):
-        if each is sent:
+    for index, record in enumerate(records):
+        if record is sent:
             del records[index]
             return
 

@@ -11,14 +11,14 @@ from pytest_djcelery.messages import unittest_failures
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """A state that the result backend was told, and what came with it."""
+    """A state that was stored in the result backend, and what came with it."""
 
     state: str
     meta: Any = None
 
 
 class History(list[StateChange]):
-    """The states that a task passed through; a list that a failed comparison can tell of."""
+    """The states that a task passed through; a failed comparison of it is explained."""
 
 
 class Outcome:
@@ -29,7 +29,8 @@ class Outcome:
 
     def __repr__(self) -> str:
         """As a test would write it."""
-        first, *others = fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
+        outcome: Any = self  # every subclass is a dataclass
+        first, *others = fields(outcome)
         shown = [] if first.kw_only else [_written(getattr(self, first.name))]
         for other in others if shown else (first, *others):
             value = getattr(self, other.name)
@@ -67,8 +68,6 @@ class Success(_WithRetries):
             return False if isinstance(other, Outcome) else NotImplemented
         return bool(self.value == other.value) and self._same_retries(other)
 
-    __hash__ = None  # type: ignore[assignment]  # values need not be hashable
-
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Failure(_WithRetries):
@@ -80,8 +79,8 @@ class Failure(_WithRetries):
         match: a regular expression that ``str(exception)`` must contain, as in `pytest.raises`.
         retries: how often it was retried; not compared where it isn't given.
         traceback: of one that really happened, as text.
-        raised: by the task, where this process knows; what is stored of it, and so what ``get()``
-            raises and ``exception`` is, can be less.
+        raised: what the task itself raised, where this process knows; the result backend may keep
+            less of it, and ``exception`` is what ``get()`` raises.
     """
 
     exception: Any
@@ -102,8 +101,6 @@ class Failure(_WithRetries):
             and self._same_retries(other)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # values need not be hashable
-
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Revoked(_WithRetries):
@@ -117,8 +114,6 @@ class Revoked(_WithRetries):
         if not isinstance(other, Revoked):
             return False if isinstance(other, Outcome) else NotImplemented
         return self._same_retries(other)
-
-    __hash__ = None  # type: ignore[assignment]  # as of every outcome
 
 
 class Outcomes(list["Outcome | Outcomes"]):
@@ -137,15 +132,13 @@ class Outcomes(list["Outcome | Outcomes"]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None
-
     @property
     def as_one(self) -> Outcome:
         """One outcome for the whole group."""
         for outcome in self:
             if not isinstance(outcome, Success | Outcomes):
                 return outcome
-        return Success([each.value if isinstance(each, Success) else each for each in self])
+        return Success([part.value if isinstance(part, Success) else part for part in self])
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -177,8 +170,6 @@ class Retrying(Outcome):
             self.exception, other.exception
         )
 
-    __hash__ = None  # type: ignore[assignment]  # values need not be hashable
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Progress(Outcome):
@@ -188,7 +179,7 @@ class Progress(Outcome):
     state: str = "PROGRESS"
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
-    __hash__ = None  # type: ignore[assignment]  # values need not be hashable
+    __hash__ = None  # type: ignore[assignment]  # its meta need not be hashable
 
 
 def _same_exception(one: Any, other: Any) -> bool:
@@ -202,7 +193,7 @@ def _same_exception(one: Any, other: Any) -> bool:
 
 
 def _written(value: Any) -> str:
-    if isinstance(value, tuple) and value and all(isinstance(each, type) for each in value):
+    if isinstance(value, tuple) and value and all(isinstance(kind, type) for kind in value):
         return f"({', '.join(map(_written, value))})"
     return value.__qualname__ if isinstance(value, type) else repr(value)
 

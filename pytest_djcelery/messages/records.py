@@ -10,20 +10,22 @@ _Record = TypeVar("_Record")
 
 
 def quickly_made(cls: type[_Record]) -> type[_Record]:
-    """Fill a frozen dataclass with slots through its slots.
+    """Have a frozen dataclass with slots filled through its slots.
 
-    ``dataclass`` has each field of a frozen one set by name, by ``object.__setattr__``, which looks
-    for the slot each time.
+    What ``dataclass`` writes sets each field by its name, with ``object.__setattr__``, which looks
+    the slot up each time.
 
     Args:
-        cls: whose fields are keywords, have no default factory, and need nothing done after.
+        cls: the dataclass: its fields are keywords, none has a default factory, and it has no
+            ``__post_init__``.
     """
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]  # it is a dataclass
+    record: Any = cls
+    names = [field.name for field in fields(record)]
     made: Any = vars(cls)["__init__"]
     slots = {f"_set_{name}": getattr(cls, name).__set__ for name in names}
     body = "".join(f"\n    _set_{name}(self, {name})" for name in names)
     exec(f"def __init__(self, *, {', '.join(names)}):{body}", slots)  # noqa: S102 - as `dataclass` does
     init: Any = slots["__init__"]
     init.__kwdefaults__ = made.__kwdefaults__
-    cls.__init__ = update_wrapper(init, made)  # type: ignore[method-assign]  # it does the same
+    record.__init__ = update_wrapper(init, made)
     return cls

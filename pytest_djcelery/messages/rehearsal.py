@@ -33,7 +33,7 @@ _PASSED_ALONG: Final = frozenset({"add_to_parent", "chain", "producer", "route_n
 
 
 class Given:
-    """The ids that a test wrote into a canvas, told from those that Celery makes up."""
+    """The ids that a test wrote into a canvas, as opposed to those that Celery makes up."""
 
     def __init__(self, written: Mapping[str, Any]) -> None:
         self._ids: list[object] = []
@@ -120,13 +120,11 @@ class _Stage:
     def producer_or_acquire(self, producer: object = None) -> AbstractContextManager[object]:
         return nullcontext(producer)
 
-    def AsyncResult(self, task_id: str, **_: object) -> AsyncResult[Any]:  # noqa: N802 - Celery's
+    def AsyncResult(self, task_id: str, **_: object) -> AsyncResult[Any]:
         stage: Any = self
         return AsyncResult(task_id, backend=self.backend, app=stage)
 
-    def GroupResult(  # noqa: N802 - Celery's name
-        self, group_id: str, results: Any, **more: Any
-    ) -> GroupResult:
+    def GroupResult(self, group_id: str, results: Any, **more: Any) -> GroupResult:
         return GroupResult(group_id, results, app=self, **more)
 
     def copy_of(self, written: Mapping[str, Any]) -> Signature:
@@ -165,8 +163,8 @@ class _Stage:
             found = options.get(name)
             if found:
                 options[name] = [
-                    self.original(each) if getattr(each, "_app", None) is self else each
-                    for each in (found if isinstance(found, (list, tuple)) else [found])
+                    self.original(linked) if getattr(linked, "_app", None) is self else linked
+                    for linked in (found if isinstance(found, (list, tuple)) else [found])
                 ]
 
     def _belongs(self, copy: Any, signature: Signature) -> None:
@@ -247,7 +245,7 @@ class _Stage:
 
 _LAZY: Final = type(regen(iter(())))
 _KEPT: Final = frozenset({"_frozen", "_use_link"})
-# Links are added to; all else that freezing writes is made anew.
+# Links are added to; all else that freezing writes is replaced.
 _NOT_OVERRIDDEN: Final = FREEZING | {"chain", "link", "link_error", "reply_to", "task_id"}
 
 
@@ -264,7 +262,7 @@ class _Conf:
 
 
 class _Backend:
-    """A result backend that lets go whatever it is told."""
+    """A result backend that stores nothing."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None

@@ -90,24 +90,36 @@ def check_signature(written: object) -> None:
     )
 
 
-def _remedy(written: object) -> str:  # noqa: PLR0911 - a list of cases
+_REMEDIES: Final[tuple[tuple[Any, str], ...]] = (
+    (
+        ResultBase,
+        (
+            "This is a result: compare with the signature of the task that was sent, or look the "
+            "outcome up with celery_results[result]."
+        ),
+    ),
+    (
+        str,
+        (
+            "For a task by name write signature('proj.tasks.add', args=(1, 2)) (from celery), or "
+            "celery_outbox.of('proj.tasks.add') for all its messages."
+        ),
+    ),
+    (Mapping, "For a signature that was serialized write celery.signature(the_dictionary)."),
+    (
+        (list, tuple),
+        "Compare a list with the outbox itself: assert celery_outbox == [add.s(1, 2)].",
+    ),
+)
+
+
+def _remedy(written: object) -> str:
     if isinstance(written, Task):
         short = short_code(str(written.name), written)
         return f"This is the task itself: call .s(...) with the arguments: {short}.s(...)."
-    if isinstance(written, ResultBase):
-        return (
-            "This is a result: compare with the signature of the task that was sent, or look the "
-            "outcome up with celery_results[result]."
-        )
-    if isinstance(written, str):
-        return (
-            "For a task by name write signature('proj.tasks.add', args=(1, 2)) (from celery), or "
-            "celery_outbox.of('proj.tasks.add') for all its messages."
-        )
-    if isinstance(written, Mapping):
-        return "For a signature that was serialized write celery.signature(the_dictionary)."
-    if isinstance(written, (list, tuple)):
-        return "Compare a list with the outbox itself: assert celery_outbox == [add.s(1, 2)]."
+    for kind, remedy in _REMEDIES:
+        if isinstance(written, kind):
+            return remedy
     if callable(written):
         name = getattr(written, "__name__", "function")
         return (

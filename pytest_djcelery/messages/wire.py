@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from math import isnan
 from typing import Any, Final, NamedTuple
 
 from kombu.serialization import dumps, loads
@@ -98,11 +99,13 @@ def _differing_items(
 def equal(left: object, right: object) -> bool:
     """``==`` as a bool: objects whose comparison fails (arrays, say) are not equal."""
     try:
-        return bool(left == right) or (
-            isinstance(left, float) and left != left and right != right  # noqa: PLR0124 - NaN
-        )
+        return bool(left == right) or (_is_nan(left) and _is_nan(right))
     except (TypeError, ValueError):
         return False
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and isnan(value)
 
 
 def _equal_when_sent(expected: object, actual: object, serializer: str) -> bool:

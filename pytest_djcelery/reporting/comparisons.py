@@ -56,7 +56,7 @@ def holds(op: str, left: object, right: object) -> bool:
 def _ours(side: object) -> bool:
     one = (SentTask, Outcome)
     return isinstance(side, (*one, History, Count, Listing)) or (
-        isinstance(side, list | tuple) and any(isinstance(each, one) for each in side)
+        isinstance(side, list | tuple) and any(isinstance(item, one) for item in side)
     )
 
 
@@ -94,7 +94,7 @@ def _compare_lists(op: str, left: object, right: object) -> list[str] | None:
     written = right.items() if isinstance(right, Listing) else right
     if not isinstance(written, (list, tuple)):
         return None
-    matchers = [left.matcher(each) for each in written]
+    matchers = [left.matcher(expected) for expected in written]
     if op == "==":
         return list(_explain_equal(left, matchers))
     return list(_explain_unequal(left, matchers))
@@ -104,8 +104,9 @@ def _listed(value: object, other: object) -> object:
     """Messages in a plain list (``celery_inline.pending``), where signatures are expected."""
     if not value or not isinstance(value, (list, tuple)) or not isinstance(other, (list, tuple)):
         return value
-    ours = all(isinstance(each, SentTask) for each in value)
-    return Messages(value) if ours and all(isinstance(each, Signature) for each in other) else value
+    ours = all(isinstance(message, SentTask) for message in value)
+    theirs = all(isinstance(expected, Signature) for expected in other)
+    return Messages(value) if ours and theirs else value
 
 
 # -- explanations ----------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def explain_one(
 def explain_wait(
     outbox: Listing[SentTask], matcher: Matcher[SentTask], seconds: float, situation: str
 ) -> Iterator[str]:
-    """Why waiting was in vain; ``situation`` is what else went on."""
+    """Why the message did not come in time; ``situation`` is what else went on."""
     call = describe_call(matcher.written)
     yield f"{outbox.description}.wait_for({call}): not sent within {seconds:g} seconds"
     yield from _explain_missing(outbox, matcher)

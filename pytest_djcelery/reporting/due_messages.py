@@ -24,7 +24,7 @@ _NO_WORKER = (
 
 
 def text(sandbox: Sandbox) -> str:
-    """What is left to deliver in this test, and how that is done; nothing where there is none."""
+    """What is left to deliver in this test, and how; empty where nothing is left."""
     runner = sandbox.runner
     due: Sequence[SentTask]
     later: Sequence[SentTask] = ()
@@ -50,10 +50,10 @@ def _kind(sent: Sequence[SentTask], one: str, many: str, remedy: str) -> Iterato
     if not sent:
         return
     yield f"{len(sent)} message {one}" if len(sent) == 1 else f"{len(sent)} messages {many}"
-    for each in sent[:_SHOWN]:
-        eta = f", at {each.eta:%Y-%m-%d %H:%M:%S} UTC" if each.eta is not None else ""
-        place = f", sent at {each.location}" if each.location is not None else ""
-        yield f"  {call_text(each.task, each.args, each.kwargs)}{eta}{place}"
+    for message in sent[:_SHOWN]:
+        eta = f", at {message.eta:%Y-%m-%d %H:%M:%S} UTC" if message.eta is not None else ""
+        place = f", sent at {message.location}" if message.location is not None else ""
+        yield f"  {call_text(message.task, message.args, message.kwargs)}{eta}{place}"
     if len(sent) > _SHOWN:
         yield f"  … and {len(sent) - _SHOWN} more"
     yield remedy
@@ -64,7 +64,7 @@ def _unsent(sandbox: Sandbox) -> list[SentTask]:
     if sandbox.project.broker is None:
         return []
     published = sandbox.journal.published(sandbox.began)
-    return [each.message for each in published if not each.eager]
+    return [publish.message for publish in published if not publish.eager]
 
 
 def undelivered(pending: Iterable[SentTask], scheduled: Iterable[SentTask]) -> str:
@@ -86,7 +86,7 @@ def why_never(task_id: str, journal: Journal, scheduled: Sequence[SentTask], now
     sent = journal.sent(task_id)
     ended = journal.ended(task_id)
     name = _named(sent[-1]) if sent else task_id
-    later = [each for each in scheduled if each.id == task_id]
+    later = [message for message in scheduled if message.id == task_id]
     if later:
         return (
             f"{name} will not be ready: it is scheduled for {later[0].eta:%Y-%m-%d %H:%M:%S} "

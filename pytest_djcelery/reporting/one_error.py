@@ -25,16 +25,18 @@ def note(report: pytest.TestReport, sandbox: Sandbox, error: BaseException | Non
     xdist sends what is plain to the process that ends the run.
     """
     failed = failures.unhandled(sandbox.journal, sandbox.suite, sandbox.began)
-    unseen = {id(each) for each in failed}
+    unseen = {id(failure) for failure in failed}
     found = {
-        _error_of(each): None
-        for each in sandbox.journal.events(Ended, sandbox.began)
-        if each.state == "FAILURE"
-        and not each.expected
-        and (id(each) in unseen or led_to(each.value, error) or _is_copy(error, each.value))
+        _error_of(attempt): None
+        for attempt in sandbox.journal.events(Ended, sandbox.began)
+        if attempt.state == "FAILURE"
+        and not attempt.expected
+        and (
+            id(attempt) in unseen or led_to(attempt.value, error) or _is_copy(error, attempt.value)
+        )
     }
     if found:
-        vars(report)[_NOTED] = [list(each) for each in found]
+        vars(report)[_NOTED] = list(map(list, found))
 
 
 def led_to(cause: object, error: BaseException | None) -> bool:
@@ -73,7 +75,7 @@ def lines(reports: Iterable[pytest.TestReport]) -> Iterator[str]:
         for *error, text in getattr(report, _NOTED, ()):
             tests[tuple(error)].add(report.nodeid)
             texts.setdefault(tuple(error), text)
-    for error, failed in sorted(tests.items(), key=lambda each: -len(each[1])):
+    for error, failed in sorted(tests.items(), key=lambda found: -len(found[1])):
         if len(failed) > 1:
             task, place, kind = error
             where = f" ({place})" if place else ""

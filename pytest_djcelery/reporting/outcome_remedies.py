@@ -87,8 +87,8 @@ def of_more(actual: object) -> str:
 
 def of_history(happened: Sequence[Any], wanted: Sequence[Any]) -> str:
     """What to do where a task went through other states."""
-    states = [each.state for each in happened]
-    expected = [getattr(each, "state", None) for each in wanted]
+    states = [change.state for change in happened]
+    expected = [getattr(change, "state", None) for change in wanted]
     if not happened:
         return "No state was stored: the task has not run yet, or it ignores its result."
     if "STARTED" in expected and "STARTED" not in states:

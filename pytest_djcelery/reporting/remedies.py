@@ -57,7 +57,9 @@ def of_missing(listing: Listing[Any], missing: Sequence[tuple[Matcher[Any], Near
             absent.append(matcher)
     found += _of_differences(apart)
     if absent or (missing and not len(listing)):
-        found += listing.circumstances() or [_of_absent(each, missing) for each in absent[:MOST]]
+        found += listing.circumstances() or [
+            _of_absent(matcher, missing) for matcher in absent[:MOST]
+        ]
     return found
 
 
@@ -130,7 +132,7 @@ def of_unexpected(
 
 def of_order(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> str:
     """What to do where only the order differs."""
-    one = min((each.written for each in matchers), key=is_wildcard)
+    one = min((matcher.written for matcher in matchers), key=is_wildcard)
     return (
         "If the order doesn't matter, ask for each: "
         f"assert {describe_call(one)} in {listing.description}."
@@ -163,7 +165,7 @@ def of_several(outbox: Listing[Any], found: Sequence[SentTask]) -> str:
 
 
 def _of_call(matcher: Matcher[Any], listing: Listing[Any]) -> Iterator[str]:
-    """Why a signature is none that could be sent."""
+    """Why a signature could not be sent at all."""
     if not isinstance(matcher, Expected):
         return
     call = describe_call(matcher.written)

@@ -25,7 +25,7 @@ _IDS: Final = frozenset({"task_id", "root_id", "parent_id", "group_id"})
 def written_as_sent(
     matcher: Matcher[Any], item: Any, differences: Sequence[Difference]
 ) -> str | None:
-    """The signature that would have met ``item``; ``None`` where it is none that one writes."""
+    """The signature that would match ``item``; ``None`` where no person would write it."""
     if not isinstance(item, SentTask):
         text = repr(item)  # a canvas
     elif isinstance(matcher.written, Signature):
@@ -75,11 +75,11 @@ def _options(
     written: Mapping[str, Any], message: SentTask, differences: Sequence[Difference]
 ) -> dict[str, Any]:
     """The options that a test has set, as they were sent; without those that were not."""
-    told = call_in_message(message)
+    call = call_in_message(message)
     differing = {found.property for found in differences if found.option}
     options = {}
     for name, expected in written.items():
-        found: Any = told.option(name)
+        found: Any = call.option(name)
         if name == "headers" and isinstance(expected, Mapping):
             found = {key: found[key] for key in expected if key in found}
             if found:
@@ -96,5 +96,5 @@ def _options(
 
 
 def _is_written(name: str, value: object) -> bool:
-    """Whether a person writes it into a test: ids and moments are made anew for each message."""
+    """Whether a person writes it into a test: ids and times differ from message to message."""
     return name not in _IDS and not isinstance(value, datetime)

@@ -62,7 +62,7 @@ def judge_failures(item: pytest.Item, sandbox: Sandbox) -> None:
 
 
 def _kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]:
-    """The errors of a unittest test case, which pytest raises to nobody.
+    """The errors of a unittest test case, which pytest keeps and does not raise.
 
     Private API (``TestCaseFunction._excinfo``), checked on pytest 8.4 and 9.
     """
@@ -73,10 +73,10 @@ def explained_error(item: pytest.Item, call: pytest.CallInfo[None]) -> BaseExcep
     """The error that ends a test, with the remedy where there is one."""
     for info in (call.excinfo, *_kept_errors(item)):
         if info is not None:
-            each: BaseException | None = info.value
-            while each is not None:
-                explain(each)
-                each = each.__cause__ or each.__context__
+            error: BaseException | None = info.value
+            while error is not None:
+                explain_missing_method(error)
+                error = error.__cause__ or error.__context__
             return info.value
     return None
 
@@ -104,9 +104,11 @@ def add_sections(
         report.sections.append(("celery: errors that were caught", swallowed.text(races)))
     # ``get()`` raises a copy, decoded from the result backend, that knows nothing of the task.
     found = [
-        each
-        for each in sandbox.journal.events(Ended, sandbox.began)
-        if each.state == "FAILURE" and not each.expected and not one_error.led_to(each.value, error)
+        attempt
+        for attempt in sandbox.journal.events(Ended, sandbox.began)
+        if attempt.state == "FAILURE"
+        and not attempt.expected
+        and not one_error.led_to(attempt.value, error)
     ]
     if found:
         text = "\n\n".join(_tracebacks(item, found))
@@ -122,7 +124,9 @@ def add_sections(
 def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:
     """Whether the test ended with what a task raised: the rest was left for that reason."""
     ended = sandbox.journal.events(Ended, sandbox.began)
-    return any(one_error.led_to(each.value, error) for each in ended if each.state == "FAILURE")
+    return any(
+        one_error.led_to(attempt.value, error) for attempt in ended if attempt.state == "FAILURE"
+    )
 
 
 def _tracebacks(item: pytest.Item, found: list[Ended]) -> Iterator[str]:
@@ -140,7 +144,7 @@ def _traceback(item: pytest.Item, error: BaseException) -> str:
     """
     from _pytest._io import TerminalWriter
 
-    explain(error)
+    explain_missing_method(error)
     chosen = item.config.getoption("tbstyle")
     if error.__traceback__ is None or chosen == "no":
         remote = getattr(error.__cause__, "remote_traceback", None)  # a live worker's
@@ -175,16 +179,7 @@ def remember(config: pytest.Config, lines: list[str] | None) -> None:
 # -- delay_on_commit -------------------------------------------------------------------------
 
 
-def explain_missing_methods(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Explain the error that ends a test, if it is one that has a remedy."""
-    for info in (call.excinfo, *(getattr(item, "_excinfo", None) or ())):
-        error: BaseException | None = info and info.value
-        while error is not None:
-            explain(error)
-            error = error.__cause__ or error.__context__
-
-
-def explain(error: BaseException) -> None:
+def explain_missing_method(error: BaseException) -> None:
     """Say why a task has no ``delay_on_commit``, and what to do."""
     if not isinstance(error, AttributeError) or error.name not in _ON_COMMIT_METHODS:
         return
@@ -193,7 +188,7 @@ def explain(error: BaseException) -> None:
     task = error.obj
     if not isinstance(task, Task) or hasattr(error, "_djcelery_explained"):
         return
-    error._djcelery_explained = True  # type: ignore[attr-defined]  # a mark of ours
+    vars(error)["_djcelery_explained"] = True
     bases = [base for base in type(task).__mro__[1:] if base not in (Task, object)]
     base = f"{bases[0].__module__}.{bases[0].__qualname__}" if bases else "celery.Task"
     name = short_code(task.name, task)

@@ -427,7 +427,7 @@ def test_one_of_more_may_have_the_name_of_a_positional_parameter() -> None:
 
 def test_a_limit_that_a_message_does_not_tell_says_so() -> None:
     assert told(ADD.s(1).set(time_limit=3), message("shop.add", 1)) == [
-        ("time_limit", "3", "the message doesn't tell")
+        ("time_limit", "3", "unknown (the message doesn't say)")
     ]
 
 
