@@ -1,7 +1,7 @@
-"""How a pool of prefork runs a task, for pools that have no processes.
+"""How a prefork pool runs a task, for pools that have no processes.
 
-Whatever leaves a task's tracer is an outcome there, not only what Celery makes one: an
-``on_failure`` that raises, a `GeneratorExit`. The child reports it, and goes on
+Whatever leaves a task's tracer is an outcome there, not only what Celery turns into one: an
+``on_failure`` that raises, a `GeneratorExit`. The child reports it and goes on
 (``billiard.pool.Worker.workloop``); what the callbacks of the request raise is logged, and the
 worker goes on (``billiard.pool.ApplyResult.safe_apply_callback``). Celery's solo and threads pools
 do neither. Checked on Celery 5.4 to 5.7 and billiard 4.2 to 4.3.
@@ -21,30 +21,31 @@ from celery.exceptions import WorkerLostError
 
 from pytest_djcelery.patching import replaced
 
-#: Whose exceptions say how the test is to go on, and are no outcome of a task.
+#: Packages whose exceptions control the test, and are not the outcome of a task.
 _TEST_TOOLS: Final = frozenset({"_pytest", "hypothesis"})
 
 
-def apply_as_prefork(  # noqa: PLR0913, PLR0917 - what `BasePool.apply_async` passes on
+def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
     target: Callable[..., Any],
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    *,
+    passes: Callable[[BaseException], bool],
     callback: Callable[[Any], None] | None = None,
     error_callback: Callable[[Any], None] | None = None,
     accept_callback: Callable[[int, float], None] | None = None,
-    *,
-    passes: Callable[[BaseException], bool],
+    **_: Any,
 ) -> None:
     """Run a task in the calling thread, with the outcome that prefork would give it.
 
     Args:
-        target: what runs the task; its arguments follow.
-        args: see there.
-        kwargs: see there.
-        callback: told what it returned.
-        error_callback: told what it raised.
-        accept_callback: told that it begins.
-        passes: whether an exception is none of the task's, and leaves this call.
+        target: what runs the task.
+        args: of ``target``.
+        kwargs: of ``target``.
+        passes: whether an exception is not an outcome of the task, and leaves this call.
+        callback: called with what ``target`` returned.
+        error_callback: called with what it raised.
+        accept_callback: called as it begins.
     """
     if accept_callback is not None:
         accept_callback(os.getpid(), monotonic())
@@ -53,8 +54,8 @@ def apply_as_prefork(  # noqa: PLR0913, PLR0917 - what `BasePool.apply_async` pa
     except BaseException as error:
         if passes(error):
             raise
-        told = _call_back(error_callback, _lost(error) if _exits(error) else ExceptionInfo())
-        if not (told or isinstance(error, Exception)):
+        taken = _call_back(error_callback, _lost(error) if _exits(error) else ExceptionInfo())
+        if not (taken or isinstance(error, Exception)):
             # Celery before 5.7 can't store it, and the task would have no outcome at all.
             _call_back(error_callback, _lost(error))
     else:
@@ -100,10 +101,10 @@ def _call_back(callback: Callable[[Any], None] | None, outcome: Any) -> bool:
 
 @contextmanager
 def internal_errors_reported() -> Iterator[None]:
-    """Let Celery report what a handler or receiver raised where warnings are errors, too.
+    """Have Celery report what a handler or receiver raised even where warnings are errors.
 
     It warns, and goes on with the report (``celery.app.trace.report_internal_error``): a worker
-    prints the warning. The failure is told all the same, as the outcome of the task.
+    prints the warning. The failure is reported all the same, as the outcome of the task.
 
     Private API, checked on Celery 5.4 to 5.7.
     """

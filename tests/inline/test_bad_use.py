@@ -156,12 +156,12 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
 
         import pytest
         from pytest_djcelery import NeverEndsError
-        from pytest_djcelery.workers.inline import endless
+        from pytest_djcelery.workers.inline import deliveries
         from shop.tasks import again, explode, once_more, put_back
 
         @pytest.fixture(autouse=True)
         def sooner(monkeypatch):
-            monkeypatch.setattr(endless, "_ENDLESS", 50)
+            monkeypatch.setattr(deliveries, "_ENDLESS", 50)
 
         @pytest.mark.parametrize("task", [again, put_back, once_more])
         def test_now(celery_inline, task):
@@ -217,8 +217,8 @@ def test_a_run_that_ends_is_no_error_however_many_messages_it_delivers(
             assert celery_inline.run().succeeded == 10_002
 
         def test_a_tree(celery_inline, monkeypatch):
-            from pytest_djcelery.workers.inline import endless
-            monkeypatch.setattr(endless, "_ENDLESS", 50)
+            from pytest_djcelery.workers.inline import deliveries
+            monkeypatch.setattr(deliveries, "_ENDLESS", 50)
             split.delay(10)
             for _ in range(20):
                 flaky.delay()

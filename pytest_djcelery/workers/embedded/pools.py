@@ -1,4 +1,4 @@
-"""The pools of an embedded worker: Celery's own, which know what they have in hand.
+"""The pools of an embedded worker: Celery's own, which know what they are busy with.
 
 A pool is a class that Celery lets a worker be built from (``worker_pool``).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -24,20 +24,18 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.recording.task_surroundings import Surroundings
 
-_CALLBACKS = "callback", "error_callback", "accept_callback"
-
 
 class InHand:
-    """The tasks that a pool has taken and not let go of, with all that comes after them.
+    """The tasks that a pool has taken and is not done with, including what comes after them.
 
-    Celery's own list of requests is no measure of that: it drops a request before the thread that
-    ran it is done with its database connections, and drops one attempt at a task, which has the
-    id of the next, together with it.
+    Celery's own list of requests doesn't say that: it drops a request before the thread that ran it
+    is done with its database connections, and drops one attempt at a task together with the next,
+    which has the same id.
 
     Args:
-        after_task: called in the thread that ran a task, before the task is counted as let go.
-        wake: called when it is.
-        surroundings: what a task is run in.
+        after_task: called in the thread that ran a task, before the task counts as done.
+        wake: called when it does.
+        surroundings: what tasks are run in.
     """
 
     def __init__(
@@ -71,7 +69,7 @@ class InHand:
         passes: Callable[[BaseException], bool],
         **kwargs: Any,
     ) -> None:
-        """Run a task that has been taken, and let go of it; the rest as `apply_as_prefork`."""
+        """Run a task that has been taken as `apply_as_prefork` does, and let go of it."""
         try:
             target = partial(self._surroundings.run, target)
             apply_as_prefork(target, *args, passes=passes, **kwargs)
@@ -82,7 +80,7 @@ class InHand:
                 self.let_go(task_id)
 
     def let_go(self, task_id: str | None) -> None:
-        """Count one less, and tell."""
+        """Count one less, and wake."""
         with self._lock:
             self.count -= 1
             self._ids[task_id] -= 1
@@ -122,13 +120,13 @@ class SoloPool(solo.TaskPool):
 
     def _run(self, task_id: str | None, *args: Any, **options: Any) -> None:
         try:
-            self.in_hand.run(task_id, *args, passes=_exits, **_known(options))
+            self.in_hand.run(task_id, *args, passes=_exits, **options)
         except (SystemExit, KeyboardInterrupt) as error:
-            # As such it would be an order to shut down, and not what the task did to its worker.
+            # Unchanged, it would ask the worker to shut down, and not be what the task did to it.
             raise WorkerLostError(repr(error)) from error
 
     def _run_beside(self, task_id: str | None, *args: Any, **options: Any) -> None:
-        """Run a task in a thread of its own: as under prefork, it shares no connection."""
+        """Run a task in another thread: as under prefork, it shares no connection."""
         errors: list[BaseException] = []
 
         def run() -> None:
@@ -180,7 +178,7 @@ class ThreadPool(thread.TaskPool):
                 args,
                 kwargs,
                 passes=_nothing,
-                **_known(options),
+                **options,
             )
         except BaseException:
             self.in_hand.let_go(task_id)
@@ -194,13 +192,8 @@ def _exits(error: BaseException) -> bool:
 
 
 def _nothing(_error: BaseException) -> bool:
-    """Nothing a task raises ends a thread of a pool."""
+    """Nothing that a task raises ends a thread of a pool."""
     return False
-
-
-def _known(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what `BasePool.apply_async` passes on, what applies without processes."""
-    return {name: options[name] for name in _CALLBACKS if name in options}
 
 
 def leave_behind(thread: threading.Thread) -> None:

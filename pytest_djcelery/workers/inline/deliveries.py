@@ -1,14 +1,14 @@
-"""What `celery_inline` delivers, one after another, and what came of each."""
+"""What `celery_inline` delivers, one message after another, and what became of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from pytest_djcelery.messages.journal import Ended
+from pytest_djcelery.errors import NeverEndsError
+from pytest_djcelery.messages.journal import Ended, Published
 from pytest_djcelery.transactions.task_connections import ConnectionsAsBegun
-from pytest_djcelery.workers.inline.endless import Endless
 from pytest_djcelery.workers.inline.executions import Execution
 
 if TYPE_CHECKING:
@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.watch import TransactionWatch
     from pytest_djcelery.workers.inline.inline_worker import InlineWorker
 
+#: Publishers, each of which another one published; a task that sends many makes a short line.
+_LINE: Final = 10
+_ENDLESS: Final = 10_000  # deliveries at the end of a longer line
+
 _Takes = Callable[[str], bool]  # whether a queue is delivered from
 
 
 class Deliveries:
-    """Delivers, and tells how it went.
+    """Delivers messages, and says how each went.
 
     Args:
-        worker: who delivers.
+        worker: which delivers them.
         origins: finds the records of the messages.
         journal: of the test.
         watch: of the test's transactions.
@@ -38,7 +42,7 @@ class Deliveries:
         self._origins = origins
         self._journal = journal
         self._watch = watch
-        self._others: list[Execution] = []  # that ended during the delivery of another
+        self._others: list[Execution] = []  # those that ended while another was delivered
 
     def executions(
         self, takes: _Takes, stretch: Stretch | None, limit: int | None
@@ -70,7 +74,7 @@ class Deliveries:
         return execution
 
     def inside_until(self, done: Callable[[], bool]) -> None:
-        """Deliver in a task that waits, until ``done()`` or nothing is due."""
+        """Deliver inside a task that waits, until ``done()`` or nothing is due."""
         __tracebackhide__ = True
         endless, connections = Endless(self._journal, bounded=False), ConnectionsAsBegun()
         with self._watch.autocommit():
@@ -81,7 +85,7 @@ class Deliveries:
                 self._others.append(execution)
 
     def next_eta(self, takes: _Takes) -> datetime | None:
-        """When the next one is due of what was received and left."""
+        """When the next message that the worker holds is due, or the next repeated function."""
         timer = self._worker.timer
         first, repeated = timer.first(takes), timer.next_repeated()
         eta = None if first is None else first.turn.eta
@@ -106,7 +110,7 @@ class Deliveries:
                 connections.restore()
             if message is None:
                 return None
-            ended = self._came_of(message, since)
+            ended = self._executions_of(message, since)
             if ended:  # else a task holds it, to run it with others
                 break
         *others, execution = ended
@@ -116,8 +120,8 @@ class Deliveries:
             endless.count(execution, redelivered=bool(info.get("redelivered")))
         return execution
 
-    def _came_of(self, delivered: Any, since: int) -> list[Execution]:
-        """What a message, or a function that was due, has led to: of a batch, one for each."""
+    def _executions_of(self, delivered: Any, since: int) -> list[Execution]:
+        """What became of a message, or of a function that was due; of a batch, one for each."""
         batched = self._worker.batched
         is_message = hasattr(delivered, "headers")
         if not batched:
@@ -125,9 +129,52 @@ class Deliveries:
         own = is_message and delivered not in batched.values()
         ended = dict.fromkeys(event.task_id for event in self._journal.events(Ended, since))
         messages = [batched.pop(task_id) for task_id in ended if task_id in batched]
-        return [self._execution(each, since) for each in (*messages, *([delivered] if own else ()))]
+        messages += [delivered] if own else []
+        return [self._execution(message, since) for message in messages]
 
     def _execution(self, message: Any, since: int) -> Execution:
         sent = self._origins.of(message.delivery_tag, message.headers, message.body)
         events = self._journal.events(Ended, since)
         return Execution.of(message, sent, events, self._worker.refused)
+
+
+class Endless:
+    """Notices that the tasks of a run publish without end.
+
+    Args:
+        journal: where their messages are recorded.
+        bounded: whether the run has a limit.
+    """
+
+    def __init__(self, journal: Journal, *, bounded: bool) -> None:
+        self._journal = journal
+        self._bounded = bounded
+        self._read = len(journal)
+        self._lines: dict[str, int] = {}  # how many publishers led to a message, by its id
+        self._delivered = 0
+
+    def count(self, execution: Execution, *, redelivered: bool) -> None:
+        """Note a delivery.
+
+        Raises:
+            NeverEndsError: it is one too many.
+        """
+        __tracebackhide__ = True
+        if self._bounded:
+            return
+        line = self._lines.get(execution.id, 0) + redelivered
+        if line:
+            self._lines[execution.id] = line  # in case it is put back once more
+        new, self._read = self._journal.events(Published, self._read), len(self._journal)
+        for event in new:
+            self._lines[event.message.id] = line + 1
+        self._delivered += line > _LINE
+        if self._delivered > _ENDLESS:
+            msg = (
+                f"More than {_ENDLESS:,} messages were delivered to which a line of more than "
+                f"{_LINE} tasks of this run had led, each published (or put back) by the one "
+                f"before; the last was {execution}. Does it publish, retry or requeue itself "
+                "without end?\n"
+                "Say how far to go: run(limit=…), or run(until=…) with a nearer moment."
+            )
+            raise NeverEndsError(msg)

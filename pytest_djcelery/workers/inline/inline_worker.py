@@ -1,11 +1,11 @@
-"""A worker without a thread: Celery's consumer, requests and tracer, one message at a time.
+"""A worker that has no thread: Celery's consumer, requests and tracer, one message at a time.
 
 Messages come off the in-memory broker through a kombu channel. From there all is Celery's own:
 `Consumer.create_task_handler` finds the strategy, the strategy builds the request and checks
 what is revoked or expired, the request goes to the pool and is acknowledged by what the pool
 calls back. Ours are the parts that a worker is built from: a pool that runs in place, a timer
-that asks the test's clock, and no event loop. What solo and threads pools do otherwise than
-prefork, this pool does as prefork.
+that asks the test's clock, and no event loop. Where Celery's solo and threads pools differ from
+prefork, this pool does what prefork does.
 
 Private API (`celery.worker.consumer.Consumer` without its event loop, ``celery.app.trace``),
 checked on Celery 5.4 to 5.7.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
 from pytest_djcelery.workers.boot import booted
 from pytest_djcelery.workers.celery_parts import Strategies
 from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
+from pytest_djcelery.workers.inline.limits import limits_of
 from pytest_djcelery.workers.inline.timer import Timer
 from pytest_djcelery.workers.process_state import process_as_found
 
@@ -45,51 +45,37 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
     from pytest_djcelery.brokers.memory.queues import Broker, Ready
-    from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.recording.task_surroundings import Surroundings
-    from pytest_djcelery.workers.inline.limits import Limits
+    from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.inline.timer import Scheduled
 
 _RUNS_IN_PLACE = 1  # tasks at a time
 
 
 class InlineWorker:
-    """Delivers the messages of a broker, one when it is told to.
+    """Delivers the messages of a broker, one whenever it is asked to.
 
     Args:
-        app: the project's app.
+        sandbox: of the test whose tasks it runs.
         broker: the in-memory broker that the app publishes to.
-        now: the clock: an aware datetime.
-        limits: tells of limits that can't be enforced here.
-        surroundings: what tasks are run in.
-        consumed: the queues that it consumes from, by the settings of now.
     """
 
-    def __init__(  # noqa: PLR0913 - each is told by another part
-        self,
-        app: Celery,
-        broker: Broker,
-        *,
-        now: Callable[[], datetime],
-        limits: Limits,
-        surroundings: Surroundings,
-        consumed: Callable[[], ConsumedQueues],
-    ) -> None:
-        self.app = app
+    def __init__(self, sandbox: Sandbox, broker: Broker) -> None:
+        self._sandbox = sandbox
+        self.app = sandbox.app
         self.broker = broker
-        self._tasks = app.tasks
-        self.limits = limits
-        self.surroundings = surroundings
-        self._consumed = consumed
+        self._tasks = self.app.tasks
+        self.limits = limits_of(sandbox.project)
+        self.surroundings = sandbox.surroundings
         self._names: frozenset[str] = frozenset()
         self.hostname = default_nodename(None)
-        self.timer = Timer(now)
-        self.batched: dict[str, Any] = {}  # messages that a task holds, by id
+        self.timer = Timer(sandbox.clock.now)
+        self.batched: dict[str, Any] = {}  # messages that a batch task holds, by id
         self._tracers: dict[str, Any] = {}  # of the tasks, as they were found
 
     @contextmanager
     def started(self) -> Iterator[InlineWorker]:
-        """Be a worker for the time of a block; what it has not acknowledged goes back."""
+        """Be a worker in a block; what it has not acknowledged then goes back to its queue."""
         with ExitStack() as stack:
             stack.enter_context(process_as_found(self.app))
             stack.callback(self._put_tracers_back)
@@ -97,7 +83,7 @@ class InlineWorker:
             self._consumer = _Consumer(self, connection)
             self._handle = self._consumer.create_task_handler()
             self._channel = connection.channel()
-            self._channel.qos.restore_at_shutdown = False  # done here, and silently
+            self._channel.qos.restore_at_shutdown = False  # done below, and silently
             stack.callback(self._channel.qos.restore_unacked)
             stack.callback(self._forget_batches)
             self.read_configuration()
@@ -110,12 +96,12 @@ class InlineWorker:
             yield self
 
     def read_configuration(self) -> None:
-        """Go by the settings of now, as a worker would that starts now."""
+        """Apply the current settings, as a worker does that starts now."""
         with _CurrentApp(self.app):
             setup_worker_optimizations(self.app, self.hostname)
         self._consumer.pool.start()  # until then it would describe each task for its debug log
         self._consumer.strategies.clear()
-        queues = list(self._consumed().queues)
+        queues = list(self._sandbox.consumed.queues)
         if self.app.conf.worker_direct:
             queues.append(worker_direct(self.hostname))
         for queue in queues:
@@ -125,7 +111,7 @@ class InlineWorker:
 
     @contextmanager
     def delivering(self) -> Iterator[None]:
-        """Around deliveries: what tasks change beyond their own context is put back after them."""
+        """Deliver in a block; what tasks change beyond their own context is put back after it."""
         with _CurrentApp(self.app), Shared():
             yield
 
@@ -143,13 +129,13 @@ class InlineWorker:
         return queue in self._names
 
     def deliver(self, takes: Callable[[str], bool]) -> Any:
-        """Hand the next message that is due to Celery, and return it; ``None``: there is none.
+        """Hand the next message that is due to Celery, and return it; ``None`` if there is none.
 
-        Where a function was due that is called again and again, it is that.
+        If a repeated function was due, it is called, and what is returned is its `Repeated`.
 
         A message is due when it is published, or at its ETA. One with an ETA is received at
-        once, whatever stands before it in its queue, and waits in `timer`, as it does under a
-        worker that listens all the time: so it makes no difference when this one is told to.
+        once, whatever is before it in its queue, and waits in `timer`, as under a worker that
+        listens all the time: so it makes no difference when this worker is asked to deliver.
 
         Args:
             takes: which queues to deliver from.
@@ -160,14 +146,14 @@ class InlineWorker:
         while message is None:
             first, held = self.broker.oldest(takes), None
             if first is not None and first[2]:
-                message = self._receive(*first)
+                message = self._receive(first)
                 continue
             if self.timer:
                 held = self.timer.first_due(takes)
             if held is not None and (first is None or held.turn.due < first[1].turn):
                 message = self._start(held)
             elif first is not None:
-                message = self._receive(*first)
+                message = self._receive(first)
             elif (poll := self.timer.first_poll(takes)) is not None:
                 message = self._start(poll)
             elif (repeated := self.timer.repeated_due()) is not None:
@@ -195,11 +181,12 @@ class InlineWorker:
 
     @property
     def refused(self) -> BaseException | None:
-        """Why the message last delivered is none that a worker can read."""
+        """Why a worker can't read the message that was delivered last."""
         return self._consumer.refused
 
-    def _receive(self, queue: str, ready: Ready, timed: bool) -> Any:  # noqa: FBT001 - as the broker tells it
-        """Receive a message, and return it; ``None``: it waits in `timer`."""
+    def _receive(self, oldest: tuple[str, Ready, bool]) -> Any:
+        """Receive the broker's oldest message and return it; ``None`` if it waits in `timer`."""
+        queue, ready, timed = oldest
         get = self._channel.get_timed if timed else self._channel.basic_get
         with self.limits.told(self._tasks, ready.message["headers"]):
             message = get(queue)
@@ -232,11 +219,19 @@ class _CurrentApp:
         _state._tls.current_app = self._before
 
 
-class _Controller(SimpleNamespace):
-    """What stands for the worker, where the project's boot steps and receivers ask for one."""
+class _Controller:
+    """Takes the place of the worker for the project's boot steps and receivers."""
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__  # type: ignore[assignment]  # a namespace has none
+    concurrency = _RUNS_IN_PLACE
+    semaphore = None
+    use_eventloop = False
+
+    def __init__(self, worker: InlineWorker) -> None:
+        self.state = state
+        self.app = worker.app
+        self.hostname = worker.hostname
+        self.timer = worker.timer
+        self.steps: list[Any] = []  # of the project, which add themselves
 
 
 class _Consumer(CeleryConsumer):
@@ -262,16 +257,7 @@ class _Consumer(CeleryConsumer):
             pool=_InPlacePool(worker.surroundings, limit=_RUNS_IN_PLACE, app=worker.app),
             app=worker.app,
             timer=worker.timer,
-            controller=_Controller(
-                state=state,
-                app=worker.app,
-                hostname=worker.hostname,
-                concurrency=_RUNS_IN_PLACE,
-                timer=worker.timer,
-                semaphore=None,
-                use_eventloop=False,
-                steps=[],  # of the project's, which include themselves
-            ),
+            controller=_Controller(worker),
             disable_rate_limits=True,
         )
         self.connection = connection
@@ -297,11 +283,11 @@ class _Consumer(CeleryConsumer):
         """As `WorkController._process_task`."""
         timer = self._worker.timer
         if request.eta is not None and request is not timer.started:
-            # Celery reckons with the time since the machine was started: of an ETA before that
-            # no timer is told, and where it belongs among the others would be up to the machine.
+            # Celery converts an ETA to the time since the machine was started: it gives the timer
+            # none that is earlier, and the order of the others would depend on the machine.
             timer.hold(request, partial(self._execute, request))
             return
-        with suppress(TaskRevokedError):  # the request has told it
+        with suppress(TaskRevokedError):  # the request has reported it
             request.execute_using_pool(self.pool)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
@@ -318,7 +304,7 @@ class _Consumer(CeleryConsumer):
 
 
 class _Strategies(Strategies):
-    """Built for the tasks that are delivered, when they are."""
+    """Strategies that are built when their tasks are delivered."""
 
     def build(self, task: Any) -> Any:
         return self._consumer.built(task)
@@ -329,29 +315,15 @@ class _InPlacePool(BasePool):
 
     def __init__(self, surroundings: Surroundings, **options: Any) -> None:
         super().__init__(**options)
-        # Under prefork the consumer is another process: what it has set there is not the task's.
+        # Under prefork the consumer is another process, whose context the task does not see.
         self._new_context = surroundings.context
 
-    def on_apply(  # noqa: PLR0913, PLR0917 - what `BasePool.apply_async` passes on
-        self,
-        target: Callable[..., Any],
-        args: Any = (),
-        kwargs: Any = None,
-        callback: Callable[[Any], None] | None = None,
-        error_callback: Callable[[Any], None] | None = None,
-        accept_callback: Callable[[int, float], None] | None = None,
-        **_: Any,
+    def on_apply(
+        self, target: Callable[..., Any], args: Any = (), kwargs: Any = None, **options: Any
     ) -> None:
+        target = partial(self._new_context().run, target)
         with RunningTask(), TaskInPlace(), event_loop_hidden():
-            apply_as_prefork(
-                partial(self._new_context().run, target),
-                args,
-                kwargs,
-                callback,
-                error_callback,
-                accept_callback,
-                passes=ends_the_test,
-            )
+            apply_as_prefork(target, args, kwargs, passes=ends_the_test, **options)
 
 
 def _no_window(_count: int = 1) -> None:

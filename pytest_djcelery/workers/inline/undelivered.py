@@ -1,4 +1,4 @@
-"""The messages of a test that `celery_inline` has yet to deliver."""
+"""The messages that `celery_inline` has yet to deliver, and one that is put back among them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kombu import serialization
+
+from pytest_djcelery.errors import BadOptionError
+from pytest_djcelery.messages.headers import Recorded
+from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.workers.inline.timer import Turn
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from pytest_djcelery.brokers.memory.queues import Ready
     from pytest_djcelery.messages.origins import Origins
-    from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.workers.inline.inline_worker import InlineWorker
 
 
 class Undelivered:
-    """What waits in the queues, and what the worker has received and holds, as one.
+    """What waits in the queues, together with what the worker has received and holds.
 
     Args:
-        worker: who delivers.
+        worker: which delivers them.
         origins: finds their records.
     """
 
@@ -30,7 +36,7 @@ class Undelivered:
     def due(self, now: datetime) -> list[SentTask]:
         """The messages that are due, in the order in which `InlineWorker.deliver` takes them."""
         plain, timed = self._waiting()
-        turns = deque(sorted(each for each in timed if each[0].eta <= now))
+        turns = deque(sorted(waiting for waiting in timed if waiting[0].eta <= now))
         found = []
         for turn, sent in plain:
             while turns and turns[0][0].due < turn:
@@ -53,7 +59,7 @@ class Undelivered:
         return unreceived + worker.timer.count_later()
 
     def _waiting(self) -> tuple[list[tuple[Any, SentTask]], list[tuple[Turn, SentTask]]]:
-        """Those without an ETA, in the order of delivery, and those with one, in none."""
+        """Those without an ETA, in the order of delivery, and those with one, in no order."""
         worker = self._worker
         plain: list[tuple[Any, SentTask]] = []
         timed: list[tuple[Turn, SentTask]] = []
@@ -74,3 +80,45 @@ class Undelivered:
         message = ready.message
         tag = message["properties"]["delivery_tag"]
         return self._origins.of(tag, message["headers"], message["body"])
+
+
+def redeliver(message: object, app: Celery) -> None:
+    """Put a message at the head of its queue, marked as redelivered.
+
+    Raises:
+        BadOptionError: when it is no message, or went to no queue of the in-memory broker.
+    """
+    if not isinstance(message, SentTask):
+        msg = f"redeliver() takes a message of the outbox, got {message!r}."
+        raise BadOptionError(msg)
+    if message.queue is None:
+        msg = f"{message.task} [{message.id}] went to an exchange: its queue is not known."
+        raise BadOptionError(msg)
+    with app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        channel.broker.put(message.queue, _as_redelivered(message, channel), first=True)
+
+
+def _as_redelivered(message: SentTask, channel: Any) -> dict[str, Any]:
+    embed = {
+        "callbacks": list(message.links) or None,
+        "errbacks": list(message.link_errors) or None,
+        "chain": list(message.chain[::-1]) or None,  # Celery pops the next step off its end
+        "chord": message.chord,
+    }
+    body = list(message.args), dict(message.kwargs), embed
+    content_type, encoding, data = serialization.dumps(body, message.serializer)
+    prepared: dict[str, Any] = channel.prepare_message(
+        data,
+        message.priority or 0,
+        content_type,
+        encoding,
+        Recorded(message.headers, message),
+        {"correlation_id": message.id, "reply_to": message.headers.get("reply_to")},
+    )
+    prepared["properties"]["delivery_info"] = {
+        "exchange": message.exchange,
+        "routing_key": message.routing_key,
+        "redelivered": True,
+    }
+    return prepared
