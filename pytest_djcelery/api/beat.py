@@ -9,15 +9,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import clock
+from pytest_djcelery.api.inline import Inline
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.messages.journal import NotSent, Published
 from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.workers.beat.schedule_check import check_entries
 from pytest_djcelery.workers.beat.scheduler import VirtualScheduler, entries_apart
 
 if TYPE_CHECKING:
     from celery.beat import ScheduleEntry
 
-    from pytest_djcelery.api.inline import Inline
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.beat.driven_schedulers import Sent
@@ -27,12 +28,13 @@ class Beat:
     """Beat, started with the test, on the test's clock.
 
     It sends what ``celery beat`` would send, through the project's own scheduler: the schedule
-    of the settings, or django-celery-beat's. Each call here goes by what that is now: an entry
-    that was changed is sent by its new times, and keeps when it last ran; a new one starts then.
+    of the settings, or django-celery-beat's. Each call here reads the schedule as it is then: an
+    entry that was changed is sent at its new times, and keeps when it last ran; a new one starts
+    then.
 
     Where the test travels by itself (time-machine, freezegun), beat starts anew at the
-    destination: it was not there to send what would have been due on the way. So it does where
-    the test chooses another scheduler (``CELERY_BEAT_SCHEDULER``).
+    destination: it did not run on the way, to send what was due. It starts anew, too, where the
+    test chooses another scheduler (``CELERY_BEAT_SCHEDULER``).
 
     Args:
         sandbox: the test.
@@ -45,7 +47,7 @@ class Beat:
 
     @contextmanager
     def started(self) -> Iterator[Beat]:
-        """Be beat for the time of a block."""
+        """Be beat in a block."""
         app = self._sandbox.app
         app.loader.import_default_modules()
         app.finalize()
@@ -73,13 +75,13 @@ class Beat:
         return MappingProxyType(dict(self._current().entries))
 
     def due(self, between: timedelta | tuple[datetime, datetime]) -> list[tuple[datetime, str]]:
-        """Tell what a span will see sent: moments in UTC and names of entries, in order.
+        """What will be sent in a span of time: moments in UTC and names of entries, in order.
 
         Nothing is published, and nothing changes.
 
         Args:
-            between: how far from now; or from when to when, both included. Of a span that begins
-                in the past it is told what a beat sends that was started then.
+            between: how far from now; or from when to when, both included. For a span that begins
+                in the past, it is what a beat sends that was started then.
 
         Raises:
             BadOptionError: the span is negative, or a moment is naive under ``USE_TZ``.
@@ -97,7 +99,7 @@ class Beat:
                 for sent in self._stops(rehearsal, end, None):
                     moment = self._clock.now()
                     if moment >= start:
-                        fired += [(moment, each.name) for each in sent]
+                        fired += [(moment, entry.name) for entry in sent]
         return fired
 
     def run(self, *, until: timedelta | datetime) -> list[SentTask]:
@@ -126,8 +128,8 @@ class Beat:
         first = len(self._sandbox.journal)
         sent: list[Sent] = []
         try:
-            for each in self._stops(scheduler, end, self._inline()):
-                sent += each
+            for due in self._stops(scheduler, end, self._inline()):
+                sent += due
             self._clock.move_to(max(end, self._clock.now()))
             scheduler.settle()
         finally:
@@ -156,10 +158,10 @@ class Beat:
             BadScheduleError: naming each entry that can't, and why.
         """
         __tracebackhide__ = True
-        from pytest_djcelery.workers.beat.schedule_check import check
-
         consumed = self._sandbox.consumed
-        check(self._sandbox.app, self.entries, consumed.names if queues is None else set(queues))
+        check_entries(
+            self._sandbox.app, self.entries, consumed.names if queues is None else set(queues)
+        )
 
     # Inside -------------------------------------------------------------------------------
 
@@ -184,8 +186,6 @@ class Beat:
         return self._scheduler
 
     def _inline(self) -> Inline | None:
-        from pytest_djcelery.api.inline import Inline
-
         runner = self._sandbox.runner
         return runner if isinstance(runner, Inline) else None
 
@@ -204,12 +204,12 @@ class Beat:
                 continue  # what they did may have changed the schedule
             now = self._clock.now()
             following = now + wait if wait <= end - now else None
-            # Beat wakes up every few minutes. What it has computed holds that long, save where
+            # Beat wakes up every few minutes. What it has computed holds until then, except where
             # clocks are put forward or back.
             change = clock.first_offset_change(zones, now, following or end)
             eta = inline.next_eta() if inline else None
             stops = (following, change, eta if eta is None or eta <= end else None)
-            following = min((each for each in stops if each is not None), default=None)
+            following = min((stop for stop in stops if stop is not None), default=None)
             if following is None:
                 return
             self._clock.move_to(max(following, self._clock.now()))
@@ -226,7 +226,7 @@ class Beat:
         messages: dict[str | None, SentTask] = {}
         for event in journal.events(Published, first):
             messages.setdefault(event.message.id, event.message)  # its retries have the same id
-        ids = [each.task_id for each in sent if each.task_id not in lost]
+        ids = [entry.task_id for entry in sent if entry.task_id not in lost]
         return [messages[task_id] for task_id in ids if task_id in messages]
 
 

@@ -1,4 +1,4 @@
-"""Celery's own worker parts, given ears: they wake on an event where Celery polls.
+"""Parts of Celery's own worker that wake on an event where Celery polls.
 
 Consumer and timer are classes that Celery lets a worker be built from (``worker_consumer``,
 ``worker_timer``).
@@ -33,7 +33,7 @@ class Strategies(dict[str, Any]):
     """Knows the tasks that a test registered after the worker had started.
 
     A worker asks for a strategy by name; each is kept with the task that it was built for, which
-    another may have taken the place of.
+    another may have replaced.
     """
 
     def __init__(self, consumer: Any) -> None:
@@ -55,7 +55,7 @@ class Strategies(dict[str, Any]):
         return strategy
 
     def build(self, task: Any) -> Any:
-        """A task's strategy; and its tracer, which a worker builds at its start."""
+        """Build a task's strategy, and its tracer, which a worker builds at its start."""
         consumer = self._consumer
         with info_logging_enabled():
             if task.__trace__ is None:
@@ -66,7 +66,7 @@ class Strategies(dict[str, Any]):
 
 
 class Consumer(CeleryConsumer):
-    """Comes back from its wait for messages when it has been given something to do."""
+    """Returns from its wait for messages when there is something else to do."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -85,7 +85,7 @@ class Consumer(CeleryConsumer):
             super().update_strategies()
 
     def connect(self) -> Any:
-        """Connect; a broker of another kind is asked often, since nothing can interrupt it."""
+        """Connect; a broker that can't be interrupted is asked often."""
         connection = super().connect()
         if not hasattr(connection.transport, "interrupt"):
             drain_events = connection.drain_events
@@ -97,22 +97,22 @@ class Consumer(CeleryConsumer):
         return connection
 
     def on_ready(self) -> None:
-        # Redis forgets a broadcast that nobody has subscribed to, and kombu does so as it waits.
+        # Redis drops a broadcast without subscribers, and kombu subscribes as it waits.
         if self.connection.transport.driver_type == "redis":
             with suppress(socket.timeout):
                 self.connection.drain_events(timeout=_POLL)
         super().on_ready()
 
-    # A broker that goes, and may come back ----------------------------------------------
+    # A broker that is lost, and may come back -------------------------------------------
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         self.lost = exc
-        # What Celery says at its end, of its next version, would end a worker under -W error.
+        # Celery then warns of a change in its next version: under -W error that ends a worker.
         with suppress(CPendingDeprecationWarning):
             super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, trying often, and give up when told to stop."""
+        """Connect, trying often, and give up when asked to stop."""
         ensure_connection = conn.ensure_connection
 
         def ensure_soon(errback: Any, max_retries: Any, **_: Any) -> Any:
@@ -192,11 +192,12 @@ class Timer(timer2.Timer):
 
     @property
     def late(self) -> bool:
-        """Whether the time of an entry has come, and not all of it is done."""
+        """Whether an entry is due, and not yet done."""
         with self.mutex:
             now = time.monotonic()
             return self._doing or any(
-                each.eta <= now and not each.entry.canceled for each in self.schedule.queue
+                scheduled.eta <= now and not scheduled.entry.canceled
+                for scheduled in self.schedule.queue
             )
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""A worker's database connections are its own, and none outlives its test: or it is told."""
+"""A worker has its own database connections, and none of them outlives its test."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class WorkerConnections:
             self.add(connection)
 
     def add(self, connection: BaseDatabaseWrapper) -> None:
-        """Close this one, too, when all are."""
+        """Close this one, too, when all are closed."""
         with self._lock:
             self._opened[id(connection)] = connection
 
     def disconnect(self) -> None:
-        """Watch for no more of them."""
+        """Stop watching for new ones."""
         connection_created.disconnect(self._on_created)
 
     def close_in_thread(self) -> None:
@@ -73,12 +73,12 @@ class WorkerConnections:
 
 @contextmanager
 def other_threads_watched() -> Iterator[None]:
-    """For a block: close what threads open beside a task in place, or refuse it to them.
+    """Close what threads open beside a task that runs in place, or refuse to open it.
 
     Raises (in such a thread):
         FixtureConflictError: the test's rows are in a transaction, which no other connection sees.
     """
-    of_test = {each.alias: each for each in connections.all()}
+    of_test = {connection.alias: connection for connection in connections.all()}
     opened = WorkerConnections(beside_task)
 
     def check(connection: BaseDatabaseWrapper, **_: Any) -> None:
@@ -156,14 +156,18 @@ def _only_in_workers(close: Any) -> Any:
 
 
 def warn_of_shared_connections() -> None:
-    """Tell of a connection pool that children of the worker would have from their parent.
+    """Warn of a connection pool that the worker's child processes would share with their parent.
 
-    In production, too, so it is not mended here. The parent opens its pool where it stores a result
-    itself, as after a time limit.
+    That is so in production, too, so it is not mended here. The parent opens its pool where it
+    stores a result itself, as after a time limit.
     """
     if celery.VERSION >= _CLOSES_POOLS:
         return
-    pooled = [each.alias for each in connections.all() if each.settings_dict["OPTIONS"].get("pool")]
+    pooled = [
+        connection.alias
+        for connection in connections.all()
+        if connection.settings_dict["OPTIONS"].get("pool")
+    ]
     if pooled:
         warnings.warn(
             SharedConnectionsWarning(

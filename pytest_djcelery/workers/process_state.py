@@ -1,4 +1,4 @@
-"""What a Celery worker changes for its whole process, put back: here the process is the tests'."""
+"""What a Celery worker changes for its whole process, which is the tests' here, is put back."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from celery import Celery
 
 _MISSING = object()
-
-
 _working = SharedChange()
 
 
@@ -84,7 +82,7 @@ def _tracing_as_found(app: Celery) -> Iterator[None]:
 
 
 def limits_changed(app: Celery) -> bool:
-    """Undo limits that remote control set on task instances; whether there were any."""
+    """Undo limits that remote control set on tasks; whether there were any."""
     changed = False
     for task in app.tasks.values():
         for name in ("rate_limit", "time_limit", "soft_time_limit"):

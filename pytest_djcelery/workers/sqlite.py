@@ -7,8 +7,8 @@ test, a whole transaction (or one statement outside any) has the database for it
 next one waits its turn. So nothing locks, nothing is read before its commit, and two
 transactions that would deadlock run one after the other.
 
-Who only reads from a file, outside any transaction, waits for nobody: there SQLite answers with
-what is committed, as in production.
+A thread that only reads from a file, outside any transaction, waits for nobody: there SQLite
+answers with what is committed, as in production.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class DatabaseBusyError(DjceleryError, OperationalError):
 class Turns:
     """A re-entrant lock over all SQLite databases of the process, with a deadline.
 
-    Who has waited longest is next. If whoever is awake could take it, a worker that goes from task
-    to task would keep the test waiting until all are done, or until its deadline.
+    The thread that has waited longest is next. If any thread could take the turn, a worker that
+    goes from task to task would keep the test waiting until all are done, or until its deadline.
 
     Args:
         timeout: seconds to wait for a turn.
@@ -47,7 +47,7 @@ class Turns:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._left = threading.Condition(self._lock)  # for those who wait for what is no turn
+        self._left = threading.Condition(self._lock)  # wakes a wait for an unfinished cursor
         self._queue: deque[tuple[threading.Thread, threading.Condition]] = deque()
         self._owner: threading.Thread | None = None
         self._depth = 0
@@ -75,7 +75,7 @@ class Turns:
                 place[1].wait(deadline.remaining)
             came = self._owner is me
         finally:
-            if not came:  # nor after Ctrl-C, where nobody else would give the place up
+            if not came:  # after Ctrl-C, too, where nobody else would give the place up
                 self._step_out(place)
         if not came:
             owner = self._owner.name if self._owner else None
@@ -109,7 +109,7 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Hold the databases for a block."""
+        """Hold the databases in a block."""
         self.take()
         try:
             yield
@@ -118,7 +118,7 @@ class Turns:
 
     @contextmanager
     def stepped_aside(self) -> Iterator[None]:
-        """Let others go first for a block: a commit hook runs after its transaction."""
+        """Let others go first in a block: a commit hook runs after its transaction."""
         with self._lock:
             depth = self._depth if self._owner is threading.current_thread() else 0
             if depth:
@@ -141,7 +141,7 @@ class Turns:
                     return execute(sql, params, many, context)
             except OperationalError as error:
                 # Rows that another thread has asked for and not yet read hold their table,
-                # outside any turn. They are read to their end without telling anyone.
+                # outside any turn. Nothing says when they have been read to the end.
                 if (
                     "locked" not in str(error)
                     or deadline.passed
@@ -208,7 +208,7 @@ def _transactions_in_turns(turns: Turns) -> Iterator[None]:
     enter, leave = transaction.Atomic.__enter__, transaction.Atomic.__exit__
     held: WeakSet[Any] = WeakSet()
 
-    def __enter__(self: Any) -> None:  # noqa: N807 - what it replaces
+    def enter_in_turn(self: Any) -> None:
         connection = transaction.get_connection(self.using)
         outermost = connection.vendor == "sqlite" and not connection.in_atomic_block
         if not outermost:
@@ -222,7 +222,7 @@ def _transactions_in_turns(turns: Turns) -> Iterator[None]:
         held.add(connection)
         return None
 
-    def __exit__(self: Any, *exc_info: Any) -> None:  # noqa: N807 - what it replaces
+    def exit_turn(self: Any, *exc_info: Any) -> None:
         connection = transaction.get_connection(self.using)
         try:
             leave(self, *exc_info)
@@ -231,7 +231,7 @@ def _transactions_in_turns(turns: Turns) -> Iterator[None]:
                 held.discard(connection)
                 turns.leave()
 
-    with replaced(transaction.Atomic, __enter__=__enter__, __exit__=__exit__):
+    with replaced(transaction.Atomic, __enter__=enter_in_turn, __exit__=exit_turn):
         yield
 
 

@@ -1,7 +1,7 @@
-"""Celery's own scheduler, told when to look: beat without its loop, its process and its file.
+"""Celery's own scheduler, which looks when it is asked to: beat without loop, process and file.
 
-The project's own scheduler class computes what is due and publishes it. Laid over it is only
-what makes it fit a clock that goes from due time to due time: nothing is kept in a file, waits
+The project's own scheduler class computes what is due and publishes it. A subclass changes only
+what doesn't fit a clock that goes from due time to due time: nothing is kept in a file, waits
 are exact to the microsecond, django-celery-beat's table is not polled, and an entry that can't
 be sent is not merely logged.
 
@@ -35,7 +35,7 @@ class Sent:
 
 
 class Driven(Scheduler):
-    """A scheduler that is told when to look. Laid over the project's own class."""
+    """A scheduler that looks when it is asked to; mixed into the project's own class."""
 
     _heap: list[Any] | None
 
@@ -50,13 +50,13 @@ class Driven(Scheduler):
         self.max_interval = NEVER
 
     def populate_heap(self, *args: Any, **kwargs: Any) -> None:
-        """What is due in one moment is sent in the order of the schedule, and not in any."""
+        """Send what is due in one moment in the order of the schedule, not in an arbitrary one."""
         super().populate_heap(*args, **kwargs)
         rank = {name: index for index, name in enumerate(self.in_order())}
         # A list that is sorted is a heap.
         self._heap = sorted(
-            each._replace(priority=each.priority + rank[each.entry.name])
-            for each in self._heap or ()
+            event._replace(priority=event.priority + rank[event.entry.name])
+            for event in self._heap or ()
         )
 
     def in_order(self) -> list[str]:
@@ -70,7 +70,7 @@ class Driven(Scheduler):
         return False
 
     def follow(self, changed: Mapping[str, Any]) -> None:  # noqa: ARG002 - for who overrides
-        """Read the settings again, as beat does that starts with what it has stored.
+        """Read the settings again, as beat does when it starts with what it has stored.
 
         Args:
             changed: the entries of the settings that are new, or not as they were.
@@ -83,7 +83,7 @@ class Driven(Scheduler):
         self._heap = None
 
     def adjust(self, n: Any, drift: float = 0) -> Any:  # noqa: ARG002 - the signature of Celery
-        """There is no sleep that would have to end early."""
+        """Nothing sleeps that would have to wake early."""
         return n
 
     def _when(self, *args: Any, **kwargs: Any) -> float:
@@ -92,7 +92,7 @@ class Driven(Scheduler):
         return when
 
     def _is_due_failed(self, entry: ScheduleEntry) -> Any:
-        """Celery 5.7 logs what `is_due` raises, and tries again some time."""
+        """Celery 5.7 logs what `is_due` raises, and tries again later."""
         self.errors.extend(error for error in sys.exc_info()[1:2] if error is not None)
         return super()._is_due_failed(entry)
 
@@ -110,7 +110,7 @@ class Driven(Scheduler):
 
 
 class _Store(dict[str, Any]):
-    """What stands for the file of a `PersistentScheduler`, and for the module that opens it."""
+    """Takes the place of the file of a `PersistentScheduler`, and of the module that opens it."""
 
     def open(self, *_: Any, **__: Any) -> _Store:
         return self
@@ -127,7 +127,7 @@ class _DrivenPersistent(Driven):
 
 
 class DrivenDatabase(Driven):
-    """Told of changes by Django's signals, which see those of one moment apart.
+    """Learns of changes by Django's signals, which tell those of one moment apart.
 
     A poll would compare times that the test's clock makes equal.
     """
@@ -151,7 +151,7 @@ class DrivenDatabase(Driven):
 
     @property
     def outdated(self) -> bool:
-        """Such as by an entry that has disabled itself; a poll would see it in seconds."""
+        """For example by an entry that has disabled itself; a poll would see it within seconds."""
         return self._changed
 
     def schedule_changed(self) -> bool:
@@ -159,13 +159,13 @@ class DrivenDatabase(Driven):
         return changed
 
     def _get_crontab_exclude_query(self) -> Any:
-        """Nothing: it would leave out what is not due in the next two hours."""
+        """Exclude nothing: the original leaves out what is not due in the next two hours."""
         from django.db.models import Q
 
         return Q(pk__in=[])
 
     def follow(self, changed: Mapping[str, Any]) -> None:
-        """Write to the table what has changed; what has gone from the settings stays there."""
+        """Write what has changed to the table; what was removed from the settings stays there."""
         self.update_from_dict(changed)
 
     def in_order(self) -> list[str]:
@@ -185,7 +185,7 @@ class DrivenDatabase(Driven):
 
 @lru_cache(maxsize=8)
 def driven(scheduler: type[Scheduler]) -> type[Driven]:
-    """The project's scheduler class, one that is told when to look."""
+    """The project's scheduler class, as one that looks when it is asked to."""
     over: type[Driven] = Driven
     if issubclass(scheduler, PersistentScheduler):
         over = _DrivenPersistent

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _ROUTING = ("queue", "exchange", "routing_key")
 
 
-def check(app: Celery, entries: Mapping[str, ScheduleEntry], consumed: Collection[str]) -> None:
+def check_entries(
+    app: Celery, entries: Mapping[str, ScheduleEntry], consumed: Collection[str]
+) -> None:
     """Check each entry's task, arguments and queue.
 
     Args:
@@ -59,14 +61,14 @@ def _problems(app: Celery, entry: ScheduleEntry) -> Iterator[str]:
 
 
 def _near(name: str, app: Celery) -> str:
-    known = [each for each in app.tasks if not each.startswith("celery.")]
-    # By the last part first: what stands before it is alike in all tasks of a module, and
-    # leaves little when a module was moved.
-    last = {each: each.rpartition(".")[2] for each in (name, *known)}
-    moved = [each for each in known if last[each] == last[name]]
-    alike = difflib.get_close_matches(last[name], {last[each] for each in known}, n=3)
+    known = [task for task in app.tasks if not task.startswith("celery.")]
+    # By the last part first: what comes before it is the same for all tasks of a module, and
+    # tells little when a module was moved.
+    last = {task: task.rpartition(".")[2] for task in (name, *known)}
+    moved = [task for task in known if last[task] == last[name]]
+    alike = difflib.get_close_matches(last[name], {last[task] for task in known}, n=3)
     near = moved or [
-        each for each in difflib.get_close_matches(name, known, n=3) if last[each] in alike
+        task for task in difflib.get_close_matches(name, known, n=3) if last[task] in alike
     ]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 

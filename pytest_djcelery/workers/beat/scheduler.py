@@ -53,9 +53,9 @@ class VirtualScheduler:
             return {name: schedule[name] for name in self._scheduler.in_order()}
 
     def outlook(self) -> tuple[int, tuple[str, timedelta] | None]:
-        """How many entries there are, and which is due next, and in how long.
+        """How many entries there are, which is due next, and in how long.
 
-        Nothing is read anew: a test that fails may have broken its transaction.
+        Nothing is read again: a test that fails may have broken its transaction.
         """
         if self.reads_database:  # where asking an entry may change its row
             return len(self._scheduler._schedule or ()), None
@@ -84,7 +84,7 @@ class VirtualScheduler:
             self._scheduler.reload()
 
     def send_due(self) -> tuple[list[Sent], timedelta]:
-        """Send what is due now, and tell in how long to look again.
+        """Send what is due now; returns that, and in how long to look again.
 
         Raises:
             BeatError: an entry is due without end.
@@ -111,16 +111,16 @@ class VirtualScheduler:
             self.send_due()
 
     def close(self) -> None:
-        """Be beat no longer."""
+        """Stop being beat."""
         with self._as_in_test():
             self._scheduler.close()
 
     @contextmanager
     def rehearsal(self, *, start: datetime | None = None) -> Iterator[VirtualScheduler]:
-        """This scheduler as it stands, for one that publishes nothing and whose state is lost.
+        """A copy of this scheduler as it stands, which publishes nothing and is then discarded.
 
         Args:
-            start: as it would stand, had it been started at this moment, which is now.
+            start: have the copy stand as if it had been started at this moment, which is now.
         """
         other: VirtualScheduler = copy(self)
         with ExitStack() as stack:
@@ -142,12 +142,12 @@ class VirtualScheduler:
             yield other
 
     def _made(self, **kwargs: Any) -> Any:
-        """A scheduler with entries of its own: those of the settings stay as they are."""
+        """A scheduler with copies of the entries: those of the settings stay as they are."""
         with self._override(beat_schedule=_copies(self._read)):
             return self._class(self.app, **kwargs)
 
     def _follow_settings(self) -> None:
-        """Go by a schedule that a test, or a task, has changed."""
+        """Follow a schedule that a test, or a task, has changed."""
         before, now = self._read, entries_apart(self.app.conf.beat_schedule)
         if now == before:
             return
@@ -158,7 +158,7 @@ class VirtualScheduler:
 
     @contextmanager
     def _as_in_test(self) -> Iterator[None]:
-        """Keep the test's connections, and no entry for later.
+        """Keep the test's connections open, and leave out no entry.
 
         Every five minutes the database's scheduler reads what is due in the next five.
         """
@@ -168,7 +168,7 @@ class VirtualScheduler:
         from django_celery_beat import schedulers
 
         def keep(**_: Any) -> None:
-            """The connections are the test's."""
+            """The connections belong to the test."""
 
         with replaced(schedulers, close_old_connections=keep, SCHEDULE_SYNC_MAX_INTERVAL=NEVER):
             yield
@@ -191,7 +191,7 @@ def _check_ends(sent: list[Sent]) -> None:
     __tracebackhide__ = True
     if len(sent) <= _ENDLESS:
         return
-    name, times = Counter(each.name for each in sent).most_common(1)[0]
+    name, times = Counter(entry.name for entry in sent).most_common(1)[0]
     if times > _ENDLESS:
         msg = (
             f"The entry {name!r} was due {times} times in one moment, and is due again: beat would "
@@ -201,7 +201,7 @@ def _check_ends(sent: list[Sent]) -> None:
 
 
 def entries_apart(schedule: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The entries of the settings, apart from what a scheduler or a test writes to."""
+    """Copies of the entries of the settings, which no scheduler and no test writes to."""
     return {name: _apart(entry) for name, entry in schedule.items()}
 
 

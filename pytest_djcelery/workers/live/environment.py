@@ -83,7 +83,7 @@ class Environment:
             settings.DATABASES[alias].update(database)
         setup_test_environment(debug=self.debug)  # no mail leaves
         app: Celery = find_app(self.app)
-        values = {key: pickle.loads(value) for key, value in self.configuration.items()}  # noqa: S301 - written by the test's own process
+        values = {key: _unpickled(value) for key, value in self.configuration.items()}
         host = f"live-{os.getpid()}"
         others = OtherApps(
             app, host, lambda _, virtual_host: _values_of_other_app(values, virtual_host, host)
@@ -100,8 +100,8 @@ class Environment:
     @classmethod
     def read(cls, path: Path) -> Environment:
         """Read what `write` has written."""
-        found: Environment = pickle.loads(path.read_bytes())  # noqa: S301 - written by the test's own process
-        return found
+        environment: Environment = _unpickled(path.read_bytes())
+        return environment
 
 
 def _values_of_other_app(values: Mapping[str, Any], virtual_host: str, host: str) -> dict[str, Any]:
@@ -150,9 +150,7 @@ def _databases() -> dict[str, dict[str, Any]]:
         DEFAULT_DB_ALIAS
     ].ensure_connection()  # a test without database access fails here, and is told why
     hidden = [
-        f"{connection.alias!r}"
-        for connection in connections.all()
-        if connection.vendor == "sqlite" and connection.is_in_memory_db()  # type: ignore[attr-defined]  # SQLite's
+        f"{connection.alias!r}" for connection in connections.all() if _is_in_memory(connection)
     ]
     if hidden:
         msg = (
@@ -173,6 +171,14 @@ def _databases() -> dict[str, dict[str, Any]]:
     }
 
 
+def _is_in_memory(connection: Any) -> bool:
+    return bool(connection.vendor == "sqlite" and connection.is_in_memory_db())
+
+
+def _unpickled(data: bytes) -> Any:
+    return pickle.loads(data)  # noqa: S301 - written by the test's own process
+
+
 def _pickled(configuration: Mapping[str, Any]) -> dict[str, bytes]:
     pickles = {}
     for key, value in configuration.items():
@@ -180,9 +186,9 @@ def _pickled(configuration: Mapping[str, Any]) -> dict[str, bytes]:
             pickles[key] = pickle.dumps(value)
         except Exception as error:
             msg = (
-                f"{key} = {value!r} can't be sent to celery_live_worker, which is a process of its "
-                f"own: {type(error).__name__}: {error}\n"
-                "Give it in the settings of the project, or use celery_worker, which is of this "
+                f"{key} = {value!r} can't be sent to celery_live_worker, which runs in a separate "
+                f"process: {type(error).__name__}: {error}\n"
+                "Give it in the settings of the project, or use celery_worker, which runs in this "
                 "process."
             )
             raise BadOptionError(msg) from error

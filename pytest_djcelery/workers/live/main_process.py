@@ -106,7 +106,7 @@ def _in_timer(timer: Any) -> set[str]:
     return {request.id for request in requests if hasattr(request, "request_dict")}
 
 
-class LiveConsumer(Consumer):  # type: ignore[misc]  # Celery's stubs have no type for it
+class LiveConsumer(Consumer):
     """Celery's consumer, which reports the messages that it drops."""
 
     journal: ClassVar[WorkerEnd]
