@@ -225,7 +225,7 @@ class Inline(Runner):
         self._runs.run_until_stored(task_ids, self.why_never, for_task=False)
         return True
 
-    def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:  # noqa: ARG002 - nothing is waited for
+    def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
         """Deliver as a second process would do while the first one waits."""
         __tracebackhide__ = True
         self._runs.run_until_stored(task_ids, self.why_never, for_task=True)

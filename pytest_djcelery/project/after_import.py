@@ -40,8 +40,8 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002 - `MetaPathFinder`'s
-        target: ModuleType | None = None,  # noqa: ARG002 - `MetaPathFinder`'s
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         if fullname not in self._wanted or fullname in self._finding:
             return None

@@ -71,7 +71,7 @@ class Read(HTMLParser):
         self.close()
         assert self._open == []
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - its name is
+    def handle_starttag(self, tag: str, attrs: object) -> None:
         self.tags.append(tag)
         if tag not in _VOID:
             self._open.append(tag)

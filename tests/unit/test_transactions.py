@@ -4,7 +4,7 @@ No pytest plugin of ours takes part: Django is configured here, with two databas
 """
 
 # ruff: noqa: ANN001, ANN002, ANN003, ANN201, ANN202, ANN204 - helpers and stand-ins, used only here
-# ruff: noqa: ARG002, ARG005 - stand-ins are called as what they stand for
+# ruff: noqa: ARG005 - stand-ins are called as what they stand for
 # ruff: noqa: DJ008 - models of which nobody reads the text
 # ruff: noqa: PT011, PT012 - what raises is the end of a block, so `raises` has several statements
 

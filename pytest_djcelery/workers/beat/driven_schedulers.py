@@ -69,7 +69,7 @@ class Driven(Scheduler):
         """Whether the schedule has changed since it was read."""
         return False
 
-    def follow(self, changed: Mapping[str, Any]) -> None:  # noqa: ARG002 - for who overrides
+    def follow(self, changed: Mapping[str, Any]) -> None:
         """Read the settings again, as beat does when it starts with what it has stored.
 
         Args:
@@ -82,7 +82,7 @@ class Driven(Scheduler):
                 self.schedule[name] = entry
         self._heap = None
 
-    def adjust(self, n: Any, drift: float = 0) -> Any:  # noqa: ARG002 - the signature of Celery
+    def adjust(self, n: Any, drift: float = 0) -> Any:
         """Nothing sleeps that would have to wake early."""
         return n
 
