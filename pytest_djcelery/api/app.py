@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def app(**conf: Any) -> Iterator[Celery]:
-    """The project's own app, with settings of Celery changed for the time of the block.
+    """The project's own app, with settings of Celery changed in a block.
 
     Args:
         **conf: any of Celery's settings, in lower case (``task_acks_late=True``).
@@ -33,7 +33,7 @@ def app(**conf: Any) -> Iterator[Celery]:
 def session_app(
     *, config: Mapping[str, Any] | None = None, parameters: Mapping[str, Any] | None = None
 ) -> Iterator[Celery]:
-    """The project's own app for the time of a session, with settings changed.
+    """The project's own app for a session, with settings changed.
 
     Args:
         config: any of Celery's settings.
@@ -43,12 +43,12 @@ def session_app(
         AppNotFoundError: when the project has none.
         BadOptionError: for a setting or parameter that the app doesn't have.
     """
-    from pytest_djcelery.project.isolation import parameters_applied
+    from pytest_djcelery.project.isolation import parameters_applied  # needs Celery
 
     session = current_session()
     project = session.use_project()
     with (
-        # An audited run leaves the app alone, but in tests that use a fixture.
+        # An audited run leaves the app alone, except in tests that use a fixture.
         nullcontext() if session.audit else session.app_isolated(project),
         parameters_applied(project.app, dict(parameters or {})) as settings,
         project.configuration.override(**{**settings, **(config or {})}),

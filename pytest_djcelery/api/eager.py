@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EagerRunner(Runner):
-    """Tasks are over before ``delay()`` returns, so there is nothing to wait for."""
+    """Each task ends before ``delay()`` returns, so there is nothing to wait for."""
 
     name = "celery_eager"
 
@@ -30,7 +30,7 @@ class EagerRunner(Runner):
 
 @contextmanager
 def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
-    """Celery's eager mode for the time of the block, with results that can be read back.
+    """Celery's eager mode in a block, with results that can be read back.
 
     Args:
         propagates: whether a failing task raises at the call (``task_eager_propagates``);

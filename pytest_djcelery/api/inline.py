@@ -37,7 +37,7 @@ class Inline(Runner):
     Args:
         sandbox: the test.
         auto: deliver after each publish by the test's own code.
-        implicit: it gives way to a runner that the test asks for.
+        implicit: give way to a runner that the test asks for.
     """
 
     name = "celery_inline"
@@ -54,7 +54,7 @@ class Inline(Runner):
 
     @contextmanager
     def started(self) -> Iterator[Inline]:
-        """Be the test's worker for the time of a block.
+        """Be the test's worker in a block.
 
         Raises:
             InlineError: when the test has chosen another broker than the one in memory.
@@ -137,7 +137,7 @@ class Inline(Runner):
     def step(self) -> Execution | None:
         """Deliver the next message that is due, and return how it went; ``None``: there is none.
 
-        A failure is told by what is returned, and not raised.
+        A failure is not raised: what is returned tells of it.
 
         Raises:
             InlineError: as for `run`.
@@ -247,7 +247,7 @@ class Inline(Runner):
 
 @contextmanager
 def inline(*, auto: bool = False) -> Iterator[Inline]:
-    """A worker in the calling thread for the time of the block: its connection, its transaction.
+    """A worker in the calling thread, in a block: its connection, its transaction.
 
     Args:
         auto: deliver after each publish by the test's own code, after its commit if it is in a
@@ -269,7 +269,7 @@ def inline(*, auto: bool = False) -> Iterator[Inline]:
 
 @contextmanager
 def automatic() -> Iterator[Sandbox]:
-    """Automatic delivery where nothing else runs the tasks: a block around this one, or in it."""
+    """Automatic delivery, unless a block around this one, or inside it, runs the tasks."""
     with entered_sandbox(checks=False) as sandbox:
         if sandbox.runner is not None:
             yield sandbox

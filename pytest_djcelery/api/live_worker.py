@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class LiveWorker(Runner):
-    """A running ``celery -A proj worker``, with processes of its own."""
+    """A running ``celery -A proj worker``, in separate processes."""
 
     name = "celery_live_worker"
     processes: LiveProcesses
@@ -97,7 +97,7 @@ class LiveWorker(Runner):
     def receives(self, sent: SentTask) -> bool:
         if self.consumed.receives(sent):
             return True
-        # Remote control may have added to them; without an answer nothing is known.
+        # Remote control may have added queues.
         return "processes" in vars(self) and (
             not self.processes.alive or sent.queue in self.processes.queues
         )
@@ -126,10 +126,10 @@ def live_worker(
     queues: Sequence[str] | None = None,
     loglevel: str | None = None,
 ) -> Iterator[LiveWorker]:
-    """``celery -A proj worker`` in processes of its own, for the time of the block.
+    """``celery -A proj worker`` in separate processes, in a block.
 
-    What is not given is as ``djcelery_live_…`` say. The processes may serve the next block that
-    wants the same; they end with the run.
+    What is not given is as the options ``djcelery_live_…`` say. The processes may serve the next
+    block that wants the same; they end with the run.
 
     Args:
         pool: ``"prefork"``, ``"threads"`` or ``"solo"``.
@@ -142,7 +142,7 @@ def live_worker(
         FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
             no worker can see.
         WorkerError: when it doesn't start, or can't open the test's databases; when a task
-            still runs when its time is over.
+            is still running at the end of its time-out.
     """
     with entered_sandbox() as sandbox:
         settings = LiveSettings.chosen(
@@ -169,7 +169,7 @@ def live_worker(
 
 
 def _make_known(app: Celery, consumed: ConsumedQueues) -> None:
-    """Tell this process of the exchanges that the worker has declared, as a server would.
+    """Make the exchanges that the worker has declared known in this process, as a server would.
 
     kombu's brokers of files keep the types of exchanges in the process that declares them.
     """

@@ -39,7 +39,7 @@ class Hook:
     using: str
     robust: bool
     function: str
-    # What becomes of a hook does not make it another one.
+    # A hook stays equal to itself, whatever becomes of it.
     sent: tuple[SentTask, ...] = field(default=Items(), compare=False)
     error: BaseException | None = field(default=None, compare=False)
     reason: str | None = field(default=None, compare=False)
@@ -63,12 +63,12 @@ class OnCommit:
 
     @property
     def ran(self) -> list[Hook]:
-        """Hooks that ran, in the order they began; one that runs now is the last."""
+        """Hooks that ran, in the order in which they began; one that is running is the last."""
         return self._read()[1]
 
     @property
     def discarded(self) -> list[Hook]:
-        """Hooks that will never run, in the order that was decided."""
+        """Hooks that will never run, in the order in which that was decided."""
         return self._read()[2]
 
     def hold(self) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Every message that a test published: a view of the journal that speaks in signatures."""
+"""Every message that a test published, to be compared with signatures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Outbox(Listing[SentTask]):
     Compare it with a list of Celery signatures; `messages.signatures` says what is
     compared. It grows as messages are published.
 
-    Arguments:
+    Args:
         journal: where messages are recorded.
         since: the position in the journal where this outbox begins.
         until: the position where it ends; ``None`` is open.
@@ -124,12 +124,12 @@ class Outbox(Listing[SentTask]):
         well as that of ``send_email.delay(user_pk=1, subject="Hello")``. Defaults count, and what
         goes into ``**kwargs``; ``mock.ANY`` and dirty-equals values work at any depth.
 
-        Arguments:
+        Args:
             task: the task, or its name.
             arguments: those that the call is to include, by the names of the task's parameters.
 
         Raises:
-            BadOptionError: it is no task, or takes no argument of such a name.
+            BadOptionError: ``task`` is not a task, or takes no argument of such a name.
         """
         name = task if isinstance(task, str) else getattr(task, "name", None)
         if not isinstance(name, str) or isinstance(task, Queue):
@@ -149,11 +149,11 @@ class Outbox(Listing[SentTask]):
     def on_queue(self, queue: str | Queue) -> Outbox:
         """The messages published to a queue.
 
-        Arguments:
+        Args:
             queue: the queue, or its name.
 
         Raises:
-            BadOptionError: it is neither.
+            BadOptionError: ``queue`` is neither.
         """
         name = queue.name if isinstance(queue, Queue) else queue
         if not isinstance(name, str):
@@ -184,28 +184,28 @@ class Outbox(Listing[SentTask]):
         """The only message that matches a signature.
 
         Raises:
-            NotOneMessageError: none does, or several do.
-            NotASignatureError: ``signature`` is none.
+            NotOneMessageError: no message does, or several do.
+            NotASignatureError: ``signature`` is not a signature.
         """
         __tracebackhide__ = True
         matcher = self.matcher(signature)
         found = [message for message in self.items() if matcher.matches(message)]
         if len(found) == 1:
             return found[0]
-        from pytest_djcelery.reporting.comparisons import explain_one
+        from pytest_djcelery.reporting.comparisons import explain_one  # only once one has failed
 
         raise NotOneMessageError("\n".join(explain_one(self, matcher, found)))
 
     def wait_for(self, signature: object, timeout: float | None = None) -> SentTask:
         """The first message that matches a signature, as soon as it is published.
 
-        Arguments:
+        Args:
             signature: what to wait for.
             timeout: seconds; that of the outbox unless given.
 
         Raises:
             MessageNotSentError: it was not published in time.
-            NotASignatureError: ``signature`` is none.
+            NotASignatureError: ``signature`` is not a signature.
         """
         __tracebackhide__ = True
         matcher = self.matcher(signature)
@@ -222,7 +222,7 @@ class Outbox(Listing[SentTask]):
 
         if self._journal.wait_until(sent, seconds):
             return found[0]
-        from pytest_djcelery.reporting.comparisons import explain_wait
+        from pytest_djcelery.reporting.comparisons import explain_wait  # only once one has failed
 
         raise MessageNotSentError("\n".join(explain_wait(self, matcher, seconds, self.situation())))
 
@@ -235,7 +235,7 @@ class Outbox(Listing[SentTask]):
 
     @contextmanager
     def record(self) -> Iterator[Outbox]:
-        """Collect the messages published inside the ``with`` block, in an outbox of their own."""
+        """Collect the messages published inside the ``with`` block in a new outbox."""
         block = self._block()
         try:
             yield block
@@ -266,7 +266,7 @@ def _function_of(task: object, name: str) -> Callable[..., object] | None:
 
 
 class _View(Outbox):
-    """The messages of an outbox that a condition holds for."""
+    """The messages of an outbox that meet a condition."""
 
     def __init__(self, source: Outbox, suffix: str, holds: Callable[[SentTask], bool]) -> None:
         super().__init__(source._journal, timeout=source._timeout, situation=source.situation)
@@ -283,7 +283,7 @@ class _View(Outbox):
             if items is not self._source_items:  # the source was cleared
                 self._source_items, self._checked, self._messages = items, 0, []
             end = len(items)
-            self._messages += [each for each in items[self._checked : end] if self._holds(each)]
+            self._messages += filter(self._holds, items[self._checked : end])
             self._checked = end
             return self._messages
 

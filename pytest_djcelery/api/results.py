@@ -62,10 +62,10 @@ class Results:
         self._sandbox = sandbox
 
     def __repr__(self) -> str:
-        """How many tasks are in which state; that is no look at their outcomes."""
+        """How many tasks are in which state; this does not count as looking at their outcomes."""
         journal = self._sandbox.journal
         since = self._sandbox.began
-        found = {each.message.id: states.PENDING for each in journal.published(since)}
+        found = {event.message.id: states.PENDING for event in journal.published(since)}
         for event in journal.events(Event, since):
             if isinstance(event, (Storing, Ended)) and event.task_id in found:
                 found[event.task_id] = event.state
@@ -84,7 +84,7 @@ class Results:
         """
         __tracebackhide__ = True
         if isinstance(result, ResultSet):
-            return Outcomes(self[each] for each in result.results)
+            return Outcomes(self[member] for member in result.results)
         task_id = self._id(result)
         self._wait(result, task_id)
         self._looked(result)
@@ -98,7 +98,7 @@ class Results:
         """
         __tracebackhide__ = True
         if isinstance(result, ResultSet):
-            return Outcomes(self.now(each) for each in result.results)
+            return Outcomes(self.now(member) for member in result.results)
         task_id = self._id(result)
         if self._final(task_id):
             self._looked(result)
@@ -116,16 +116,17 @@ class Results:
         return [self[task_id] for task_id in sent]
 
     def history(self, result: ResultBase | str) -> list[StateChange]:
-        """The states that the task passed through, as the result backend was told them."""
+        """The states that the task passed through, as they were stored in the result backend."""
         __tracebackhide__ = True
         task_id = self._id(result)
         return History(
-            StateChange(each.state, each.meta) for each in self._sandbox.journal.states(task_id)
+            StateChange(stored.state, stored.meta)
+            for stored in self._sandbox.journal.states(task_id)
         )
 
     def _id(self, result: ResultBase | str) -> str:
         __tracebackhide__ = True
-        if isinstance(result, EagerResult):  # it knows the outcome itself
+        if isinstance(result, EagerResult):  # it has the outcome itself
             return str(result.id)
         if not isinstance(result, AsyncResult | str):
             msg = (
@@ -134,7 +135,7 @@ class Results:
             )
             raise BadOptionError(msg)
         task_id = str(result)
-        # That of a chain or chord has the id of a message to come.
+        # The result of a chain or chord has the id of a message to come.
         ids = {task_id} if isinstance(result, str) else {*with_relatives(result)}
         if not self._known(ids):
             self._sandbox.settle()  # a task that runs now may send it
@@ -166,10 +167,10 @@ class Results:
         return self._stored_state(task_id) in states.READY_STATES
 
     def _refuse_to_wait_in_vain(self, task_id: str) -> None:
-        """A task has raised `Ignore`: a worker stores nothing.
+        """Refuse to wait for a task that has raised `Ignore`, of which a worker stores nothing.
 
         Raises:
-            NeverReadyError: which says so, unless the task has stored a final state itself.
+            NeverReadyError: unless the task has stored a final state itself.
         """
         __tracebackhide__ = True
         ended = self._ended(task_id)
@@ -182,15 +183,15 @@ class Results:
             raise NeverReadyError(msg)
 
     def _ending(self, task_id: str) -> Callable[[], bool]:
-        """`_final`, asked again only when something has come of the task."""
+        """`_final`, asked again only when something new is known of the task."""
         seen = 0
 
         def ended() -> bool:
             nonlocal seen
             new, seen = self._sandbox.journal.events(Event, seen), len(self._sandbox.journal)
             kinds = (Ended, StateStored)
-            told = any(isinstance(event, kinds) and event.task_id == task_id for event in new)
-            return told and (self._final(task_id) or self._ended(task_id) is not None)
+            news = any(isinstance(event, kinds) and event.task_id == task_id for event in new)
+            return news and (self._final(task_id) or self._ended(task_id) is not None)
 
         return ended
 
@@ -199,8 +200,8 @@ class Results:
         attempts = self._sandbox.journal.ended(task_id)
         runner = self._sandbox.runner
         if runner is None or not runner.in_place:
-            # Where attempts run side by side, one may be over before that which led to it is.
-            attempts.sort(key=lambda each: each.goes_on, reverse=True)
+            # Where attempts run side by side, one may end before the one that led to it.
+            attempts.sort(key=lambda attempt: attempt.goes_on, reverse=True)
         return attempts[-1] if attempts and not attempts[-1].goes_on else None
 
     def _stored_state(self, task_id: str) -> str:
@@ -214,7 +215,7 @@ class Results:
 
     @contextmanager
     def _reading(self, task_id: str) -> Iterator[None]:
-        """Read what the backend has of a task, be it nothing because the settings are eager."""
+        """Read what the backend has of a task: nothing, maybe, because the settings are eager."""
         __tracebackhide__ = True
         with ExitStack() as stack:
             if self._sandbox.app.conf.task_always_eager:
@@ -251,7 +252,7 @@ class Results:
 
         def over() -> bool:
             nonlocal reason
-            # First: what the worker has stored until then is found.
+            # First, so that what the worker had stored by then is found.
             reason = sandbox.situation() if sandbox.worker_has_ended() else ""
             reason = reason or sandbox.unconsumed.in_the_way_of([task_id])
             return self._final(task_id) or bool(reason) or self._ended(task_id) is not None
@@ -313,16 +314,16 @@ class Results:
         return Progress(stored.info, state)
 
     def _retries(self, task_id: str, state: str) -> int | None:
-        """How often a task was retried whose state is stored, and whose end is yet to be told."""
-        told = self._sandbox.journal.states(task_id)
-        return told[-1].retries if told and told[-1].state == state else None
+        """How often a task was retried whose state is stored, and whose end is not yet reported."""
+        stored = self._sandbox.journal.states(task_id)
+        return stored[-1].retries if stored and stored[-1].state == state else None
 
 
 def _names(carried: Any, ids: set[str]) -> bool:
-    """Whether signatures that a message carries are to be sent with one of the ids."""
+    """Whether a signature that a message carries will be sent with one of the ids."""
     if isinstance(carried, Mapping):
         return carried.get("task_id") in ids or _names(tuple(carried.values()), ids)
-    return isinstance(carried, list | tuple) and any(_names(each, ids) for each in carried)
+    return isinstance(carried, list | tuple) and any(_names(part, ids) for part in carried)
 
 
 def _of_ended(ended: Ended) -> Outcome:

@@ -1,4 +1,4 @@
-"""One way to run the tasks of a test at a time, and what every worker asks of the test."""
+"""What every way to run tasks asks of a test: to be the only one, and to see its rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def runs(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
-    """Let ``runner`` run this test's messages; there can be one only."""
+    """Have ``runner`` run this test's messages in a block; there can be only one."""
     __tracebackhide__ = True
     before = sandbox.runner
     if before is not None and before is not runner and not before.implicit:
@@ -39,13 +39,17 @@ def runs(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
 
 @contextmanager
 def not_eager(sandbox: Sandbox) -> Iterator[None]:
-    """A suite's settings are often eager; who asks for a worker means the worker."""
+    """Turn eager mode off in a block: a test that asks for a worker means the worker."""
     with sandbox.project.configuration.insist(task_always_eager=False):
         yield
 
 
 def check_visible_to_workers(name: str) -> None:
-    """Refuse a test whose rows stand in a transaction that is never committed."""
+    """Check that the rows of a test are not in a transaction that is never committed.
+
+    Raises:
+        FixtureConflictError: when they are.
+    """
     from django.db import connections
 
     for connection in connections.all(initialized_only=True):

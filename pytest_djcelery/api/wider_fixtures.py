@@ -1,7 +1,7 @@
 """What is sent while the fixtures of a class, a module or the session are set up.
 
-They come before the test that opens a sandbox. Where its messages are delivered by themselves,
-theirs are too, at once; elsewhere the test is told that nobody will run them.
+That is before the test opens a sandbox. Where the test's messages are delivered automatically,
+theirs are too, at once; elsewhere the test warns that no worker will run them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class WiderFixtures:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Deliver from now on, where the test asks for it; wider fixtures are set up later."""
+        """Deliver from now on, if the test asks for it; wider fixtures are set up later."""
         if not item.stash.get(markers.AUTOMATIC, False):
             self._automatic.end()
             return
@@ -54,20 +54,20 @@ class WiderFixtures:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Note what a wider fixture sends that nobody will run."""
+        """Note what a wider fixture sends that no worker will run."""
         if fixturedef.scope == "function":
             return (yield)
         if fixturedef.argname == "django_db_setup":
-            # What migrations and the handlers of their signals do is no test's doing.
+            # What migrations and the handlers of their signals send belongs to no test.
             with self._automatic.interrupted():
                 return (yield)
         if current_session().sandbox is not None or "celery.app.base" not in sys.modules:
             return (yield)
-        with _noted() as sent:
+        with _sends_noted() as sent:
             try:
                 return (yield)
             finally:
-                # One that opens a block of its own says itself what is run.
+                # A fixture that opens a block says itself what is run.
                 if sent and current_session().sandbox is None and not held.serves_session():
                     request.node.stash.setdefault(_LOST, []).extend(sent)
 
@@ -80,7 +80,7 @@ class WiderFixtures:
 class _Automatic:
     """Automatic delivery, in one block for as many tests as leave Celery alone.
 
-    To open a block for each would cost a suite more than all its tasks do.
+    One block for each test would cost a suite more than all its tasks do.
     """
 
     def __init__(self) -> None:
@@ -88,9 +88,9 @@ class _Automatic:
         self._sandbox: Sandbox | None = None
 
     def begin(self) -> None:
-        """Deliver from now on, if it is not done yet."""
+        """Deliver from now on, if this is not so yet."""
         if self._sandbox is None:
-            from pytest_djcelery.api.inline import automatic  # which needs Celery
+            from pytest_djcelery.api.inline import automatic  # needs Celery
 
             with ExitStack() as block:
                 self._sandbox = block.enter_context(automatic())
@@ -125,11 +125,11 @@ class _Automatic:
 
 
 @contextmanager
-def _noted() -> Iterator[list[str]]:
-    """What is sent in a block, in words."""
+def _sends_noted() -> Iterator[list[str]]:
+    """Yields what is sent in a block, as text."""
     from celery.signals import after_task_publish
 
-    from pytest_djcelery.messages.descriptions import call_text
+    from pytest_djcelery.messages.descriptions import call_text  # needs Celery
 
     sent: list[str] = []
 
@@ -152,7 +152,7 @@ def report_lost(item: pytest.Item) -> None:
         lost = node.stash.get(_LOST, [])
         if lost:
             del node.stash[_LOST]
-            messages = "\n".join(f"  {each}" for each in lost)
+            messages = "\n".join(f"  {message}" for message in lost)
             where = node.nodeid or "the session"
             warnings.warn(
                 NotDeliveredWarning(

@@ -112,7 +112,7 @@ class Worker(Runner):
 
     def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
         __tracebackhide__ = True
-        # Sooner than the test gives up waiting for this one, so that it gets the error to see.
+        # Sooner than the test gives up waiting for this task, so that it gets to see the error.
         seconds = self._sandbox.options.timeout / 2 if timeout is None else timeout
         journal, missing, seen = self._sandbox.journal, set(task_ids), 0
 
@@ -121,7 +121,7 @@ class Worker(Runner):
             since, seen = seen, len(journal)  # before the look: other threads go on
             stored = journal.events(StateStored, since)
             missing.difference_update(
-                each.task_id for each in stored if each.state in states.READY_STATES
+                event.task_id for event in stored if event.state in states.READY_STATES
             )
             return not missing
 
@@ -138,7 +138,7 @@ class Worker(Runner):
         return reported_situation(self, self.embedded)
 
     def reload(self, *args: Any, **kwargs: Any) -> None:
-        """Kept from `celery.contrib.pytest`, where a worker must be told of new tasks.
+        """Kept from `celery.contrib.pytest`, where a worker has to reload to find new tasks.
 
         This one knows a task as soon as it is registered.
         """
@@ -155,7 +155,7 @@ class Worker(Runner):
 class SessionWorker:
     """The embedded worker of the whole run.
 
-    In a test that asks for it, it is that test's worker; everything of `Worker` is there.
+    In a test that asks for it, it is that test's worker, with everything that `Worker` has.
     """
 
     def __init__(self, settings: WorkerSettings, consumed: ConsumedQueues) -> None:
@@ -165,7 +165,7 @@ class SessionWorker:
 
     @contextmanager
     def in_test(self) -> Iterator[Worker]:
-        """Let the worker run the messages of the test that is open."""
+        """Have the worker run the messages of the test that is open."""
         with (
             entered_sandbox() as sandbox,
             running_worker(sandbox, self._settings, self._consumed) as worker,
@@ -192,7 +192,7 @@ def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest 
     class_tasks: Sequence[Any] = (),
     logging: bool = False,
 ) -> Iterator[Worker]:
-    """An embedded worker for the time of the block: a thread of this process.
+    """An embedded worker in a block: a thread of this process.
 
     Args:
         pool: ``"solo"`` or ``"threads"``.
@@ -205,7 +205,7 @@ def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest 
     Raises:
         FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
             no worker can see.
-        WorkerError: when it doesn't start, or a task still runs when its time is over.
+        WorkerError: when it doesn't start, or a task is still running at the end of its time-out.
     """
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
     with entered_sandbox() as sandbox:
@@ -219,12 +219,12 @@ def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest 
 def running_worker(
     sandbox: Sandbox, settings: WorkerSettings, consumed: ConsumedQueues
 ) -> Iterator[Worker]:
-    """Let an embedded worker run the messages of ``sandbox``.
+    """Have an embedded worker run the messages of ``sandbox``.
 
     Args:
         sandbox: of the test.
         settings: how to build the worker.
-        consumed: the queues of production's workers, which it has where the settings name none.
+        consumed: the queues of production's workers, which it consumes if the settings name none.
     """
     if isinstance(sandbox.runner, Worker) and sandbox.runner.settings == settings:
         yield sandbox.runner  # celery_worker beside celery_session_worker: there is one
@@ -282,7 +282,7 @@ def _worker_settings(
 
 
 def _consuming(settings: WorkerSettings, consumed: ConsumedQueues) -> WorkerSettings:
-    """A worker for the queues that production's workers consume, if no conftest says otherwise."""
+    """Settings for production's queues, unless a conftest says otherwise."""
     if consumed.stock or "queues" in settings.parameters:
         return settings
     return replace(settings, queues=tuple(consumed.shown))
@@ -294,7 +294,7 @@ def _consumed_by(app: Celery, settings: WorkerSettings, consumed: ConsumedQueues
     if "queues" not in parameters and not excluded:
         return consumed
     names = str_to_list(parameters.get("queues")) or consumed.shown
-    kept = [each for each in names if each not in excluded]
+    kept = [name for name in names if name not in excluded]
     return named(app, kept, "the queues of celery_worker_parameters")
 
 

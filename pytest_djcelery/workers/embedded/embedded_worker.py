@@ -100,6 +100,7 @@ class EmbeddedWorker:
         self._ready = threading.Event()
         self.error: BaseException | None = None  # what ended it
         self._thread = threading.Thread(target=self._run, name="celery-worker", daemon=True)
+        self._in_hand.taking_turns.append(self._thread)
         self._cleanup = ExitStack()
         self._receivers = BootReceivers()
         self._consumed_at_start: list[str] = []
@@ -322,9 +323,7 @@ class EmbeddedWorker:
 
     def wait_in_task(self, journal: Journal, done: Callable[[], bool], timeout: float) -> bool:
         """Wait in one of its tasks until ``done()``; see `task_waits.wait_in_task`."""
-        return task_waits.wait_in_task(
-            self.controller, self._in_hand, journal, done, own_thread=self._thread, timeout=timeout
-        )
+        return task_waits.wait_in_task(self.controller, self._in_hand, journal, done, timeout)
 
     def busy(self) -> list[Request]:
         """The requests that the pool has, or is about to get."""
@@ -373,7 +372,7 @@ class EmbeddedWorker:
     def _task_threads(self) -> list[threading.Thread]:
         executor = getattr(self.controller and self.controller.pool, "executor", None)
         if executor is None:
-            return [self._thread, *self._in_hand.helpers]
+            return list(self._in_hand.taking_turns)
         return list(executor._threads)
 
     def _consumer(self) -> Any:

@@ -49,8 +49,9 @@ class InHand:
         self.count = 0
         #: How many of them wait for the result of another.
         self.waiting = 0
-        #: The threads of a pool that has one, while the task in it waits.
-        self.helpers: list[threading.Thread] = []
+        #: The threads of a pool that has one: the worker's own, which takes the messages, and one
+        #: more for each task that waits for another.
+        self.taking_turns: list[threading.Thread] = []
 
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._ids
@@ -137,12 +138,12 @@ class SoloPool(solo.TaskPool):
                 errors.append(error)
 
         helper = threading.Thread(target=run, name="celery-worker-beside", daemon=True)
-        self.in_hand.helpers.append(helper)
+        self.in_hand.taking_turns.append(helper)
         try:
             helper.start()
             helper.join()  # as long as the task takes, like every other of this pool
         finally:
-            self.in_hand.helpers.remove(helper)
+            self.in_hand.taking_turns.remove(helper)
         for error in errors:
             raise error
 

@@ -1,8 +1,8 @@
 """A task of the embedded worker that waits for another, as Celery's ``allow_join_result`` lets it.
 
 Under prefork another process runs what it waits for. With one thread, that thread goes on taking
-messages from inside the task that waits, and a second one runs them. With several, one of the
-others does; where all of them wait, nobody is left to run anything, and that is said at once.
+messages from inside the task that waits, and a second one runs them. With several threads, another
+one does; where all of them wait, none is left to run anything, and the task fails at once.
 """
 
 from __future__ import annotations
@@ -29,23 +29,20 @@ _READ_INSIDE: Final = ("memory", "amqp", "filesystem")
 _POLL: Final = 0.05  # seconds, for what other threads do
 
 
-def wait_in_task(  # noqa: PLR0913 - each is told by another part
+def wait_in_task(
     controller: WorkController,
     in_hand: InHand,
     journal: Journal,
     done: Callable[[], bool],
-    *,
-    own_thread: threading.Thread,
     timeout: float,
 ) -> bool:
-    """Wait in a task until ``done()``; whether it came to be in time.
+    """Wait in a task until ``done()``; returns whether it was in time.
 
     Args:
         controller: the worker.
-        in_hand: what its pool has.
-        journal: of the test: wakes the wait.
+        in_hand: what its pool is busy with.
+        journal: of the test; it wakes the wait.
         done: whether all results are there.
-        own_thread: the worker's own, which takes the messages.
         timeout: seconds.
 
     Raises:
@@ -53,9 +50,8 @@ def wait_in_task(  # noqa: PLR0913 - each is told by another part
     """
     if done():
         return True
-    me = threading.current_thread()
     with in_hand.one_waits() as waiting:
-        if me is own_thread or me in in_hand.helpers:
+        if threading.current_thread() in in_hand.taking_turns:
             return _serve_until(controller, done, timeout)
         limit = controller.pool.limit or 1
         if isinstance(controller.pool, thread.TaskPool) and waiting >= limit and not done():
@@ -64,7 +60,7 @@ def wait_in_task(  # noqa: PLR0913 - each is told by another part
 
 
 def _serve_until(controller: WorkController, done: Callable[[], bool], timeout: float) -> bool:
-    """Take messages in place of the thread that is kept from it."""
+    """Take messages from inside a task that keeps the thread from its loop."""
     connection = controller.consumer.connection
     kind = connection.transport.driver_type
     if kind not in _READ_INSIDE:

@@ -28,12 +28,12 @@ def run_for_test(
 ) -> None:
     """Run a function where the code of a test may use the test's database.
 
-    In a thread that the code under test has started it is not run; it is in one that serves a
+    It is not run in a thread that the code under test has started, except in one that serves a
     request to the live server, which the test waits for.
 
     Args:
-        function: what to run; it is over when this returns.
-        home: the thread of the test.
+        function: what to run; it has ended when this returns.
+        home: the test's thread.
         timeout: seconds to wait for the thread of a coroutine's ORM to be free, and for each
             step of what it runs.
         progress: how many steps it has made.
@@ -104,7 +104,7 @@ def _stands_still(thread: threading.Thread, timeout: float) -> str:
 
 
 def event_loop_hidden() -> AbstractContextManager[None]:
-    """Let a task find no event loop to hand its coroutines to, as in a worker's process.
+    """Hide from a task the event loop that its coroutines would run in: a worker has none.
 
     In the thread that `sync_to_async` runs code in, ``async_to_sync`` would hand them to the loop
     of the test, which waits for the task.

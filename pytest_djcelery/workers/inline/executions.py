@@ -1,4 +1,4 @@
-"""How messages that `celery_inline` delivered went."""
+"""What became of the messages that `celery_inline` delivered."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Execution:
         ended: Iterable[Ended],
         refused: BaseException | None,
     ) -> Execution:
-        """What came of a kombu message, by the events since it was delivered."""
+        """What became of a kombu message, by the events since it was delivered."""
         headers = message.headers or {}
         task_id = sent.id if sent else str(headers.get("id"))
         for own in ended:
@@ -91,7 +91,7 @@ class Execution:
 
     @property
     def counted_as(self) -> str:
-        """Under which of the counts of `Summary` it falls."""
+        """Which of the counts of `Summary` it belongs to."""
         if isinstance(self.exception, NotRegistered):
             return "unknown"
         return "expired" if self.expired else _BY_STATE.get(self.state, "ignored")

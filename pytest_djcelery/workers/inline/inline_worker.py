@@ -165,7 +165,7 @@ class InlineWorker:
 
     def _start(self, held: Scheduled) -> Any:
         message = held.request.message
-        with self.limits.told(self._tasks, message.headers):
+        with self.limits.warned_of(self._tasks, message.headers):
             self.surroundings.run(self.timer.start, held)
         return message
 
@@ -188,7 +188,7 @@ class InlineWorker:
         """Receive the broker's oldest message and return it; ``None`` if it waits in `timer`."""
         queue, ready, timed = oldest
         get = self._channel.get_timed if timed else self._channel.basic_get
-        with self.limits.told(self._tasks, ready.message["headers"]):
+        with self.limits.warned_of(self._tasks, ready.message["headers"]):
             message = get(queue)
             message.accept = self._accept
             self.timer.receiving = queue, ready

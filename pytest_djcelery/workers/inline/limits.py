@@ -1,4 +1,4 @@
-"""Limits of tasks that a worker in the test's own thread can't enforce: said, once for each."""
+"""Warns, once for each, of limits that a worker in the test's own thread can't enforce."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.project.isolation import Project
 
-_NONE: AbstractContextManager[None] = nullcontext()
+_NOTHING: AbstractContextManager[None] = nullcontext()
 _SETTINGS = {
     "rate_limit": "task_default_rate_limit",
     "time_limit": "task_time_limit",
@@ -25,28 +25,28 @@ _SETTINGS = {
 
 
 class Limits:
-    """What a run has said of limits.
+    """The limits that a run has warned of.
 
-    A limit that a task or a message has of its own is told as it is delivered. One that the
-    project gives to all tasks (``CELERY_TASK_TIME_LIMIT`` of Celery's Django tutorial) is told
-    when a task really took longer: before, nothing differs from a worker that enforces it.
+    It warns of a task's or a message's own limit at the delivery. Of one that the project gives to
+    all tasks (``CELERY_TASK_TIME_LIMIT`` of Celery's Django tutorial) it warns when a task really
+    took longer: until then, nothing differs from a worker that enforces it.
     """
 
     def __init__(self) -> None:
-        self._told: set[tuple[str, str]] = set()
+        self._warned_of: set[tuple[str, str]] = set()
         self._of_all: dict[str, Any] = {}
 
     def follow(self, app: Celery) -> None:
-        """Go by the settings of now."""
+        """Apply the current settings."""
         self._of_all = {name: app.conf[setting] for name, setting in _SETTINGS.items()}
 
-    def told(
+    def warned_of(
         self, tasks: Mapping[str, Any], headers: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
-        """Around the delivery of a message of one of these tasks."""
+        """Warn of the limits of a message that is delivered in the block, of one of these tasks."""
         task = tasks.get(headers.get("task", ""))
         limits = self._limits(headers, task) if task is not None else None
-        return self._told_of(task, limits) if limits else _NONE
+        return self._warned_of_each(task, limits) if limits else _NOTHING
 
     def _limits(self, headers: Mapping[str, Any], task: Any) -> dict[str, Any]:
         time_limit, soft_time_limit = headers.get("timelimit") or (None, None)
@@ -63,23 +63,23 @@ class Limits:
         return {name: value for name, value in limits.items() if value}
 
     @contextmanager
-    def _told_of(self, task: Any, limits: Mapping[str, Any]) -> Iterator[None]:
+    def _warned_of_each(self, task: Any, limits: Mapping[str, Any]) -> Iterator[None]:
         for name, value in limits.items():
             if value != self._of_all[name]:
-                self._tell(task.name, name, f"{name}={value!r}")
+                self._warn(task.name, name, f"{name}={value!r}")
         began = monotonic()
         yield
         took = monotonic() - began
         for name, value in limits.items():
             if name == "rate_limit":
-                self._tell(task.name, name, f"{name}={value!r}")
+                self._warn(task.name, name, f"{name}={value!r}")
             elif took > value:
-                self._tell(task.name, name, f"{name}={value!r}, and it took {took:.1f} s")
+                self._warn(task.name, name, f"{name}={value!r}, and it took {took:.1f} s")
 
-    def _tell(self, task: str, name: str, limit: str) -> None:
-        if (task, name) in self._told:
+    def _warn(self, task: str, name: str, limit: str) -> None:
+        if (task, name) in self._warned_of:
             return
-        self._told.add((task, name))
+        self._warned_of.add((task, name))
         warnings.warn(
             LimitNotEnforcedWarning(
                 f"{task} has {limit}: celery_inline runs it to its end in the test's own thread, "
@@ -94,7 +94,7 @@ _by_project: WeakKeyDictionary[Project, Limits] = WeakKeyDictionary()
 
 
 def limits_of(project: Project) -> Limits:
-    """What this run has said of the limits of a project's tasks."""
+    """The limits of a project's tasks that this run has warned of."""
     found = _by_project.get(project)
     if found is None:
         found = _by_project.setdefault(project, Limits())

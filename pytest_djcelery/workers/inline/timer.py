@@ -1,4 +1,4 @@
-"""The requests that wait for their ETA, as a worker holds them; the clock is the test's."""
+"""The requests that wait for their ETA, held as a worker holds them, by the test's clock."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Scheduled:
 
     @property
     def polls(self) -> bool:
-        """Whether all it does is to look whether others are done."""
+        """Whether all it does is look whether others are done."""
         return bool(self.request.type == _POLL)
 
 
@@ -67,7 +67,7 @@ _Heap = list[tuple[Turn, Scheduled]]
 
 
 class Timer:
-    """What a worker's timer is to Celery, with a heap for each queue.
+    """Takes the place of a worker's timer, with a heap for each queue.
 
     Args:
         now: the clock: an aware datetime.
@@ -90,7 +90,7 @@ class Timer:
     def call_at(
         self, _eta: float, start: Callable[..., None], args: tuple[Any, ...], **_: Any
     ) -> Scheduled:
-        """Celery's way to say: start this request at its ETA."""
+        """Start a request at its ETA, as Celery asks for it."""
         return self.hold(args[0], partial(start, *args))
 
     def call_repeatedly(
@@ -115,7 +115,7 @@ class Timer:
         """The function whose turn is next."""
         if not self._repeated:
             return None
-        self._repeated = [each for each in self._repeated if not each.canceled]
+        self._repeated = [function for function in self._repeated if not function.canceled]
         return min(self._repeated, key=attrgetter("due"), default=None)
 
     def repeated_due(self) -> Repeated | None:
@@ -143,7 +143,7 @@ class Timer:
         return held
 
     def first(self, takes: Callable[[str], bool]) -> Scheduled | None:
-        """The one whose turn is next, of the queues that are delivered from."""
+        """The request whose turn is next, of the queues that are delivered from."""
         heads = [heap[0] for heap in self._heaps(takes) if heap]
         return min(heads)[1] if heads else None
 
@@ -160,7 +160,7 @@ class Timer:
         """
         heaps = (heap for queue, heap in self._polls.items() if takes(queue))
         polls = [
-            each for each in chain.from_iterable(heaps) if each[1].received_at < self.delivered
+            poll for poll in chain.from_iterable(heaps) if poll[1].received_at < self.delivered
         ]
         return min(polls)[1] if polls else None
 
@@ -178,11 +178,11 @@ class Timer:
         held.start()
 
     def held(self) -> Iterator[Scheduled]:
-        """All of them, in no order."""
+        """All requests, in no order."""
         return (held for heap in self._heaps() for _, held in heap)
 
     def clear(self) -> list[Request]:
-        """Hold none any longer, and return what they were."""
+        """Drop all requests, and return them."""
         requests = [held.request for held in self.held()]
         self._waiting.clear()
         self._polls.clear()
