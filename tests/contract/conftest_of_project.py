@@ -67,7 +67,7 @@ class Inline(Eager):
         self.settle()
 
     def unacknowledged(self):
-        return _held_of(self.worker._worker._channel)
+        return _held_of(self.worker._runs.worker._channel)
 
 
 class Embedded(Eager):

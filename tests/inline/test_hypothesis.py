@@ -100,12 +100,12 @@ def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project
             names = {}
             with time_machine.travel(datetime(2026, 1, 1, tzinfo=timezone.utc), tick=False):
                 with inline() as worker:
-                    before = len(worker._worker.broker.queues)
+                    before = len(worker._runs.worker.broker.queues)
                     for what in work:
                         publish(what)
                     summary = worker.run(until=timedelta(days=2))
                     assert worker.pending == worker.scheduled == []
-                    assert worker._worker.broker.depths() == {}
+                    assert worker._runs.worker.broker.depths() == {}
                     journal = current_sandbox().journal
                     events = [
                         (type(event).__name__, names.setdefault(event.task_id, len(names)),

@@ -302,7 +302,7 @@ def test_everything_is_left_as_it_was_found(run: Run, project: Project) -> None:
             with inline() as it:
                 later = add.apply_async((1, 2), countdown=60)
                 it.run()
-                assert it._worker.broker.depths() == {}
+                assert it._runs.worker.broker.depths() == {}
             with inline() as it:
                 assert [each.id for each in it.scheduled] == [later.id]
 
