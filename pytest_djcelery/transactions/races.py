@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
-from pytest_djcelery.messages.descriptions import arguments_text, call_text
 from pytest_djcelery.messages.journal import Event, RaceRaised
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.messages.wire import shown
@@ -165,6 +164,8 @@ def warn(text: str, location: Location | None) -> None:
 
 def sent_in_transaction(race: Race) -> str:
     """The text of ``SentInTransactionWarning`` and ``SentInTransactionError``."""
+    from pytest_djcelery.messages.descriptions import call_text  # loads Celery
+
     message: Any = race.message
     using, nowhere = race.using, "no line of the project"
     written = "before it was sent"
@@ -186,6 +187,8 @@ def sent_in_transaction(race: Race) -> str:
 def _remedy(message: TaskMessage, using: str) -> str:
     from celery import current_app
     from django.db import DEFAULT_DB_ALIAS
+
+    from pytest_djcelery.messages.descriptions import arguments_text
 
     task = current_app.tasks.get(message.task)
     name, arguments = short_code(message.task, task), arguments_text(message.args, message.kwargs)
