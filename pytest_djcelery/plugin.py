@@ -19,15 +19,15 @@ import pytest
 from pytest_djcelery import fixtures, locations, markers, options
 from pytest_djcelery.api.wider_fixtures import WiderFixtures
 from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.session import held
+from pytest_djcelery.session import runner
 from pytest_djcelery.session.session import (
     Session,
+    SuiteFiles,
     begin_session,
     current_sandbox,
     current_session,
     end_session,
 )
-from pytest_djcelery.session.suite_files import SuiteFiles
 
 _RUN: pytest.StashKey[Session] = pytest.StashKey()
 
@@ -129,7 +129,7 @@ def pytest_runtest_setup() -> None:
     session.set_up(begins=True)
     if session.sandbox is not None:  # of a class or module: that of the test is yet to be opened
         session.sandbox.test_begins()
-    held.serve_session_fixtures()
+    runner.serve_session_fixtures()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -138,16 +138,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     session = current_session()
     session.set_up(begins=False)
     if session.sandbox is None or session.sandbox.is_automatic:
-        held.park_all()
+        runner.park_all()
     try:
         with session.settings_restored():
             outcome = yield
         if session.sandbox is not None:
             # Loads what reads the journal; so in the hooks below.
-            from pytest_djcelery.reporting import task_reports
+            from pytest_djcelery.reporting import sections
 
-            task_reports.judge_races(item, session.sandbox)
-            task_reports.judge_failures(item, session.sandbox)
+            sections.judge_races(item, session.sandbox)
+            sections.judge_failures(item, session.sandbox)
     finally:
         if session.sandbox is not None:
             session.sandbox.test_ended()
@@ -162,11 +162,11 @@ def pytest_runtest_makereport(
     sandbox = current_sandbox() if call.when == "call" else None
     if sandbox is None:
         return (yield)
-    from pytest_djcelery.reporting import task_reports
+    from pytest_djcelery.reporting import sections
 
-    error = task_reports.explained_error(item, call)
+    error = sections.explained_error(item, call)
     report = yield
-    task_reports.add_sections(item, sandbox, report, error)
+    sections.add_sections(item, sandbox, report, error)
     return report
 
 
@@ -188,12 +188,12 @@ def pytest_assertrepr_compare(
     """Explain a comparison that failed."""
     if not current_session().has_recorded:
         return None
-    from pytest_djcelery.reporting import comparisons, task_reports
+    from pytest_djcelery.reporting import comparisons, sections
 
     if comparisons.holds(op, left, right):
         return None
     lines = comparisons.explain(op, left, right)
-    task_reports.remember(config, lines)
+    sections.remember(config, lines)
     return lines
 
 
@@ -201,9 +201,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line that many tests failed by one error of a task."""
     failed = [*terminalreporter.stats.get("failed", ()), *terminalreporter.stats.get("error", ())]
     if failed:
-        from pytest_djcelery.reporting import one_error
+        from pytest_djcelery.reporting import sections
 
-        found = list(one_error.lines(failed))
+        found = list(sections.one_error_lines(failed))
         if found:
             terminalreporter.section("celery: tests that failed by one error")
             for line in found:

@@ -13,8 +13,7 @@ from pytest_djcelery.api.inline import Inline
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.messages.journal import NotSent, Published
 from pytest_djcelery.session.opening import entered_sandbox
-from pytest_djcelery.workers.beat.schedule_check import check_entries
-from pytest_djcelery.workers.beat.scheduler import VirtualScheduler, entries_apart
+from pytest_djcelery.workers.beat.scheduler import VirtualScheduler, check_entries, entries_apart
 
 if TYPE_CHECKING:
     from celery.beat import ScheduleEntry

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pytest_djcelery import clock
-from pytest_djcelery.api.running import not_eager, runs
+from pytest_djcelery.api.app import not_eager, runs
 from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import in_task, requests_seen
-from pytest_djcelery.reporting import due_messages
+from pytest_djcelery.reporting import sections
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.database import other_threads_watched
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.workers.inline.executions import Execution, Summary
+    from pytest_djcelery.workers.inline.deliveries import Execution, Summary
 
 _MOVE = "Move the clock: celery_inline.run(until=timedelta(…))."
 _SECONDS = "%Y-%m-%d %H:%M:%S"
@@ -204,7 +204,7 @@ class Inline(Runner):
 
     def situation(self) -> str:
         """What was not delivered, in words."""
-        return due_messages.undelivered(self.pending, self.scheduled)
+        return sections.undelivered(self.pending, self.scheduled)
 
     def drop_what_waits(self) -> None:
         if self._runs.is_built:
@@ -240,7 +240,7 @@ class Inline(Runner):
             held = "\n".join(batches.described({task: task._buffer.qsize()}))
             return f"{task_id} will not be ready: a batch holds it.\n{held}\n{_MOVE}"
         unconsumed = self._sandbox.unconsumed.in_the_way_of([task_id])
-        return unconsumed or due_messages.why_never(
+        return unconsumed or sections.why_never(
             task_id, self._sandbox.journal, self.scheduled, self._clock.now()
         )
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_djcelery.api.running import check_visible_to_workers, not_eager, runs
+from pytest_djcelery.api.app import check_visible_to_workers, not_eager, runs
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.messages.journal import Warned
 from pytest_djcelery.project.consumed_queues import named

@@ -17,7 +17,7 @@ from pytest_djcelery.errors import (
     MessageNotSentError,
     NotOneMessageError,
 )
-from pytest_djcelery.messages.bound_calls import SomeArguments
+from pytest_djcelery.messages.arguments import SomeArguments
 from pytest_djcelery.messages.canvas import Canvas
 from pytest_djcelery.messages.journal import (
     Event,

@@ -38,7 +38,7 @@ from pytest_djcelery.messages.outcomes import (
     StateChange,
     Success,
 )
-from pytest_djcelery.recording.result_looks import with_relatives
+from pytest_djcelery.recording.failures import with_relatives
 from pytest_djcelery.recording.result_waits import (
     NeverReadyError,
     WaitTimeoutError,

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_djcelery import locations, markers
 from pytest_djcelery.errors import DjceleryError, NotDeliveredWarning
-from pytest_djcelery.session import held
+from pytest_djcelery.session import runner
 from pytest_djcelery.session.session import current_session
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class WiderFixtures:
                 return (yield)
             finally:
                 # A fixture that opens a block says itself what is run.
-                if sent and current_session().sandbox is None and not held.serves_session():
+                if sent and current_session().sandbox is None and not runner.serves_session():
                     request.node.stash.setdefault(_LOST, []).extend(sent)
 
     @pytest.hookimpl(tryfirst=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 from celery.utils.text import str_to_list
 
-from pytest_djcelery.api.running import check_visible_to_workers, not_eager, runs
+from pytest_djcelery.api.app import check_visible_to_workers, not_eager, runs
 from pytest_djcelery.messages.journal import StateStored
 from pytest_djcelery.project.consumed_queues import comes_to, named, of_project
 from pytest_djcelery.recording import batches

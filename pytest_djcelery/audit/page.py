@@ -17,7 +17,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from pytest_djcelery.audit.kinds import SURE
+from pytest_djcelery.audit.findings import SURE
 
 #: `code` in the texts of facts, and names in the texts of kinds, which have no marks.
 _MARKED = re.compile(r"`([^`]+)`")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery.audit.baseline import Baseline, Verdict, read_baseline
 from pytest_djcelery.audit.findings import Findings, packed, unpacked
 from pytest_djcelery.audit.listeners import listening
 from pytest_djcelery.audit.recorder import Recorder
-from pytest_djcelery.audit.report import write_file, write_section
+from pytest_djcelery.audit.report import Baseline, Verdict, read_baseline, write_file, write_section
 from pytest_djcelery.audit.sightings import Sightings
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.locations import from_root, relative
@@ -20,7 +19,7 @@ from pytest_djcelery.session.session import current_session
 
 if TYPE_CHECKING:
     from pytest_djcelery.options import Options
-    from pytest_djcelery.session.suite_files import SuiteFiles
+    from pytest_djcelery.session.session import SuiteFiles
     from pytest_djcelery.transactions.openers import Opener
 
 

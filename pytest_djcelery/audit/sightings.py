@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.audit import kinds
+from pytest_djcelery.audit import findings
 from pytest_djcelery.audit.findings import Place, Shown, Sighting
 from pytest_djcelery.audit.named_rows import row_named
 from pytest_djcelery.audit.recorder import Reached, Sent, Taken
@@ -82,7 +82,7 @@ class Sightings:
             self._never_run(by_kind, shown)
         return shown
 
-    def _made_place(self, kind: kinds.Kind, location: Location | None, subject: str) -> Place:
+    def _made_place(self, kind: findings.Kind, location: Location | None, subject: str) -> Place:
         return Place(
             kind=kind.name,
             path=self._shown(location.path) if location else "",
@@ -108,7 +108,7 @@ class Sightings:
                 "written": written,
                 "row": row,
             }
-            place = self._place(kinds.IN_TRANSACTION, race.message.location, race.message.task)
+            place = self._place(findings.IN_TRANSACTION, race.message.location, race.message.task)
             yield place, facts, row is not None
 
     def _hooks(self, events: _Events) -> Iterator[_Seen]:
@@ -118,7 +118,7 @@ class Sightings:
             if hook.hook not in due:
                 continue
             if hook.package is not None:
-                place = self._place(kinds.HOOKS, None, _FOREIGN_HOOKS)
+                place = self._place(findings.HOOKS, None, _FOREIGN_HOOKS)
                 yield place, {hook.package: hook.function}, False
                 continue
             task, dot, method = hook.function.rpartition(".")
@@ -132,7 +132,7 @@ class Sightings:
                 subject = f"{hook.task}.{hook.through}"
             elif dot + method in _DELAYS:
                 facts |= {"what": f"a call of a task's {method}", "would send": task}
-            place = self._place(kinds.HOOKS, hook.location, subject)
+            place = self._place(findings.HOOKS, hook.location, subject)
             if method == "<lambda>" and not hook.through:  # a name that says nothing
                 code = _statement_at(hook.location.path, hook.location.line) if place.path else ""
                 facts |= {"what": "a lambda", "code": code}
@@ -152,7 +152,7 @@ class Sightings:
                 "raised": type(error).__qualname__,
                 "ran": "by eager mode" if ended.eager else "by a worker",
             }
-            place = self._place(kinds.FAILURES, location, ended.task)
+            place = self._place(findings.FAILURES, location, ended.task)
             sender = self._senders.get(ended.task_id, test)
             sightings = shown.sightings if sender == test else shown.late.setdefault(sender, {})
             _add(sightings, place, facts)
@@ -169,13 +169,13 @@ class Sightings:
             if task_id not in taken:
                 self._waiting.add(task_id)
                 shown.waiting[task_id] = self._place(
-                    kinds.NEVER_RUN, message.location, message.task
+                    findings.NEVER_RUN, message.location, message.task
                 )
 
     def _mocks(self, events: _Events) -> Iterator[_Seen]:
         for sent in _of(Sent, events):
             if sent.way == "mock":
-                place = self._place(kinds.MOCKED, sent.location, sent.task)
+                place = self._place(findings.MOCKED, sent.location, sent.task)
                 facts = {
                     "mocked": sent.mocked,
                     "simulates": sent.simulates,
@@ -187,7 +187,7 @@ class Sightings:
         # That a line connects first, and then sends, is one fact.
         for reached in dict.fromkeys(_of(Reached, events)):
             yield (
-                self._place(kinds.OUTSIDE, reached.location, reached.url),
+                self._place(findings.OUTSIDE, reached.location, reached.url),
                 {"what": reached.what},
                 False,
             )

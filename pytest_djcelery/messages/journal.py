@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_djcelery.clock import Deadline
-from pytest_djcelery.messages.records import quickly_made
+from pytest_djcelery.messages.task_message import quickly_made
 
 if TYPE_CHECKING:
     from types import CodeType

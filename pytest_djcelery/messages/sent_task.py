@@ -8,9 +8,8 @@ from datetime import datetime
 from celery.canvas import Signature
 
 from pytest_djcelery.messages import unittest_failures
-from pytest_djcelery.messages.records import quickly_made
 from pytest_djcelery.messages.signatures import matches
-from pytest_djcelery.messages.task_message import TaskMessage
+from pytest_djcelery.messages.task_message import TaskMessage, quickly_made
 
 
 @quickly_made

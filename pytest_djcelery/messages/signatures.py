@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from celery.canvas import Signature
 
 from pytest_djcelery.errors import NotASignatureError
-from pytest_djcelery.messages.bound_calls import bound_call, parameters_of, signature_of
+from pytest_djcelery.messages.arguments import bound_call, parameters_of, signature_of
 from pytest_djcelery.messages.descriptions import describe_call, describe_difference
 from pytest_djcelery.messages.option_rules import (
     ActualCall,

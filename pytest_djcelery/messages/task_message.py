@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
+from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
-
-from kombu.utils.json import loads
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -15,8 +14,32 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.locations import Location
 
+
+_Record = TypeVar("_Record")
 Transaction = Literal["on_commit", "atomic", "autocommit"]
 _Item = TypeVar("_Item")
+
+
+def quickly_made(cls: type[_Record]) -> type[_Record]:
+    """Have a frozen dataclass with slots filled through its slots.
+
+    What ``dataclass`` writes sets each field by its name, with ``object.__setattr__``, which looks
+    the slot up each time.
+
+    Args:
+        cls: the dataclass: its fields are keywords, none has a default factory, and it has no
+            ``__post_init__``.
+    """
+    record: Any = cls
+    names = [field.name for field in fields(record)]
+    made: Any = vars(cls)["__init__"]
+    slots = {f"_set_{name}": getattr(cls, name).__set__ for name in names}
+    body = "".join(f"\n    _set_{name}(self, {name})" for name in names)
+    exec(f"def __init__(self, *, {', '.join(names)}):{body}", slots)  # noqa: S102 - as `dataclass` does
+    init: Any = slots["__init__"]
+    init.__kwdefaults__ = made.__kwdefaults__
+    record.__init__ = update_wrapper(init, made)
+    return cls
 
 
 class Items(tuple[_Item, ...]):
@@ -93,6 +116,8 @@ def fields_of(headers: Mapping[str, Any], body: Any) -> Mapping[str, Any]:
     """What a message says of its task: in its headers, or in its body by the first protocol."""
     if "id" in headers:
         return headers
+    from kombu.utils.json import loads  # which the audit does without
+
     try:
         fields = loads(body)
     except ValueError:
@@ -105,6 +130,8 @@ def header_moment(app: Celery, value: Any) -> datetime | None:
     if not value:
         return None
     if isinstance(value, str):
+        from kombu.utils.json import loads
+
         value = loads(f'{{"__type__": "datetime", "__value__": "{value}"}}')
     if value.tzinfo is None:  # a worker takes it as UTC, whatever the app's time zone is
         value = value.replace(tzinfo=timezone.utc if app.conf.enable_utc else app.timezone)

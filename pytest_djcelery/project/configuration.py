@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.patching import replaced
-from pytest_djcelery.project.annotations import Annotations
-from pytest_djcelery.project.derived import MISSING, DerivedObjects, put, refresh_tasks
+from pytest_djcelery.project.derived import MISSING, Annotations, DerivedObjects, put, refresh_tasks
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -16,7 +16,7 @@ from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
 from pytest_djcelery.options import MEMORY, PROJECT, Options
 from pytest_djcelery.project.configuration import Configuration, Layer, canonical, is_foreign
 from pytest_djcelery.project.other_apps import OtherApps
-from pytest_djcelery.project.shortcuts.connected_producers import producers_kept_connected
+from pytest_djcelery.project.shortcuts.message_path import producers_kept_connected
 from pytest_djcelery.project.shortcuts.settings_cache import SettingsCache
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from pytest_djcelery.messages.journal import (
     stores_nothing,
 )
 from pytest_djcelery.patching import replaced
-from pytest_djcelery.recording.result_looks import watched_results
+from pytest_djcelery.recording.failures import watched_results
 from pytest_djcelery.recording.result_messages import drain, leaves, nothing, states_reported
 from pytest_djcelery.recording.task_threads import in_task
 

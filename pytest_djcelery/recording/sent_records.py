@@ -13,7 +13,7 @@ from kombu.exceptions import EncodeError
 from pytest_djcelery import clock, locations
 from pytest_djcelery.brokers.memory.addresses import in_memory
 from pytest_djcelery.messages.arguments import explain_unserializable
-from pytest_djcelery.messages.canvas_comparison import embedded_signature, embedded_signatures
+from pytest_djcelery.messages.canvas import embedded_signature, embedded_signatures
 from pytest_djcelery.messages.headers import received
 from pytest_djcelery.messages.option_rules import NOT_SENT
 from pytest_djcelery.messages.sent_task import SentTask

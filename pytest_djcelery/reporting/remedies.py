@@ -1,23 +1,27 @@
-"""What to do about a comparison of messages that failed, by what differs."""
+"""What to write in place of an expected message that differs from the one that was sent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
+
+from celery.canvas import Signature
 
 from pytest_djcelery.messages.canvas_form import Step
 from pytest_djcelery.messages.descriptions import LONGEST_LIST, describe_call, task_name
 from pytest_djcelery.messages.listing import Messages
+from pytest_djcelery.messages.option_rules import NOT_SET, UNKNOWN, call_in_message
 from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.messages.signatures import Expected
-from pytest_djcelery.messages.wire import is_wildcard
-from pytest_djcelery.reporting.suggested_signature import written_as_sent
+from pytest_djcelery.messages.signatures import Expected, matches
+from pytest_djcelery.messages.wire import is_wildcard, same
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.canvas import CanvasEntry
     from pytest_djcelery.messages.listing import Listing, Matcher
     from pytest_djcelery.messages.signatures import Difference
+
 
 MOST = 3  # of what the remedies of one comparison name: messages, outcomes, lines of code
 _ROUTED: Final = frozenset({"queue", "exchange", "routing_key"})
@@ -29,6 +33,8 @@ _NOT_SENT = (
 _UNNAMED = "Options that are not named are not compared: name those that this test is about."
 
 Near = Sequence[tuple[int, Any]]  # positions and items, the nearest first
+_LONGEST = 120  # characters of a call that a person would copy
+_IDS: Final = frozenset({"task_id", "root_id", "parent_id", "group_id"})
 
 
 def fixes(remedies: Iterable[str]) -> Iterator[str]:
@@ -187,3 +193,81 @@ def _of_call(matcher: Matcher[Any], listing: Listing[Any]) -> Iterator[str]:
 def _location(item: Any) -> object:
     message = item if isinstance(item, SentTask) else item.messages[0]
     return message.location
+
+
+def written_as_sent(
+    matcher: Matcher[Any], item: Any, differences: Sequence[Difference]
+) -> str | None:
+    """The signature that would match ``item``; ``None`` where no person would write it."""
+    if not isinstance(item, SentTask):
+        text = repr(item)  # a canvas
+    elif isinstance(matcher.written, Signature):
+        signature = _signature(matcher.written, item, differences)
+        if signature is None:
+            return None
+        text = describe_call(signature)
+    else:
+        text = describe_call(item)
+    return text if len(text) <= _LONGEST and "…" not in text else None
+
+
+def _signature(
+    written: Signature, message: SentTask, differences: Sequence[Difference]
+) -> Signature | None:
+    args, kwargs = tuple(written.args or ()), dict(written.kwargs or {})
+    if not all(found.option for found in differences):
+        args, kwargs = _call(args, kwargs, message)
+    signature = Signature(
+        message.task,
+        args=args,
+        kwargs=kwargs,
+        options=_options(written.options or {}, message, differences),
+        immutable=written.immutable,
+        app=written.app,
+    )
+    return signature if matches(signature, message) else None
+
+
+def _call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], message: SentTask
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What was sent, with what the test wrote (a wildcard, say) where that meets it."""
+    if len(args) != len(message.args) or kwargs.keys() != message.kwargs.keys():
+        return tuple(message.args), dict(message.kwargs)
+
+    def met(mine: object, theirs: object) -> object:
+        return mine if same(mine, theirs, message.serializer) else theirs
+
+    return (
+        tuple(map(met, args, message.args)),
+        {name: met(value, message.kwargs[name]) for name, value in kwargs.items()},
+    )
+
+
+def _options(
+    written: Mapping[str, Any], message: SentTask, differences: Sequence[Difference]
+) -> dict[str, Any]:
+    """The options that a test has set, as they were sent; without those that were not."""
+    call = call_in_message(message)
+    differing = {found.property for found in differences if found.option}
+    options = {}
+    for name, expected in written.items():
+        found: Any = call.option(name)
+        if name == "headers" and isinstance(expected, Mapping):
+            found = {key: found[key] for key in expected if key in found}
+            if found:
+                options[name] = found
+        elif name not in differing:
+            options[name] = expected
+        elif name == "countdown" and found is not None:
+            options[name] = round(found, 3 if message.exact_times else None)
+        elif name == "routing_key" and not message.exchange:
+            pass  # Celery went by the queue alone
+        elif found not in (None, "", (), UNKNOWN, NOT_SET) and _is_written(name, found):
+            options[name] = found
+    return options
+
+
+def _is_written(name: str, value: object) -> bool:
+    """Whether a person writes it into a test: ids and times differ from message to message."""
+    return name not in _IDS and not isinstance(value, datetime)

@@ -28,8 +28,8 @@ from pytest_djcelery.recording.publishing import Tap, publishes_recorded
 from pytest_djcelery.recording.result_waits import Waits, waits_woken
 from pytest_djcelery.recording.task_signals import task_events_recorded
 from pytest_djcelery.recording.unconsumed import Unconsumed
-from pytest_djcelery.session.held import kept_topology, park_all
-from pytest_djcelery.transactions import swallowed
+from pytest_djcelery.session.runner import kept_topology, park_all
+from pytest_djcelery.transactions import races
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.runner import Runner
-    from pytest_djcelery.transactions.captures import Captures
+    from pytest_djcelery.transactions.hooks import Captures
 
 
 class Sandbox:
@@ -144,8 +144,8 @@ class Sandbox:
             UnhandledTaskFailureError: from the first task's own exception.
         """
         self.settle()
-        if races := self.swallowed_races():
-            raise SentInTransactionError(swallowed.text(races)) from races[0]
+        if caught := self.swallowed_races():
+            raise SentInTransactionError(races.swallowed_text(caught)) from caught[0]
         self.unconsumed.test_ends()
         found = self.unhandled_failures()
         policy = self.options.unhandled_failures
@@ -166,7 +166,7 @@ class Sandbox:
 
     def swallowed_races(self) -> list[Exception]:
         """Errors on messages inside a transaction that the test never saw."""
-        return swallowed.swallowed(self.journal, since=self.judged)
+        return races.swallowed_races(self.journal, since=self.judged)
 
     @contextmanager
     def shared_by_block(self) -> Iterator[None]:

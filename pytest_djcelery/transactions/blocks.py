@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from pytest_djcelery.transactions.captures import underlying
+from pytest_djcelery.transactions.hooks import underlying
 from pytest_djcelery.transactions.openers import Opener, opener_of
 from pytest_djcelery.transactions.writes import Rows, savepoint_of, wrote
 

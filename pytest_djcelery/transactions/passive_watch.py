@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.messages.journal import HookDiscarded, HookDue
 from pytest_djcelery.transactions.blocks import OpenBlocks
-from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import ROLLED_BACK, HookRunner
-from pytest_djcelery.transactions.hooks import hook_of
+from pytest_djcelery.transactions.hooks import Captures, hook_of
 from pytest_djcelery.transactions.races import JudgeAtTheEnd
 from pytest_djcelery.transactions.watch import TransactionWatch
 

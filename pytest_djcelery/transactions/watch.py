@@ -18,7 +18,6 @@ from pytest_djcelery.transactions.autocommit import (
     innermost,
 )
 from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, serials
-from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import (
     HOOK_RAISED,
     LOST,
@@ -27,6 +26,7 @@ from pytest_djcelery.transactions.hook_runner import (
     HookRunner,
     unwrap,
 )
+from pytest_djcelery.transactions.hooks import Captures
 from pytest_djcelery.transactions.races import ByPolicy, Judge, warn
 from pytest_djcelery.transactions.task_connections import held_open
 

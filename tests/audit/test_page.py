@@ -12,11 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_djcelery.audit.baseline import Verdict
-from pytest_djcelery.audit.findings import Finding, Place
-from pytest_djcelery.audit.kinds import KINDS
+from pytest_djcelery.audit.findings import KINDS, Finding, Place
 from pytest_djcelery.audit.page import page
-from pytest_djcelery.audit.report import write_file
+from pytest_djcelery.audit.report import Verdict, write_file
 from tests.audit.browser import returned
 
 HOSTILE = """</script></style><script>alert("1")</script><img src='http://127.0.0.1:9/x'>&lt;"""

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from kombu import Exchange, Queue
 
 from pytest_djcelery.errors import NotASignatureError
-from pytest_djcelery.messages.bound_calls import bound_call
+from pytest_djcelery.messages.arguments import bound_call
 from pytest_djcelery.messages.descriptions import describe_call
 from pytest_djcelery.messages.option_rules import call_in_signature
 from pytest_djcelery.messages.signature_types import check_signature

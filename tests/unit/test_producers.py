@@ -13,7 +13,7 @@ from celery import Celery
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.brokers.memory.addresses import broker, forget
 from pytest_djcelery.project.derived import close_pool
-from pytest_djcelery.project.shortcuts.connected_producers import (
+from pytest_djcelery.project.shortcuts.message_path import (
     ConnectedProducers,
     producers_kept_connected,
 )

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_djcelery.audit.listeners import mocks, publishes, servers_reached, written_rows
+from pytest_djcelery.audit.listeners import celery_calls, mocks, written_rows
 from pytest_djcelery.project.after_import import called_after_import
 
 if TYPE_CHECKING:
     from pytest_djcelery.audit.recorder import Recorder
 
-_BY_MODULE = {**publishes.BY_MODULE, **servers_reached.BY_MODULE, **written_rows.BY_MODULE}
+_BY_MODULE = {**celery_calls.BY_MODULE, **written_rows.BY_MODULE}
 
 
 @contextmanager

@@ -18,11 +18,10 @@ from pytest_djcelery.errors import BadOptionError, WorkerError
 from pytest_djcelery.project.derived import close_backends_of_ended_threads
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import enter_worker_thread, stack_of
-from pytest_djcelery.workers.boot import BootReceivers, Controller
+from pytest_djcelery.workers.boot import BootReceivers, Controller, limits_changed, process_as_found
 from pytest_djcelery.workers.celery_parts import Consumer, Timer
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
-from pytest_djcelery.workers.embedded import pools, task_waits
-from pytest_djcelery.workers.process_state import limits_changed, process_as_found
+from pytest_djcelery.workers.embedded import pools
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -322,8 +321,8 @@ class EmbeddedWorker:
         return task_id in self._in_hand
 
     def wait_in_task(self, journal: Journal, done: Callable[[], bool], timeout: float) -> bool:
-        """Wait in one of its tasks until ``done()``; see `task_waits.wait_in_task`."""
-        return task_waits.wait_in_task(self.controller, self._in_hand, journal, done, timeout)
+        """Wait in one of its tasks until ``done()``; see `pools.wait_in_task`."""
+        return pools.wait_in_task(self.controller, self._in_hand, journal, done, timeout)
 
     def busy(self) -> list[Request]:
         """The requests that the pool has, or is about to get."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery.brokers import servers
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.project.consumed_queues import comes_to
-from pytest_djcelery.session.held import HeldWorker, hold, stop_others
+from pytest_djcelery.session.runner import HeldWorker, hold, stop_others
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker
 from pytest_djcelery.workers.sqlite import taking_turns

@@ -33,12 +33,11 @@ from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_surroundings import Shared
 from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
-from pytest_djcelery.workers.boot import booted
+from pytest_djcelery.workers.boot import booted, process_as_found
 from pytest_djcelery.workers.celery_parts import Strategies
 from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
 from pytest_djcelery.workers.inline.limits import limits_of
 from pytest_djcelery.workers.inline.timer import Timer
-from pytest_djcelery.workers.process_state import process_as_found
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -22,8 +22,7 @@ from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task
 from pytest_djcelery.workers.inline.coroutines import run_for_test
-from pytest_djcelery.workers.inline.deliveries import Deliveries
-from pytest_djcelery.workers.inline.executions import Execution, Summary
+from pytest_djcelery.workers.inline.deliveries import Deliveries, Execution, Summary
 from pytest_djcelery.workers.inline.inline_worker import InlineWorker
 from pytest_djcelery.workers.inline.undelivered import Undelivered
 

@@ -1,4 +1,4 @@
-"""``celery -A proj worker`` in the environment of a test.
+"""``celery -A proj worker`` in the environment of a test, and what its main process answers.
 
 ``python -m pytest_djcelery.workers.live.entry_point ENVIRONMENT ADDRESS -A proj worker …``: apply
 the environment, connect to the test, then run Celery's own command line.
@@ -7,35 +7,146 @@ the environment, connect to the test, then run Celery's own command line.
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from celery import signals
 from celery.__main__ import main as run_command_line
 from celery.bin.celery import celery as command_line
+from celery.worker import state
+from celery.worker.consumer import Consumer
 
 from pytest_djcelery.brokers.memory import addresses
+from pytest_djcelery.clock import Deadline
 from pytest_djcelery.messages import journal
+from pytest_djcelery.messages.journal import Dropped
 from pytest_djcelery.recording import publishing, task_signals
 from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.transactions.watch import TransactionWatch
 from pytest_djcelery.workers import sqlite
 from pytest_djcelery.workers.live.connection import KEY, WorkerEnd
 from pytest_djcelery.workers.live.environment import Environment
-from pytest_djcelery.workers.live.main_process import MainProcess
 
 if TYPE_CHECKING:
     from celery import Celery
 
+
+_PAUSE: Final = 0.002  # seconds
+_CELERYS_OWN: Final = "celery.worker.consumer:Consumer"
 #: What the test's journal has a use for; hooks are known by numbers of their process.
 _REPORTED: Final = (
     journal.Dropped, journal.Ended, journal.NotSent, journal.NotStored, journal.Published,
     journal.StateStored, journal.Storing, journal.Warned,
 )  # fmt: skip
+
+
+class MainProcess:
+    """Answers the test's questions, and ends the worker when the test has ended.
+
+    Args:
+        app: the project's app.
+        connection: to the test.
+        folder: what the test made for its worker; of no use without the test.
+    """
+
+    def __init__(self, app: Celery, connection: WorkerEnd, folder: Path) -> None:
+        self._app = app
+        self._connection = connection
+        self._folder = folder
+        self._consumer: Any = None
+        if app.conf.worker_consumer == _CELERYS_OWN:
+            LiveConsumer.journal = connection
+            app.conf.worker_consumer = LiveConsumer
+        signals.worker_ready.connect(self._on_ready)
+
+    def _on_ready(self, sender: Any, **_: Any) -> None:
+        self._consumer = sender
+        if sender.hub is None:
+            self._begin()
+        else:
+            # After the first turn of the loop, with which a worker subscribes to remote control
+            # at Redis: what was sent before is lost.
+            sender.hub.call_soon(sender.hub.call_later, _PAUSE, self._begin)
+
+    def _begin(self) -> None:
+        threading.Thread(target=self._answer, name="djcelery-live", daemon=True).start()
+
+    def _answer(self) -> None:
+        pause = threading.Event()
+        for patience in self._connection.questions():  # the first is whether it is ready
+            deadline = Deadline(patience)
+            # No event says when the main process is done with a task that has ended.
+            while self._state()["busy"] and not deadline.passed:
+                pause.wait(_PAUSE)
+            self._connection.answer(self._state())
+        # The test's process has ended without stopping the worker: leave nothing behind.
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):
+            os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    def _state(self) -> dict[str, Any]:
+        """What the worker is doing, and what remote control can have changed."""
+        scheduled = {
+            request.id for request in list(getattr(state, "scheduled_requests", ()))
+        }  # since Celery 5.6
+        waiting = scheduled | _in_timer(self._consumer.timer)
+        consumed = self._consumer.task_consumer
+        return {
+            "busy": [
+                f"{request.name}[{request.id}]"
+                for request in list(state.requests.values())
+                if request.id not in waiting
+            ],
+            "scheduled": len(waiting),
+            "queues": sorted(queue.name for queue in consumed.queues) if consumed else [],
+            "as_started": (
+                getattr(self._consumer.pool, "num_processes", None),
+                sorted(
+                    (name, task.rate_limit, task.time_limit, task.soft_time_limit)
+                    for name, task in list(self._app.tasks.items())
+                ),
+            ),
+        }
+
+
+def _in_timer(timer: Any) -> set[str]:
+    """The ids of the requests that wait for their ETA in the worker's timer.
+
+    Private API (what `celery.worker.strategy` gives to `Timer.call_at`), checked on Celery 5.4
+    to 5.7.
+    """
+    entries = [scheduled.entry for scheduled in list(getattr(timer, "schedule", timer).queue)]
+    requests = [entry.args[0] for entry in entries if getattr(entry, "args", None)]
+    return {request.id for request in requests if hasattr(request, "request_dict")}
+
+
+class LiveConsumer(Consumer):
+    """Celery's consumer, which reports the messages that it drops."""
+
+    journal: ClassVar[WorkerEnd]
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        super().on_decode_error(message, exc)
+        self._dropped(message)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        super().on_invalid_task(body, message, exc)
+        self._dropped(message)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        super().on_unknown_message(body, message)
+        self._dropped(message)
+
+    def _dropped(self, message: Any) -> None:
+        self.journal.append(Dropped(task_id=(message.headers or {}).get("id")))
 
 
 def main() -> None:

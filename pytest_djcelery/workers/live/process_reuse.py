@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery.brokers import filesystem, servers
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.session.held import HeldWorker, hold, stop_others
+from pytest_djcelery.session.runner import HeldWorker, hold, stop_others
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers import sqlite
 from pytest_djcelery.workers.database import warn_of_shared_connections

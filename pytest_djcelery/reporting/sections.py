@@ -1,0 +1,365 @@
+"""What a failing test's report says of messages, of failed tasks and of what is still due."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import pytest
+from celery import states
+
+from pytest_djcelery.errors import UnhandledTaskFailureWarning
+from pytest_djcelery.locations import in_library, is_of_project, relative
+from pytest_djcelery.messages.descriptions import call_text
+from pytest_djcelery.messages.journal import Ended, EndedWithoutOutcome, stores_nothing
+from pytest_djcelery.messages.task_code import short_code
+from pytest_djcelery.recording import failures
+from pytest_djcelery.transactions import races
+
+if TYPE_CHECKING:
+    from _pytest._code import Traceback
+
+    from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.session.sandbox import Sandbox
+
+
+_ON_COMMIT_METHODS = ("delay_on_commit", "apply_async_on_commit")
+_MOST = 3  # tracebacks in one report
+_CUT = "Full output truncated"  # pytest's words
+_JUDGED = pytest.StashKey[bool]()
+_LAST_COMPARISON = pytest.StashKey["list[str] | None"]()
+_SHOWN = 5  # messages
+_NO_WORKER = (
+    "No worker runs the tasks of this test: ask for celery_inline, and call its run(); or for "
+    "celery_worker."
+)
+_NOTED = "_djcelery_task_errors"
+_LONGEST = 160  # characters of an error
+
+
+def judge_races(item: pytest.Item, sandbox: Sandbox) -> None:
+    """Fail a test that passed if code of the project has caught what it should have seen."""
+    __tracebackhide__ = True
+    if _kept_errors(item):
+        return
+    sandbox.settle()
+    found = sandbox.swallowed_races()
+    if found:
+        item.stash[_JUDGED] = True
+        pytest.fail(races.swallowed_text(found), pytrace=False)
+
+
+def judge_failures(item: pytest.Item, sandbox: Sandbox) -> None:
+    """Fail a test that passed, or warn, as the options say, if tasks failed unseen."""
+    __tracebackhide__ = True
+    if _kept_errors(item):
+        return
+    sandbox.settle()
+    sandbox.unconsumed.test_ends()
+    found = sandbox.unhandled_failures()
+    policy = sandbox.options.unhandled_failures
+    if not found or policy == "ignore":
+        return
+    if policy == "warn":
+        warnings.warn(failures.text(found), UnhandledTaskFailureWarning, stacklevel=2)
+        return
+    own = "\n\n".join(_tracebacks(item, found))
+    item.stash[_JUDGED] = True
+    pytest.fail(f"{failures.text(found)}\n\n{own}", pytrace=False)
+
+
+def _kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]:
+    """The errors of a unittest test case, which pytest keeps and does not raise.
+
+    Private API (``TestCaseFunction._excinfo``), checked on pytest 8.4 and 9.
+    """
+    return getattr(item, "_excinfo", None) or []
+
+
+def explained_error(item: pytest.Item, call: pytest.CallInfo[None]) -> BaseException | None:
+    """The error that ends a test, with the remedy where there is one."""
+    for info in (call.excinfo, *_kept_errors(item)):
+        if info is not None:
+            error: BaseException | None = info.value
+            while error is not None:
+                explain_missing_method(error)
+                error = error.__cause__ or error.__context__
+            return info.value
+    return None
+
+
+def add_sections(
+    item: pytest.Item, sandbox: Sandbox, report: pytest.TestReport, error: BaseException | None
+) -> None:
+    """Add to a failing test what its tasks raised, and the comparison that pytest cut short."""
+    if not report.failed:
+        return
+    note_errors(report, sandbox, error)
+    lines = item.config.stash.get(_LAST_COMPARISON, None)
+    if lines and isinstance(error, AssertionError) and _CUT in report.longreprtext:
+        report.sections.append(("celery: the comparison in full", "\n".join(lines)))
+    log = sandbox.runner.log if sandbox.runner is not None else ""
+    if log:
+        report.sections.append(("celery: log of the live worker", log))
+    left = sandbox.unconsumed.left()
+    if left:
+        text = sandbox.unconsumed.text(left)
+        report.sections.append(("celery: messages that no worker consumes", text))
+    if _JUDGED in item.stash:
+        return  # it is about nothing else
+    if caught := races.swallowed_races(sandbox.journal, sandbox.began):
+        report.sections.append(("celery: errors that were caught", races.swallowed_text(caught)))
+    # ``get()`` raises a copy, decoded from the result backend, that knows nothing of the task.
+    found = [
+        attempt
+        for attempt in sandbox.journal.events(Ended, sandbox.began)
+        if attempt.state == "FAILURE" and not attempt.expected and not led_to(attempt.value, error)
+    ]
+    if found:
+        text = "\n\n".join(_tracebacks(item, found))
+        report.sections.append(("celery: tasks that failed in this test", text))
+    # A test of what was sent, and of that alone, has nobody to run it.
+    about_messages = sandbox.runner is None and lines and lines[0] in report.longreprtext
+    if not about_messages and not _raised_by_task(sandbox, error):
+        text = due_text(sandbox)
+        if text:
+            report.sections.append(("celery: messages that were not delivered", text))
+
+
+def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:
+    """Whether the test ended with what a task raised: the rest was left for that reason."""
+    ended = sandbox.journal.events(Ended, sandbox.began)
+    return any(led_to(attempt.value, error) for attempt in ended if attempt.state == "FAILURE")
+
+
+def _tracebacks(item: pytest.Item, found: list[Ended]) -> Iterator[str]:
+    for failure in found[:_MOST]:
+        yield f"{failures.describe(failure)}\n\n{_traceback(item, failure.value)}"
+    if len(found) > _MOST:
+        yield f"... and {len(found) - _MOST} more"
+
+
+def _traceback(item: pytest.Item, error: BaseException) -> str:
+    """A task's own traceback, as pytest shows one.
+
+    ``str()`` of it would lose the indentation of its first line, so it is written to a
+    `TerminalWriter`; private API, checked on pytest 8.4 and 9.
+    """
+    from _pytest._io import TerminalWriter
+
+    explain_missing_method(error)
+    chosen = item.config.getoption("tbstyle")
+    if error.__traceback__ is None or chosen == "no":
+        remote = getattr(error.__cause__, "remote_traceback", None)  # a live worker's
+        return remote if remote and chosen != "no" else f"{type(error).__name__}: {error}"
+    info = pytest.ExceptionInfo.from_exception(error)
+    written = StringIO()
+    info.getrepr(style="long" if chosen == "auto" else chosen, tbfilter=_filtered).toterminal(
+        TerminalWriter(written)
+    )
+    return written.getvalue().strip("\n")
+
+
+def _filtered(info: pytest.ExceptionInfo[BaseException]) -> Traceback:
+    """From the task on; what lies in libraries beneath it in two lines for each call."""
+    entries = list(info.traceback)
+    library = [in_library(str(entry.path)) for entry in entries]
+    first = library.index(False) if False in library else 0
+    return type(info.traceback)(
+        entry if is_of_project(str(entry.path)) else entry.with_repr_style("short")
+        for entry in entries[first:]
+    )
+
+
+# -- a comparison that failed ----------------------------------------------------------------
+
+
+def remember(config: pytest.Config, lines: list[str] | None) -> None:
+    """Keep the explanation of a comparison for a report in which pytest has cut it short."""
+    config.stash[_LAST_COMPARISON] = lines
+
+
+# -- delay_on_commit -------------------------------------------------------------------------
+
+
+def explain_missing_method(error: BaseException) -> None:
+    """Say why a task has no ``delay_on_commit``, and what to do."""
+    if not isinstance(error, AttributeError) or error.name not in _ON_COMMIT_METHODS:
+        return
+    from celery import Task
+
+    task = error.obj
+    if not isinstance(task, Task) or hasattr(error, "_djcelery_explained"):
+        return
+    vars(error)["_djcelery_explained"] = True
+    bases = [base for base in type(task).__mro__[1:] if base not in (Task, object)]
+    base = f"{bases[0].__module__}.{bases[0].__qualname__}" if bases else "celery.Task"
+    name = short_code(task.name, task)
+    note = (
+        f"{task.name} is built on {base}, which is not a DjangoTask, so it has no {error.name}.\n"
+        "To fix: let that class inherit from celery.contrib.django.task.DjangoTask, not from "
+        f"celery.Task; or call transaction.on_commit(lambda: {name}.delay(...)) yourself."
+    )
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        error.args = (f"{error}\n{note}",)
+
+
+def due_text(sandbox: Sandbox) -> str:
+    """What is left to deliver in this test, and how; empty where nothing is left."""
+    runner = sandbox.runner
+    due: Sequence[SentTask]
+    later: Sequence[SentTask] = ()
+    move = ""
+    if runner is None:
+        due, deliver = _unsent(sandbox), _NO_WORKER
+    elif runner.in_place:
+        due, later = runner.undelivered()
+        it = "it" if len(due) == 1 else "them"
+        deliver = f"Deliver {it} first: celery_inline.run()"
+        how = "ask for celery_inline, and call its" if runner.implicit else "celery_inline."
+        move = f"Move the clock there: {how}{' ' * runner.implicit}run(until=timedelta(…))"
+    else:
+        return ""
+    lines = [
+        *_kind(due, "was due when the test failed:", "were due when the test failed:", deliver),
+        *_kind(later, "waits for its ETA:", "wait for their ETA:", move),
+    ]
+    return "\n".join(lines)
+
+
+def _kind(sent: Sequence[SentTask], one: str, many: str, remedy: str) -> Iterator[str]:
+    if not sent:
+        return
+    yield f"{len(sent)} message {one}" if len(sent) == 1 else f"{len(sent)} messages {many}"
+    for message in sent[:_SHOWN]:
+        eta = f", at {message.eta:%Y-%m-%d %H:%M:%S} UTC" if message.eta is not None else ""
+        place = f", sent at {message.location}" if message.location is not None else ""
+        yield f"  {call_text(message.task, message.args, message.kwargs)}{eta}{place}"
+    if len(sent) > _SHOWN:
+        yield f"  … and {len(sent) - _SHOWN} more"
+    yield remedy
+
+
+def _unsent(sandbox: Sandbox) -> list[SentTask]:
+    """What was published to the broker in memory, in a test that has nobody to run it."""
+    if sandbox.project.broker is None:
+        return []
+    published = sandbox.journal.published(sandbox.began)
+    return [publish.message for publish in published if not publish.eager]
+
+
+def undelivered(pending: Iterable[SentTask], scheduled: Iterable[SentTask]) -> str:
+    """What there is left to deliver, in words."""
+    kinds = ("Due", list(pending)), ("Scheduled", list(scheduled))
+    lines = [f"{kind}: {', '.join(map(_named, sent))}." for kind, sent in kinds if sent]
+    return "\n".join(["celery_inline delivers when the test says so: celery_inline.run().", *lines])
+
+
+def why_never(task_id: str, journal: Journal, scheduled: Sequence[SentTask], now: datetime) -> str:
+    """Why a task has no outcome, now that nothing is due.
+
+    Args:
+        task_id: of the task.
+        journal: what has happened in the test.
+        scheduled: the messages with an ETA to come.
+        now: where the clock stands.
+    """
+    sent = journal.sent(task_id)
+    ended = journal.ended(task_id)
+    name = _named(sent[-1]) if sent else task_id
+    later = [message for message in scheduled if message.id == task_id]
+    if later:
+        return (
+            f"{name} will not be ready: it is scheduled for {later[0].eta:%Y-%m-%d %H:%M:%S} "
+            f"UTC, and the clock stands at {now:%Y-%m-%d %H:%M:%S} UTC.\n"
+            "Move it: celery_inline.run(until=timedelta(…))."
+        )
+    left = undelivered((), scheduled)
+    if ended and isinstance(ended[-1], EndedWithoutOutcome):
+        reason = f"{stores_nothing(ended[-1].state)}."
+    elif ended and ended[-1].state == states.SUCCESS:
+        reason = "it succeeded, and ignores its result."
+    elif sent:
+        reason = f"it was delivered and has no result, and nothing is left to deliver.\n{left}"
+    else:
+        reason = (
+            "no message with this id was sent in this test, and nothing that is due is left to "
+            f"deliver.\n{left}"
+        )
+    return f"{name} will never be ready: {reason}"
+
+
+def _named(sent: SentTask) -> str:
+    return f"{call_text(sent.task, sent.args, sent.kwargs)} [{sent.id}]"
+
+
+def note_errors(report: pytest.TestReport, sandbox: Sandbox, error: BaseException | None) -> None:
+    """Write into a failed test's report which errors of tasks it failed by.
+
+    xdist sends what is plain to the process that ends the run.
+    """
+    failed = failures.unhandled(sandbox.journal, sandbox.suite, sandbox.began)
+    unseen = {id(failure) for failure in failed}
+    found = {
+        _error_of(attempt): None
+        for attempt in sandbox.journal.events(Ended, sandbox.began)
+        if attempt.state == "FAILURE"
+        and not attempt.expected
+        and (
+            id(attempt) in unseen or led_to(attempt.value, error) or _is_copy(error, attempt.value)
+        )
+    }
+    if found:
+        vars(report)[_NOTED] = list(map(list, found))
+
+
+def led_to(cause: object, error: BaseException | None) -> bool:
+    """Whether an error is the other, or was raised in answer to it."""
+    while error is not None:
+        if error is cause:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_copy(error: BaseException | None, original: object) -> bool:
+    """``get()`` raises what was decoded from the result backend."""
+    return type(error).__name__ == type(original).__name__ and str(error) == str(original)
+
+
+def _error_of(failure: Ended) -> tuple[str, str, str, str]:
+    """Task, place and type, which make it one error, and its text, which may differ."""
+    error = failure.value
+    place = ""
+    traceback = failures.own_traceback(error) if isinstance(error, BaseException) else None
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not in_library(code.co_filename):
+            place = f"{relative(code.co_filename)}:{traceback.tb_lineno} in {code.co_name}"
+        traceback = traceback.tb_next
+    text = (str(error).splitlines() or [""])[0][:_LONGEST]
+    return failure.task, place, type(error).__name__, text
+
+
+def one_error_lines(reports: Iterable[pytest.TestReport]) -> Iterator[str]:
+    """A line for each error by which several tests failed, the most tests first."""
+    tests: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    texts: dict[tuple[str, ...], str] = {}
+    for report in reports:
+        for *error, text in getattr(report, _NOTED, ()):
+            tests[tuple(error)].add(report.nodeid)
+            texts.setdefault(tuple(error), text)
+    for error, failed in sorted(tests.items(), key=lambda found: -len(found[1])):
+        if len(failed) > 1:
+            task, place, kind = error
+            where = f" ({place})" if place else ""
+            raised = f"{kind}: {texts[error]}" if texts[error] else kind
+            yield f"{len(failed)} tests failed by one error of {task}: {raised}{where}"
