@@ -146,9 +146,15 @@ class Project:
         # ``makeini`` leaves no newline at the end: the first line must not join another.
         path.write_text("\n".join([path.read_text(), *lines, ""]))
 
-    def run(self, test: str, *args: str) -> pytest.RunResult:
-        """Run a test module in a pytest process of its own, warnings as errors."""
-        self.write(test_it=test)
+    def run(self, test: str, *args: str, preamble: str = "") -> pytest.RunResult:
+        """Run a test module in a separate pytest process, warnings as errors.
+
+        Args:
+            test: the module.
+            args: options of pytest.
+            preamble: what the module begins with, where several tests share it.
+        """
+        self.write(test_it=dedent(preamble) + dedent(test))
         return self.pytester.runpytest_subprocess(
             "-p", "no:randomly", "-p", "no:cacheprovider", "-W", "error", *args
         )

@@ -155,24 +155,31 @@ def test_every_test_ends_as_it_does_without(suite: Project) -> None:
     assert "celery.app.task" in without["test_modules"][1]
 
 
-def test_hooks_and_fakes_are_to_a_test_what_they_are_without(suite: Project) -> None:
-    suite.write(
-        conftest="""
-            import pytest
-            from django.db import transaction
+CAPTURED_HOOK = """
+import pytest
+from django.db import transaction
 
 
-            @pytest.fixture
-            def hook(db, django_capture_on_commit_callbacks):
-                def captured(function):
-                    with django_capture_on_commit_callbacks() as hooks:
-                        transaction.on_commit(function)
-                    return hooks[0]
+@pytest.fixture
+def hook(db, django_capture_on_commit_callbacks):
+    def captured(function):
+        with django_capture_on_commit_callbacks() as hooks:
+            transaction.on_commit(function)
+        return hooks[0]
 
-                return captured
-            """
-    )
-    test = """
+    return captured
+"""
+
+
+@pytest.mark.parametrize(
+    "args", [["-p", "no:djcelery"], ["--djcelery-audit"]], ids=["without", "audit"]
+)
+def test_hooks_and_fakes_look_to_a_test_as_they_do_without_the_audit(
+    suite: Project, args: list[str]
+) -> None:
+    suite.write(conftest=CAPTURED_HOOK)
+    result = suite.run(
+        """
         import copy
         import inspect
         from unittest import mock
@@ -219,9 +226,10 @@ def test_hooks_and_fakes_are_to_a_test_what_they_are_without(suite: Project) -> 
             ship.delay.calls = []
             assert not ship.delay
             assert len(hook(Calls())) == 0
-        """
-    for args in (["-p", "no:djcelery"], ["--djcelery-audit"]):
-        suite.run(test, *args).assert_outcomes(passed=3)
+        """,
+        *args,
+    )
+    result.assert_outcomes(passed=3)
 
 
 def test_what_is_wrapped_has_its_own_signature_and_name(suite: Project) -> None:
@@ -308,20 +316,22 @@ def test_with_the_plugin_the_same_tests_end_the_same(suite: Project) -> None:
     assert len(names["without"]) == 11
 
 
+BESIDE_FIXTURES = """
+import pytest
+from proj.celery import app
+from pytest_djcelery import Success, outbox
+from shop.services import order_in_transaction, order_on_commit
+from shop.tasks import add, ship
+
+pytestmark = pytest.mark.django_db
+"""
+
+
 def test_tests_that_use_fixtures_are_served_and_the_others_find_everything_as_it_was(
     suite: Project,
 ) -> None:
     result = suite.run(
         """
-        import pytest
-        from proj.celery import app
-        from pytest_djcelery import Success, outbox
-        from shop.services import order_in_transaction, order_on_commit
-        from shop.tasks import add, ship
-
-        pytestmark = pytest.mark.django_db
-
-
         def test_before():
             assert app.conf.broker_url == "memory://"
 
@@ -351,6 +361,24 @@ def test_tests_that_use_fixtures_are_served_and_the_others_find_everything_as_it
             assert app.conf.broker_url == "memory://"
 
 
+        def test_after():
+            import threading
+
+            assert app.conf.broker_url == "memory://"
+            assert [each.name for each in threading.enumerate() if "celery" in each.name] == []
+        """,
+        "--djcelery-audit",
+        preamble=BESIDE_FIXTURES,
+    )
+    result.assert_outcomes(passed=6)
+    result.stdout.fnmatch_lines(["celery audit: 6 tests watched, nothing found."])
+
+
+def test_what_a_fixture_warns_of_is_a_finding_unless_the_test_ignores_it(
+    suite: Project,
+) -> None:
+    result = suite.run(
+        """
         @pytest.mark.celery_sent_in_transaction("ignore")
         def test_meant(celery_outbox):
             order_in_transaction()
@@ -368,11 +396,12 @@ def test_tests_that_use_fixtures_are_served_and_the_others_find_everything_as_it
             assert [each.name for each in threading.enumerate() if "celery" in each.name] == []
         """,
         "--djcelery-audit",
+        preamble=BESIDE_FIXTURES,
     )
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(
         [
-            "8 tests watched, 1 finding.",
+            "3 tests watched, 1 finding.",
             "  ! shop/services.py:*in order_in_transaction: shop.tasks.ship, in 1 test",
             "      tests: test_it.py::test_race",
         ]
@@ -401,6 +430,34 @@ def test_a_session_worker_is_served_and_gone_at_the_end(suite: Project) -> None:
     result.stdout.fnmatch_lines(["celery audit: 3 tests watched, nothing found."])
 
 
+TOUCHY_ARGUMENTS = """
+from unittest.mock import patch
+
+import pytest
+from django.utils.functional import SimpleLazyObject, lazy
+from shop.models import Order
+from shop.tasks import *
+
+pytestmark = pytest.mark.django_db
+
+
+class Touchy:
+    def ran(self, *_, **__):
+        raise KeyboardInterrupt
+
+    __json__ = __reduce__ = __reduce_ex__ = __getstate__ = __getattr__ = __iter__ = ran
+    __eq__ = __bool__ = __len__ = __str__ = __repr__ = __hash__ = ran
+
+
+class TouchyDict(dict):
+    items = keys = values = __iter__ = __getitem__ = __len__ = Touchy.ran
+
+
+class TouchyList(list):
+    __iter__ = __getitem__ = __len__ = __bool__ = Touchy.ran
+"""
+
+
 def test_no_code_of_an_argument_runs_and_no_query(suite: Project) -> None:
     suite.tasks("""
         @shared_task(serializer="pickle")
@@ -414,32 +471,6 @@ def test_no_code_of_an_argument_runs_and_no_query(suite: Project) -> None:
         """)
     result = suite.run(
         """
-        from unittest.mock import patch
-
-        import pytest
-        from django.utils.functional import SimpleLazyObject, lazy
-        from shop.models import Order
-        from shop.tasks import *
-
-        pytestmark = pytest.mark.django_db
-
-
-        class Touchy:
-            def ran(self, *_, **__):
-                raise KeyboardInterrupt
-
-            __json__ = __reduce__ = __reduce_ex__ = __getstate__ = __getattr__ = __iter__ = ran
-            __eq__ = __bool__ = __len__ = __str__ = __repr__ = __hash__ = ran
-
-
-        class TouchyDict(dict):
-            items = keys = values = __iter__ = __getitem__ = __len__ = Touchy.ran
-
-
-        class TouchyList(list):
-            __iter__ = __getitem__ = __len__ = __bool__ = Touchy.ran
-
-
         @pytest.mark.parametrize("task", [ship, pickled, yamled], ids=str)
         @pytest.mark.parametrize(
             "made",
@@ -466,6 +497,7 @@ def test_no_code_of_an_argument_runs_and_no_query(suite: Project) -> None:
                 task.apply_async(value, value)
         """,
         "--djcelery-audit",
+        preamble=TOUCHY_ARGUMENTS,
     )
     result.assert_outcomes(passed=21)
     result.stdout.no_fnmatch_line("*The audit itself failed*")

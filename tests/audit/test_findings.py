@@ -146,48 +146,51 @@ def test_a_write_that_is_rolled_back_overtakes_nothing(audited: Audited, old: Pr
     assert found["facts"]["written"] == ["after it was sent, at shop/undone.py:26 in something"]
 
 
+MODELS_WITH_KEYS_OF_EACH_KIND = """
+from uuid import uuid4
+
+from django.db import models, transaction
+from django.contrib.auth.models import Group
+
+
+class Parcel(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid4)
+
+    class Meta:
+        app_label = "shop"
+        managed = False  # it has no table
+
+    def __str__(self):
+        return Order.objects.get(name="there is none").name
+
+
+class Draft(Order):
+    class Meta:
+        app_label = "shop"
+        proxy = True
+
+
+class Express(Order):
+    class Meta:
+        app_label = "shop"
+        managed = False
+
+
+@shared_task
+def take(*args, **kwargs):
+    pass
+
+
+@transaction.atomic
+def write(send):
+    made = Order.objects.bulk_create([Order(), Order()])
+    Group.objects.create(pk=made[0].pk)
+    send(made, Parcel(id=uuid4()))
+"""
+
+
 def test_rows_are_known_by_any_form_of_their_key(audited: Audited, old: Project) -> None:
-    old.tasks("""
-        from uuid import uuid4
-
-        from django.db import models, transaction
-        from django.contrib.auth.models import Group
-
-
-        class Parcel(models.Model):
-            id = models.UUIDField(primary_key=True, default=uuid4)
-
-            class Meta:
-                app_label = "shop"
-                managed = False  # it has no table
-
-            def __str__(self):
-                return Order.objects.get(name="there is none").name
-
-
-        class Draft(Order):
-            class Meta:
-                app_label = "shop"
-                proxy = True
-
-
-        class Express(Order):
-            class Meta:
-                app_label = "shop"
-                managed = False
-
-
-        @shared_task
-        def take(*args, **kwargs):
-            pass
-
-
-        @transaction.atomic
-        def write(send):
-            made = Order.objects.bulk_create([Order(), Order()])
-            Group.objects.create(pk=made[0].pk)
-            send(made, Parcel(id=uuid4()))
-        """)
+    old.tasks(MODELS_WITH_KEYS_OF_EACH_KIND)
     found = audited(
         EAGER
         + """
@@ -292,56 +295,59 @@ def test_it(send):
     }
 
 
+CHANGES_AND_DELETIONS = """
+from celery import current_app
+from django.db import transaction
+from django.db.models import Q
+
+orders = Order.objects
+
+
+def change(order):
+    orders.filter(pk=order.pk).update(name="x")
+
+
+def change_some(order):
+    orders.filter(name="", id__in=[order.pk]).update(name="x")
+
+
+def change_in_bulk(order):
+    orders.bulk_update([order], ["name"])
+
+
+def delete(order):
+    orders.get(pk=order.pk).delete()
+
+
+def delete_some(order):
+    orders.filter(pk=order.pk).delete()
+
+
+def change_others(order):
+    orders.exclude(pk=order.pk).update(name="x")
+
+
+def change_either(order):
+    orders.filter(Q(pk=order.pk) | Q(name="other")).update(name="x")
+
+
+def change_none(order):
+    orders.filter(name="other").update(name="x")
+    orders.filter(pk=order.pk, name="none").update(name="x")
+
+
+@transaction.atomic
+def send_after(write, order):
+    pk = order.pk
+    write(order)
+    current_app.send_task(write.__name__, [pk])
+"""
+
+
 def test_rows_that_are_changed_or_deleted_are_known_by_their_keys(
     audited: Audited, old: Project
 ) -> None:
-    old.tasks("""
-        from celery import current_app
-        from django.db import transaction
-        from django.db.models import Q
-
-        orders = Order.objects
-
-
-        def change(order):
-            orders.filter(pk=order.pk).update(name="x")
-
-
-        def change_some(order):
-            orders.filter(name="", id__in=[order.pk]).update(name="x")
-
-
-        def change_in_bulk(order):
-            orders.bulk_update([order], ["name"])
-
-
-        def delete(order):
-            orders.get(pk=order.pk).delete()
-
-
-        def delete_some(order):
-            orders.filter(pk=order.pk).delete()
-
-
-        def change_others(order):
-            orders.exclude(pk=order.pk).update(name="x")
-
-
-        def change_either(order):
-            orders.filter(Q(pk=order.pk) | Q(name="other")).update(name="x")
-
-
-        def change_none(order):
-            orders.filter(name="other").update(name="x")
-            orders.filter(pk=order.pk, name="none").update(name="x")
-
-
-        @transaction.atomic
-        def send_after(write, order):
-            pk = order.pk
-            write(order)
-            current_app.send_task(write.__name__, [pk])
-        """)
+    old.tasks(CHANGES_AND_DELETIONS)
     found = audited(
         QUEUED
         + """
@@ -485,32 +491,35 @@ def test_a_nested_eager_task_is_judged_by_its_own_blocks(audited: Audited, old: 
     assert [each["subject"] for each in found] == ["shop.tasks.outer"]
 
 
-def test_eager_runs_of_every_kind_are_publishes_and_a_tests_own_apply_is_none(
+APPLY_OVERRIDDEN = """
+from celery import Task
+from functools import wraps
+
+
+def decorated(method):
+    @wraps(method)
+    def inner(self, *args, **kwargs):
+        return method(self, *args, **kwargs)
+
+    return inner
+
+
+class Own(Task):
+    @decorated
+    def apply(self, *args, **kwargs):
+        return super().apply(*args, **kwargs)
+
+
+@shared_task(base=Own)
+def own(*args):
+    pass
+"""
+
+
+def test_eager_runs_of_every_kind_are_publishes_and_apply_is_not(
     audited: Audited, old: Project
 ) -> None:
-    old.tasks("""
-        from celery import Task
-        from functools import wraps
-
-
-        def decorated(method):
-            @wraps(method)
-            def inner(self, *args, **kwargs):
-                return method(self, *args, **kwargs)
-
-            return inner
-
-
-        class Own(Task):
-            @decorated
-            def apply(self, *args, **kwargs):
-                return super().apply(*args, **kwargs)
-
-
-        @shared_task(base=Own)
-        def own(*args):
-            pass
-        """)
+    old.tasks(APPLY_OVERRIDDEN)
     old.write(
         **{
             "shop/ways": """
@@ -739,40 +748,43 @@ def test_it(number):
     assert found[0]["examples"] == [f"test_it.py::test_it[{number}]" for number in range(3)]
 
 
-def test_hooks_that_are_a_packages_own_business_are_one_row(audited: Audited, old: Project) -> None:
+PACKAGE_WITH_HOOKS = """
+from functools import partial, wraps
+
+from django.db import transaction
+
+
+class Cache:
+    def flush(self): pass
+
+    def clear(self): transaction.on_commit(self.flush)
+
+    def forget(self): transaction.on_commit(lambda: self.flush())
+
+
+def run_later(function):
+    @wraps(function)
+    def call(): function()
+    transaction.on_commit(call)
+
+
+def call_later(function): transaction.on_commit(lambda: function())
+
+
+def pass_later(function): transaction.on_commit(partial(_call, function))
+
+
+def _call(function): function()
+"""
+
+
+def test_hooks_internal_to_a_package_are_one_row(audited: Audited, old: Project) -> None:
     old.pytester.makeini(
         "[pytest]\nDJANGO_SETTINGS_MODULE = proj.settings\npythonpath = . env/site-packages\n"
     )
     old.write(
         **{
-            "env/site-packages/parcel": """
-                from functools import partial, wraps
-
-                from django.db import transaction
-
-
-                class Cache:
-                    def flush(self): pass
-
-                    def clear(self): transaction.on_commit(self.flush)
-
-                    def forget(self): transaction.on_commit(lambda: self.flush())
-
-
-                def run_later(function):
-                    @wraps(function)
-                    def call(): function()
-                    transaction.on_commit(call)
-
-
-                def call_later(function): transaction.on_commit(lambda: function())
-
-
-                def pass_later(function): transaction.on_commit(partial(_call, function))
-
-
-                def _call(function): function()
-                """,
+            "env/site-packages/parcel": PACKAGE_WITH_HOOKS,
             "shop/uses": """
                 import parcel
                 from shop.tasks import add

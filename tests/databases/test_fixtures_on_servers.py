@@ -20,9 +20,11 @@ pytest.importorskip("django_celery_beat")
 pytest.importorskip("django_celery_results")
 
 
-@pytest.mark.parametrize("database", places.SERVERS)
-def test_every_fixture_with_two_aliases(run: Run, project: Project, database: str) -> None:
-    places.use(project, database, "other")
+@pytest.fixture(params=places.SERVERS)
+def database(request: pytest.FixtureRequest, project: Project) -> str:
+    """A server that the project keeps its rows on, in two databases."""
+    kind: str = request.param
+    places.use(project, kind, "other")
     project.settings("""
         INSTALLED_APPS = ["django_celery_beat", "django_celery_results", "shop"]
         DATABASE_ROUTERS = ["proj.routers.OrdersAreInBoth"]
@@ -59,39 +61,46 @@ def test_every_fixture_with_two_aliases(run: Run, project: Project, database: st
         def count_in(alias):
             return Order.objects.using(alias).count()
     """)
+    return kind
+
+
+WITH_TWO_ALIASES = """
+from datetime import timedelta
+
+import pytest
+from celery import chord, group
+from databases_here import left_open
+from django.db import connections, transaction
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django_celery_results.models import ChordCounter, TaskResult
+from shop.models import Order
+from shop.tasks import add, count_in, fail, flaky, order_in, write_to_both
+
+from pytest_djcelery import Failure, Success
+
+BOTH = ["default", "other"]
+pytestmark = pytest.mark.django_db(databases=BOTH)
+in_both = pytest.mark.parametrize("alias", BOTH)
+
+@pytest.fixture(scope="session")
+def celery_worker_pool():
+    return "threads"
+
+@pytest.fixture(scope="session")
+def celery_worker_parameters():
+    return {"concurrency": 4}
+
+def names(alias):
+    return [*Order.objects.using(alias).order_by("pk").values_list("name", flat=True)]
+
+def started_empty():
+    return not TaskResult.objects.exists() and names("default") == names("other") == []
+"""
+
+
+def test_outbox_hooks_and_eager_mode_with_two_aliases(run: Run, database: str) -> None:
     result = run(
         """
-        from datetime import timedelta
-
-        import pytest
-        from celery import chord, group
-        from databases_here import left_open
-        from django.db import connections, transaction
-        from django_celery_beat.models import IntervalSchedule, PeriodicTask
-        from django_celery_results.models import ChordCounter, TaskResult
-        from shop.models import Order
-        from shop.tasks import add, count_in, fail, flaky, order_in, write_to_both
-
-        from pytest_djcelery import Failure, Success
-
-        BOTH = ["default", "other"]
-        pytestmark = pytest.mark.django_db(databases=BOTH)
-        in_both = pytest.mark.parametrize("alias", BOTH)
-
-        @pytest.fixture(scope="session")
-        def celery_worker_pool():
-            return "threads"
-
-        @pytest.fixture(scope="session")
-        def celery_worker_parameters():
-            return {"concurrency": 4}
-
-        def names(alias):
-            return [*Order.objects.using(alias).order_by("pk").values_list("name", flat=True)]
-
-        def started_empty():
-            return not TaskResult.objects.exists() and names("default") == names("other") == []
-
         @in_both
         def test_outbox(celery_outbox, alias):
             with transaction.atomic(using=alias):
@@ -129,6 +138,20 @@ def test_every_fixture_with_two_aliases(run: Run, project: Project, database: st
             [message] = celery_on_commit.ran[0].sent
             assert TaskResult.objects.get(task_id=message.id).result == "2"
 
+        @pytest.mark.django_db(databases=BOTH, transaction=True)
+        def test_no_connection_is_left():
+            assert left_open() == []
+            assert started_empty()
+        """,
+        "--create-db", preamble=WITH_TWO_ALIASES)  # fmt: skip
+    result.assert_outcomes(passed=7)
+    assert result.ret == 0
+    assert places.left_on_server(database) == []
+
+
+def test_tasks_that_run_inline_with_two_aliases(run: Run, database: str) -> None:
+    result = run(
+        """
         @pytest.mark.parametrize("number", range(10))
         def test_inline(celery_inline, celery_results, celery_outbox, number):
             assert started_empty()
@@ -147,6 +170,31 @@ def test_every_fixture_with_two_aliases(run: Run, project: Project, database: st
             assert celery_results[flaky.delay()] == Success("ok", retries=2)
             assert all(connections[each].in_atomic_block for each in BOTH)  # it is rolled back
 
+        @pytest.mark.parametrize("number", range(5))
+        def test_beat(celery_beat, celery_inline, celery_results, number):
+            hourly = IntervalSchedule.objects.create(every=1, period="hours")
+            PeriodicTask.objects.create(
+                name="it", task=write_to_both.name, args='["by beat"]', interval=hourly
+            )
+            assert len(celery_beat.run(until=timedelta(hours=3))) == 3
+            assert names("default") == names("other") == ["by beat"] * 3
+            assert PeriodicTask.objects.get().total_run_count == 3
+            assert celery_results.of(write_to_both) == [Success("by beat")] * 3
+
+        @pytest.mark.django_db(databases=BOTH, transaction=True)
+        def test_no_connection_is_left():
+            assert left_open() == []
+            assert started_empty()
+        """,
+        "--create-db", preamble=WITH_TWO_ALIASES)  # fmt: skip
+    result.assert_outcomes(passed=16)
+    assert result.ret == 0
+    assert places.left_on_server(database) == []
+
+
+def test_embedded_workers_with_two_aliases(run: Run, database: str) -> None:
+    result = run(
+        """
         @pytest.mark.parametrize("number", range(20))
         def test_worker(celery_worker, celery_results, celery_outbox, number):
             assert started_empty()
@@ -182,6 +230,26 @@ def test_every_fixture_with_two_aliases(run: Run, project: Project, database: st
             assert TaskResult.objects.filter(status="SUCCESS").count() == 20 * 6
             assert not ChordCounter.objects.exists()
 
+        @pytest.mark.django_db
+        def test_a_worker_with_one_of_the_databases(celery_worker, celery_results):
+            assert count_in.delay("default").get() == 0
+            refused = celery_results[count_in.delay("other")]
+            assert refused == Failure(AssertionError, match="to 'other' are not allowed in this")
+
+        @pytest.mark.django_db(databases=BOTH, transaction=True)
+        def test_no_connection_is_left():
+            assert left_open() == []
+            assert started_empty()
+        """,
+        "--create-db", preamble=WITH_TWO_ALIASES)  # fmt: skip
+    result.assert_outcomes(passed=34)
+    assert result.ret == 0
+    assert places.left_on_server(database) == []
+
+
+def test_the_live_worker_with_two_aliases(run: Run, database: str) -> None:
+    result = run(
+        """
         @pytest.mark.parametrize("number", range(5))
         def test_live_worker(celery_live_worker, celery_results, celery_outbox, number):
             assert started_empty()
@@ -198,30 +266,12 @@ def test_every_fixture_with_two_aliases(run: Run, project: Project, database: st
             header = chord(group(add.s(1, each) for each in range(5)))
             assert sorted(header(add.s([])).get()) == [1, 2, 3, 4, 5]
 
-        @pytest.mark.parametrize("number", range(5))
-        def test_beat(celery_beat, celery_inline, celery_results, number):
-            hourly = IntervalSchedule.objects.create(every=1, period="hours")
-            PeriodicTask.objects.create(
-                name="it", task=write_to_both.name, args='["by beat"]', interval=hourly
-            )
-            assert len(celery_beat.run(until=timedelta(hours=3))) == 3
-            assert names("default") == names("other") == ["by beat"] * 3
-            assert PeriodicTask.objects.get().total_run_count == 3
-            assert celery_results.of(write_to_both) == [Success("by beat")] * 3
-
-        @pytest.mark.django_db
-        def test_a_worker_with_one_of_the_databases(celery_worker, celery_results):
-            assert count_in.delay("default").get() == 0
-            refused = celery_results[count_in.delay("other")]
-            assert refused == Failure(AssertionError, match="to 'other' are not allowed in this")
-
         @pytest.mark.django_db(databases=BOTH, transaction=True)
         def test_no_connection_is_left():
             assert left_open() == []
             assert started_empty()
         """,
-        "--create-db",
-    )  # fmt: skip
-    result.assert_outcomes(passed=60)
+        "--create-db", preamble=WITH_TWO_ALIASES)  # fmt: skip
+    result.assert_outcomes(passed=6)
     assert result.ret == 0
     assert places.left_on_server(database) == []

@@ -121,6 +121,27 @@ def test_pitfall_45_fixtures_in_async_tests(run: Run, project: Project, plugin: 
     result.assert_outcomes(passed=1)
 
 
+DELIVERED_BY_ITSELF = """
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.test import TestCase
+from pytest_djcelery import InlineError, Success
+from shop.models import Order
+from shop.tasks import add, fail, ship
+
+pytestmark = pytest.mark.celery_inline(auto=True)
+database = pytest.mark.django_db(transaction=True)
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+"""
+
+
 def test_pitfall_45_automatic_delivery_reaches_the_orm_from_a_coroutine(
     run: Run, project: Project
 ) -> None:
@@ -129,24 +150,6 @@ def test_pitfall_45_automatic_delivery_reaches_the_orm_from_a_coroutine(
     project.ini("djcelery_timeout = 0.5")
     result = run(
         """
-        import asyncio
-        import threading
-        from concurrent.futures import ThreadPoolExecutor
-
-        import pytest
-        from asgiref.sync import sync_to_async
-        from django.test import TestCase
-        from pytest_djcelery import InlineError, Success
-        from shop.models import Order
-        from shop.tasks import add, fail, ship
-
-        pytestmark = pytest.mark.celery_inline(auto=True)
-        database = pytest.mark.django_db(transaction=True)
-
-        @pytest.fixture
-        def anyio_backend():
-            return "asyncio"
-
         @pytest.mark.django_db
         @pytest.mark.parametrize("path", ["/order/", "/sync/"])
         def test_a_test_without_a_loop(client, path):
@@ -174,7 +177,21 @@ def test_pitfall_45_automatic_delivery_reaches_the_orm_from_a_coroutine(
         async def test_a_failure_is_raised_where_the_suite_wants_it():
             with pytest.raises(ValueError, match="here"):
                 fail.delay("here")
+        """,
+        *OPTIONS["anyio"],
+        preamble=DELIVERED_BY_ITSELF,
+    )
+    result.assert_outcomes(passed=6)
 
+
+def test_pitfall_45_automatic_delivery_needs_the_thread_of_the_orm(
+    run: Run, project: Project
+) -> None:
+    project.write(**VIEWS)
+    project.write(**SYNC_VIEWS)
+    project.ini("djcelery_timeout = 0.5")
+    result = run(
+        """
         @pytest.mark.anyio
         async def test_the_orms_thread_is_not_free():
             go_on = threading.Event()
@@ -189,7 +206,8 @@ def test_pitfall_45_automatic_delivery_reaches_the_orm_from_a_coroutine(
             with ThreadPoolExecutor() as pool:
                 pool.submit(add.delay, 1, 2).result()
             assert celery_inline.pending == [add.s(1, 2)]
-    """,
+        """,
         *OPTIONS["anyio"],
+        preamble=DELIVERED_BY_ITSELF,
     )
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=2)

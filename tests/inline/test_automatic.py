@@ -27,21 +27,25 @@ NOTED = """
 """
 
 
+NOTES = """
+import pytest
+from django.db import transaction
+from django.test import TestCase
+from shop.models import Order
+from shop.tasks import add, count_orders, flaky, note, noted
+
+pytestmark = pytest.mark.celery_inline(auto=True)
+
+@pytest.fixture(autouse=True)
+def nothing_noted():
+    noted.clear()
+"""
+
+
 def test_each_publish_is_delivered_after_its_commit(run: Run, project: Project) -> None:
     project.tasks(NOTED)
-    result = run("""
-        import pytest
-        from django.db import transaction
-        from django.test import TestCase
-        from shop.models import Order
-        from shop.tasks import add, count_orders, flaky, note, noted
-
-        pytestmark = pytest.mark.celery_inline(auto=True)
-
-        @pytest.fixture(autouse=True)
-        def nothing_noted():
-            noted.clear()
-
+    result = run(
+        """
         @pytest.mark.django_db
         @pytest.mark.celery_sent_in_transaction("ignore")
         def test_rollback_test(celery_outbox):
@@ -83,7 +87,18 @@ def test_each_publish_is_delivered_after_its_commit(run: Run, project: Project) 
                     note.delay_on_commit("after")
                     assert noted == []
                 assert [what for what, _ in noted] == ["after"]
+        """,
+        preamble=NOTES,
+    )
+    result.assert_outcomes(passed=4)
 
+
+def test_automatic_delivery_retries_at_once_and_raises_only_what_is_to_propagate(
+    run: Run, project: Project
+) -> None:
+    project.tasks(NOTED)
+    result = run(
+        """
         def test_retries_that_are_due():
             assert flaky.delay().state == "SUCCESS"
 
@@ -98,8 +113,10 @@ def test_each_publish_is_delivered_after_its_commit(run: Run, project: Project) 
             from shop.tasks import fail
             with pytest.raises(ValueError, match="raised"):
                 fail.delay("raised")
-    """)
-    result.assert_outcomes(passed=7)
+        """,
+        preamble=NOTES,
+    )
+    result.assert_outcomes(passed=3)
 
 
 def test_by_one_ini_line_in_place_of_eager_mode(run: Run, project: Project) -> None:
@@ -221,35 +238,34 @@ def test_it_gives_way_to_what_a_class_has_started(run: Run, project: Project) ->
     result.assert_outcomes(passed=6)
 
 
-def test_what_a_live_server_publishes_is_delivered_before_it_has_answered(
+VIEWS_THAT_PUBLISH = """
+from django.db import transaction
+from django.http import HttpResponse
+from django.urls import path
+from shop.models import Order
+from shop.tasks import add, ship
+
+
+def order(request):
+    with transaction.atomic():
+        created = Order.objects.create()
+        ship.delay_on_commit(created.pk)
+    return HttpResponse("ordered")
+
+
+def count(request):
+    add.delay(1, 2)
+    return HttpResponse("counted")
+
+
+urlpatterns = [path("order/", order), path("count/", count)]
+"""
+
+
+def test_what_a_live_server_publishes_is_delivered_before_it_answers(
     run: Run, project: Project
 ) -> None:
-    project.write(
-        **{
-            "proj/urls": """
-                from django.db import transaction
-                from django.http import HttpResponse
-                from django.urls import path
-                from shop.models import Order
-                from shop.tasks import add, ship
-
-
-                def order(request):
-                    with transaction.atomic():
-                        created = Order.objects.create()
-                        ship.delay_on_commit(created.pk)
-                    return HttpResponse("ordered")
-
-
-                def count(request):
-                    add.delay(1, 2)
-                    return HttpResponse("counted")
-
-
-                urlpatterns = [path("order/", order), path("count/", count)]
-                """
-        }
-    )
+    project.write(**{"proj/urls": VIEWS_THAT_PUBLISH})
     project.settings('STATIC_URL = "static/"')
     project.ini("djcelery_mode = inline")
     result = run("""

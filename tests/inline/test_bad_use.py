@@ -67,7 +67,7 @@ def test_a_time_without_zone_is_local_where_the_project_has_no_zones(
     result.assert_outcomes(passed=1)
 
 
-def test_where_it_can_not_deliver(run: Run, project: Project) -> None:
+def test_it_does_not_deliver_inside_a_delivery_or_a_coroutine(run: Run, project: Project) -> None:
     project.tasks("""
         run = None
 
@@ -80,7 +80,7 @@ def test_where_it_can_not_deliver(run: Run, project: Project) -> None:
         import threading
 
         import pytest
-        from pytest_djcelery import FixtureConflictError, InlineError, app, eager, inline, worker
+        from pytest_djcelery import InlineError
         from shop import tasks
         from shop.tasks import add, run_inside
 
@@ -116,6 +116,14 @@ def test_where_it_can_not_deliver(run: Run, project: Project) -> None:
             run_inside.delay()
             celery_inline.run()
             assert "already delivers, in another thread" in caught[0]
+    """)
+    result.assert_outcomes(passed=3)
+
+
+def test_it_delivers_neither_beside_another_worker_nor_over_another_broker(run: Run) -> None:
+    result = run("""
+        import pytest
+        from pytest_djcelery import FixtureConflictError, InlineError, app, eager, inline, worker
 
         @pytest.mark.parametrize("other", [worker, eager])
         def test_another_way_to_run_tasks(celery_inline, other):
@@ -128,7 +136,7 @@ def test_where_it_can_not_deliver(run: Run, project: Project) -> None:
             ), inline():
                 pass
     """)
-    result.assert_outcomes(passed=6)
+    result.assert_outcomes(passed=3)
 
 
 def test_a_run_that_never_ends(run: Run, project: Project) -> None:

@@ -35,21 +35,25 @@ def schedule(project: Project) -> None:
     project.settings(SCHEDULE)
 
 
-def test_what_is_sent_and_when(run: Run, project: Project) -> None:
-    result = run("""
-        import os
-        from datetime import datetime, timedelta
-        from zoneinfo import ZoneInfo
+TIMES = """
+import os
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
-        import pytest
-        import time_machine
-        from celery.schedules import crontab
-        from django.utils import timezone
-        from shop.tasks import add, count_orders
+import pytest
+import time_machine
+from celery.schedules import crontab
+from django.utils import timezone
+from shop.tasks import add, count_orders
 
-        HOUR = timedelta(hours=1)
-        BERLIN = ZoneInfo("Europe/Berlin")
+HOUR = timedelta(hours=1)
+BERLIN = ZoneInfo("Europe/Berlin")
+"""
 
+
+def test_entries_are_sent_when_they_are_due(run: Run) -> None:
+    result = run(
+        """
         def test_an_interval_first_fires_one_interval_after_the_start(celery_beat, celery_outbox):
             began = celery_beat.entries["hourly"].last_run_at
             assert celery_beat.run(until=began + HOUR - timedelta(microseconds=1)) in (
@@ -66,13 +70,6 @@ def test_what_is_sent_and_when(run: Run, project: Project) -> None:
             assert celery_outbox[0].location.function == (
                 "test_an_interval_first_fires_one_interval_after_the_start"
             )
-
-        def test_the_clock_is_left_at_the_end(celery_beat):
-            end = timezone.now() + timedelta(minutes=90)
-            celery_beat.run(until=end)
-            assert timezone.now() == end
-            celery_beat.run(until=timedelta(0))
-            assert timezone.now() == end
 
         @time_machine.travel("2031-05-01 10:00Z", tick=False)
         def test_a_crontab_fires_at_its_minute(celery_beat):
@@ -92,6 +89,21 @@ def test_what_is_sent_and_when(run: Run, project: Project) -> None:
             assert 364 <= len(days) <= 366
             assert days == [days[0] + n * timedelta(days=1) for n in range(len(days))]
 
+        NAMES = [f"n{number}" for number in (3, 1, 2, 5, 4)]
+
+        @pytest.mark.celery(beat_schedule=dict.fromkeys(NAMES, NIGHTLY))
+        def test_what_is_due_together_is_sent_in_the_order_of_the_settings(celery_beat):
+            assert [name for _, name in celery_beat.due(timedelta(days=5))] == NAMES * 5
+            assert list(celery_beat.entries) == NAMES
+        """,
+        preamble=TIMES,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_due_is_what_run_sends_and_changes_nothing(run: Run) -> None:
+    result = run(
+        """
         def test_due_is_what_run_sends_and_changes_nothing(celery_beat, celery_outbox):
             celery_beat.run(until=timedelta(minutes=7))
             celery_outbox.clear()
@@ -113,6 +125,21 @@ def test_what_is_sent_and_when(run: Run, project: Project) -> None:
             while timezone.now() == first:
                 pass
             assert first.year < 2900
+        """,
+        preamble=TIMES,
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_a_run_moves_the_clock_and_counts_in_the_entries_and_touches_no_file(run: Run) -> None:
+    result = run(
+        """
+        def test_the_clock_is_left_at_the_end(celery_beat):
+            end = timezone.now() + timedelta(minutes=90)
+            celery_beat.run(until=end)
+            assert timezone.now() == end
+            celery_beat.run(until=timedelta(0))
+            assert timezone.now() == end
 
         def test_entries_are_celerys_own(celery_beat):
             assert set(celery_beat.entries) == {"hourly", "nightly"}
@@ -123,57 +150,61 @@ def test_what_is_sent_and_when(run: Run, project: Project) -> None:
             with pytest.raises(TypeError):
                 celery_beat.entries["more"] = entry
 
-        NAMES = [f"n{number}" for number in (3, 1, 2, 5, 4)]
-
-        @pytest.mark.celery(beat_schedule=dict.fromkeys(NAMES, NIGHTLY))
-        def test_what_is_due_together_is_sent_in_the_order_of_the_settings(celery_beat):
-            assert [name for _, name in celery_beat.due(timedelta(days=5))] == NAMES * 5
-            assert list(celery_beat.entries) == NAMES
-
         def test_no_file_is_touched():
             assert not [name for name in os.listdir() if "celerybeat" in name]
-    """)
-    result.assert_outcomes(passed=9)
+        """,
+        preamble=TIMES,
+    )
+    result.assert_outcomes(passed=3)
 
 
-def test_messages_are_delivered_as_the_clock_passes_them(run: Run, project: Project) -> None:
-    project.tasks("""
-        from django.utils import timezone
+TASKS_THAT_NOTE_THE_TIME = """
+from django.utils import timezone
 
-        ran = []
+ran = []
 
-        @shared_task
-        def later(name):
-            ran.append((name, timezone.now()))
+@shared_task
+def later(name):
+    ran.append((name, timezone.now()))
 
-        @shared_task
-        def begin():
-            ran.append(("begin", timezone.now()))
-            later.apply_async(("later",), countdown=90 * 60)
+@shared_task
+def begin():
+    ran.append(("begin", timezone.now()))
+    later.apply_async(("later",), countdown=90 * 60)
 
-        @shared_task
-        def fails_at(number):
-            ran.append(("fails", timezone.now()))
-            if len(ran) == number:
-                raise ValueError("no")
-    """)
-    result = run("""
-        import asyncio
-        from datetime import timedelta
+@shared_task
+def fails_at(number):
+    ran.append(("fails", timezone.now()))
+    if len(ran) == number:
+        raise ValueError("no")
+"""
 
-        import pytest
-        from django.utils import timezone
-        from shop.tasks import add, begin, count_orders, fails_at, later, ran
 
-        HOUR = timedelta(hours=1)
+EVERY_HOUR = """
+import asyncio
+from datetime import timedelta
 
-        def every(interval, task, *args):
-            return {"it": {"task": task.name, "schedule": interval, "args": args}}
+import pytest
+from django.utils import timezone
+from shop.tasks import add, begin, count_orders, fails_at, later, ran
 
-        @pytest.fixture(autouse=True)
-        def nothing_ran():
-            ran.clear()
+HOUR = timedelta(hours=1)
 
+def every(interval, task, *args):
+    return {"it": {"task": task.name, "schedule": interval, "args": args}}
+
+@pytest.fixture(autouse=True)
+def nothing_ran():
+    ran.clear()
+"""
+
+
+def test_celery_inline_delivers_messages_as_the_clock_passes_them(
+    run: Run, project: Project
+) -> None:
+    project.tasks(TASKS_THAT_NOTE_THE_TIME)
+    result = run(
+        """
         @pytest.mark.celery(beat_schedule=every(HOUR, begin))
         def test_tasks_run_at_due_times_and_at_etas_in_between(celery_inline, celery_beat):
             start = celery_beat.entries["it"].last_run_at
@@ -208,7 +239,18 @@ def test_messages_are_delivered_as_the_clock_passes_them(run: Run, project: Proj
             assert len(celery_beat.due(timedelta(hours=5.5))) == 5
             assert celery_inline.pending == [add.s(1, 2)]
             assert ran == []
+        """,
+        preamble=EVERY_HOUR,
+    )
+    result.assert_outcomes(passed=4)
 
+
+def test_beats_messages_are_run_in_coroutines_in_eager_mode_and_by_workers(
+    run: Run, project: Project
+) -> None:
+    project.tasks(TASKS_THAT_NOTE_THE_TIME)
+    result = run(
+        """
         @pytest.mark.celery(beat_schedule=every(HOUR, add, 1, 2))
         def test_async(celery_inline, celery_beat, celery_results):
             assert asyncio.run(celery_beat.arun(until=timedelta(hours=2.5))) == [add.s(1, 2)] * 2
@@ -224,8 +266,10 @@ def test_messages_are_delivered_as_the_clock_passes_them(run: Run, project: Proj
             celery_beat.run(until=timedelta(hours=3.5))
             celery_worker.settle()
             assert [each.value for each in celery_results.of(add)] == [3, 3, 3]
-    """)
-    result.assert_outcomes(passed=7)
+        """,
+        preamble=EVERY_HOUR,
+    )
+    result.assert_outcomes(passed=3)
 
 
 def test_daylight_saving_is_celerys_own(run: Run) -> None:
@@ -327,7 +371,7 @@ def test_a_test_that_travels_by_itself(run: Run) -> None:
     result.assert_outcomes(passed=5)
 
 
-def test_bad_use(run: Run, project: Project) -> None:
+def test_bad_use(run: Run) -> None:
     result = run("""
         from datetime import datetime, timedelta, timezone as tz
 
@@ -468,33 +512,37 @@ def test_the_projects_own_scheduler_is_used(run: Run, project: Project) -> None:
     result.assert_outcomes(passed=2)
 
 
-def test_check(run: Run, project: Project) -> None:
+CHECKED = """
+import pytest
+from kombu import Exchange, Queue
+from pytest_djcelery import BadScheduleError, DjceleryError
+
+def entry(task, *args, **options):
+    kwargs = options.pop("kwargs", {})
+    return {
+        "task": task, "schedule": 60, "args": args, "kwargs": kwargs, "options": options,
+    }
+
+def told(beat, **arguments):
+    with pytest.raises(BadScheduleError) as error:
+        beat.check(**arguments)
+    assert isinstance(error.value, (DjceleryError, AssertionError))
+    first, *lines, last = str(error.value).splitlines()
+    assert first == "Entries of the beat schedule that no worker could run:"
+    assert last.startswith("Correct them where they stand: in beat_schedule, ")
+    return [line.strip() for line in lines]
+
+def configured(**entries):
+    return pytest.mark.celery(beat_schedule=entries)
+"""
+
+
+def test_check_names_entries_that_no_task_can_take(run: Run, project: Project) -> None:
     project.settings("""
         CELERY_TASK_ROUTES = {"shop.tasks.ship": {"queue": "parcels"}}
         """)
-    result = run("""
-        import pytest
-        from kombu import Exchange, Queue
-        from pytest_djcelery import BadScheduleError, DjceleryError
-
-        def entry(task, *args, **options):
-            kwargs = options.pop("kwargs", {})
-            return {
-                "task": task, "schedule": 60, "args": args, "kwargs": kwargs, "options": options,
-            }
-
-        def told(beat, **arguments):
-            with pytest.raises(BadScheduleError) as error:
-                beat.check(**arguments)
-            assert isinstance(error.value, (DjceleryError, AssertionError))
-            first, *lines, last = str(error.value).splitlines()
-            assert first == "Entries of the beat schedule that no worker could run:"
-            assert last.startswith("Correct them where they stand: in beat_schedule, ")
-            return [line.strip() for line in lines]
-
-        def configured(**entries):
-            return pytest.mark.celery(beat_schedule=entries)
-
+    result = run(
+        """
         @configured(
             typo=entry("shop.tasks.ad", 1, 2), moved=entry("orders.jobs.ship", 1),
             gone=entry("elsewhere"), fine=entry("shop.tasks.add", 1, kwargs={"y": 2}),
@@ -519,6 +567,21 @@ def test_check(run: Run, project: Project) -> None:
                 "task is shop.tasks.flaky(succeed_at=2).",
             ]
 
+        @configured(fine=entry("shop.tasks.add", 1, 2), cleanup=entry("celery.backend_cleanup"))
+        def test_clean(celery_beat):
+            assert celery_beat.check() is None
+        """,
+        preamble=CHECKED,
+    )
+    result.assert_outcomes(passed=3)
+
+
+def test_check_names_entries_that_no_worker_would_receive(run: Run, project: Project) -> None:
+    project.settings("""
+        CELERY_TASK_ROUTES = {"shop.tasks.ship": {"queue": "parcels"}}
+        """)
+    result = run(
+        """
         CONSUME = "which no worker consumes; they consume 'celery', 'parcels'. If "
 
         @configured(
@@ -552,9 +615,7 @@ def test_check(run: Run, project: Project) -> None:
             assert told(celery_beat) == [
                 "'no_such' can't be routed: \\"Queue 'sums' missing from task_queues\\".",
             ]
-
-        @configured(fine=entry("shop.tasks.add", 1, 2), cleanup=entry("celery.backend_cleanup"))
-        def test_clean(celery_beat):
-            assert celery_beat.check() is None
-    """)
-    result.assert_outcomes(passed=6)
+        """,
+        preamble=CHECKED,
+    )
+    result.assert_outcomes(passed=3)

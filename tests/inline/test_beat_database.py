@@ -66,23 +66,27 @@ def database_scheduler(project: Project) -> None:
         """})  # fmt: skip
 
 
-def test_all_kinds_of_entries(run: Run) -> None:
-    result = run("""
-        from datetime import datetime, timedelta, timezone as tz
+AT_NOON = """
+from datetime import datetime, timedelta, timezone as tz
 
-        import django_celery_beat
-        import pytest
-        import time_machine
-        from django.utils import timezone
-        from django_celery_beat.models import PeriodicTask, PeriodicTasks
-        from shop.schedule import HOUR, at, every, hours, nightly, task
-        from shop.tasks import add, count_orders
+import django_celery_beat
+import pytest
+import time_machine
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask, PeriodicTasks
+from shop.schedule import HOUR, at, every, hours, nightly, task
+from shop.tasks import add, count_orders
 
-        @pytest.fixture(autouse=True)
-        def noon(db):
-            with time_machine.travel(datetime(2031, 5, 1, 12, tzinfo=tz.utc), tick=False):
-                yield
+@pytest.fixture(autouse=True)
+def noon(db):
+    with time_machine.travel(datetime(2031, 5, 1, 12, tzinfo=tz.utc), tick=False):
+        yield
+"""
 
+
+def test_each_kind_of_schedule_fires_when_it_is_due(run: Run) -> None:
+    result = run(
+        """
         def test_an_interval(celery_beat):
             task("it", **every(4))
             assert list(celery_beat.entries) == ["it"]
@@ -110,6 +114,25 @@ def test_all_kinds_of_entries(run: Run) -> None:
             assert hours(celery_beat, 40 * HOUR) == [("too late", 0), ("then", 30)]
             assert not PeriodicTask.objects.filter(enabled=True).exists()
 
+        def test_start_time(celery_beat):
+            task("later", **every(12), start_time=timezone.now() + 30 * HOUR)
+            assert hours(celery_beat, 48 * HOUR) == [("later", 30), ("later", 42)]
+
+        def test_a_year(celery_beat):
+            task("nightly", **nightly("Europe/Berlin"))
+            assert len(celery_beat.run(until=timedelta(days=365))) == 365
+
+        def test_nothing_is_left():
+            assert not PeriodicTask.objects.exists()
+        """,
+        preamble=AT_NOON,
+    )
+    result.assert_outcomes(passed=7)
+
+
+def test_entries_that_are_disabled_changed_or_past_their_expiry_are_obeyed(run: Run) -> None:
+    result = run(
+        """
         def test_disabled_and_enabled_again(celery_beat):
             stored = task("off", **every(1), enabled=False)
             assert hours(celery_beat, 3 * HOUR) == []
@@ -132,10 +155,6 @@ def test_all_kinds_of_entries(run: Run) -> None:
             assert celery_outbox == [add.s(1, 2).set(queue="slow", priority=3)]
             assert celery_outbox[0].expires == timezone.now() + timedelta(seconds=90)
 
-        def test_start_time(celery_beat):
-            task("later", **every(12), start_time=timezone.now() + 30 * HOUR)
-            assert hours(celery_beat, 48 * HOUR) == [("later", 30), ("later", 42)]
-
         def test_deleted_and_changed(celery_beat):
             first, second = task("first", **every(2)), task("second", **every(3))
             assert hours(celery_beat, 3 * HOUR) == [("first", 2), ("second", 3)]
@@ -144,6 +163,17 @@ def test_all_kinds_of_entries(run: Run) -> None:
             second.interval.save()
             assert hours(celery_beat, 5 * HOUR) == [("second", 5)]
 
+        def test_nothing_is_left():
+            assert not PeriodicTask.objects.exists()
+        """,
+        preamble=AT_NOON,
+    )
+    result.assert_outcomes(passed=5)
+
+
+def test_due_writes_nothing_and_keeps_the_order_of_the_table(run: Run) -> None:
+    result = run(
+        """
         def test_due_writes_nothing(celery_beat):
             task("once", **every(1), one_off=True)
             task("short-lived", **every(1), expires=timezone.now() + 2.5 * HOUR)
@@ -163,6 +193,17 @@ def test_all_kinds_of_entries(run: Run) -> None:
                 task(name, **nightly("UTC"))
             assert [name for name, _ in hours(celery_beat, 48 * HOUR)] == names * 2
 
+        def test_nothing_is_left():
+            assert not PeriodicTask.objects.exists()
+        """,
+        preamble=AT_NOON,
+    )
+    result.assert_outcomes(passed=3)
+
+
+def test_entries_of_the_settings_and_of_celery_are_stored_and_sent(run: Run) -> None:
+    result = run(
+        """
         SETTINGS = {"from settings": {"task": count_orders.name, "schedule": HOUR}}
 
         @pytest.mark.celery(beat_schedule=SETTINGS)
@@ -175,14 +216,12 @@ def test_all_kinds_of_entries(run: Run) -> None:
             assert celery_beat.entries["celery.backend_cleanup"].options["expires"] == 12 * 3600
             assert len(celery_beat.run(until=24 * HOUR)) == 1
 
-        def test_a_year(celery_beat):
-            task("nightly", **nightly("Europe/Berlin"))
-            assert len(celery_beat.run(until=timedelta(days=365))) == 365
-
         def test_nothing_is_left():
             assert not PeriodicTask.objects.exists()
-    """)
-    result.assert_outcomes(passed=15)
+        """,
+        preamble=AT_NOON,
+    )
+    result.assert_outcomes(passed=3)
 
 
 def test_daylight_saving(run: Run) -> None:

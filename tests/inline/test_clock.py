@@ -13,39 +13,48 @@ if TYPE_CHECKING:
 Run = Callable[..., pytest.RunResult]
 
 
-def test_what_code_under_test_sees(run: Run, project: Project) -> None:
-    project.write(**{"shop/models": """
-        from django.db import models
+WITH_TIME_OF_CHANGE = {"shop/models": """
+    from django.db import models
 
 
-        class Order(models.Model):
-            name = models.CharField(max_length=50, default="")
-            changed = models.DateTimeField(auto_now=True)
-        """, "shop/migrations/0002_changed": """
-        from django.db import migrations, models
+    class Order(models.Model):
+        name = models.CharField(max_length=50, default="")
+        changed = models.DateTimeField(auto_now=True)
+    """, "shop/migrations/0002_changed": """
+    from django.db import migrations, models
 
 
-        class Migration(migrations.Migration):
-            dependencies = [("shop", "0001_initial")]
-            operations = [
-                migrations.AddField("Order", "changed", models.DateTimeField(auto_now=True))
-            ]
-        """})  # fmt: skip
+    class Migration(migrations.Migration):
+        dependencies = [("shop", "0001_initial")]
+        operations = [
+            migrations.AddField("Order", "changed", models.DateTimeField(auto_now=True))
+        ]
+    """}  # fmt: skip
+
+
+CLOCKS = """
+import time
+from datetime import datetime, timedelta, timezone as tz
+
+import pytest
+import time_machine
+from django.utils import timezone
+from pytest_djcelery import Revoked, Success
+from shop.models import Order
+from shop.tasks import add
+"""
+
+
+def test_code_under_test_sees_the_moved_clock(run: Run, project: Project) -> None:
+    project.write(**WITH_TIME_OF_CHANGE)
     project.tasks("""
         @shared_task
         def expiring():
             return "in time"
     """)
-    result = run("""
-        import time
-        from datetime import datetime, timedelta, timezone as tz
-
-        import pytest
-        import time_machine
-        from django.utils import timezone
-        from pytest_djcelery import Revoked, Success
-        from shop.models import Order
-        from shop.tasks import add, expiring, ship
+    result = run(
+        """
+        from shop.tasks import expiring, ship
 
         @pytest.mark.django_db
         def test_auto_now_and_date_done(celery_inline):
@@ -68,14 +77,6 @@ def test_what_code_under_test_sees(run: Run, project: Project) -> None:
             assert celery_results[soon] == Success("in time")
             assert celery_results[late] == celery_results[waiting] == Revoked()
 
-        def test_ties_are_delivered_in_the_order_they_were_sent(celery_inline):
-            eta = timezone.now() + timedelta(hours=1)
-            sent = [add.apply_async((n, n), eta=eta).id for n in range(20)]
-            first = add.apply_async((0, 0), eta=eta - timedelta(seconds=1)).id
-            assert [each.id for each in celery_inline.scheduled] == [first, *sent]
-            summary = celery_inline.run(until=timedelta(hours=2))
-            assert [each.id for each in summary.executions] == [first, *sent]
-
         def test_monotonic_clocks_go_on(celery_inline):
             celery_inline.advance(timedelta(days=1))
             before = time.monotonic()
@@ -86,6 +87,22 @@ def test_what_code_under_test_sees(run: Run, project: Project) -> None:
             end = timezone.now() + timedelta(hours=5)
             celery_inline.run(until=end)
             assert timezone.now() == end == timezone.now()
+        """,
+        preamble=CLOCKS,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_the_clock_moves_to_etas_in_the_order_of_sending_and_for_queues_asked_for(run: Run) -> None:
+    result = run(
+        """
+        def test_ties_are_delivered_in_the_order_they_were_sent(celery_inline):
+            eta = timezone.now() + timedelta(hours=1)
+            sent = [add.apply_async((n, n), eta=eta).id for n in range(20)]
+            first = add.apply_async((0, 0), eta=eta - timedelta(seconds=1)).id
+            assert [each.id for each in celery_inline.scheduled] == [first, *sent]
+            summary = celery_inline.run(until=timedelta(hours=2))
+            assert [each.id for each in summary.executions] == [first, *sent]
 
         @pytest.mark.celery_queues("celery", "other")
         def test_only_the_queues_asked_for_wake_the_clock(celery_inline):
@@ -95,7 +112,15 @@ def test_what_code_under_test_sees(run: Run, project: Project) -> None:
             assert [each.id for each in summary.executions] == [mine.id]
             assert [each.queue for each in celery_inline.pending] == ["other"]
             assert celery_inline.run().succeeded == 1
+        """,
+        preamble=CLOCKS,
+    )
+    result.assert_outcomes(passed=2)
 
+
+def test_the_clock_is_put_back(run: Run) -> None:
+    result = run(
+        """
         def test_put_back():
             assert not time_machine.escape_hatch.is_travelling()
             assert datetime.now(tz.utc).year < 2900
@@ -106,8 +131,10 @@ def test_what_code_under_test_sees(run: Run, project: Project) -> None:
 
         def test_put_back_again():
             assert datetime.now(tz.utc).year < 2900
-    """)
-    result.assert_outcomes(passed=9)
+        """,
+        preamble=CLOCKS,
+    )
+    result.assert_outcomes(passed=3)
 
 
 def test_times_compare_exactly_where_the_clock_stands(run: Run) -> None:

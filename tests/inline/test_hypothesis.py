@@ -64,6 +64,31 @@ def test_each_example_starts_clean(run: Run) -> None:
     result.assert_outcomes(passed=3)
 
 
+MIXED_TASKS = """
+from datetime import datetime, timedelta, timezone
+
+import time_machine
+from celery import chain
+from hypothesis import given, settings, strategies as st
+from pytest_djcelery import inline
+from pytest_djcelery.session.session import current_sandbox
+from pytest_djcelery.messages.journal import Ended, StateStored
+from shop.tasks import add, retrying
+
+seconds = st.integers(0, 3600)
+plain = st.tuples(st.just("add"), seconds)
+retries = st.tuples(st.just("retry"), st.integers(0, 4), seconds)
+chains = st.tuples(st.just("chain"), st.integers(1, 4), seconds)
+
+def publish(what):
+    if what[0] == "add":
+        return add.apply_async((1, 2), countdown=what[1])
+    if what[0] == "retry":
+        return retrying.delay(*what[1:])
+    return chain(add.si(n, 1) for n in range(what[1])).apply_async(countdown=what[2])
+"""
+
+
 def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project) -> None:
     """Each message once per delivery, in ETA order, and nothing is left behind."""
     project.tasks("""
@@ -73,30 +98,9 @@ def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project
                 raise self.retry(countdown=seconds)
             return times
     """)
-    result = run("""
-        from datetime import datetime, timedelta, timezone
-
-        import time_machine
-        from celery import chain
-        from hypothesis import given, settings, strategies as st
-        from pytest_djcelery import inline
-        from pytest_djcelery.session.session import current_sandbox
-        from pytest_djcelery.messages.journal import Ended, StateStored
-        from shop.tasks import add, retrying
-
-        seconds = st.integers(0, 3600)
-        plain = st.tuples(st.just("add"), seconds)
-        retries = st.tuples(st.just("retry"), st.integers(0, 4), seconds)
-        chains = st.tuples(st.just("chain"), st.integers(1, 4), seconds)
-
-        def publish(what):
-            if what[0] == "add":
-                return add.apply_async((1, 2), countdown=what[1])
-            if what[0] == "retry":
-                return retrying.delay(*what[1:])
-            return chain(add.si(n, 1) for n in range(what[1])).apply_async(countdown=what[2])
-
-        def tell(work):
+    result = run(
+        """
+        def events_of(work):
             names = {}
             with time_machine.travel(datetime(2026, 1, 1, tzinfo=timezone.utc), tick=False):
                 with inline() as worker:
@@ -124,9 +128,11 @@ def test_any_mix_of_tasks_runs_the_same_way_each_time(run: Run, project: Project
         @settings(max_examples=60, deadline=None, database=None)
         @given(st.lists(st.one_of(plain, retries, chains), max_size=8))
         def test_it(work):
-            assert tell(work) == tell(work)
+            assert events_of(work) == events_of(work)
             assert not time_machine.escape_hatch.is_travelling()
-    """)
+        """,
+        preamble=MIXED_TASKS,
+    )
     result.assert_outcomes(passed=1)
 
 
@@ -172,13 +178,17 @@ MARKED = """
     """
 
 
+MARKED_TESTS = """
+import pytest
+from pytest_djcelery import UnhandledTaskFailureError
+from shop.example import *
+"""
+
+
 def test_each_example_of_a_marked_test_is_as_clean(run: Run, project: Project) -> None:
     project.write(**{"shop/example": MARKED})
-    result = run("""
-        import pytest
-        from pytest_djcelery import UnhandledTaskFailureError
-        from shop.example import *
-
+    result = run(
+        """
         @pytest.mark.django_db
         @pytest.mark.celery(task_acks_late=True)
         @fast
@@ -201,6 +211,26 @@ def test_each_example_of_a_marked_test_is_as_clean(run: Run, project: Project) -
                 Order.objects.create()
                 worker.run(raise_failures=False)
 
+        @pytest.mark.django_db(transaction=True)
+        @pytest.mark.celery(task_acks_late=True)
+        @fast
+        @given(numbers)
+        def test_real_transactions(celery_session_app, number):
+            check_example(celery_session_app)
+
+        def test_nothing_is_left(celery_inline, celery_outbox, db):
+            assert celery_inline.pending == celery_inline.scheduled == celery_outbox == []
+            assert Order.objects.count() == 0
+        """,
+        preamble=MARKED_TESTS,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_a_failure_is_reported_by_its_example(run: Run, project: Project) -> None:
+    project.write(**{"shop/example": MARKED})
+    result = run(
+        """
         @pytest.mark.celery_unhandled_failures("error")
         @fast
         @given(numbers)
@@ -213,13 +243,19 @@ def test_each_example_of_a_marked_test_is_as_clean(run: Run, project: Project) -
                 add.delay(1, 2)
                 worker.run()
 
-        @pytest.mark.django_db(transaction=True)
-        @pytest.mark.celery(task_acks_late=True)
-        @fast
-        @given(numbers)
-        def test_real_transactions(celery_session_app, number):
-            check_example(celery_session_app)
+        def test_nothing_is_left(celery_inline, celery_outbox, db):
+            assert celery_inline.pending == celery_inline.scheduled == celery_outbox == []
+            assert Order.objects.count() == 0
+        """,
+        preamble=MARKED_TESTS,
+    )
+    result.assert_outcomes(passed=2)
 
+
+def test_examples_share_the_worker_that_the_test_has_chosen(run: Run, project: Project) -> None:
+    project.write(**{"shop/example": MARKED})
+    result = run(
+        """
         @pytest.mark.django_db
         @fast
         @given(numbers)
@@ -235,8 +271,10 @@ def test_each_example_of_a_marked_test_is_as_clean(run: Run, project: Project) -
         def test_nothing_is_left(celery_inline, celery_outbox, db):
             assert celery_inline.pending == celery_inline.scheduled == celery_outbox == []
             assert Order.objects.count() == 0
-    """)
-    result.assert_outcomes(passed=6)
+        """,
+        preamble=MARKED_TESTS,
+    )
+    result.assert_outcomes(passed=2)
 
 
 def test_each_example_is_as_clean_where_tasks_run_by_themselves(run: Run, project: Project) -> None:

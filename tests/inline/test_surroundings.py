@@ -125,26 +125,32 @@ def test_what_the_consumer_has_set_is_not_the_tasks(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
+GERMAN = """
+import pytest
+from django.utils import timezone, translation
+from shop.library import log, request_id
+from shop.tasks import tell
+
+@pytest.fixture
+def german():
+    with translation.override("de"), timezone.override("Europe/Berlin"):
+        yield
+
+@pytest.fixture(autouse=True)
+def nothing_logged():
+    log.clear()
+
+def languages(*names):
+    return [each[2] for each in log if each[0] in names]
+"""
+
+
 @pytest.mark.usefixtures("library")
-def test_each_task_starts_in_the_projects_language_and_leaves_the_test_its_own(run: Run) -> None:
-    result = run("""
-        import pytest
-        from django.utils import timezone, translation
-        from shop.library import log, request_id
-        from shop.tasks import tell
-
-        @pytest.fixture
-        def german():
-            with translation.override("de"), timezone.override("Europe/Berlin"):
-                yield
-
-        @pytest.fixture(autouse=True)
-        def nothing_logged():
-            log.clear()
-
-        def languages(*names):
-            return [each[2] for each in log if each[0] in names]
-
+def test_inline_each_task_starts_in_the_projects_language_and_the_test_keeps_its_own(
+    run: Run,
+) -> None:
+    result = run(
+        """
         def test_by_hand(german, celery_inline):
             tell.delay("first")
             tell.delay("fails")
@@ -172,7 +178,16 @@ def test_each_task_starts_in_the_projects_language_and_leaves_the_test_its_own(r
         def test_by_get(german, celery_inline):
             tell.delay("get").get()
             assert languages("get") == ["en-us"]
+        """,
+        preamble=GERMAN,
+    )
+    result.assert_outcomes(passed=3)
 
+
+@pytest.mark.usefixtures("library")
+def test_under_a_worker_and_in_eager_mode_it_is_the_projects_language_too(run: Run) -> None:
+    result = run(
+        """
         @pytest.mark.django_db(transaction=True)
         @pytest.mark.parametrize("celery_worker_pool", ["solo", "threads"])
         def test_worker(german, celery_worker, celery_worker_pool):
@@ -188,8 +203,10 @@ def test_each_task_starts_in_the_projects_language_and_leaves_the_test_its_own(r
         def test_a_call_that_is_no_publish_is_the_tests_own(german, celery_eager):
             tell.apply(args=["in place"])
             assert languages("in place") == ["de"]
-    """)
-    result.assert_outcomes(passed=7)
+        """,
+        preamble=GERMAN,
+    )
+    result.assert_outcomes(passed=4)
 
 
 @pytest.mark.parametrize("fixture", ["celery_inline", "celery_eager"])

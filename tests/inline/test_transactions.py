@@ -50,24 +50,30 @@ TASKS = """
 """
 
 
-def test_a_block_of_the_tests_own_is_none_of_the_tasks(run: Run, project: Project) -> None:
+TASKS_IN_A_BLOCK = """
+from functools import partial
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import IntegrityError, transaction
+from shop.tasks import create, fail_after_a_hook, log, remember
+
+from pytest_djcelery import Failure
+
+AS_UNDER_A_WORKER = ["at once", "in the block", "hook", "after the block"]
+
+@pytest.fixture(autouse=True)
+def nothing_logged():
+    log.clear()
+"""
+
+
+def test_a_tasks_hooks_do_not_wait_for_the_block_that_the_test_has_open(
+    run: Run, project: Project
+) -> None:
     project.tasks(TASKS)
-    result = run("""
-        from functools import partial
-
-        import pytest
-        from django.contrib.auth.models import Group
-        from django.db import IntegrityError, transaction
-        from shop.tasks import create, fail_after_a_hook, log, remember
-
-        from pytest_djcelery import Failure
-
-        AS_UNDER_A_WORKER = ["at once", "in the block", "hook", "after the block"]
-
-        @pytest.fixture(autouse=True)
-        def nothing_logged():
-            log.clear()
-
+    result = run(
+        """
         class InEither:
             @pytest.mark.parametrize("durable", [False, True])
             def test_no_block(self, celery_inline, durable):
@@ -96,6 +102,26 @@ def test_a_block_of_the_tests_own_is_none_of_the_tasks(run: Run, project: Projec
                 assert log == ["the test's"]
                 assert (len(celery_on_commit.ran), len(celery_on_commit.discarded)) == (1, 1)
 
+        @pytest.mark.django_db
+        class TestRolledBack(InEither):
+            pass
+
+        @pytest.mark.django_db(transaction=True)
+        class TestCommitted(InEither):
+            pass
+        """,
+        preamble=TASKS_IN_A_BLOCK,
+    )
+    result.assert_outcomes(passed=10)
+
+
+def test_what_fails_in_a_task_and_in_the_tests_block_is_undone_separately(
+    run: Run, project: Project
+) -> None:
+    project.tasks(TASKS)
+    result = run(
+        """
+        class InEither:
             def test_an_error(self, celery_inline, celery_results):
                 Group.objects.create(name="taken")
                 result = create.delay("taken")
@@ -119,8 +145,10 @@ def test_a_block_of_the_tests_own_is_none_of_the_tasks(run: Run, project: Projec
         @pytest.mark.django_db(transaction=True)
         class TestCommitted(InEither):
             pass
-    """)
-    result.assert_outcomes(passed=14)
+        """,
+        preamble=TASKS_IN_A_BLOCK,
+    )
+    result.assert_outcomes(passed=4)
 
 
 def test_a_message_in_a_tasks_block_is_told_wherever_it_is_delivered(

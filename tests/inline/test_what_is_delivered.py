@@ -118,36 +118,45 @@ def test_which_is_next(run: Run) -> None:
     result.assert_outcomes(passed=3)
 
 
-def test_the_order_is_a_worker_s_that_has_listened_all_the_time(run: Run, project: Project) -> None:
-    project.tasks("""
-        @shared_task
-        def note(name):
-            return name
-    """)
-    result = run("""
-        from datetime import timedelta
+NOTE = """
+@shared_task
+def note(name):
+    return name
+"""
 
-        import pytest
-        from django.utils import timezone
-        from shop.tasks import note
 
-        def order(messages):
-            return [each.args[0] for each in messages]
+ORDER = """
+from datetime import timedelta
 
-        def delivered(worker, **options):
-            pending = order(worker.pending)
-            names = order(each.message for each in worker.run(**options).executions)
-            assert not pending or pending == names
-            return names
+import pytest
+from django.utils import timezone
+from shop.tasks import note
 
-        @pytest.fixture(params=[True, False], ids=["received", "not received"])
-        def listen(request, celery_inline):
-            celery_inline.advance(timedelta(0))
-            return celery_inline.run if request.param else lambda: None
+def order(messages):
+    return [each.args[0] for each in messages]
 
-        def later(worker, seconds):
-            worker.advance(timedelta(seconds=seconds))
+def delivered(worker, **options):
+    pending = order(worker.pending)
+    names = order(each.message for each in worker.run(**options).executions)
+    assert not pending or pending == names
+    return names
 
+@pytest.fixture(params=[True, False], ids=["received", "not received"])
+def listen(request, celery_inline):
+    celery_inline.advance(timedelta(0))
+    return celery_inline.run if request.param else lambda: None
+
+def later(worker, seconds):
+    worker.advance(timedelta(seconds=seconds))
+"""
+
+
+def test_messages_are_delivered_by_eta_as_by_a_worker_that_listened_throughout(
+    run: Run, project: Project
+) -> None:
+    project.tasks(NOTE)
+    result = run(
+        """
         def test_by_eta(celery_inline, listen):
             for seconds in (60, 30, 90, 30):
                 note.apply_async((seconds,), countdown=seconds)
@@ -169,6 +178,31 @@ def test_the_order_is_a_worker_s_that_has_listened_all_the_time(run: Run, projec
             note.apply_async(("urgent",), priority=9, queue="other")
             assert delivered(celery_inline) == [30, "at 45", 60, "urgent"]
 
+        def test_longer_ago_than_the_machine_runs(celery_inline, listen):
+            for seconds in (60, 30):
+                note.apply_async((seconds,), countdown=seconds)
+            listen()
+            celery_inline.advance(timedelta(days=40_000))
+            assert delivered(celery_inline) == [30, 60]
+
+        def test_an_eta_that_had_passed_is_no_reason_to_overtake(celery_inline):
+            celery_inline.advance(timedelta(0))
+            note.delay("first")
+            note.apply_async(("late",), eta=timezone.now() - timedelta(hours=1))
+            note.delay("last")
+            assert delivered(celery_inline) == ["first", "late", "last"]
+        """,
+        preamble=ORDER,
+    )
+    result.assert_outcomes(passed=7)
+
+
+def test_messages_due_together_keep_their_order_whatever_their_priority_and_queue(
+    run: Run, project: Project
+) -> None:
+    project.tasks(NOTE)
+    result = run(
+        """
         def test_priority_holds_nothing_back_that_was_due_before(celery_inline, listen):
             note.apply_async(("due at 30",), countdown=30)
             listen()
@@ -191,21 +225,16 @@ def test_the_order_is_a_worker_s_that_has_listened_all_the_time(run: Run, projec
             assert celery_inline.run(queues=["celery"]).scheduled == 2
             listen()
             assert delivered(celery_inline, until=timedelta(minutes=2)) == ["a", "b"]
+        """,
+        preamble=ORDER,
+    )
+    result.assert_outcomes(passed=6)
 
-        def test_longer_ago_than_the_machine_runs(celery_inline, listen):
-            for seconds in (60, 30):
-                note.apply_async((seconds,), countdown=seconds)
-            listen()
-            celery_inline.advance(timedelta(days=40_000))
-            assert delivered(celery_inline) == [30, 60]
 
-        def test_an_eta_that_had_passed_is_no_reason_to_overtake(celery_inline):
-            celery_inline.advance(timedelta(0))
-            note.delay("first")
-            note.apply_async(("late",), eta=timezone.now() - timedelta(hours=1))
-            note.delay("last")
-            assert delivered(celery_inline) == ["first", "late", "last"]
-
+def test_messages_refused_on_receipt_are_reported(run: Run, project: Project) -> None:
+    project.tasks(NOTE)
+    result = run(
+        """
         def test_what_is_refused_as_it_is_received_is_told(celery_inline):
             note.delay("first")
             expired = note.apply_async((0,), countdown=60, expires=-1)
@@ -217,8 +246,10 @@ def test_the_order_is_a_worker_s_that_has_listened_all_the_time(run: Run, projec
             }
             assert celery_inline.step() is None
             assert celery_inline.scheduled == []
-    """)
-    result.assert_outcomes(passed=14)
+        """,
+        preamble=ORDER,
+    )
+    result.assert_outcomes(passed=1)
 
 
 def test_a_broadcast_by_a_route_is_delivered_though_nothing_was_before(
@@ -247,41 +278,45 @@ def test_a_broadcast_by_a_route_is_delivered_though_nothing_was_before(
     result.assert_outcomes(passed=2)
 
 
-def test_everything_is_left_as_it_was_found(run: Run, project: Project) -> None:
+WORLD = """
+import logging
+from datetime import timedelta
+
+import pytest
+from celery import _state, current_app, signals
+from celery.app import trace
+from celery.app.task import Task
+from celery.worker import state
+from kombu import pools
+from pytest_djcelery import inline, worker
+from shop.tasks import add, fail
+
+LOGGERS = "celery.worker.strategy", "celery.app.trace"
+
+def world(app):
+    return dict(
+        call=Task.__call__,
+        protected=getattr(Task, "_stackprotected", None),
+        localized=list(trace._localized),
+        fast=app.use_fast_trace_task,
+        default=_state.default_app,
+        current=_state._tls.current_app,
+        revoked=list(state.revoked),
+        requests=dict(state.requests),
+        tracers={name: task.__trace__ for name, task in app.tasks.items()},
+        receivers=[len(getattr(signals, name).receivers or ()) for name in signals.__all__],
+        conf=dict(app.conf.maps[0]),
+        queues=dict(app.amqp.queues),
+        levels=[logging.getLogger(name).level for name in LOGGERS],
+        groups=len(pools.connections),
+    )
+"""
+
+
+def test_the_state_of_celery_is_put_back_when_it_ends(run: Run, project: Project) -> None:
     project.ini("djcelery_unhandled_failures = ignore")
-    result = run("""
-        import logging
-        from datetime import timedelta
-
-        import pytest
-        from celery import _state, current_app, signals
-        from celery.app import trace
-        from celery.app.task import Task
-        from celery.worker import state
-        from kombu import pools
-        from pytest_djcelery import inline, worker
-        from shop.tasks import add, fail
-
-        LOGGERS = "celery.worker.strategy", "celery.app.trace"
-
-        def world(app):
-            return dict(
-                call=Task.__call__,
-                protected=getattr(Task, "_stackprotected", None),
-                localized=list(trace._localized),
-                fast=app.use_fast_trace_task,
-                default=_state.default_app,
-                current=_state._tls.current_app,
-                revoked=list(state.revoked),
-                requests=dict(state.requests),
-                tracers={name: task.__trace__ for name, task in app.tasks.items()},
-                receivers=[len(getattr(signals, name).receivers or ()) for name in signals.__all__],
-                conf=dict(app.conf.maps[0]),
-                queues=dict(app.amqp.queues),
-                levels=[logging.getLogger(name).level for name in LOGGERS],
-                groups=len(pools.connections),
-            )
-
+    result = run(
+        """
         @pytest.mark.parametrize("raises", [False, True])
         def test_it(celery_app, celery_outbox, raises):
             add.delay(0, 0)  # what is made once on a first publish
@@ -297,7 +332,16 @@ def test_everything_is_left_as_it_was_found(run: Run, project: Project) -> None:
             after = world(celery_app)
             changed = [key for key in before if before[key] != after[key]]
             assert changed == [], [(before[key], after[key]) for key in changed]
+        """,
+        preamble=WORLD,
+    )
+    result.assert_outcomes(passed=2)
 
+
+def test_an_unacknowledged_message_is_there_for_the_next_worker(run: Run, project: Project) -> None:
+    project.ini("djcelery_unhandled_failures = ignore")
+    result = run(
+        """
         def test_what_was_not_acknowledged_is_there_again(celery_app, celery_outbox):
             with inline() as it:
                 later = add.apply_async((1, 2), countdown=60)
@@ -305,7 +349,18 @@ def test_everything_is_left_as_it_was_found(run: Run, project: Project) -> None:
                 assert it._runs.worker.broker.depths() == {}
             with inline() as it:
                 assert [each.id for each in it.scheduled] == [later.id]
+        """,
+        preamble=WORLD,
+    )
+    result.assert_outcomes(passed=1)
 
+
+def test_it_can_be_used_between_tests_that_share_an_embedded_worker(
+    run: Run, project: Project
+) -> None:
+    project.ini("djcelery_unhandled_failures = ignore")
+    result = run(
+        """
         def test_beside_an_embedded_worker_that_is_held(celery_worker):
             assert add.delay(1, 2).get() == 3
 
@@ -316,8 +371,10 @@ def test_everything_is_left_as_it_was_found(run: Run, project: Project) -> None:
 
         def test_and_the_worker_again(celery_worker):
             assert add.delay(1, 2).get() == 3
-    """)
-    result.assert_outcomes(passed=6)
+        """,
+        preamble=WORLD,
+    )
+    result.assert_outcomes(passed=3)
 
 
 def test_settings_that_change_between_two_deliveries(run: Run, project: Project) -> None:
