@@ -23,33 +23,37 @@ FOUND = """
     """
 
 
+ANNOTATED = """
+import pytest
+from django.test import override_settings
+from pytest_djcelery import app, inline
+from shop.found import attributes
+from shop.tasks import add, count_orders, fail, flaky
+
+found = []
+failures = []
+
+def noting(method):
+    def on_failure(self, *args, **kwargs):
+        failures.append(self.name)
+        return method(self, *args, **kwargs)
+    return on_failure
+
+class Annotation:
+    def annotate(self, task):
+        return {"acks_late": True} if task.name == add.name else None
+
+    def annotate_any(self):
+        return {"custom": "any"}
+
+LIMITS = {add.name: {"rate_limit": "1/s", "custom": 1}, "*": {"rate_limit": "9/s"}}
+"""
+
+
 def test_they_take_effect_and_are_undone(run: Run, project: Project) -> None:
     project.write(**{"shop/found": FOUND})
-    result = run("""
-        import pytest
-        from django.test import override_settings
-        from pytest_djcelery import app, inline
-        from shop.found import attributes
-        from shop.tasks import add, count_orders, fail, flaky
-
-        found = []
-        failures = []
-
-        def noting(method):
-            def on_failure(self, *args, **kwargs):
-                failures.append(self.name)
-                return method(self, *args, **kwargs)
-            return on_failure
-
-        class Annotation:
-            def annotate(self, task):
-                return {"acks_late": True} if task.name == add.name else None
-
-            def annotate_any(self):
-                return {"custom": "any"}
-
-        LIMITS = {add.name: {"rate_limit": "1/s", "custom": 1}, "*": {"rate_limit": "9/s"}}
-
+    result = run(
+        """
         def test_first(celery_app):
             add.name  # a lazy task is bound when it is first looked at
             found.append(attributes())
@@ -80,6 +84,36 @@ def test_they_take_effect_and_are_undone(run: Run, project: Project) -> None:
             celery_app.conf.task_annotations = "test_it.Annotation"
             assert (add.acks_late, fail.acks_late) == (True, False)
 
+        def test_a_task_of_a_test(celery_app):
+            with app(task_annotations=LIMITS):
+                @celery_app.task
+                def mine(): ...
+                assert mine.rate_limit == "9/s"
+            assert mine.rate_limit is None
+
+        def test_nothing_is_left(celery_inline):
+            assert attributes() == found[0]
+            failures.clear()
+            fail.delay()
+            with pytest.raises(ValueError, match="boom"):
+                celery_inline.run()
+            assert failures == []
+        """,
+        preamble=ANNOTATED,
+    )
+    result.assert_outcomes(passed=7)
+
+
+def test_an_annotated_method_and_annotations_that_fail_are_undone(
+    run: Run, project: Project
+) -> None:
+    project.write(**{"shop/found": FOUND})
+    result = run(
+        """
+        def test_first(celery_app):
+            add.name  # a lazy task is bound when it is first looked at
+            found.append(attributes())
+
         @pytest.mark.celery(task_annotations={"*": {"@on_failure": noting}})
         def test_a_method(celery_inline):
             fail.delay()
@@ -95,13 +129,6 @@ def test_they_take_effect_and_are_undone(run: Run, project: Project) -> None:
             assert celery_app.conf.task_annotations is None
             assert celery_app.conf.task_acks_late is False
 
-        def test_a_task_of_a_test(celery_app):
-            with app(task_annotations=LIMITS):
-                @celery_app.task
-                def mine(): ...
-                assert mine.rate_limit == "9/s"
-            assert mine.rate_limit is None
-
         def test_nothing_is_left(celery_inline):
             assert attributes() == found[0]
             failures.clear()
@@ -109,8 +136,10 @@ def test_they_take_effect_and_are_undone(run: Run, project: Project) -> None:
             with pytest.raises(ValueError, match="boom"):
                 celery_inline.run()
             assert failures == []
-    """)
-    result.assert_outcomes(passed=9)
+        """,
+        preamble=ANNOTATED,
+    )
+    result.assert_outcomes(passed=4)
 
 
 def test_those_of_the_project_give_way(run: Run, project: Project) -> None:

@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.conftest import Project
 
 
+ALL_OVERRIDDEN = """
+import pytest
+from celery import Task
+
+
+class Greet(Task):
+    name = "greet"
+
+    def run(self, whom):
+        return f"Hello, {whom}"
+
+
+@pytest.fixture(scope="session")
+def celery_config():
+    return {"task_default_queue": "configured", "task_track_started": True}
+
+
+@pytest.fixture(scope="session")
+def celery_parameters():
+    return {"strict_typing": False}
+
+
+@pytest.fixture(scope="session")
+def celery_worker_parameters():
+    return {"queues": ("configured", "mail"), "concurrency": 2}
+
+
+@pytest.fixture(scope="session")
+def celery_worker_pool():
+    return "threads"
+
+
+@pytest.fixture(scope="session")
+def celery_includes():
+    return ["shop.extra"]
+
+
+@pytest.fixture(scope="session")
+def celery_class_tasks():
+    return [Greet]
+"""
+
+
 def test_fixtures_overridden_in_a_conftest_mean_what_celery_documents(project: Project) -> None:
     project.write(
-        conftest="""
-            import pytest
-            from celery import Task
-
-
-            class Greet(Task):
-                name = "greet"
-
-                def run(self, whom):
-                    return f"Hello, {whom}"
-
-
-            @pytest.fixture(scope="session")
-            def celery_config():
-                return {"task_default_queue": "configured", "task_track_started": True}
-
-
-            @pytest.fixture(scope="session")
-            def celery_parameters():
-                return {"strict_typing": False}
-
-
-            @pytest.fixture(scope="session")
-            def celery_worker_parameters():
-                return {"queues": ("configured", "mail"), "concurrency": 2}
-
-
-            @pytest.fixture(scope="session")
-            def celery_worker_pool():
-                return "threads"
-
-
-            @pytest.fixture(scope="session")
-            def celery_includes():
-                return ["shop.extra"]
-
-
-            @pytest.fixture(scope="session")
-            def celery_class_tasks():
-                return [Greet]
-            """,
+        conftest=ALL_OVERRIDDEN,
         **{
             "shop/extra": """
                 from celery import shared_task
@@ -241,16 +243,19 @@ def test_the_session_worker_that_a_fixture_asks_for_gives_way_to_the_tests_own(
     result.stdout.fnmatch_lines(["E *: celery_worker was asked for while celery_inline is in use."])
 
 
+CLASSES = """
+import pytest
+from django.test import SimpleTestCase, TestCase, TransactionTestCase
+from shop.models import Order
+from shop.tasks import add, count_orders, fail, ship
+
+from pytest_djcelery import Success, eager, on_commit, outbox, results, worker
+"""
+
+
 def test_fixtures_can_be_used_on_unittest_classes(project: Project) -> None:
-    result = project.run("""
-        import pytest
-        from django.test import SimpleTestCase, TestCase, TransactionTestCase
-        from shop.models import Order
-        from shop.tasks import add, count_orders, fail, ship
-
-        from pytest_djcelery import Success, eager, on_commit, outbox, results, worker
-
-
+    result = project.run(
+        """
         @pytest.mark.usefixtures("celery_eager")
         class EagerTests(TestCase):
             def test_runs_at_once(self):
@@ -269,8 +274,15 @@ def test_fixtures_can_be_used_on_unittest_classes(project: Project) -> None:
             def test_and_is_settled_before_the_database_is_emptied(self):
                 order = Order.objects.create()
                 ship.delay(order.pk)
+        """,
+        preamble=CLASSES,
+    )
+    result.assert_outcomes(passed=3)
 
 
+def test_context_managers_can_be_used_in_unittest_classes(project: Project) -> None:
+    result = project.run(
+        """
         class ContextTests(TestCase):
             def test_outbox_and_hooks(self):
                 with outbox() as sent, on_commit() as hooks:
@@ -293,14 +305,24 @@ def test_fixtures_can_be_used_on_unittest_classes(project: Project) -> None:
                     result = add.delay(1, 2)
                     running.wait_until_idle()
                     assert outcomes[result] == Success(3)
+        """,
+        preamble=CLASSES,
+    )
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*A task failed and the test never looked at it:*", "*unseen*"])
 
 
+def test_a_worker_on_a_class_wrapped_in_a_transaction_is_refused(project: Project) -> None:
+    result = project.run(
+        """
         @pytest.mark.usefixtures("celery_worker")
         class ImpossibleTests(TestCase):
             def test_rows_that_no_worker_can_see(self):
                 pass
-        """)
-    result.assert_outcomes(passed=6, failed=1, errors=1)
+        """,
+        preamble=CLASSES,
+    )
+    result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
         [
             "*FixtureConflictError: celery_worker in a test that is wrapped in a transaction*",
@@ -308,66 +330,69 @@ def test_fixtures_can_be_used_on_unittest_classes(project: Project) -> None:
         ],
         consecutive=False,
     )
-    result.stdout.fnmatch_lines(["*A task failed and the test never looked at it:*", "*unseen*"])
+
+
+# A module, for each scope that its fixtures may have.
+OVERRIDDEN_IN_A_MODULE = """
+import pytest
+from django.test import TestCase, override_settings
+from pytest_djcelery import outbox
+from shop.tasks import add
+
+
+@pytest.fixture(scope="{scope}")
+def celery_config():
+    return {{"task_default_queue": "{queue}", "task_acks_late": True}}
+
+
+@pytest.fixture(scope="{scope}")
+def celery_worker_parameters():
+    return {{"queues": ["{queue}", "mail"]}}
+
+
+def queue_used():
+    with outbox() as sent:
+        add.delay(1, 2)
+    return sent[0].queue
+
+
+def test_the_configuration(celery_app):
+    assert queue_used() == "{queue}"
+    assert add.acks_late is True
+
+
+def test_the_worker(celery_worker):
+    assert add.apply_async((1, 2), queue="mail").get() == 3
+
+
+class TestHere:
+    @pytest.fixture
+    def celery_worker_pool(self):
+        return "threads"
+
+    def test_the_pool_of_a_class(self, celery_worker):
+        assert add.apply_async((1, 2), queue="mail").get() == 3
+        assert type(celery_worker.pool).__name__ == "ThreadPool"
+
+
+@pytest.mark.usefixtures("celery_app")
+@override_settings(CELERY_TASK_DEFAULT_QUEUE="of the class")
+class SettingsTests(TestCase):
+    def test_settings_of_a_class_go_before_it(self):
+        assert queue_used() == "of the class"
+        assert add.acks_late is True
+
+    @pytest.mark.celery(task_default_queue="marked")
+    def test_and_a_marker_before_both(self):
+        assert queue_used() == "marked"
+"""
 
 
 def test_a_module_a_class_and_a_test_may_override_them_for_themselves(project: Project) -> None:
-    test = """
-        import pytest
-        from django.test import TestCase, override_settings
-        from pytest_djcelery import outbox
-        from shop.tasks import add
 
-
-        @pytest.fixture(scope="{scope}")
-        def celery_config():
-            return {{"task_default_queue": "{queue}", "task_acks_late": True}}
-
-
-        @pytest.fixture(scope="{scope}")
-        def celery_worker_parameters():
-            return {{"queues": ["{queue}", "mail"]}}
-
-
-        def queue_used():
-            with outbox() as sent:
-                add.delay(1, 2)
-            return sent[0].queue
-
-
-        def test_the_configuration(celery_app):
-            assert queue_used() == "{queue}"
-            assert add.acks_late is True
-
-
-        def test_the_worker(celery_worker):
-            assert add.apply_async((1, 2), queue="mail").get() == 3
-
-
-        class TestHere:
-            @pytest.fixture
-            def celery_worker_pool(self):
-                return "threads"
-
-            def test_the_pool_of_a_class(self, celery_worker):
-                assert add.apply_async((1, 2), queue="mail").get() == 3
-                assert type(celery_worker.pool).__name__ == "ThreadPool"
-
-
-        @pytest.mark.usefixtures("celery_app")
-        @override_settings(CELERY_TASK_DEFAULT_QUEUE="of the class")
-        class SettingsTests(TestCase):
-            def test_settings_of_a_class_go_before_it(self):
-                assert queue_used() == "of the class"
-                assert add.acks_late is True
-
-            @pytest.mark.celery(task_default_queue="marked")
-            def test_and_a_marker_before_both(self):
-                assert queue_used() == "marked"
-        """
     project.write(
         **{
-            f"test_{scope}": dedent(test).format(scope=scope, queue=f"of {scope}")
+            f"test_{scope}": OVERRIDDEN_IN_A_MODULE.format(scope=scope, queue=f"of {scope}")
             for scope in ("function", "module", "session")
         }
     )

@@ -218,17 +218,26 @@ def test_a_class_in_place_of_an_outcome_is_explained(run: Run) -> None:
     result.stdout.no_fnmatch_line("*descriptor*")
 
 
+def _assert_texts(result: pytest.RunResult, *texts: list[str]) -> None:
+    """Find each text, in whatever order the tests that print them ran."""
+    for lines in texts:
+        pytest.LineMatcher(result.outlines).fnmatch_lines(lines)
+
+
+OUTCOMES = """
+import pytest
+from celery import group
+from pytest_djcelery import Failure, Pending, Revoked, Success
+from shop.tasks import add, fail, flaky
+"""
+
+
 @pytest.mark.parametrize("verbosity", ["-q", "-vv"])
 def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_and_the_remedy(
     run: Run, verbosity: str
 ) -> None:
     result = run(
         """
-        import pytest
-        from celery import group
-        from pytest_djcelery import Failure, Pending, Revoked, Success
-        from shop.tasks import add, fail, flaky
-
         def test_value(celery_worker, celery_results):
             assert celery_results[add.delay(1, 2)] == Success(4)
 
@@ -238,61 +247,16 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_
         def test_tuple(celery_worker, celery_results):
             assert celery_results[add.delay([1], [2])] == Success((1, 2))
 
-        def test_failure(celery_worker, celery_results):
-            assert celery_results[fail.delay("boo")] == Success(4)
-
-        def test_reversed(celery_worker, celery_results):
-            assert Revoked() == celery_results[add.delay(1, 2)]
-
-        def test_revoked(celery_inline, celery_results):
-            result = add.delay(1, 2)
-            result.revoke()
-            assert celery_results[result] == Success(3)
-
-        def test_retries(celery_worker, celery_results):
-            assert celery_results[flaky.delay()] == Success("ok", retries=1)
-
-        def test_match(celery_worker, celery_results):
-            assert celery_results[fail.delay("boo")] == Failure((ValueError, KeyError), match="bar")
-
-        def test_no_pattern(celery_worker, celery_results):
-            assert celery_results[fail.delay("f(1)")] == Failure(ValueError, match="f(1)")
-
-        def test_arguments(celery_worker, celery_results):
-            assert celery_results[fail.delay("boo")] == Failure(ValueError("bar"))
-
-        def test_all_of_a_task(celery_worker, celery_results):
-            add.delay(1, 2)
-            add.delay(3, 4)
-            assert celery_results.of(add) == [Success(3), Success(8)]
-
-        def test_fewer(celery_worker, celery_results):
-            add.delay(1, 2)
-            assert celery_results.of(add) == [Success(3), Success(3)]
-
         def test_in(celery_worker, celery_results):
             add.delay(1, 2)
             assert Success(4) in celery_results.of(add)
-
-        def test_group(celery_worker, celery_results):
-            assert celery_results[group(add.s(1, 2), fail.s())()] == Success([3, 4])
-
-        def test_group_of_more(celery_worker, celery_results):
-            assert celery_results[group(add.s(1, 2), add.s(1, 3))()] == [Success(3)]
-
-        def test_now(celery_outbox, celery_results):
-            assert celery_results.now(add.delay(1, 2)) == Success(3)
-
-        def test_now_inline(celery_inline, celery_results):
-            assert celery_results.now(add.delay(1, 2)) == Success(3)
-
-        def test_over(celery_eager, celery_results):
-            assert celery_results.now(add.delay(1, 2)) == Pending()
         """,
         verbosity,
+        preamble=OUTCOMES,
     )
-    result.assert_outcomes(failed=18)
-    for lines in (
+    result.assert_outcomes(failed=4)
+    _assert_texts(
+        result,
         [
             "E  *assert Success(3, retries=0) == Success(4)",
             "E  *shop.tasks.add(1, 2) [[]*]",
@@ -318,6 +282,40 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_
             ),
         ],
         [
+            "E  *assert Success(4) in [[]Success(3, retries=0)]",
+            "E  *expected: Success(4)",
+            "E  *happened:",
+            "E  *shop.tasks.add(1, 2) [[]*]: Success(3, retries=0)",
+            "E  *To fix: If what happened is right, expect Success(3); *",
+        ],
+    )
+
+
+@pytest.mark.parametrize("verbosity", ["-q", "-vv"])
+def test_an_error_that_differs_comes_with_the_expectation_that_would_hold(
+    run: Run, verbosity: str
+) -> None:
+    result = run(
+        """
+        def test_failure(celery_worker, celery_results):
+            assert celery_results[fail.delay("boo")] == Success(4)
+
+        def test_match(celery_worker, celery_results):
+            assert celery_results[fail.delay("boo")] == Failure((ValueError, KeyError), match="bar")
+
+        def test_no_pattern(celery_worker, celery_results):
+            assert celery_results[fail.delay("f(1)")] == Failure(ValueError, match="f(1)")
+
+        def test_arguments(celery_worker, celery_results):
+            assert celery_results[fail.delay("boo")] == Failure(ValueError("bar"))
+        """,
+        verbosity,
+        preamble=OUTCOMES,
+    )
+    result.assert_outcomes(failed=4)
+    _assert_texts(
+        result,
+        [
             "E  *assert Failure(ValueError('boo'), retries=0) == Success(4)",
             "E  *shop.tasks.fail('boo') [[]*]",
             "E  *expected: Success(4)",
@@ -328,6 +326,45 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_
                 "at the line that raised it."
             ),
         ],
+        [
+            "E  *expected: Failure((ValueError, KeyError), match='bar')",
+            "E  *match: 'bar' was searched in 'boo'",
+            (
+                "E  *To fix: If the failure is meant, expect Failure(ValueError, match='boo'); "
+                "if not, begin at the line that raised it."
+            ),
+        ],
+        ["E  *To fix: match is a regular expression: write match=re.escape('f(1)')."],
+        [
+            "E  *expected: Failure(ValueError('bar'))",
+            ("E  *To fix: Where its arguments don't matter, expect the type: Failure(ValueError)."),
+        ],
+    )
+
+
+@pytest.mark.parametrize("verbosity", ["-q", "-vv"])
+def test_a_state_or_a_number_of_retries_that_differs_comes_with_the_remedy(
+    run: Run, verbosity: str
+) -> None:
+    result = run(
+        """
+        def test_reversed(celery_worker, celery_results):
+            assert Revoked() == celery_results[add.delay(1, 2)]
+
+        def test_revoked(celery_inline, celery_results):
+            result = add.delay(1, 2)
+            result.revoke()
+            assert celery_results[result] == Success(3)
+
+        def test_retries(celery_worker, celery_results):
+            assert celery_results[flaky.delay()] == Success("ok", retries=1)
+        """,
+        verbosity,
+        preamble=OUTCOMES,
+    )
+    result.assert_outcomes(failed=3)
+    _assert_texts(
+        result,
         [
             "E  *expected: Revoked()",
             "E  *happened: Success(3, retries=0)",
@@ -350,19 +387,34 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_
                 "compared. celery_results.history(result) has the states in between."
             ),
         ],
-        [
-            "E  *expected: Failure((ValueError, KeyError), match='bar')",
-            "E  *match: 'bar' was searched in 'boo'",
-            (
-                "E  *To fix: If the failure is meant, expect Failure(ValueError, match='boo'); "
-                "if not, begin at the line that raised it."
-            ),
-        ],
-        ["E  *To fix: match is a regular expression: write match=re.escape('f(1)')."],
-        [
-            "E  *expected: Failure(ValueError('bar'))",
-            ("E  *To fix: Where its arguments don't matter, expect the type: Failure(ValueError)."),
-        ],
+    )
+
+
+@pytest.mark.parametrize("verbosity", ["-q", "-vv"])
+def test_outcomes_that_differ_are_compared_one_by_one(run: Run, verbosity: str) -> None:
+    result = run(
+        """
+        def test_all_of_a_task(celery_worker, celery_results):
+            add.delay(1, 2)
+            add.delay(3, 4)
+            assert celery_results.of(add) == [Success(3), Success(8)]
+
+        def test_fewer(celery_worker, celery_results):
+            add.delay(1, 2)
+            assert celery_results.of(add) == [Success(3), Success(3)]
+
+        def test_group(celery_worker, celery_results):
+            assert celery_results[group(add.s(1, 2), fail.s())()] == Success([3, 4])
+
+        def test_group_of_more(celery_worker, celery_results):
+            assert celery_results[group(add.s(1, 2), add.s(1, 3))()] == [Success(3)]
+        """,
+        verbosity,
+        preamble=OUTCOMES,
+    )
+    result.assert_outcomes(failed=4)
+    _assert_texts(
+        result,
         [
             "E  *[[]1] shop.tasks.add(3, 4) [[]*]",
             "E  *expected: Success(8)",
@@ -378,13 +430,6 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_
             ),
         ],
         [
-            "E  *assert Success(4) in [[]Success(3, retries=0)]",
-            "E  *expected: Success(4)",
-            "E  *happened:",
-            "E  *shop.tasks.add(1, 2) [[]*]: Success(3, retries=0)",
-            "E  *To fix: If what happened is right, expect Success(3); *",
-        ],
-        [
             "E  *shop.tasks.fail() [[]*]",
             "E  *expected: Success([[]3, 4])",
             "E  *happened: Failure(ValueError('boom'), retries=0)",
@@ -397,6 +442,31 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_
                 "stands for the whole."
             ),
         ],
+    )
+    result.stdout.no_fnmatch_line("E  *[[]0] shop.tasks.add(1, 2)*")
+
+
+@pytest.mark.parametrize("verbosity", ["-q", "-vv"])
+def test_an_outcome_of_this_moment_that_differs_says_how_tasks_are_run(
+    run: Run, verbosity: str
+) -> None:
+    result = run(
+        """
+        def test_now(celery_outbox, celery_results):
+            assert celery_results.now(add.delay(1, 2)) == Success(3)
+
+        def test_now_inline(celery_inline, celery_results):
+            assert celery_results.now(add.delay(1, 2)) == Success(3)
+
+        def test_over(celery_eager, celery_results):
+            assert celery_results.now(add.delay(1, 2)) == Pending()
+        """,
+        verbosity,
+        preamble=OUTCOMES,
+    )
+    result.assert_outcomes(failed=3)
+    _assert_texts(
+        result,
         [
             "E  *happened: Pending()",
             (
@@ -418,9 +488,7 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_
                 "when the test says so."
             ),
         ],
-    ):
-        pytest.LineMatcher(result.outlines).fnmatch_lines(lines)
-    result.stdout.no_fnmatch_line("E  *[[]0] shop.tasks.add(1, 2)*")
+    )
 
 
 def test_a_history_that_differs_names_each_state_that_does(project: Project) -> None:
@@ -483,17 +551,57 @@ def test_a_history_that_differs_names_each_state_that_does(project: Project) -> 
         pytest.LineMatcher(result.outlines).fnmatch_lines(lines)
 
 
-def test_messages_that_differ_come_with_the_remedy(run: Run) -> None:
+def test_a_list_of_messages_that_differs_comes_with_the_remedy(run: Run) -> None:
     result = run(
         """
-        from unittest.mock import ANY
-
         from shop.tasks import add, ship
 
         def test_equal(celery_outbox):
             add.apply_async((1, 2), queue="x")
             ship.delay(1)
             assert celery_outbox == [add.s(1, 3).set(queue="y", priority=3)]
+        """,
+        "-vv",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *assert celery_outbox == [[]shop.tasks.add.s(1, 3).set(queue='y', priority=3)]",
+            "E *",
+            "E *Expected 1, sent 2.",
+            "E *Not sent:",
+            "E *  [[]0] shop.tasks.add.s(1, 3).set(queue='y', priority=3)",
+            "E *      Nearest miss:",
+            "E *        [[]0] shop.tasks.add.s(1, 2)  (test_it.py:5 in *, outside any transaction)",
+            "E *              argument y: expected 3, sent 2",
+            "E *              queue: expected 'y', sent 'x'",
+            "E *              priority: expected 3, sent None",
+            "E *Sent, but not expected:",
+            "E *  [[]1] shop.tasks.ship.s(1)  (test_it.py:6 in *, outside any transaction)",
+            "E *To fix:",
+            (
+                "E *  - If what was sent is right, expect shop.tasks.add.s(1, 2).set(queue='x'); "
+                "if not, change the call at test_it.py:5 in test_equal, or task_routes."
+            ),
+            (
+                "E *  - Options that are not named are not compared: name those that this test "
+                "is about."
+            ),
+            (
+                "E *  - Add what is meant to be sent to the list; or compare this task's alone: "
+                "celery_outbox.of('shop.tasks.add')."
+            ),
+        ],
+        consecutive=True,
+    )
+
+
+def test_a_message_that_differs_comes_with_the_remedy(run: Run) -> None:
+    result = run(
+        """
+        from unittest.mock import ANY
+
+        from shop.tasks import add
 
         def test_not_in(celery_outbox):
             add.delay(1, 2)
@@ -509,43 +617,16 @@ def test_messages_that_differ_come_with_the_remedy(run: Run) -> None:
         """,
         "-vv",
     )
-    result.assert_outcomes(failed=4)
+    result.assert_outcomes(failed=3)
     for lines in (
-        [
-            "E *assert celery_outbox == [[]shop.tasks.add.s(1, 3).set(queue='y', priority=3)]",
-            "E *",
-            "E *Expected 1, sent 2.",
-            "E *Not sent:",
-            "E *  [[]0] shop.tasks.add.s(1, 3).set(queue='y', priority=3)",
-            "E *      Nearest miss:",
-            "E *        [[]0] shop.tasks.add.s(1, 2)  (test_it.py:7 in *, outside any transaction)",
-            "E *              argument y: expected 3, sent 2",
-            "E *              queue: expected 'y', sent 'x'",
-            "E *              priority: expected 3, sent None",
-            "E *Sent, but not expected:",
-            "E *  [[]1] shop.tasks.ship.s(1)  (test_it.py:8 in *, outside any transaction)",
-            "E *To fix:",
-            (
-                "E *  - If what was sent is right, expect shop.tasks.add.s(1, 2).set(queue='x'); "
-                "if not, change the call at test_it.py:7 in test_equal, or task_routes."
-            ),
-            (
-                "E *  - Options that are not named are not compared: name those that this test "
-                "is about."
-            ),
-            (
-                "E *  - Add what is meant to be sent to the list; or compare this task's alone: "
-                "celery_outbox.of('shop.tasks.add')."
-            ),
-        ],
         [
             "E *assert shop.tasks.add.s(<ANY>, <ANY>) not in celery_outbox",
             "E *",
             "E *Expected no message like: shop.tasks.add.s(<ANY>, <ANY>)",
             "E *Sent:",
-            "E *  [[]0] shop.tasks.add.s(1, 2)  (test_it.py:12 in *, outside any transaction)",
+            "E *  [[]0] shop.tasks.add.s(1, 2)  (test_it.py:7 in *, outside any transaction)",
             (
-                "E *To fix: Keep test_it.py:12 in test_not_in from sending it; where that is "
+                "E *To fix: Keep test_it.py:7 in test_not_in from sending it; where that is "
                 "only set-up, look at the rest of the test alone: celery_outbox.clear() before "
                 "it, or with celery_outbox.record() as sent: ..."
             ),
@@ -554,11 +635,11 @@ def test_messages_that_differ_come_with_the_remedy(run: Run) -> None:
             "E *assert shop.tasks.add.s(1, 2) == shop.tasks.add.s(1, 3)",
             "E *",
             "E *Expected: shop.tasks.add.s(1, 3)",
-            "E *Sent:     shop.tasks.add.s(1, 2)  (test_it.py:16 in *, outside any transaction)",
+            "E *Sent:     shop.tasks.add.s(1, 2)  (test_it.py:11 in *, outside any transaction)",
             "E *  argument y: expected 3, sent 2",
             (
                 "E *To fix: If what was sent is right, expect shop.tasks.add.s(1, 2); if not, "
-                "change the call at test_it.py:16 in test_message."
+                "change the call at test_it.py:11 in test_message."
             ),
         ],
         [
@@ -566,11 +647,11 @@ def test_messages_that_differ_come_with_the_remedy(run: Run) -> None:
             "E *",
             "E *Expected: shop.tasks.add.s(1, 3)",
             "E *Nearest miss:",
-            "E *  [[]0] shop.tasks.add.s(1, 2)  (test_it.py:20 in *, outside any transaction)",
+            "E *  [[]0] shop.tasks.add.s(1, 2)  (test_it.py:15 in *, outside any transaction)",
             "E *        argument y: expected 3, sent 2",
             (
                 "E *To fix: If what was sent is right, expect shop.tasks.add.s(1, 2); if not, "
-                "change the call at test_it.py:20 in test_count."
+                "change the call at test_it.py:15 in test_count."
             ),
         ],
     ):

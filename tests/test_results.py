@@ -10,78 +10,83 @@ if TYPE_CHECKING:
     from tests.conftest import Project
 
 
+TASKS = """
+import threading
+
+go = threading.Event()
+there = threading.Event()
+
+
+@shared_task(bind=True, track_started=True)
+def slow(self):
+    there.set()
+    go.wait(10)
+    self.update_state(state="PROGRESS", meta={"done": 1})
+    there.set()
+    go.clear()
+    go.wait(10)
+    return "done"
+
+
+@shared_task(bind=True)
+def patient(self):
+    raise self.retry(exc=KeyError("later"), countdown=3600)
+
+
+@shared_task(ignore_result=True)
+def silent(ok=True):
+    if not ok:
+        raise ValueError("loud")
+    return "unheard"
+
+
+@shared_task
+def total(numbers):
+    return sum(numbers)
+
+
+@shared_task(bind=True)
+def leaves(self, how):
+    from celery.exceptions import Ignore, Reject
+
+    if how == "begin":
+        self.update_state(state="BEGUN", meta={"at": 1})
+    if how == "end":
+        self.update_state(state="SUCCESS", meta="early")
+    raise (Reject("no thanks", requeue=False) if how == "reject" else Ignore())
+"""
+
+
+IMPORTS = """
+import celery
+import pytest
+from celery import chain, chord, group
+from celery.exceptions import Reject
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from shop import tasks
+from shop.tasks import add, fail, leaves, patient, silent, slow, total
+
+from pytest_djcelery import (
+    BadOptionError,
+    Failure,
+    NeverReadyError,
+    Pending,
+    Progress,
+    Retrying,
+    Revoked,
+    Started,
+    Success,
+    UnknownResultError,
+    WaitTimeoutError,
+    worker,
+)
+"""
+
+
 def test_every_state_has_its_outcome(project: Project) -> None:
-    project.tasks("""
-        import threading
-
-        go = threading.Event()
-        there = threading.Event()
-
-
-        @shared_task(bind=True, track_started=True)
-        def slow(self):
-            there.set()
-            go.wait(10)
-            self.update_state(state="PROGRESS", meta={"done": 1})
-            there.set()
-            go.clear()
-            go.wait(10)
-            return "done"
-
-
-        @shared_task(bind=True)
-        def patient(self):
-            raise self.retry(exc=KeyError("later"), countdown=3600)
-
-
-        @shared_task(ignore_result=True)
-        def silent(ok=True):
-            if not ok:
-                raise ValueError("loud")
-            return "unheard"
-
-
-        @shared_task
-        def total(numbers):
-            return sum(numbers)
-
-
-        @shared_task(bind=True)
-        def leaves(self, how):
-            from celery.exceptions import Ignore, Reject
-
-            if how == "begin":
-                self.update_state(state="BEGUN", meta={"at": 1})
-            if how == "end":
-                self.update_state(state="SUCCESS", meta="early")
-            raise (Reject("no thanks", requeue=False) if how == "reject" else Ignore())
-        """)
+    project.tasks(TASKS)
     result = project.run(
         """
-        import celery
-        import pytest
-        from celery import chain, chord, group
-        from celery.exceptions import Reject
-        from celery.exceptions import TimeoutError as CeleryTimeoutError
-        from shop import tasks
-        from shop.tasks import add, fail, leaves, patient, silent, slow, total
-
-        from pytest_djcelery import (
-            BadOptionError,
-            Failure,
-            NeverReadyError,
-            Pending,
-            Progress,
-            Retrying,
-            Revoked,
-            Started,
-            Success,
-            UnknownResultError,
-            WaitTimeoutError,
-            worker,
-        )
-
-
         def test_a_running_task(celery_app, celery_results):
             result = slow.delay()
             assert celery_results.now(result) == Pending()
@@ -105,6 +110,27 @@ def test_every_state_has_its_outcome(project: Project) -> None:
             assert celery_results.now(result.id) == Retrying()
 
 
+        def test_groups(celery_worker, celery_results):
+            both = group(add.s(1, 1), add.s(2, 2)).delay()
+            assert celery_results[both] == [Success(2), Success(4)]
+            assert celery_results.now(both) == Success([2, 4])
+
+
+        def test_expired(celery_worker, celery_results):
+            assert celery_results[add.apply_async((1, 2), expires=-1)] == Revoked()
+        """,
+        "--djcelery-timeout=1",
+        "-W",
+        "ignore::celery.exceptions.AlwaysEagerIgnored",
+        preamble=IMPORTS,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_tasks_that_store_nothing_end_a_wait_with_the_reason(project: Project) -> None:
+    project.tasks(TASKS)
+    result = project.run(
+        """
         def not_stored(results, result):
             why = "ended as (IGNORED|REJECTED), which stores no result"
             with pytest.raises(NeverReadyError, match=why):
@@ -126,18 +152,19 @@ def test_every_state_has_its_outcome(project: Project) -> None:
             assert not_stored(celery_results, leaves.delay("begin")) == Progress({"at": 1}, "BEGUN")
             assert celery_results[leaves.delay("end")] == Success("early")
             assert celery_results.of(silent)[1] == Failure(ValueError)
+        """,
+        "--djcelery-timeout=1",
+        "-W",
+        "ignore::celery.exceptions.AlwaysEagerIgnored",
+        preamble=IMPORTS,
+    )
+    result.assert_outcomes(passed=1)
 
 
-        def test_groups(celery_worker, celery_results):
-            both = group(add.s(1, 1), add.s(2, 2)).delay()
-            assert celery_results[both] == [Success(2), Success(4)]
-            assert celery_results.now(both) == Success([2, 4])
-
-
-        def test_expired(celery_worker, celery_results):
-            assert celery_results[add.apply_async((1, 2), expires=-1)] == Revoked()
-
-
+def test_a_result_is_found_by_its_id_and_one_of_no_message_is_refused(project: Project) -> None:
+    project.tasks(TASKS)
+    result = project.run(
+        """
         def test_ids_and_other_things(celery_outbox, celery_results):
             result = add.delay(1, 2)
             with pytest.raises(UnknownResultError, match="No message of this test has the id 'x'"):
@@ -182,8 +209,19 @@ def test_every_state_has_its_outcome(project: Project) -> None:
             celery_app.AsyncResult("elsewhere").forget()
             with pytest.raises(UnknownResultError, match="none"):
                 celery_results.now("elsewhere")
+        """,
+        "--djcelery-timeout=1",
+        "-W",
+        "ignore::celery.exceptions.AlwaysEagerIgnored",
+        preamble=IMPORTS,
+    )
+    result.assert_outcomes(passed=13)
 
 
+def test_eager_mode_has_nothing_to_wait_for(project: Project) -> None:
+    project.tasks(TASKS)
+    result = project.run(
+        """
         def test_eager_mode_has_nothing_to_wait_for(celery_eager, celery_results):
             assert celery_results[fail.delay("seen")] == Failure(ValueError, match="seen")
             sent = celery_eager.send_task("shop.tasks.add", (1, 2))
@@ -193,8 +231,9 @@ def test_every_state_has_its_outcome(project: Project) -> None:
         "--djcelery-timeout=1",
         "-W",
         "ignore::celery.exceptions.AlwaysEagerIgnored",
+        preamble=IMPORTS,
     )
-    result.assert_outcomes(passed=19)
+    result.assert_outcomes(passed=1)
 
 
 def test_sqlite_held_by_an_open_transaction_is_an_error_that_says_what_to_do(

@@ -13,62 +13,89 @@ if TYPE_CHECKING:
 Run = Callable[..., pytest.RunResult]
 
 
-def test_outcomes_rows_and_messages(run: Run, project: Project) -> None:
-    project.tasks("""
-        import os
+TASKS = """
+import os
 
-        from django.db import transaction
-
-
-        @shared_task
-        def tell_pids():
-            return [os.getpid(), os.getppid()]
+from django.db import transaction
 
 
-        @shared_task
-        def order(name):
-            with transaction.atomic():
-                made = Order.objects.create(name=name)
-                ship.delay_on_commit(made.pk)
-            return made.pk
+@shared_task
+def tell_pids():
+    return [os.getpid(), os.getppid()]
 
 
-        @shared_task
-        def give_back(value):
-            return value
-    """)
-    result = run("""
-        import os
-        import re
-        from datetime import timedelta
+@shared_task
+def order(name):
+    with transaction.atomic():
+        made = Order.objects.create(name=name)
+        ship.delay_on_commit(made.pk)
+    return made.pk
 
-        import pytest
-        from celery import chain, chord, group
-        from shop.models import Order
-        from shop.tasks import add, count_orders, fail, flaky, give_back, order, ship, tell_pids
 
-        from pytest_djcelery import Failure, StateChange, Success
+@shared_task
+def give_back(value):
+    return value
+"""
 
-        @pytest.fixture(scope="module")
-        def pids():
-            return set()
 
+LIVE = """
+import os
+import re
+from datetime import timedelta
+
+import pytest
+from celery import chain, chord, group
+from shop.models import Order
+from shop.tasks import add, count_orders, fail, flaky, give_back, order, ship, tell_pids
+
+from pytest_djcelery import Failure, StateChange, Success
+
+@pytest.fixture(scope="module")
+def pids():
+    return set()
+"""
+
+
+def test_one_process_serves_tests_until_it_has_a_message_for_later(
+    run: Run, project: Project
+) -> None:
+    project.tasks(TASKS)
+    result = run(
+        """
         def test_it_runs_elsewhere(celery_live_worker, celery_results, pids):
             child, parent = tell_pids.delay().get()
             assert parent == celery_live_worker.pid != os.getpid()
             assert child != parent
             pids.add(celery_live_worker.pid)
 
+        def test_nothing_is_left_of_the_test_before(celery_live_worker, celery_outbox, pids):
+            assert count_orders.delay().get() == 0
+            assert celery_outbox == [count_orders.s()]
+            assert pids == {celery_live_worker.pid}  # it is the same worker
+
+        def test_an_eta_is_not_waited_for(celery_live_worker, celery_results):
+            result = add.apply_async((1, 2), countdown=3600)
+            celery_live_worker.wait_until_idle()
+            assert result.state == "PENDING"
+
+        def test_nor_left_to_the_next_test(celery_live_worker, pids):
+            assert add.delay(1, 2).get() == 3
+            assert celery_live_worker.pid not in pids
+        """,
+        preamble=LIVE,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_outcomes_rows_and_messages(run: Run, project: Project) -> None:
+    project.tasks(TASKS)
+    result = run(
+        """
         def test_it_sees_rows_and_the_test_sees_its_rows(celery_live_worker, celery_results):
             made = Order.objects.create(name="new")
             assert celery_results[ship.delay(made.pk, express=True)] == Success("express")
             made.refresh_from_db()
             assert made.name == "express"
-
-        def test_nothing_is_left_of_the_test_before(celery_live_worker, celery_outbox, pids):
-            assert count_orders.delay().get() == 0
-            assert celery_outbox == [count_orders.s()]
-            assert pids == {celery_live_worker.pid}  # it is the same worker
 
         def test_what_tasks_publish_is_in_the_outbox(celery_live_worker, celery_outbox):
             result = order.delay("it")
@@ -79,6 +106,20 @@ def test_outcomes_rows_and_messages(run: Run, project: Project) -> None:
             assert celery_outbox[1].location.function == "order"
             assert celery_outbox[1].parent_id == result.id
 
+        def test_a_failure(celery_live_worker, celery_results):
+            assert celery_results[fail.delay("bad")] == Failure(ValueError, match="bad")
+            with pytest.raises(ValueError, match="worse"):
+                fail.delay("worse").get()
+        """,
+        preamble=LIVE,
+    )
+    result.assert_outcomes(passed=3)
+
+
+def test_canvas_the_log_remote_control_and_settings(run: Run, project: Project) -> None:
+    project.tasks(TASKS)
+    result = run(
+        """
         def test_canvas_and_retries(celery_live_worker, celery_results):
             assert chain(add.s(1, 2), add.s(3))().get() == 6
             assert chord(group(give_back.s(each) for each in range(10)))(give_back.s()).get() == [
@@ -90,26 +131,12 @@ def test_outcomes_rows_and_messages(run: Run, project: Project) -> None:
                 StateChange(each.state) for each in celery_results.history(result)
             ]
 
-        def test_a_failure(celery_live_worker, celery_results):
-            assert celery_results[fail.delay("bad")] == Failure(ValueError, match="bad")
-            with pytest.raises(ValueError, match="worse"):
-                fail.delay("worse").get()
-
         def test_the_log(celery_live_worker):
             result = add.delay(1, 2)
             celery_live_worker.wait_until_idle()
             assert f"Task shop.tasks.add[{result.id}] succeeded" in celery_live_worker.log
             assert "give_back" not in celery_live_worker.log  # of a test before
             assert celery_live_worker.queues == ["celery"]
-
-        def test_an_eta_is_not_waited_for(celery_live_worker, celery_results):
-            result = add.apply_async((1, 2), countdown=3600)
-            celery_live_worker.wait_until_idle()
-            assert result.state == "PENDING"
-
-        def test_nor_left_to_the_next_test(celery_live_worker, pids):
-            assert add.delay(1, 2).get() == 3
-            assert celery_live_worker.pid not in pids
 
         def test_remote_control(celery_live_worker, celery_app):
             [answer] = celery_app.control.ping(timeout=1)
@@ -122,23 +149,30 @@ def test_outcomes_rows_and_messages(run: Run, project: Project) -> None:
             [told] = celery_app.control.inspect(timeout=1).stats().values()
             assert told["pool"]["max-concurrency"] == 3
             assert celery_live_worker.queues == ["celery", "mail"]
+        """,
+        preamble=LIVE,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_the_context_manager_with_and_without_a_database(run: Run) -> None:
+    result = run("""
+        import pytest
+        from pytest_djcelery import live_worker
+        from shop.tasks import add
 
         def test_the_context_manager():
-            from pytest_djcelery import live_worker
-
             with pytest.raises(RuntimeError, match="Database access not allowed"):
                 with live_worker():
                     pass
 
         @pytest.mark.django_db(transaction=True)
         def test_the_context_manager_with_a_database():
-            from pytest_djcelery import live_worker
-
             with live_worker(concurrency=1, loglevel="debug") as worker:
                 assert add.delay(1, 2).get() == 3
                 assert "DEBUG" in worker.log
     """)
-    result.assert_outcomes(passed=13)
+    result.assert_outcomes(passed=2)
 
 
 def test_the_command_of_the_tutorial(run: Run, project: Project) -> None:

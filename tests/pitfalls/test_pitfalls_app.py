@@ -122,23 +122,27 @@ def test_pitfall_07_beside_celerys_own_pytest_plugin_the_fixtures_stay_ours(
     result.stdout.no_fnmatch_line("*already registered*")
 
 
+AS_FOUND = """
+import pytest
+from celery.result import EagerResult
+from django.conf import settings as django_settings
+from django.test import override_settings
+from shop.tasks import add
+
+def as_found(app):
+    assert not isinstance(add.delay(1, 2), EagerResult)
+    assert add.acks_late is False
+    assert app.conf.task_acks_late is False
+    assert not hasattr(django_settings, "CELERY_TASK_ACKS_LATE")
+    assert type(app.backend).__name__ == "MemoryBackend"
+    with app.connection_for_write() as connection:
+        assert connection.transport.__module__ == "pytest_djcelery.brokers.memory.transport"
+"""
+
+
 def test_pitfall_12_a_change_of_settings_takes_effect_at_once_and_is_undone(run: Run) -> None:
-    result = run("""
-        import pytest
-        from celery.result import EagerResult
-        from django.conf import settings as django_settings
-        from django.test import override_settings
-        from shop.tasks import add
-
-        def as_found(app):
-            assert not isinstance(add.delay(1, 2), EagerResult)
-            assert add.acks_late is False
-            assert app.conf.task_acks_late is False
-            assert not hasattr(django_settings, "CELERY_TASK_ACKS_LATE")
-            assert type(app.backend).__name__ == "MemoryBackend"
-            with app.connection_for_write() as connection:
-                assert connection.transport.__module__ == "pytest_djcelery.brokers.memory.transport"
-
+    result = run(
+        """
         def test_before(celery_app):
             as_found(celery_app)
 
@@ -170,6 +174,20 @@ def test_pitfall_12_a_change_of_settings_takes_effect_at_once_and_is_undone(run:
                 assert add.acks_late is True
             as_found(celery_app)
 
+        def test_after(celery_app):
+            as_found(celery_app)
+        """,
+        preamble=AS_FOUND,
+    )
+
+    result.assert_outcomes(passed=7)
+
+
+def test_pitfall_12_the_marker_and_writes_to_the_configuration_take_effect_and_are_undone(
+    run: Run,
+) -> None:
+    result = run(
+        """
         @pytest.mark.celery(task_acks_late=True)
         def test_marker(celery_app):
             assert add.acks_late is True
@@ -194,9 +212,11 @@ def test_pitfall_12_a_change_of_settings_takes_effect_at_once_and_is_undone(run:
 
         def test_after(celery_app):
             as_found(celery_app)
-    """)
+        """,
+        preamble=AS_FOUND,
+    )
 
-    result.assert_outcomes(passed=10)
+    result.assert_outcomes(passed=4)
 
 
 def test_pitfall_12_what_a_test_without_a_fixture_sets_on_app_conf_is_undone(run: Run) -> None:

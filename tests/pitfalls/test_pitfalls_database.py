@@ -214,24 +214,27 @@ def test_pitfall_04_sqlite_in_memory_is_never_locked_under_load(run: Run, projec
     result.stdout.no_fnmatch_line("*is locked*")
 
 
+HOLDS_A_TRANSACTION = """
+import threading
+
+from django.db import transaction
+
+written, may_end = threading.Event(), threading.Event()
+
+@shared_task
+def hold_a_transaction():
+    with transaction.atomic():
+        Order.objects.create(name="first")
+        written.set()
+        assert may_end.wait(10)
+        Order.objects.create(name="second")
+"""
+
+
 def test_pitfall_04_the_test_waits_its_turn_where_sqlite_would_be_locked(
     run: Run, project: Project
 ) -> None:
-    project.tasks("""
-        import threading
-
-        from django.db import transaction
-
-        written, may_end = threading.Event(), threading.Event()
-
-        @shared_task
-        def hold_a_transaction():
-            with transaction.atomic():
-                Order.objects.create(name="first")
-                written.set()
-                assert may_end.wait(10)
-                Order.objects.create(name="second")
-    """)
+    project.tasks(HOLDS_A_TRANSACTION)
     result = run("""
         import threading
 

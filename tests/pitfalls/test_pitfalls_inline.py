@@ -236,40 +236,49 @@ def test_pitfalls_25_26_and_27_send_task_signals_and_options_are_those_of_a_work
     result.assert_outcomes(passed=3)
 
 
-def test_pitfall_28_limits_that_are_not_enforced_are_said(run: Run, project: Project) -> None:
+TASKS_WITH_LIMITS = """
+import time
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+@shared_task(soft_time_limit=5)
+def limited():
+    try:
+        return work()
+    except SoftTimeLimitExceeded:
+        return "gave up"
+
+def work():
+    return "done"
+
+@shared_task(rate_limit="10/m")
+def rated():
+    return "done"
+
+@shared_task
+def slow():
+    time.sleep(0.05)
+"""
+
+
+LIMITS = """
+import warnings
+
+import pytest
+from pytest_djcelery import LimitNotEnforcedWarning
+from shop import tasks
+from celery.exceptions import SoftTimeLimitExceeded
+from shop.tasks import add, limited, rated, slow
+"""
+
+
+def test_pitfall_28_a_limit_that_is_not_enforced_is_reported_once(
+    run: Run, project: Project
+) -> None:
     project.settings("CELERY_TASK_TIME_LIMIT = 30 * 60")
-    project.tasks("""
-        import time
-
-        from celery.exceptions import SoftTimeLimitExceeded
-
-        @shared_task(soft_time_limit=5)
-        def limited():
-            try:
-                return work()
-            except SoftTimeLimitExceeded:
-                return "gave up"
-
-        def work():
-            return "done"
-
-        @shared_task(rate_limit="10/m")
-        def rated():
-            return "done"
-
-        @shared_task
-        def slow():
-            time.sleep(0.05)
-    """)
-    result = run("""
-        import warnings
-
-        import pytest
-        from pytest_djcelery import LimitNotEnforcedWarning
-        from shop import tasks
-        from celery.exceptions import SoftTimeLimitExceeded
-        from shop.tasks import add, limited, rated, slow
-
+    project.tasks(TASKS_WITH_LIMITS)
+    result = run(
+        """
         def test_said_once(celery_inline):
             limited.delay()
             with pytest.warns(LimitNotEnforcedWarning, match="limited has soft_time_limit=5"):
@@ -295,6 +304,24 @@ def test_pitfall_28_limits_that_are_not_enforced_are_said(run: Run, project: Pro
                     celery_inline.run()
             assert celery_inline.run().succeeded == 1
 
+        def test_what_the_task_does_about_it(celery_inline, monkeypatch):
+            def exceeded():
+                raise SoftTimeLimitExceeded
+            monkeypatch.setattr(tasks, "work", exceeded)
+            assert limited.delay().get() == "gave up"
+        """,
+        preamble=LIMITS,
+    )
+    result.assert_outcomes(passed=5)
+
+
+def test_pitfall_28_the_projects_own_limit_is_reported_when_it_is_exceeded(
+    run: Run, project: Project
+) -> None:
+    project.settings("CELERY_TASK_TIME_LIMIT = 30 * 60")
+    project.tasks(TASKS_WITH_LIMITS)
+    result = run(
+        """
         def test_the_projects_own_default_is_no_difference_until_it_is_exceeded(celery_inline):
             add.delay(1, 2)
             assert celery_inline.run().succeeded == 1
@@ -304,14 +331,10 @@ def test_pitfall_28_limits_that_are_not_enforced_are_said(run: Run, project: Pro
             slow.delay()
             with pytest.warns(LimitNotEnforcedWarning, match="time_limit=0.01, and it took 0.1 s"):
                 celery_inline.run()
-
-        def test_what_the_task_does_about_it(celery_inline, monkeypatch):
-            def exceeded():
-                raise SoftTimeLimitExceeded
-            monkeypatch.setattr(tasks, "work", exceeded)
-            assert limited.delay().get() == "gave up"
-    """)
-    result.assert_outcomes(passed=7)
+        """,
+        preamble=LIMITS,
+    )
+    result.assert_outcomes(passed=2)
 
 
 def test_pitfall_30_a_beat_entry_that_points_nowhere_is_named(run: Run, project: Project) -> None:

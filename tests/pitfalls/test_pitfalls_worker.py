@@ -673,65 +673,66 @@ def test_pitfall_47_patches_settings_and_mails_reach_the_worker(run: Run, projec
     result.assert_outcomes(passed=3)
 
 
-def test_pitfall_51_signal_receivers_are_put_back(run: Run, project: Project) -> None:
-    project.write(
-        conftest="""
-        import weakref
+RECEIVERS_COUNTED = """
+import weakref
 
-        import pytest
+import pytest
 
-        def receivers():
-            from celery import signals
-            from celery.utils.dispatch import Signal
-            from django.core import signals as of_requests
-            from django.db import models
-            from django.db.backends.signals import connection_created
-            from django.test.signals import setting_changed
-            from proj.celery import app
+def receivers():
+    from celery import signals
+    from celery.utils.dispatch import Signal
+    from django.core import signals as of_requests
+    from django.db import models
+    from django.db.backends.signals import connection_created
+    from django.test.signals import setting_changed
+    from proj.celery import app
 
-            found = {
-                name: len(signal._live_receivers(None))
-                for name, signal in vars(signals).items()
-                if isinstance(signal, Signal)
-            }
-            found["configure"] = len(app.on_after_configure._live_receivers(None))
-            found["finalize"] = len(app.on_after_finalize._live_receivers(None))
-            for name, signal in {
-                "connection_created": connection_created,
-                "setting_changed": setting_changed,
-                "request_finished": of_requests.request_finished,
-                "post_save": models.signals.post_save,
-            }.items():
-                found[name] = count_ours(signal)  # Django connects its own when they load
-            return found
+    found = {
+        name: len(signal._live_receivers(None))
+        for name, signal in vars(signals).items()
+        if isinstance(signal, Signal)
+    }
+    found["configure"] = len(app.on_after_configure._live_receivers(None))
+    found["finalize"] = len(app.on_after_finalize._live_receivers(None))
+    for name, signal in {
+        "connection_created": connection_created,
+        "setting_changed": setting_changed,
+        "request_finished": of_requests.request_finished,
+        "post_save": models.signals.post_save,
+    }.items():
+        found[name] = count_ours(signal)  # Django connects its own when they load
+    return found
 
-        def count_ours(signal):
-            found = [entry[1] for entry in signal.receivers]
-            found = [each() if isinstance(each, weakref.ref) else each for each in found]
-            return sum(
-                each is not None and each.__module__.startswith("pytest_djcelery")
-                for each in found
-            )
-
-        class Bracket:
-            @pytest.hookimpl(tryfirst=True)
-            def pytest_sessionstart(self):
-                self.before = receivers()
-
-            @pytest.hookimpl(trylast=True)
-            def pytest_unconfigure(self):
-                after = receivers()
-                left = {name for name in after if after[name] != self.before[name]}
-                print("receivers left:", sorted(left))
-
-        def pytest_configure(config):
-            config.pluginmanager.register(Bracket())
-
-        @pytest.fixture
-        def count():
-            return receivers
-        """
+def count_ours(signal):
+    found = [entry[1] for entry in signal.receivers]
+    found = [each() if isinstance(each, weakref.ref) else each for each in found]
+    return sum(
+        each is not None and each.__module__.startswith("pytest_djcelery")
+        for each in found
     )
+
+class Bracket:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self):
+        self.before = receivers()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self):
+        after = receivers()
+        left = {name for name in after if after[name] != self.before[name]}
+        print("receivers left:", sorted(left))
+
+def pytest_configure(config):
+    config.pluginmanager.register(Bracket())
+
+@pytest.fixture
+def count():
+    return receivers
+"""
+
+
+def test_pitfall_51_signal_receivers_are_put_back(run: Run, project: Project) -> None:
+    project.write(conftest=RECEIVERS_COUNTED)
     result = run("""
         import pytest
         from shop.models import Order
