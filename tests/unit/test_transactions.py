@@ -1,6 +1,6 @@
 """The watch over Django's transactions, in rollback tests and with real commits.
 
-No pytest plugin of ours takes part: Django is configured here, with two databases.
+No pytest plugin of ours takes part: Django is configured for this process, with two databases.
 """
 
 # ruff: noqa: ANN001, ANN002, ANN003, ANN201, ANN202, ANN204 - helpers and stand-ins, used only here
@@ -17,28 +17,8 @@ import weakref
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime, timezone
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
-from django.conf import settings
-
-if not settings.configured:
-    settings.configure(
-        DATABASES={
-            alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
-            for alias in ("default", "other")
-        },
-        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
-        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        ROOT_URLCONF=SimpleNamespace(urlpatterns=[]),
-        ALLOWED_HOSTS=["*"],
-        SECRET_KEY="test",
-        USE_TZ=True,
-    )
-    import django
-
-    django.setup()
-
 from celery import Celery, Task, _state
 from django.db import IntegrityError, connection, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -56,9 +36,10 @@ from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.transactions.blocks import WriteListener
 from pytest_djcelery.transactions.watch import TransactionWatch
 from pytest_djcelery.transactions.writes import wrote
+from tests.unit import django_in_process
 
 pytestmark = pytest.mark.skipif(
-    "other" not in settings.DATABASES, reason="Django was configured by another module"
+    not django_in_process.is_ours, reason="Django was configured by another module"
 )
 
 

@@ -114,7 +114,7 @@ def _as_redelivered(message: SentTask, channel: Any) -> dict[str, Any]:
         content_type,
         encoding,
         Recorded(message.headers, message),
-        {"correlation_id": message.id, "reply_to": message.headers.get("reply_to")},
+        dict(message.properties),
     )
     prepared["properties"]["delivery_info"] = {
         "exchange": message.exchange,
