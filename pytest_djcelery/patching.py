@@ -1,15 +1,59 @@
-"""Replace attributes of a class or module for the time of a block."""
+"""Replace attributes of other packages for the time of a block, and say which and why."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import update_wrapper
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 _INHERITED: Final = object()
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """An attribute of another package that is replaced while a test, or a run, needs it.
+
+    ``target`` is written as ``celery.app.task:Task.apply``; ``owner`` is the function that replaces
+    it, in the same form.
+    """
+
+    target: str
+    owner: str
+    why: str
+    checked_on: str
+
+
+#: Every patch there is, by its target: modules add theirs as they are imported.
+PATCHES: dict[str, Patch] = {}
+
+
+def patches(*targets: str, why: str, checked_on: str) -> Callable[[_F], _F]:
+    """Register the attributes that a function replaces. Each of them has one owner.
+
+    Args:
+        targets: such as ``celery.app.task:Task.apply``.
+        why: why no public extension point would do.
+        checked_on: the versions on which the attributes were looked up.
+
+    Raises:
+        ValueError: another function replaces one of them.
+    """
+
+    def registered(function: _F) -> _F:
+        owner = f"{function.__module__}:{function.__qualname__}"
+        for target in targets:
+            patch = Patch(target=target, owner=owner, why=why, checked_on=checked_on)
+            if PATCHES.setdefault(target, patch) != patch:
+                message = f"{target} is replaced by {PATCHES[target].owner} already, not by {owner}"
+                raise ValueError(message)
+        return function
+
+    return registered
 
 
 @contextmanager

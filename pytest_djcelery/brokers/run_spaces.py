@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery.brokers.spaces import OPTION, SHARE, Record, Space, spaces
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -132,6 +132,12 @@ class RunSpaces:
         space.close()
 
 
+@patches(
+    "celery.app.base:Celery._connection",
+    why="All connections of Celery are made through it; the run's transport and options are for "
+    "the run's URL only.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def _connecting(app: Celery, space: Space, options: Mapping[str, Any]) -> Iterator[None]:
     """Use the run's transport and its options for the run's URL only.

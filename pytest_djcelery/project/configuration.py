@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.project.derived import MISSING, Annotations, DerivedObjects, put, refresh_tasks
 
 if TYPE_CHECKING:
@@ -334,6 +334,13 @@ class Configuration:
         vars(settings).pop(name, None)
 
 
+@patches(
+    "celery.app.utils:Settings.__setitem__",
+    "celery.app.utils:Settings.update",
+    why="What a test writes into app.conf takes effect at once, in what Celery has derived from "
+    "it too.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def settings_writes_applied(
     configurations: Callable[[], Iterable[Configuration]],

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import AppNotFoundError
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.project.after_import import called_after_import
 
 if TYPE_CHECKING:
@@ -93,6 +93,11 @@ def app_configuration_watched(callback: Callable[[], object]) -> Iterator[None]:
             yield
 
 
+@patches(
+    "celery.app.base:Celery._load_config",
+    why="The one place where any app reads its settings; app.on_init is for subclasses to replace.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def load_config_watched(callback: Callable[[Celery], object]) -> Iterator[None]:
     """Call ``callback`` with each app that has read its settings.

@@ -15,7 +15,7 @@ from typing import Any
 
 from celery.canvas import Signature, _chain, _chord, group, maybe_signature
 
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +142,14 @@ def _sent(options: Mapping[str, Any]) -> Place:
     return Place(parent_id=options.get("parent_id"), root_id=options.get("root_id"))
 
 
+@patches(
+    "celery.canvas:Signature.apply",
+    "celery.canvas:group.apply",
+    "celery.canvas:_chain.apply",
+    "celery.canvas:_chord.apply",
+    why="Eager mode unrolls a canvas at the call, and no task learns which part of it it is.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def eager_canvases_followed() -> Iterator[None]:
     """Wrap ``apply`` of signatures and canvases, which eager mode calls for each part.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from pytest_djcelery import locations
 from pytest_djcelery.locations import in_library, is_of_project, relative
 from pytest_djcelery.messages.journal import Ended, Event, Journal, Looked, RaisedElsewhere
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -104,6 +104,17 @@ class _Watch:
             self._reads.raised_elsewhere(with_relatives(result), error)
 
 
+@patches(
+    "celery.result:EagerResult.state",
+    "celery.result:EagerResult.status",
+    "celery.result:EagerResult.result",
+    "celery.result:EagerResult.traceback",
+    "celery.result:EagerResult.get",
+    "celery.result:EagerResult.wait",
+    why="Celery has no hook for a reader: neither for a look at a result nor for a wait that "
+    "begins.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def watched_results(reads: Reads, suite: Container[str]) -> Iterator[None]:
     """Note each failure that a result tells to who asks.
@@ -121,8 +132,8 @@ def watched_results(reads: Reads, suite: Container[str]) -> Iterator[None]:
     eager_state = _watched_property(watch, EagerResult, "state")
     eager_get = _watched_method(watch, EagerResult, "get")
     with (
-        replaced(
-            AsyncResult, state=state, status=state, result=result, info=result,
+        async_result_replaced(
+            state=state, status=state, result=result, info=result,
             traceback=_watched_property(watch, AsyncResult, "traceback"),
             maybe_throw=throw, maybe_reraise=throw, **_watched_gets(watch),
         ),
@@ -213,10 +224,54 @@ def _watched_sets(watch: _Watch) -> Iterator[None]:
         return iter_native(self, *args, **kwargs)
 
     questions = ("failed", "successful", "maybe_throw", "maybe_reraise")
-    with replaced(
-        ResultSet, join=joined("join"), join_native=joined("join_native"), iter_native=watched_iter,
+    with result_set_replaced(
+        join=joined("join"), join_native=joined("join_native"), iter_native=watched_iter,
         **{name: _watched_method(watch, ResultSet, name) for name in questions},
     ):  # fmt: skip
+        yield
+
+
+@patches(
+    "celery.result:AsyncResult.state",
+    "celery.result:AsyncResult.status",
+    "celery.result:AsyncResult.result",
+    "celery.result:AsyncResult.info",
+    "celery.result:AsyncResult.traceback",
+    "celery.result:AsyncResult.maybe_throw",
+    "celery.result:AsyncResult.maybe_reraise",
+    "celery.result:AsyncResult.get",
+    "celery.result:AsyncResult.wait",
+    why="Celery has no hook for a reader: neither for a look at a result nor for a wait that "
+    "begins.",
+    checked_on="Celery 5.4 to 5.7",
+)
+@contextmanager
+def async_result_replaced(**attributes: Any) -> Iterator[None]:
+    """Have every `AsyncResult` read by these, which call what was there before."""
+    from celery.result import AsyncResult
+
+    with replaced(AsyncResult, **attributes):
+        yield
+
+
+@patches(
+    "celery.result:ResultSet.join",
+    "celery.result:ResultSet.join_native",
+    "celery.result:ResultSet.iter_native",
+    "celery.result:ResultSet.failed",
+    "celery.result:ResultSet.successful",
+    "celery.result:ResultSet.maybe_throw",
+    "celery.result:ResultSet.maybe_reraise",
+    why="Celery has no hook for a reader: neither for a look at a result nor for a wait that "
+    "begins.",
+    checked_on="Celery 5.4 to 5.7",
+)
+@contextmanager
+def result_set_replaced(**methods: Any) -> Iterator[None]:
+    """Have every `ResultSet` read by these, which call what was there before."""
+    from celery.result import ResultSet
+
+    with replaced(ResultSet, **methods):
         yield
 
 

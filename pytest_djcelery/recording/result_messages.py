@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 
 _LAST_WORD: Final = 1.0  # seconds, for what a server has sent and was not read
 
@@ -55,6 +55,11 @@ def states_reported(result: Any, options: dict[str, Any]) -> Iterator[None]:
         tell()
 
 
+@patches(
+    "celery.backends.asynchronous:BaseResultConsumer.on_message",
+    why="One consumer hands the states that a server has sent to who waits for them.",
+    checked_on="Celery 5.4 to 5.7",
+)
 def drain(result: Any, on_message: Callable[[Any], object] | None) -> None:
     """Tell of the states that a server has sent by now, the last of which is final.
 

@@ -22,8 +22,12 @@ from pytest_djcelery.messages.journal import (
     StateStored,
     stores_nothing,
 )
-from pytest_djcelery.patching import replaced
-from pytest_djcelery.recording.failures import watched_results
+from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.recording.failures import (
+    async_result_replaced,
+    result_set_replaced,
+    watched_results,
+)
 from pytest_djcelery.recording.result_messages import drain, leaves, nothing, states_reported
 from pytest_djcelery.recording.task_threads import in_task
 
@@ -268,6 +272,12 @@ def waits_woken(waits: Waits) -> Iterator[None]:
         yield
 
 
+@patches(
+    "celery.backends.base:SyncBackendMixin.wait_for",
+    "celery.backends.base:BaseKeyValueStoreBackend.get_many",
+    why="Celery polls; a wait here wakes on an event, and has a deadline.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def _event_driven_backends(waits: Waits) -> Iterator[None]:
     """Replace the polling of ``SyncBackendMixin.wait_for`` and ``get_many``."""
@@ -354,9 +364,9 @@ def _brought_about(waits: Waits) -> Iterator[None]:
         return iter_native(self, timeout, *args, **kwargs)
 
     with (
-        replaced(AsyncResult, get=brought_about_get, wait=brought_about_get),
-        replaced(
-            ResultSet, join=brought_about_join("join"),
+        async_result_replaced(get=brought_about_get, wait=brought_about_get),
+        result_set_replaced(
+            join=brought_about_join("join"),
             join_native=brought_about_join("join_native"), iter_native=brought_about_iter,
         ),
     ):  # fmt: skip

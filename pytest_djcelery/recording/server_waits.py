@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from pytest_djcelery.brokers.servers import ResultsUnreachableError
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.recording.result_waits import (
     NeverReadyError,
     WaitTimeoutError,
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 _LAST_WORD: Final = 1.0  # seconds
 
 
+@patches(
+    "celery.backends.asynchronous:AsyncBackendMixin._wait_for_pending",
+    why="Celery waits without a deadline for what another server is to tell of.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def result_waits_bounded(
     app: Celery, timeout: float, waiting: Callable[[], WaitingTest | None]
@@ -84,6 +89,12 @@ def result_waits_bounded(
         yield
 
 
+@patches(
+    "celery.backends.redis:RedisBackend.on_task_call",
+    why="Celery subscribes to a result before it sends the message: a server that is away is "
+    "named there.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def _named_before_sending(app: Celery, waiting: Callable[[], WaitingTest | None]) -> Iterator[None]:
     """Celery subscribes to a result before it sends the message."""

@@ -20,7 +20,7 @@ from pytest_djcelery.messages.journal import (
     StateStored,
     Storing,
 )
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.recording.batches import is_batch, requests_of
 
 if TYPE_CHECKING:
@@ -275,5 +275,33 @@ def _stored_states(journal: Journal, knows: Callable[[Celery], bool]) -> Iterato
     with ExitStack() as stack:
         for backend in (Backend, RPCBackend):
             own = recording(vars(backend)["store_result"])
-            stack.enter_context(replaced(backend, store_result=own))
+            stack.enter_context(store_result_replaced(backend, own))
+        yield
+
+
+@patches(
+    "celery.backends.base:Backend.store_result",
+    "celery.backends.rpc:RPCBackend.store_result",
+    why="Celery has no signal for update_state(), nor for a result that is stored.",
+    checked_on="Celery 5.4 to 5.7",
+)
+@contextmanager
+def store_result_replaced(backend: type, store_result: Callable[..., Any]) -> Iterator[None]:
+    """Have a class of result backends store results by this, which calls what was there before."""
+    with replaced(backend, store_result=store_result):
+        yield
+
+
+@patches(
+    "celery.app.task:Task.apply",
+    "celery.app.task:Task.apply_async",
+    why="Celery sends no signal for an eager call, all of which end here.",
+    checked_on="Celery 5.4 to 5.7",
+)
+@contextmanager
+def task_replaced(**methods: Callable[..., Any]) -> Iterator[None]:
+    """Have every task called, or run eagerly, by these, which call what was there before."""
+    from celery.app.task import Task
+
+    with replaced(Task, **methods):
         yield

@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.hooks import underlying
 from pytest_djcelery.transactions.openers import Opener, opener_of
 from pytest_djcelery.transactions.writes import Rows, savepoint_of, wrote
@@ -310,3 +311,21 @@ def _stop_listening(connection: BaseDatabaseWrapper, known: WatchedConnection) -
     wrappers = connection.execute_wrappers
     wrappers[:] = [wrapper for wrapper in wrappers if wrapper is not known.writes]
     known.writes = None
+
+
+@patches(
+    "django.db.transaction:Atomic.__enter__",
+    "django.db.transaction:Atomic.__exit__",
+    why="Django has no signal for the begin and the end of a transaction.",
+    checked_on="Django 4.2, 5.2, 6.0 and 6.1",
+)
+@contextmanager
+def atomic_replaced(enter: Callable[..., Any], leave: Callable[..., Any]) -> Iterator[None]:
+    """Have every ``atomic()`` block entered and left by these, which call what was there before.
+
+    Private API (`Atomic` is documented as the function ``atomic`` alone).
+    """
+    from django.db.transaction import Atomic
+
+    with replaced(Atomic, __enter__=enter, __exit__=leave):
+        yield

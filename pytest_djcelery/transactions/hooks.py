@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from pytest_djcelery import locations
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.openers import task_of
 from pytest_djcelery.transactions.stand_in import call_of, transparent
 
@@ -37,6 +37,11 @@ class Captures:
         """Whether hooks of a connection are being captured."""
         return bool(self._open) and underlying(connection) in self._open
 
+    @patches(
+        "django.test.testcases:TestCase.captureOnCommitCallbacks",
+        why="Hooks inside such a block are Django's to keep, list and execute.",
+        checked_on="Django 4.2, 5.2, 6.0 and 6.1",
+    )
     @contextmanager
     def blocks_noted(self) -> Iterator[None]:
         """Note each such block that is opened from now on, in this process."""

@@ -10,14 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.autocommit import (
     Autocommit,
     begin_test,
     beneath,
     innermost,
 )
-from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, serials
+from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, atomic_replaced, serials
 from pytest_djcelery.transactions.hook_runner import (
     HOOK_RAISED,
     LOST,
@@ -208,6 +208,13 @@ class TransactionWatch:
                 if (known := self._blocks.find(connection)) is not None:
                     self._hooks.settle(connection, known, LOST)
 
+    @patches(
+        "django.db.backends.base.base:BaseDatabaseWrapper.on_commit",
+        "django.db.backends.utils:CursorWrapper.callproc",
+        why="Hooks run when production would run them, and Django has no signal for one that is "
+        "registered; execute_wrapper() does not see a procedure that is called.",
+        checked_on="Django 4.2, 5.2, 6.0 and 6.1",
+    )
     def _patch(self) -> None:
         """Put the watch into Django, which has no public hook for what is patched here.
 
@@ -238,7 +245,7 @@ class TransactionWatch:
 
         enter, leave = self._watched_blocks(Atomic.__enter__, Atomic.__exit__)
         self._patches.enter_context(replaced(CursorWrapper, callproc=watched_callproc))
-        self._patches.enter_context(replaced(Atomic, __enter__=enter, __exit__=leave))
+        self._patches.enter_context(atomic_replaced(enter, leave))
         self._patches.enter_context(replaced(BaseDatabaseWrapper, on_commit=on_commit))
 
     def _watched_blocks(self, enter: Any, leave: Any) -> tuple[Any, Any]:
@@ -288,6 +295,12 @@ class TransactionWatch:
 
         return enter_watched, leave_watched
 
+    @patches(
+        "django.db.backends.base.base:BaseDatabaseWrapper.get_autocommit",
+        why="Code that has no block open finds autocommit inside the test's transaction, as in "
+        "production.",
+        checked_on="Django 4.2, 5.2, 6.0 and 6.1",
+    )
     def _emulate_autocommit(self) -> None:
         """Have the code that has no block open find autocommit in the test's transaction, too."""
         from django.db import connections

@@ -19,7 +19,7 @@ from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import logger
 from celery.exceptions import WorkerLostError
 
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 
 #: Packages whose exceptions control the test, and are not the outcome of a task.
 _TEST_TOOLS: Final = frozenset({"_pytest", "hypothesis"})
@@ -99,6 +99,12 @@ def _call_back(callback: Callable[[Any], None] | None, outcome: Any) -> bool:
     return True
 
 
+@patches(
+    "celery.app.trace:report_internal_error",
+    why="Celery warns of what a handler or receiver raised, which is an error where warnings are "
+    "errors.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def internal_errors_reported() -> Iterator[None]:
     """Have Celery report what a handler or receiver raised even where warnings are errors.

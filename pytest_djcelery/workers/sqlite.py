@@ -25,7 +25,8 @@ from django.db.backends.signals import connection_created
 
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.transactions.blocks import atomic_replaced
 
 _UNFINISHED_CURSOR = 0.005  # seconds until a cursor that is still being read is asked again
 
@@ -200,11 +201,7 @@ def _statements_in_turns(turns: Turns) -> Iterator[None]:
 
 @contextmanager
 def _transactions_in_turns(turns: Turns) -> Iterator[None]:
-    """Take a turn for each outermost ``atomic()`` block.
-
-    Django has no signal for the begin and end of a transaction, so ``Atomic`` is wrapped;
-    checked on Django 4.2 to 6.1.
-    """
+    """Take a turn for each outermost ``atomic()`` block."""
     enter, leave = transaction.Atomic.__enter__, transaction.Atomic.__exit__
     held: WeakSet[Any] = WeakSet()
 
@@ -231,7 +228,7 @@ def _transactions_in_turns(turns: Turns) -> Iterator[None]:
                 held.discard(connection)
                 turns.leave()
 
-    with replaced(transaction.Atomic, __enter__=enter_in_turn, __exit__=exit_turn):
+    with atomic_replaced(enter_in_turn, exit_turn):
         yield
 
 
@@ -276,6 +273,12 @@ def _set_busy_timeout(connection: Any, seconds: float) -> None:
     connection.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
 
+@patches(
+    "django.db.backends.sqlite3.base:DatabaseWrapper._start_transaction_under_autocommit",
+    why="The option transaction_mode, which Django has since 5.1, is for connections yet to be "
+    "made.",
+    checked_on="Django 4.2, 5.2, 6.0 and 6.1",
+)
 @contextmanager
 def _transactions_begun_for_writing() -> Iterator[None]:
     """Django's option ``transaction_mode`` does this since 5.1, for connections yet to be made.

@@ -6,12 +6,16 @@ import inspect
 import re
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import patches_page
+
 if TYPE_CHECKING:
+    from pytest_djcelery.patching import Patch
     from tests.conftest import Project
 
 Run = Callable[..., pytest.RunResult]
@@ -642,6 +646,24 @@ def test_pitfall_53_an_upgrade_of_celery_that_moves_what_the_plugin_stands_on_is
     arguments = list(inspect.signature(found).parameters)
 
     assert arguments[: len(PRIVATE[place])] == PRIVATE[place]
+
+
+@pytest.mark.parametrize("patch", patches_page.registered(), ids=lambda patch: patch.target)
+def test_pitfall_53_what_the_plugin_replaces_is_there(patch: Patch) -> None:
+    module, _, path = patch.target.partition(":")
+    if module.startswith("django_celery_beat"):  # which can't be imported without settings
+        spec = find_spec(module)
+        assert spec is not None
+        assert spec.origin is not None
+        assert re.search(rf"\b{path}\b", Path(spec.origin).read_text(encoding="utf-8"))
+        return
+    *owners, name = path.split(".")
+    owner = import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+
+    # What only its objects have stands in their ``__init__``.
+    assert hasattr(owner, name) or f"self.{name} = " in inspect.getsource(owner)
 
 
 def test_pitfall_53_the_matrix_has_each_release_that_the_metadata_claims() -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery import locations
 from pytest_djcelery.audit.recorder import Reached, Sent, Taken
 from pytest_djcelery.messages.journal import Ended, Looked, RaisedElsewhere
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.recording.failures import watched_results
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def eager_runs_recorded(recorder: Recorder) -> Iterator[None]:
     """Record eager runs, both those in place of a publish and those of a test's own ``apply()``."""
     from celery.app.task import Task
 
+    from pytest_djcelery.recording.task_signals import task_replaced
+
     original = vars(Task)["apply"]
 
     def apply(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -150,7 +152,7 @@ def eager_runs_recorded(recorder: Recorder) -> Iterator[None]:
                         recorder.append(Looked(task_id=ended.task_id))
                 raise
 
-    with replaced(Task, apply=apply):
+    with task_replaced(apply=apply):
         yield
 
 
@@ -187,6 +189,11 @@ class _Looks:
 #: Listeners, by the module whose import they wait for.
 
 
+@patches(
+    "kombu.connection:Connection._establish_connection",
+    why="Celery and kombu have no signal for a server that is reached.",
+    checked_on="kombu 5.4 to 5.7",
+)
 @contextmanager
 def connections_recorded(recorder: Recorder) -> Iterator[None]:
     """Record the connections that are made to a broker."""
@@ -195,10 +202,16 @@ def connections_recorded(recorder: Recorder) -> Iterator[None]:
     def record(connection: Any, _: Any) -> None:
         _broker_reached(recorder, connection)
 
-    with _after(recorder, Connection, "_establish_connection", record):
+    made = _after(recorder, Connection, "_establish_connection", record)
+    with replaced(Connection, _establish_connection=made):
         yield
 
 
+@patches(
+    "kombu.messaging:Producer.publish",
+    why="Celery and kombu have no signal for a server that is reached.",
+    checked_on="kombu 5.4 to 5.7",
+)
 @contextmanager
 def producers_recorded(recorder: Recorder) -> Iterator[None]:
     """Record messages over connections that were made before."""
@@ -207,7 +220,7 @@ def producers_recorded(recorder: Recorder) -> Iterator[None]:
     def record(producer: Any, _: Any) -> None:
         _broker_reached(recorder, producer.connection)
 
-    with _after(recorder, Producer, "publish", record):
+    with replaced(Producer, publish=_after(recorder, Producer, "publish", record)):
         yield
 
 
@@ -216,21 +229,33 @@ def _broker_reached(recorder: Recorder, connection: Any) -> None:
         _reached(recorder, "broker", connection.as_uri(include_password=True))
 
 
+@patches(
+    "celery.backends.base:Backend.get_task_meta",
+    why="Celery and kombu have no signal for a server that is reached.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def backends_recorded(recorder: Recorder) -> Iterator[None]:
     """Record results that are stored or read."""
     from celery.backends.base import Backend
 
+    from pytest_djcelery.recording.task_signals import store_result_replaced
+
     def record(backend: Any, _: Any) -> None:
         _backend_reached(recorder, backend)
 
     with (
-        _after(recorder, Backend, "store_result", record),
-        _after(recorder, Backend, "get_task_meta", record),
+        store_result_replaced(Backend, _after(recorder, Backend, "store_result", record)),
+        replaced(Backend, get_task_meta=_after(recorder, Backend, "get_task_meta", record)),
     ):
         yield
 
 
+@patches(
+    "redis.connection:AbstractConnection.connect",
+    why="Celery and kombu have no signal for a server that is reached.",
+    checked_on="redis 5 to 7",
+)
 @contextmanager
 def redis_recorded(recorder: Recorder) -> Iterator[None]:
     """Record connections that a result backend makes as soon as a task is sent."""
@@ -241,7 +266,9 @@ def redis_recorded(recorder: Recorder) -> Iterator[None]:
         if backend is not None:
             _backend_reached(recorder, backend)
 
-    with _after(recorder, AbstractConnection, "connect", record):
+    with replaced(
+        AbstractConnection, connect=_after(recorder, AbstractConnection, "connect", record)
+    ):
         yield
 
 
@@ -269,11 +296,10 @@ def _reached(recorder: Recorder, what: Any, url: str) -> None:
     recorder.append(Reached(what=what, url=url, location=recorder.caller()))
 
 
-@contextmanager
 def _after(
     recorder: Recorder, owner: Any, name: str, record: Callable[[Any, FrameType], None]
-) -> Iterator[None]:
-    """Call ``heard`` with the object and the calling frame once a method has returned."""
+) -> Callable[..., Any]:
+    """A method that, once it has returned, calls ``record`` with the object and the caller."""
     method = vars(owner)[name]
 
     def passed_on(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -284,8 +310,7 @@ def _after(
                 record(self, sys._getframe(1))
         return returned
 
-    with replaced(owner, **{name: passed_on}):
-        yield
+    return passed_on
 
 
 #: Listeners, by the module whose import they wait for.

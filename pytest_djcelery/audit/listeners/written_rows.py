@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 
 if TYPE_CHECKING:
     from pytest_djcelery.audit.recorder import Recorder
@@ -34,6 +34,13 @@ def saves_recorded(recorder: Recorder) -> Iterator[None]:
         post_save.disconnect(dispatch_uid=recorder)
 
 
+@patches(
+    "django.db.models.query:QuerySet.bulk_create",
+    "django.db.models.query:QuerySet.update",
+    "django.db.models.query:QuerySet._raw_delete",
+    why="They write without a signal.",
+    checked_on="Django 4.2, 5.2, 6.0 and 6.1",
+)
 @contextmanager
 def query_sets_recorded(recorder: Recorder) -> Iterator[None]:
     """Record rows that a query set writes."""
@@ -67,6 +74,11 @@ def query_sets_recorded(recorder: Recorder) -> Iterator[None]:
         yield
 
 
+@patches(
+    "django.db.models.sql.subqueries:DeleteQuery.delete_batch",
+    why="The keys are known here before post_delete reaches the project.",
+    checked_on="Django 4.2, 5.2, 6.0 and 6.1",
+)
 @contextmanager
 def deletions_recorded(recorder: Recorder) -> Iterator[None]:
     """Record rows that are deleted by their keys, before ``post_delete`` reaches the project."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu import Connection, Producer, pools
 
 from pytest_djcelery.brokers.memory.addresses import SCHEME
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,6 +38,12 @@ def shorter_ways_taken() -> Iterator[None]:
         yield
 
 
+@patches(
+    "celery.app.amqp:saferepr",
+    "celery.app.trace:saferepr",
+    why="Speed: 14 µs of a message.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def _representations() -> Iterator[None]:
     """Write arguments of plain types out at once: 14 µs.
@@ -135,6 +141,11 @@ def _json() -> Iterator[None]:
             decoders[kind] = of_kombu.loads
 
 
+@patches(
+    "kombu.serialization:_reraise_errors",
+    why="Speed: 7 µs of a message.",
+    checked_on="kombu 5.4 to 5.7",
+)
 @contextmanager
 def _errors_of_serializers() -> Iterator[None]:
     """Wrap the errors of a serializer without a generator: 7 µs.
@@ -177,6 +188,11 @@ class _Reraised:
             raise self._wrapper(error).with_traceback(traceback)
 
 
+@patches(
+    "celery.app.base:to_utc",
+    why="Speed: 2 µs of a message.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def _moments() -> Iterator[None]:
     """Take a moment in UTC for what it is: 2 µs.
@@ -201,6 +217,11 @@ def _moments() -> Iterator[None]:
         yield
 
 
+@patches(
+    "celery.app.base:uuid",
+    why="Speed: 4 µs of a message.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def _ids() -> Iterator[None]:
     """Make the id of a task without an object for it: 4 µs.
@@ -223,6 +244,11 @@ def _ids() -> Iterator[None]:
         yield
 
 
+@patches(
+    "celery.app.task:Context._get_custom_headers",
+    why="Speed: 3 µs of a message.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def _requests() -> Iterator[None]:
     """Find the project's own headers of a message among Celery's: 3 µs.
@@ -283,6 +309,11 @@ class ConnectedProducers(pools.ProducerPool):
             self._idle.pop().connection.release()
 
 
+@patches(
+    "kombu.pools:producers.create",
+    why="Speed: 30 µs of a message.",
+    checked_on="kombu 5.4 to 5.7",
+)
 @contextmanager
 def producers_kept_connected() -> Iterator[None]:
     """Have kombu make such pools for the broker in memory, for the time of a block."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache as cached
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.patching import replaced
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.project.derived import MISSING
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ class SettingsCache:
         self._sources, self._names = sources, names
 
 
+@patches(
+    "celery.app.utils:Settings.__getitem__",
+    why="Speed: 100 µs of a message.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> Iterator[None]:
     """Let ``app.conf`` remember what it has read, for the time of a block.
@@ -88,6 +93,11 @@ def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> It
         yield
 
 
+@patches(
+    "celery.app.utils:Settings.find_value_for_key",
+    why="Speed: a part of those 100 µs.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def _setting_names_cached() -> Iterator[None]:
     """Let a setting that Celery names by its parts, for each result it stores, be found once.
