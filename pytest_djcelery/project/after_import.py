@@ -1,4 +1,8 @@
-"""Call a function as soon as a module has been imported, without importing it."""
+"""Call a function as soon as a module has been imported, without importing it.
+
+wrapt has such a hook, too; once it is registered it stays, and so does its finder in
+``sys.meta_path``, where a test finds everything as it was.
+"""
 
 from __future__ import annotations
 

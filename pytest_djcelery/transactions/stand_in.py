@@ -1,4 +1,9 @@
-"""What stands in for a callable and is taken for it."""
+"""What stands in for a callable and is taken for it.
+
+A proxy of wrapt's has its own answer to ``repr``, ``pickle``, ``copy``, ``inspect.signature`` and
+``__wrapped__``, and every special method that there is: code that asks a hook or a task's method
+what it is would notice it.
+"""
 
 from __future__ import annotations
 
