@@ -562,16 +562,25 @@ def test_a_task_does_not_wait_for_what_nothing_brings(worker: Inline) -> None:
 # The surroundings of a task ----------------------------------------------------------------
 
 
-def test_a_task_sees_no_transaction_of_the_test(worker: Inline) -> None:
+def test_a_task_sees_no_transaction_of_the_test(worker: Inline, django_db_blocker: Any) -> None:
     from django.db import connection, transaction
 
-    seen: list[bool] = []
-    functions["look"] = lambda: seen.append(transaction.get_connection().in_atomic_block)
-    with transaction.atomic():
-        call.delay("look")
-    worker.run()
-    assert seen == [False]
-    connection.close()
+    def in_task() -> None:
+        with transaction.atomic(durable=True):
+            transaction.on_commit(lambda: done.append("after the commit"))
+            done.append("in the block")
+
+    functions["look"] = in_task
+    functions["wait"] = lambda: call.delay("look").get(disable_sync_subtasks=False)
+    with django_db_blocker.unblock():
+        block: Any = transaction.atomic()
+        block._from_testcase = True
+        with block:
+            call.delay("look")
+            call.delay("wait")
+            worker.run()
+            assert connection.in_atomic_block
+    assert done == ["in the block", "after the commit"] * 2
 
 
 def test_a_changed_setting_counts_from_the_next_run_on(worker: Inline) -> None:

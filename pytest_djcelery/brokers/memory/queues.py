@@ -193,11 +193,11 @@ class Broker:
         """All that is ready and has no ETA, in the order in which `oldest` finds it."""
         with self.lock:
             queues = [
-                sorted(queue.plain, reverse=True)
+                sorted(_alive(queue.plain), reverse=True)
                 for name, queue in self.queues.items()
-                if takes(name) and _head(queue.plain) is not None
+                if queue.plain and takes(name)
             ]
-        heads = [(queue[-1].order, queue) for queue in queues]
+        heads = [(queue[-1].order, queue) for queue in queues if queue]
         heapq.heapify(heads)
         found = []
         while heads:
@@ -213,7 +213,7 @@ class Broker:
         """All that is ready and has an ETA, in no order."""
         with self.lock:
             queues = [queue for name, queue in self.queues.items() if queue.timed and takes(name)]
-            return list(chain.from_iterable(queue.timed for queue in queues if _head(queue.timed)))
+            return list(chain.from_iterable(_alive(queue.timed) for queue in queues))
 
     @property
     def has_timed(self) -> bool:
@@ -297,11 +297,19 @@ def _nothing() -> None:
 def _head(heap: list[Ready]) -> Ready | None:
     """The next message of a heap; those before it that outlived their TTL are gone."""
     while heap:
-        head = heap[0]
-        if head.expires_at is None or head.expires_at > time.time():
-            return head
+        if _is_alive(heap[0]):
+            return heap[0]
         heapq.heappop(heap)
     return None
+
+
+def _alive(heap: list[Ready]) -> list[Ready]:
+    """What a reader will find in a heap; one whose turn comes later may outlive its TTL first."""
+    return [ready for ready in heap if _is_alive(ready)]
+
+
+def _is_alive(ready: Ready) -> bool:
+    return ready.expires_at is None or ready.expires_at > time.time()
 
 
 def _take(heap: list[Ready]) -> dict[str, Any]:
