@@ -116,7 +116,7 @@ class Recorder:
     def judge(self, message: Sent) -> None:
         """Find out whether a message that is about to be sent may overtake a commit."""
         if self._watch is not None and not self.quiet and self.hook_runner() is None:
-            self._watch.judge(message)
+            self._watch.check_race(message)
 
     def judge_and_append(self, message: Sent) -> None:
         """Add a message to the journal, in any test, and judge it."""

@@ -98,7 +98,7 @@ class Tap:
         sent = sent_task(
             app, name, message, {**options, "headers": None, "queue": queue}, situation
         )
-        self.watch.judge(sent)
+        self.watch.check_race(sent)
         other = app is not self.app
         self.journal.append(Published(message=sent, hook=situation.hook, other_app=other))
         return sent
@@ -119,7 +119,7 @@ class Tap:
         message, routed = as_published(app, task, args, kwargs, options)
         sent = sent_task(app, task.name, message, routed, situation, frame)
         if not locations.passes_by(frame, task):
-            self.watch.judge(sent)
+            self.watch.check_race(sent)
         self.journal.append(Published(message=sent, hook=situation.hook, eager=True))
         with self.watch.eager_task(), TaskInPlace(), test_connections_held_open(), Shared():
             yield partial(self.surroundings.run, carried=(applied_part,))

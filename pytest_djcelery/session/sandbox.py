@@ -245,7 +245,7 @@ class Sandbox:
             stack.enter_context(shorter_ways_taken())
             stack.enter_context(settings_writes_applied(self.project.configurations))
             stack.enter_context(
-                self._captures.blocks_noted()
+                self._captures.capture_blocks_noted()
             )  # where no session of pytest has begun
             stack.enter_context(self.watch)
             stack.enter_context(publishes_recorded(tap))

@@ -276,8 +276,11 @@ def _captures_noted(captures: Captures) -> Iterator[None]:
     Not only in tests that use a fixture: the block may be opened before one is asked for.
     """
     with ExitStack() as stack:
-        noted = {"django.test.testcases": lambda: stack.enter_context(captures.blocks_noted())}
-        with called_after_import(noted):
+
+        def begin() -> None:
+            stack.enter_context(captures.capture_blocks_noted())
+
+        with called_after_import({"django.test.testcases": begin}):
             yield
 
 

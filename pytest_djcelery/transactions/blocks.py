@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.hooks import WatchedHook
     from pytest_djcelery.transactions.writes import Savepoint
 
-# Blocks, scopes and hooks are numbered from one series: what is later is greater.
+# Blocks, scopes and hooks are numbered from one series: a later one has a greater number.
 serials = count(1)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Running:
-    """A hook or an eager task that runs: only blocks with a later serial are its own."""
+    """A hook or an eager task that is running: only blocks with a greater serial are its own."""
 
     hook: WatchedHook | None  # None for an eager task
     serial: int = field(default_factory=lambda: next(serials))
@@ -39,7 +39,7 @@ class Running:
 
 @dataclass(slots=True, eq=False)
 class ThreadBlocks:
-    """The own blocks that a thread has open, and what runs in it."""
+    """The blocks of the code under test that a thread has open, and what runs in the thread."""
 
     ident: int = field(default_factory=threading.get_ident)
     blocks: list[Block] = field(default_factory=list)
@@ -47,17 +47,17 @@ class ThreadBlocks:
 
     @property
     def task_began(self) -> int:
-        """The serial of the eager task that runs; blocks opened before it are its sender's."""
+        """The serial of the running eager task; blocks opened before it are its sender's."""
         return next((scope.serial for scope in reversed(self.scopes) if not scope.hook), 0)
 
     @property
     def hooks_running(self) -> list[int]:
-        """The serials at which the hooks that run now began."""
+        """The serials of the hooks that are running."""
         return [scope.serial for scope in self.scopes if scope.hook]
 
     @property
     def transactions(self) -> list[OpenTransaction]:
-        """The open transactions, outermost first, as the eager task that runs sees them."""
+        """The open transactions, outermost first, as a running eager task sees them."""
         if not self.blocks:
             return []
         began = self.task_began
@@ -65,7 +65,7 @@ class ThreadBlocks:
 
 
 class EagerTask(AbstractContextManager[None]):
-    """Around an eager task that runs in a thread."""
+    """Entered around an eager task: the blocks that its thread has open are not the task's."""
 
     def __init__(self, thread: ThreadBlocks) -> None:
         self._scopes = thread.scopes
@@ -80,7 +80,7 @@ class EagerTask(AbstractContextManager[None]):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Block:
-    """An atomic block of the code's own."""
+    """An atomic block that the code under test opened."""
 
     serial: int
     depth: int  # of ``connection.atomic_blocks``, itself included
@@ -93,17 +93,17 @@ class Block:
 class OpenTransaction:
     """What would be a transaction in production."""
 
-    using: str  # the alias that the code has named
+    using: str  # the alias that the code named
     opener: Opener
     thread: ThreadBlocks
     wrote: bool = False
-    wrote_at: Location | None = None  # the first time
-    unjudged: list[Message] = field(default_factory=list)  # sent before any write
+    wrote_at: Location | None = None  # where it first wrote
+    sent_before_write: list[Message] = field(default_factory=list)
     rows: Rows = field(default_factory=Rows)
-    _savepoints: list[tuple[str, bool]] = field(default_factory=list)  # had it written before?
+    _savepoints: list[tuple[str, bool]] = field(default_factory=list)  # name, `wrote` at the time
 
     def savepoint(self, savepoint: Savepoint) -> None:
-        """A savepoint was set, or what came after it has been undone."""
+        """Note that a savepoint was set, or that everything since it was undone."""
         if savepoint.set:
             self._savepoints.append((savepoint.name, self.wrote))
             return
@@ -116,10 +116,10 @@ class OpenTransaction:
 
 
 class WriteListener:
-    """An execute wrapper: notes what is written in the own blocks of a connection.
+    """An execute wrapper that notes writes made in the code's own blocks of a connection.
 
-    A write belongs to the innermost block, and a block to the alias that the code has named: in
-    tests, two aliases may stand for one connection.
+    A write belongs to the innermost block, and a block to the alias that the code named: in tests,
+    two aliases may share one connection.
     """
 
     def __init__(self, own: list[Block], on_write: Callable[[OpenTransaction], None]) -> None:
@@ -146,7 +146,7 @@ class WriteListener:
         return result
 
     def procedure_called(self) -> None:
-        """A procedure was called by `CursorWrapper.callproc`, which knows no execute wrapper."""
+        """Note a call of `CursorWrapper.callproc`, which bypasses the execute wrappers."""
         __tracebackhide__ = True
         transaction = self._transaction()
         if transaction is not None and not transaction.wrote:
@@ -158,8 +158,8 @@ class WriteListener:
         self._on_write(transaction)
 
     def _transaction(self) -> OpenTransaction | None:
-        # A connection may be lent to other threads, and an eager task stands for a worker:
-        # neither would write in this transaction in production.
+        # In production neither a thread that was lent the connection nor an eager task, which
+        # stands for a worker, would write in this transaction.
         ident = threading.get_ident()
         for block in reversed(self._own):
             if block.thread.ident == ident:
@@ -169,21 +169,24 @@ class WriteListener:
 
 @dataclass(slots=True, eq=False)
 class WatchedConnection:
-    """What the watch knows of a connection. It must not refer to it: it is a weak key."""
+    """What the watch knows of a connection.
 
-    stack: list[Any]  # its ``atomic_blocks``, which ``connect()`` replaces
-    own: list[Block] = field(default_factory=list)
+    It must not refer to the connection, which is the weak key under which it is kept.
+    """
+
+    stack: list[Any]  # the connection's ``atomic_blocks``, which ``connect()`` replaces
+    own: list[Block] = field(default_factory=list)  # opened by the code under test
     pending: dict[int, WatchedHook] = field(default_factory=dict)
     running: list[int] = field(default_factory=list)  # serials at which runs of hooks began
     writes: WriteListener | None = None  # while own blocks are open
-    due: set[int] = field(default_factory=set)  # hooks that production would have run, if audited
+    due: set[int] = field(default_factory=set)  # in an audit: hooks production would have run
 
 
 class OpenBlocks:
-    """Knows the threads and the connections that a watch has seen.
+    """Knows the threads and the connections that a watch has seen, and their open blocks.
 
     Args:
-        counts: whether a block that something has opened is of the code under test.
+        counts: Whether a block with this opener belongs to the code under test.
     """
 
     def __init__(self, counts: Callable[[Opener], bool] = lambda _: True) -> None:
@@ -205,7 +208,7 @@ class OpenBlocks:
         return thread
 
     def connections(self) -> list[tuple[Any, WatchedConnection]]:
-        """Every connection that was seen and still lives, with what is known of it."""
+        """Every connection that was seen and still exists, with what is known of it."""
         with self._lock:
             return list(self._connections.items())
 
@@ -214,12 +217,12 @@ class OpenBlocks:
         return self._connections.get(underlying(connection))
 
     def of(self, connection: BaseDatabaseWrapper) -> WatchedConnection:
-        """What is known of a connection, now that it is seen."""
+        """What is known of a connection, which counts as seen from now on."""
         known = self.find(connection)
         if known is None:
             stack = connection.atomic_blocks
             with self._lock:
-                shared = [each for _, each in self.connections() if each.stack is stack]
+                shared = [known for _, known in self.connections() if known.stack is stack]
                 known = shared[0] if shared else WatchedConnection(stack)
                 self._connections[underlying(connection)] = known
         elif known.stack is not connection.atomic_blocks:  # ``connect()``: all its blocks are gone
@@ -229,7 +232,7 @@ class OpenBlocks:
 
     @contextmanager
     def set_aside(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
-        """Know nothing of a connection for a while: its blocks, and their hooks, wait."""
+        """Within the ``with``, treat a connection as new: its blocks and their hooks wait."""
         key, known = underlying(connection), self.of(connection)
         apart = self._connections[key] = WatchedConnection(connection.atomic_blocks)
         try:
@@ -248,8 +251,8 @@ class OpenBlocks:
         """Note a block that this thread has entered.
 
         Args:
-            connection: The block's.
-            using: The alias that the code has named, which may stand for another's connection.
+            connection: The connection of the block.
+            using: The alias that the code named, which may share another alias's connection.
             frame: The frame that called ``Atomic.__enter__``.
             on_write: Called when a transaction of the connection first writes.
         """
@@ -274,7 +277,7 @@ class OpenBlocks:
             transaction = OpenTransaction(using=using, opener=opener, thread=thread)
         if known.writes is None:
             known.writes = WriteListener(known.own, on_write)
-            # In front: ``connection.execute_wrapper()`` takes the last away when it ends.
+            # In front: ``connection.execute_wrapper()`` removes the last one when it ends.
             connection.execute_wrappers.insert(0, known.writes)
         block = Block(
             serial=serial,
@@ -316,14 +319,14 @@ def _stop_listening(connection: BaseDatabaseWrapper, known: WatchedConnection) -
 @patches(
     "django.db.transaction:Atomic.__enter__",
     "django.db.transaction:Atomic.__exit__",
-    why="Django has no signal for the begin and the end of a transaction.",
+    why="Django has no signal for the start and the end of a transaction.",
     checked_on="Django 4.2, 5.2, 6.0 and 6.1",
 )
 @contextmanager
 def atomic_replaced(enter: Callable[..., Any], leave: Callable[..., Any]) -> Iterator[None]:
-    """Have every ``atomic()`` block entered and left by these, which call what was there before.
+    """Have these enter and leave every ``atomic()`` block; they call what was there before.
 
-    Private API (`Atomic` is documented as the function ``atomic`` alone).
+    Private API: only the function ``atomic`` is documented, not the class `Atomic`.
     """
     from django.db.transaction import Atomic
 

@@ -1,4 +1,4 @@
-"""When an on_commit hook runs, and what the journal is told of it."""
+"""Runs on_commit hooks when production would, and records in the journal what becomes of them."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ LOST = "its savepoint or transaction was rolled back, or the connection was clos
 
 
 class HookRunner:
-    """Wraps each hook that ``on_commit`` is given, and follows it until it ran or never will.
+    """Wraps each hook given to ``on_commit``, and follows it until it has run or never will.
 
-    The hooks that wait are kept with what is known of their connection.
+    Hooks that wait are kept with what is known of their connection.
     """
 
-    on: bool  # while it is off, hooks run as if never wrapped
+    on: bool  # while it is off, hooks run as if they had never been wrapped
     around: Callable[[], AbstractContextManager[None]]  # entered around each hook
 
     def __init__(self, journal: Journal, blocks: OpenBlocks, captures: Captures) -> None:
@@ -65,11 +65,11 @@ class HookRunner:
     def register(
         self,
         connection: BaseDatabaseWrapper,
-        function: Any,  # whatever it was given: Django refuses what can't be called
+        function: Any,  # whatever was passed: Django refuses what can't be called
         robust: bool,
         on_commit: Callable[..., None],
     ) -> None:
-        """Do what ``on_commit``, which is Django's own, does, with a hook that is followed."""
+        """Do what Django's own ``on_commit`` does, with a hook that is followed."""
         __tracebackhide__ = True
         known = self._blocks.of(connection)
         if not callable(function) or not (
@@ -101,24 +101,24 @@ class HookRunner:
             )
         )
         if connection.atomic_blocks and not known.own and not hook.captured:
-            self.in_autocommit(connection, hook, on_commit)
+            self.run_at_once(connection, hook, on_commit)
         else:
             if connection.in_atomic_block:
                 known.pending[number] = hook
             on_commit(connection, hook.stand_in, robust)
 
-    def in_autocommit(
+    def run_at_once(
         self,
         connection: BaseDatabaseWrapper,
         hook: WatchedHook,
         on_commit: Callable[..., None],
     ) -> None:
-        """Run a hook that is registered where only blocks of the test's own are open."""
+        """Run a hook that was registered where only the test's own blocks are open."""
         __tracebackhide__ = True
         run_in_autocommit(hook, on_commit)
 
     def commit(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> None:
-        """Run the hooks of a transaction that ends inside the test's own."""
+        """Run the hooks of a transaction that committed inside the test's own."""
         __tracebackhide__ = True
         hooks = self._take(connection, known, lambda hook: not hook.captured)
         known.running.append(next(serials))
@@ -131,7 +131,7 @@ class HookRunner:
     def discard(
         self, connection: BaseDatabaseWrapper, known: WatchedConnection, block: Block
     ) -> None:
-        """Take the hooks of a transaction that was rolled back inside the test's own."""
+        """Drop the hooks of a transaction that was rolled back inside the test's own."""
         self._take(connection, known, lambda hook: hook.id > block.serial)
 
     def _take(
@@ -140,7 +140,7 @@ class HookRunner:
         known: WatchedConnection,
         chosen: Callable[[WatchedHook], bool],
     ) -> list[WatchedHook]:
-        """Take pending hooks out of Django's list."""
+        """Take the chosen pending hooks out of Django's list."""
         entries: list[Any] = connection.run_on_commit
         left: list[Any] = []
         taken: list[WatchedHook] = []
@@ -153,18 +153,18 @@ class HookRunner:
         entries[:] = left
         return taken
 
-    def left(
+    def foreign_block_left(
         self, connection: BaseDatabaseWrapper, known: WatchedConnection, *, rolled_back: bool
     ) -> None:
-        """A block that is not the code's own is over: here nothing depends on it."""
+        """React to the end of a block that is not the code's own: here nothing depends on it."""
 
     def settle(
         self, connection: BaseDatabaseWrapper, known: WatchedConnection, reason: str
     ) -> None:
-        """Record what is no longer in Django's list and never ran as discarded."""
+        """Record as discarded each hook that has left Django's list without having run."""
         entries: list[Any] = connection.run_on_commit
         kept = {hook.id for entry in entries if (hook := hook_of(entry[1]))}
-        # While hooks run Django keeps the rest of them in a list that no one sees.
+        # While hooks run, Django keeps the remaining ones in a list that can't be reached.
         began = max(known.running[-1:] + self._blocks.thread.hooks_running, default=0)
         for number, hook in list(known.pending.items()):
             if hook.started:
@@ -230,7 +230,7 @@ class HookRunner:
 
 
 def unwrap(connection: BaseDatabaseWrapper) -> None:
-    """Give Django back the functions that still stand in its list."""
+    """Replace the hooks that are still in Django's list by the functions they stand for."""
     entries: list[Any] = connection.run_on_commit
     entries[:] = [
         (entry[0], hook.function, *entry[2:]) if (hook := hook_of(entry[1])) else entry
@@ -239,9 +239,10 @@ def unwrap(connection: BaseDatabaseWrapper) -> None:
 
 
 def _sender(frame: FrameType | None) -> tuple[str, str] | tuple[None, None]:
-    """The method that registers a hook to publish later, and the name of its task, if one does.
+    """The method of a task that registers a hook to publish later, and the task's name.
 
-    That is Celery's `DjangoTask.delay_on_commit`, or an ``apply_async`` of the project's own.
+    That is Celery's `DjangoTask.delay_on_commit`, or the project's own ``apply_async``; ``None``
+    twice if the hook was registered by anything else.
     """
     while frame is not None and locations.is_between(frame):
         method = frame.f_code.co_name

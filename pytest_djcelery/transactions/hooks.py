@@ -1,4 +1,4 @@
-"""On_commit hooks: whose they are, how they run, and those that Django's own capture keeps."""
+"""On_commit hooks: who owns them, how they run, and which ones Django's own capture keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from pytest_djcelery import locations
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.openers import task_of
-from pytest_djcelery.transactions.stand_in import call_of, transparent
+from pytest_djcelery.transactions.stand_in import call_of, stand_in_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Captures:
     """Knows the connections on which a block of ``captureOnCommitCallbacks`` is open.
 
-    The block takes the hooks out of ``connection.run_on_commit`` when it ends, by their places in
-    that list: until then they have to stay there.
+    When it ends, such a block finds its hooks in ``connection.run_on_commit`` by their positions:
+    until then they have to stay there.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Captures:
         self._noted = False
 
     def open_on(self, connection: BaseDatabaseWrapper) -> bool:
-        """Whether hooks of a connection are being captured."""
+        """Whether the hooks of a connection are being captured."""
         return bool(self._open) and underlying(connection) in self._open
 
     @patches(
@@ -43,8 +43,8 @@ class Captures:
         checked_on="Django 4.2, 5.2, 6.0 and 6.1",
     )
     @contextmanager
-    def blocks_noted(self) -> Iterator[None]:
-        """Note each such block that is opened from now on, in this process."""
+    def capture_blocks_noted(self) -> Iterator[None]:
+        """Within the ``with``, note each such block that this process opens."""
         if self._noted:
             yield
             return
@@ -59,7 +59,7 @@ class Captures:
             self._noted = False
 
     def _of(self, capture: Any) -> Any:
-        """What stands in for the class method, which is public in Django."""
+        """What replaces the class method, which is public in Django."""
 
         @contextmanager
         def noting(cls: type, *, using: str = "default", **options: Any) -> Iterator[Any]:
@@ -85,25 +85,26 @@ class Captures:
 
 
 def underlying(connection: BaseDatabaseWrapper) -> Any:
-    """The connection that a proxy in ``connections`` stands for: its methods are bound to it."""
+    """The connection behind a proxy in ``connections``, found by what its methods are bound to."""
     return getattr(connection.validate_thread_sharing, "__self__", connection)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class WatchedHook:
-    """A hook that is followed: Django has a stand-in that tells the watch when it is called.
+    """A hook that is followed: Django is given a stand-in, which reports when it is called.
 
-    So that what Django logs (``__qualname__``, which a partial has not) and what a test finds in
-    the list of ``captureOnCommitCallbacks`` is the same, that is transparent.
+    The stand-in passes for the function, so that neither what Django logs (its ``__qualname__``,
+    which a partial doesn't have) nor what a test finds in the list of
+    ``captureOnCommitCallbacks`` changes.
     """
 
     function: Callable[..., object]
     id: int
     location: Location | None
     robust: bool
-    transaction: int  # hooks with the same number were registered in one
+    transaction: int  # hooks with the same number were registered in the same one
     run: Callable[[WatchedHook, Callable[[], object]], object]
-    captured: bool = False  # by ``captureOnCommitCallbacks``: Django runs it, or nobody
+    captured: bool = False  # by ``captureOnCommitCallbacks``: only Django may run it
     started: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> object:
@@ -113,7 +114,7 @@ class WatchedHook:
     @property
     def stand_in(self) -> Any:
         """What Django is given in place of the function."""
-        return transparent(self.function, self)
+        return stand_in_for(self.function, self)
 
 
 def hook_of(function: object) -> WatchedHook | None:
@@ -123,10 +124,10 @@ def hook_of(function: object) -> WatchedHook | None:
 
 
 def run_as_committed(hooks: Iterable[WatchedHook]) -> None:
-    """Run hooks as Django does after a commit, by Django's own code: its order, its log.
+    """Run hooks as Django does after a commit, through Django's own code: same order, same log.
 
-    ``BaseDatabaseWrapper.run_and_clear_commit_hooks`` asks of its connection no more than what
-    stands in for it here. Checked on Django 4.2, 5.2, 6.0 and 6.1.
+    ``BaseDatabaseWrapper.run_and_clear_commit_hooks`` uses no more of its connection than what
+    the substitute here provides. Checked on Django 4.2, 5.2, 6.0 and 6.1.
     """
     __tracebackhide__ = True
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -139,7 +140,7 @@ def run_as_committed(hooks: Iterable[WatchedHook]) -> None:
 
 
 def run_in_autocommit(hook: WatchedHook, on_commit: Callable[..., None]) -> None:
-    """Run a hook as Django does where no transaction is open, by Django's own ``on_commit``.
+    """Run a hook as Django does where no transaction is open, through its own ``on_commit``.
 
     Checked on Django 4.2, 5.2, 6.0 and 6.1.
     """
@@ -149,10 +150,10 @@ def run_in_autocommit(hook: WatchedHook, on_commit: Callable[..., None]) -> None
 
 
 def owning_package(function: Any) -> str | None:
-    """The installed package whose own business a hook is: the project can't change it.
+    """The installed package that a hook belongs to, which the project can't change.
 
-    The function is the package's own, and calls none of the project's.
-    A package may put a function of the project's into one of its own: it holds it then.
+    That is where the function is the package's own and calls no function of the project. A package
+    may wrap a project's function in one of its own: its closure or its partial then holds it.
     """
     held: list[Any] = []
     while isinstance(function, partial) or hasattr(function, "__wrapped__"):
@@ -166,11 +167,11 @@ def owning_package(function: Any) -> str | None:
     if path is None or locations.in_library(path):
         return None
     held += [_content(cell) for cell in getattr(function, "__closure__", None) or ()]
-    return None if any(map(_is_the_projects, held)) else locations.installed_package(path)
+    return None if any(map(_is_of_project, held)) else locations.installed_package(path)
 
 
-def _is_the_projects(value: Any) -> bool:
-    """Whether a value is a function of the project's, or would send a task."""
+def _is_of_project(value: Any) -> bool:
+    """Whether a value is a function of the project, or would send a task."""
     if type(value) is MethodType:
         if task_of(value) is not None:
             return True
@@ -180,12 +181,12 @@ def _is_the_projects(value: Any) -> bool:
 
 
 def _path_of(function: Any) -> str | None:
-    # By its type: to ask a lazy object for its class would have it made.
+    # By its type: asking a lazy object for its class would evaluate it.
     return function.__code__.co_filename if type(function) is FunctionType else None
 
 
 def _content(cell: CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # nothing is in it yet
+    except ValueError:  # it is still empty
         return None

@@ -1,4 +1,4 @@
-"""What opened an atomic block."""
+"""Finds out what opened an atomic block, and says it as a person would."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.locations import Location
 
-# The frames that stand between a decorated function and the block around it: before Python 3.15
-# of one function, since then of one for each kind (a generator's, a coroutine's, …).
+# The code of the frames between a decorated function and the block around it: one function before
+# Python 3.15, since then one for each kind of function (generator, coroutine, …).
 _DECORATED = frozenset(
     const for const in ContextDecorator.__call__.__code__.co_consts if isinstance(const, CodeType)
 )
@@ -27,22 +27,22 @@ _DECORATED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opener:
-    """What opened an atomic block; a person reads it as text.
+    """What opened an atomic block.
 
-    Kept for every outermost block but seldom read, so the text is made when it is asked for.
+    It is kept for every outermost block but seldom read, so its text is only made on demand.
     """
 
     kind: Literal["with", "decorator", "request", "call"]
     location: Location | None = None  # the project's line that opened it or made Django open it
     function: Callable[..., Any] | None = None  # the decorated function, or the view
-    call: str | None = None  # what the project called, of Django or of an installed package
+    call: str | None = None  # the function of Django or of a package that the project called
 
     def __str__(self) -> str:
         return self.text(locations.relative)
 
     @property
     def path(self) -> str | None:
-        """The file of whoever opened it; of a decorator, that of the function."""
+        """The file of what opened it; for a decorator, the file of the decorated function."""
         if self.function is not None:
             if (heir := _heir(self.function)) is not None:
                 return getattr(sys.modules.get(heir.__module__), "__file__", None)
@@ -51,10 +51,10 @@ class Opener:
         return self.location.path if self.location else None
 
     def text(self, shown: Callable[[str], str]) -> str:
-        """As a person would say it.
+        """Describe it as a person would.
 
         Args:
-            shown: shortens the path of a file.
+            shown: Shortens the path of a file.
         """
         if self.function is not None:
             name, definition = function_text(self.function), _definition(self.function)
@@ -70,7 +70,7 @@ class Opener:
 
 
 def opener_of(frame: FrameType | None, *, atomic_requests: bool) -> Opener:
-    """Tell what opened a block from the frame that entered it.
+    """Find what opened a block, from the frame that entered it.
 
     Args:
         frame: The frame that called ``Atomic.__enter__``.
@@ -96,9 +96,9 @@ def opener_of(frame: FrameType | None, *, atomic_requests: bool) -> Opener:
 
 
 def _called_by_project(frame: FrameType | None) -> tuple[FrameType | None, str | None]:
-    """The project's frame that led to another, and what it called of an installed package, if any.
+    """The project's frame that led to this one, and the package's function it called, if any.
 
-    An installed package's own frame where the project has none.
+    Where no frame is the project's, the frame of an installed package.
     """
     caller = locations.frame_of_project(frame, locations.of_library)
     called: FrameType | None = None
@@ -122,14 +122,14 @@ def function_text(function: Any) -> str:
             function = inner
         else:
             break
-    function = getattr(function, "view_class", function)  # what ``View.as_view()`` is made for
+    function = getattr(function, "view_class", function)  # made by ``View.as_view()``
     if not hasattr(function, "__qualname__"):
         function = type(function)
     return f"{function.__module__}.{function.__qualname__}"
 
 
 def task_of(method: Any) -> str | None:
-    """The name of the task whose method, or whose signature's, this is. Imports nothing."""
+    """The name of the task that a method, of a task or of a signature, is for. Imports nothing."""
     owner = method.__self__
     task, canvas = sys.modules.get("celery.app.task"), sys.modules.get("celery.canvas")
     if task is not None and isinstance(owner, task.Task):
@@ -140,7 +140,7 @@ def task_of(method: Any) -> str | None:
 
 
 def _definition(function: Callable[..., Any]) -> tuple[str, int] | None:
-    """Where a function, or the class of a view, is written."""
+    """The file and line where a function, or the class of a view, is defined."""
     written: Any = _heir(function)
     if written is None:
         while isinstance(function, partial) and not hasattr(function, "__wrapped__"):
@@ -155,17 +155,17 @@ def _definition(function: Callable[..., Any]) -> tuple[str, int] | None:
 
 
 def _heir(function: Any) -> type | None:
-    """The class that has decorated a method which another class has written.
+    """The class that decorated a method which it inherits from another class.
 
-    So does ``@method_decorator(transaction.atomic, name="dispatch")`` on a view: what it decorates
-    is a partial of the bound method, which is Django's own and says nothing of the project.
+    ``@method_decorator(transaction.atomic, name="dispatch")`` on a view does so: what it decorates
+    is a partial of the bound method, which is Django's own and doesn't name the project's class.
     """
     method = _innermost(function)
     if method is function or not inspect.ismethod(method) or task_of(method) is not None:
         return None
     owner = method.__self__ if isinstance(method.__self__, type) else type(method.__self__)
     name = method.__name__
-    heir = next((each for each in owner.__mro__ if name in vars(each)), None)
+    heir = next((cls for cls in owner.__mro__ if name in vars(cls)), None)
     if heir is None or method.__qualname__ == f"{heir.__qualname__}.{name}":
         return None
     return heir
@@ -194,10 +194,10 @@ def _calls_views(frame: FrameType) -> bool:
 
 
 def _django_call(frame: FrameType) -> str:
-    """The method of Django that a project would know: ``Model.delete``, ``QuerySet.get_or_create``.
+    """The Django method that a project would know: ``Model.delete``, ``QuerySet.get_or_create``.
 
-    The ORM calls itself, so the outermost of its frames is named, less the one that hands a
-    manager's calls on to its query set.
+    The ORM calls itself, so this is the outermost of its frames, apart from the one that forwards
+    a manager's calls to its query set.
     """
     named = frame
     outer = frame.f_back

@@ -1,4 +1,4 @@
-"""Watch Django's transactions and change nothing: for tests that use no fixture of the plugin."""
+"""Watches Django's transactions and changes nothing: for tests that use no fixture of ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pytest_djcelery.messages.journal import HookDiscarded, HookDue
 from pytest_djcelery.transactions.blocks import OpenBlocks
 from pytest_djcelery.transactions.hook_runner import ROLLED_BACK, HookRunner
 from pytest_djcelery.transactions.hooks import Captures, hook_of
-from pytest_djcelery.transactions.races import JudgeAtTheEnd
+from pytest_djcelery.transactions.races import DeferredRaceDetector
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:
@@ -20,37 +20,39 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.blocks import Block, WatchedConnection
     from pytest_djcelery.transactions.hooks import WatchedHook
     from pytest_djcelery.transactions.openers import Opener
+    from pytest_djcelery.transactions.races import Race
 
 
 class PassiveWatch(TransactionWatch):
-    """Appends to the journal what a `TransactionWatch` would do, and does none of it.
+    """Records in the journal what a `TransactionWatch` would do, and does nothing.
 
     Args:
-        journal: what is told.
-        counts: whether a block that something has opened is of the code under test; those of the
-            test itself are to it as those of ``django.test.TestCase``.
+        journal: Where it is recorded.
+        counts: Whether a block with this opener belongs to the code under test. The others are
+            taken for the test's own, like those of ``django.test.TestCase``.
     """
 
     def __init__(self, journal: Journal, counts: Callable[[Opener], bool]) -> None:
         blocks = OpenBlocks(counts)
-        self._set_up(blocks, _HookListener(journal, blocks, Captures()), JudgeAtTheEnd(self._tell))
+        hooks = _HookListener(journal, blocks, Captures())
+        self._set_up(blocks, hooks, DeferredRaceDetector(self._record))
         self._journal = journal
 
     def _emulate_autocommit(self) -> None:
-        """The code finds the test's transaction as it would without the plugin."""
+        """Do nothing: the code finds the test's transaction as it would without the plugin."""
 
     def _test_begins(self, _: BaseDatabaseWrapper) -> None:
-        """Likewise."""
+        """Do nothing, for the same reason."""
 
-    def _tell(self, found: list[Any]) -> None:
-        for each in found:
-            self._journal.append(each)
+    def _record(self, found: list[Race]) -> None:
+        for race in found:
+            self._journal.append(race)
 
 
 class _HookListener(HookRunner):
-    """Leaves the hooks where Django keeps them, and tells when production would run them."""
+    """Leaves the hooks where Django keeps them, and records when production would run them."""
 
-    def in_autocommit(
+    def run_at_once(
         self, connection: BaseDatabaseWrapper, hook: WatchedHook, on_commit: Callable[..., None]
     ) -> None:
         __tracebackhide__ = True
@@ -71,10 +73,10 @@ class _HookListener(HookRunner):
             self.journal.append(HookDiscarded(hook=number, reason=ROLLED_BACK))
         known.pending.clear()
 
-    def left(
+    def foreign_block_left(
         self, connection: BaseDatabaseWrapper, known: WatchedConnection, *, rolled_back: bool
     ) -> None:
-        """Where a test shows a rollback, by a block of its own, Django drops the hooks: rightly."""
+        """Record the hooks that Django dropped because the test rolled a block of its own back."""
         if not rolled_back and connection.atomic_blocks:
             return
         entries: list[Any] = connection.run_on_commit

@@ -1,4 +1,4 @@
-"""Messages that may overtake the commit of the transaction they are sent in, and what is said."""
+"""Races: messages that a worker may run before the transaction they were sent in commits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.openers import Opener
     from pytest_djcelery.transactions.writes import Rows
 
-_TASKS: Final = "celery.app."  # where Celery makes of an error the failure of a task, or a retry
+_TASKS: Final = "celery.app."  # where Celery turns an error into a task's failure or a retry
 _NAMED: Final = re.compile("SentInTransaction|Djcelery(?:Error|Warning)")
 
 
@@ -36,8 +36,8 @@ _NAMED: Final = re.compile("SentInTransaction|Djcelery(?:Error|Warning)")
 class Race(Event):
     """A message was published inside a transaction that writes: a worker may overtake the commit.
 
-    ``opener`` opened that transaction of the database ``using``, which has written ``rows``.
-    ``late``: it first wrote after the message, at ``wrote_at``.
+    ``opener`` opened the transaction, on the database ``using``; ``rows`` are those it has written.
+    ``late`` means that it first wrote after the message was sent, at ``wrote_at``.
     """
 
     message: Message
@@ -48,46 +48,50 @@ class Race(Event):
     wrote_at: Location | None = None
 
 
-class Judge:
-    """Tells of messages that a transaction which writes has sent.
+class RaceDetector:
+    """Finds the messages that were sent inside a transaction that writes.
 
-    A transaction that has not written yet is no race; what it sends is remembered until it
-    writes.
+    While a transaction hasn't written there is no race; the messages sent in it are remembered
+    until it does.
 
     Args:
-        tell: called with the messages of one transaction, together.
+        report: Called with the races of one transaction, all at once.
     """
 
-    def __init__(self, tell: Callable[[list[Race]], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[list[Race]], None]) -> None:
+        self._report = report
 
     def sent(self, message: Message, transactions: list[OpenTransaction]) -> None:
-        """Judge a message that is about to be published inside these transactions."""
+        """Check a message that is about to be published inside these transactions."""
         __tracebackhide__ = True
         if not transactions:
             return
-        written = next((each for each in transactions if each.wrote), None)
-        if written is not None:
-            self._tell([_race(message, written)])
+        writing = next((transaction for transaction in transactions if transaction.wrote), None)
+        if writing is not None:
+            self._report([_race(message, writing)])
         else:
             for transaction in transactions:
-                transaction.unjudged.append(message)
+                transaction.sent_before_write.append(message)
 
     def wrote(self, transaction: OpenTransaction) -> None:
-        """Judge the messages that a transaction sent before this, its first write."""
+        """Check the messages that were sent in a transaction before this, its first write."""
         __tracebackhide__ = True
-        if transaction.unjudged:
-            self._overtaken(transaction, locations.of_caller())
+        if transaction.sent_before_write:
+            self._report_late(transaction, locations.of_caller())
 
     def ended(self, transaction: OpenTransaction) -> None:
-        """A transaction is over, before what it wrote is committed or rolled back."""
+        """Note that a transaction is over, before its writes are committed or rolled back."""
 
-    def _overtaken(self, transaction: OpenTransaction, wrote_at: Location | None) -> None:
+    def _report_late(self, transaction: OpenTransaction, wrote_at: Location | None) -> None:
         __tracebackhide__ = True
-        late = list(transaction.unjudged)
+        late = list(transaction.sent_before_write)
         for other in (transaction, *transaction.thread.transactions):
-            other.unjudged = [each for each in other.unjudged if each not in late]
-        self._tell([_race(each, transaction, late=True, wrote_at=wrote_at) for each in late])
+            other.sent_before_write = [
+                message for message in other.sent_before_write if message not in late
+            ]
+        self._report(
+            [_race(message, transaction, late=True, wrote_at=wrote_at) for message in late]
+        )
 
 
 def _race(message: Message, transaction: OpenTransaction, **facts: Any) -> Race:
@@ -100,24 +104,24 @@ def _race(message: Message, transaction: OpenTransaction, **facts: Any) -> Race:
     )
 
 
-class JudgeAtTheEnd(Judge):
-    """Tells of a write after a message when the transaction ends.
+class DeferredRaceDetector(RaceDetector):
+    """Reports a write that followed a message only when the transaction ends.
 
-    Until then a savepoint can be rolled back, and nothing has been written.
+    Until then a savepoint may be rolled back, and with it the write.
     """
 
     def wrote(self, transaction: OpenTransaction) -> None:
-        """Keep where it was: a write that is rolled back is followed by another first one."""
+        """Note the place of the first write; after a rollback of it, the next one is the first."""
         transaction.wrote_at = locations.of_caller()
 
     def ended(self, transaction: OpenTransaction) -> None:
-        """Judge what it sent before it wrote."""
-        if transaction.wrote and transaction.unjudged:
-            self._overtaken(transaction, transaction.wrote_at)
+        """Check the messages that were sent in it before it wrote."""
+        if transaction.wrote and transaction.sent_before_write:
+            self._report_late(transaction, transaction.wrote_at)
 
 
-class ByPolicy:
-    """What becomes of such messages in a test that uses the plugin: a warning, or an error."""
+class RacePolicy:
+    """Turns races into a warning or an error, in a test that uses the plugin."""
 
     def __init__(
         self,
@@ -139,8 +143,8 @@ class ByPolicy:
         policy = self._policy()
         if policy == "ignore":
             return
-        for each in found:
-            self._journal.append(each)
+        for race in found:
+            self._journal.append(race)
         try:
             self._report(found, policy)
         except (SentInTransactionError, SentInTransactionWarning) as error:
@@ -150,17 +154,17 @@ class ByPolicy:
 
     def _report(self, found: list[Race], policy: Policy) -> None:
         __tracebackhide__ = True
-        texts = [sent_in_transaction(each) for each in found]
+        texts = [sent_in_transaction(race) for race in found]
         if policy == "error":
             raise SentInTransactionError("\n\n".join(texts))
-        for each, text in zip(found, texts, strict=True):
-            self._warn(text, each.message.location)
+        for race, text in zip(found, texts, strict=True):
+            self._warn(text, race.message.location)
 
 
 def warn(text: str, location: Location | None) -> None:
     """Warn of a message, at the line that sent it."""
     __tracebackhide__ = True  # where warnings are errors
-    # With no registry, so that no filter takes a second message for the first.
+    # Without a registry, so that no filter takes a second message for a repetition of the first.
     warnings.warn_explicit(
         SentInTransactionWarning(text),
         None,
@@ -229,7 +233,7 @@ def _remedy(message: TaskMessage, using: str) -> str:
 
 
 def _base_of(task: Any) -> str:
-    # ``@app.task`` makes a class for each task; its base is the one that was chosen.
+    # ``@app.task`` makes a class for each task; its base is the one that the project chose.
     cls = type(task)
     base = cls.__mro__[1] if vars(cls).get("_decorated") else cls
     return f"{base.__module__}.{base.__qualname__}"
@@ -244,18 +248,18 @@ def _sent_with_options(message: TaskMessage) -> bool:
 
 
 def swallowed_races(journal: Journal, since: int = 0) -> list[Exception]:
-    """The errors that have reached neither the test nor a task's result, in order.
+    """The errors that reached neither the test nor a task's result, in order.
 
     Args:
-        journal: what happened.
-        since: the position from which on an error counts.
+        journal: The journal in which the races are recorded.
+        since: The position in the journal from which errors count.
     """
     raised = {id(event.error): event for event in journal.events(RaceRaised, since)}
     return [event.error for event in raised.values() if not _surfaced(event)]
 
 
 def swallowed_text(errors: list[Exception]) -> str:
-    """What is raised at the end of the test."""
+    """The text of the failure at the end of the test."""
     return "\n".join(_lines(errors))
 
 
@@ -273,7 +277,7 @@ def _lines(errors: list[Exception]) -> Iterator[str]:
 def _surfaced(event: RaceRaised) -> bool:
     """Whether an error was caught by the test, for a task's result, or by its own name.
 
-    A traceback grows with each frame that the error leaves: the outermost is that which caught it.
+    A traceback grows with each frame that the error leaves: the outermost frame caught it.
     """
     traceback = event.error.__traceback__
     if traceback is None:
@@ -294,14 +298,14 @@ def _caught_by_name(path: str, line: int) -> bool:
     except SyntaxError:
         return False
     return any(
-        _NAMED.search(ast.unparse(each))
+        _NAMED.search(ast.unparse(expression))
         for node in ast.walk(tree)
         if isinstance(node, ast.Try | ast.With | ast.AsyncWith) and _around(node.body, line)
-        for each in _catching(node)
+        for expression in _catching_expressions(node)
     )
 
 
-def _catching(node: ast.Try | ast.With | ast.AsyncWith) -> list[ast.expr]:
+def _catching_expressions(node: ast.Try | ast.With | ast.AsyncWith) -> list[ast.expr]:
     if isinstance(node, ast.Try):
         return [handler.type for handler in node.handlers if handler.type is not None]
     return [item.context_expr for item in node.items]

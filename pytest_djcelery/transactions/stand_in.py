@@ -1,8 +1,8 @@
-"""What stands in for a callable and is taken for it.
+"""Stand-ins for callables, which pass for what they stand in for.
 
-A proxy of wrapt's has its own answer to ``repr``, ``pickle``, ``copy``, ``inspect.signature`` and
-``__wrapped__``, and every special method that there is: code that asks a hook or a task's method
-what it is would notice it.
+wrapt's proxies would not do: such a proxy has its own answer to ``repr``, ``pickle``, ``copy``,
+``inspect.signature`` and ``__wrapped__``, and has every special method there is, so code that asks
+a hook or a task's method what it is would notice it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FunctionType, MethodType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-# What a stand-in has of its own, and what makes a class and not what its instances do.
+# What a stand-in defines itself, and what concerns a class rather than its instances.
 _OWN: Final = frozenset({"__call__", "__copy__", "__deepcopy__", "__reduce_ex__", "__signature__"})
 _OF_CLASSES: Final = frozenset({
     "__class_getitem__", "__del__", "__doc__", "__getattr__", "__getattribute__", "__init__",
@@ -23,12 +23,12 @@ _OF_CLASSES: Final = frozenset({
 })  # fmt: skip
 
 
-class Transparent:
+class StandIn:
     """Stands in for what it wraps; only ``is`` and ``type()`` can tell them apart.
 
     Code that finds it where it expects the callable (a list of on_commit hooks, a task's method)
-    goes on as if nothing stood between: it reads and sets the attributes of what is wrapped,
-    copies that, and may treat it as whatever it is. Made by `transparent`.
+    notices nothing: it reads and sets the attributes of the wrapped object, copies that object,
+    and may use everything else it can do. Made by `stand_in_for`.
     """
 
     __slots__ = ("__weakref__", "_call", "_wrapped")
@@ -59,14 +59,14 @@ class Transparent:
         return inspect.signature(_wrapped(self))
 
 
-_SLOTS: Final[Any] = vars(Transparent)  # all other ways lead to what is wrapped
-_call: Callable[[Transparent], Callable[..., Any]] = _SLOTS["_call"].__get__
-_wrapped: Callable[[Transparent], Any] = _SLOTS["_wrapped"].__get__
-_classes: WeakKeyDictionary[type, type[Transparent]] = WeakKeyDictionary()
+_SLOTS: Final[Any] = vars(StandIn)  # every other access leads to the wrapped object
+_call: Callable[[StandIn], Callable[..., Any]] = _SLOTS["_call"].__get__
+_wrapped: Callable[[StandIn], Any] = _SLOTS["_wrapped"].__get__
+_classes: WeakKeyDictionary[type, type[StandIn]] = WeakKeyDictionary()
 
 
-def transparent(wrapped: Callable[..., Any], call: Callable[..., Any]) -> Any:
-    """Make what is taken for ``wrapped``, and calls ``call``."""
+def stand_in_for(wrapped: Callable[..., Any], call: Callable[..., Any]) -> Any:
+    """Make an object that passes for ``wrapped`` but, when called, calls ``call``."""
     stand_in = object.__new__(_class_for(type(wrapped)))
     _SLOTS["_wrapped"].__set__(stand_in, wrapped)
     _SLOTS["_call"].__set__(stand_in, call)
@@ -74,54 +74,54 @@ def transparent(wrapped: Callable[..., Any], call: Callable[..., Any]) -> Any:
 
 
 def call_of(value: Any) -> Callable[..., Any] | None:
-    """What a stand-in calls; ``None`` where the value is none."""
-    return _call(value) if issubclass(type(value), Transparent) else None
+    """What a stand-in calls; ``None`` if the value is no stand-in."""
+    return _call(value) if issubclass(type(value), StandIn) else None
 
 
-def _class_for(wrapped: type) -> type[Transparent]:
-    """A class whose special methods, which Python looks up on the type, are those of another."""
+def _class_for(wrapped: type) -> type[StandIn]:
+    """A class with the special methods of another, since Python looks these up on the type."""
     made = _classes.get(wrapped)
     if made is None:
         namespace: dict[str, Any] = {"__slots__": (), "__module__": wrapped.__module__}
-        for each in reversed(wrapped.__mro__):
-            for name, value in vars(each).items():
+        for cls in reversed(wrapped.__mro__):
+            for name, value in vars(cls).items():
                 if name.startswith("__") and name not in _OWN | _OF_CLASSES and _is_method(value):
-                    namespace[name] = None if value is None else _passed_on(name)
+                    namespace[name] = None if value is None else _forwarded(name)
         if wrapped is FunctionType:
-            namespace["__get__"] = _method_of
-        made = _classes[wrapped] = type(wrapped.__name__, (Transparent,), namespace)
+            namespace["__get__"] = _bound_to
+        made = _classes[wrapped] = type(wrapped.__name__, (StandIn,), namespace)
     return made
 
 
-def _method_of(self: Transparent, instance: Any, _: Any = None) -> Any:
-    """What stands in for a function in a class is a method of the instances, as that would be."""
+def _bound_to(self: StandIn, instance: Any, _: Any = None) -> Any:
+    """Become a method of an instance, as a function in a class does."""
     return self if instance is None else MethodType(self, instance)
 
 
 def _is_method(value: object) -> bool:
-    """Whether it is one, made late as a mock's may be, or says that there is none (``None``)."""
-    late = hasattr(type(value), "__get__") and not hasattr(type(value), "__set__")
-    return value is None or callable(value) or late
+    """Whether it is a method, becomes one on access as a mock's does, or is ``None``: has none."""
+    on_access = hasattr(type(value), "__get__") and not hasattr(type(value), "__set__")
+    return value is None or callable(value) or on_access
 
 
 @cache
-def _passed_on(name: str) -> Callable[..., Any]:
-    def passed_on(self: Transparent, /, *args: Any) -> Any:
+def _forwarded(name: str) -> Callable[..., Any]:
+    def forwarded(self: StandIn, /, *args: Any) -> Any:
         __tracebackhide__ = True
-        return _special(_wrapped(self), name)(*map(_bare, args))
+        return _special(_wrapped(self), name)(*map(_unwrapped, args))
 
-    return passed_on
+    return forwarded
 
 
 def _special(value: Any, name: str) -> Callable[..., Any]:
-    """A special method as Python finds it: what the object itself has by that name is no matter."""
+    """A special method as Python finds it: on the type, whatever the object itself may have."""
     cls = type(value)
-    found = next(vars(each)[name] for each in cls.__mro__ if name in vars(each))
+    found = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
     bound = getattr(type(found), "__get__", None)
     method: Callable[..., Any] = found if bound is None else bound(found, value, cls)
     return method
 
 
-def _bare(value: Any) -> Any:
-    """What is wrapped, where the value is a stand-in: two of the same function are equal."""
-    return _wrapped(value) if issubclass(type(value), Transparent) else value
+def _unwrapped(value: Any) -> Any:
+    """What a stand-in wraps, or the value itself: two stand-ins of one function are equal."""
+    return _wrapped(value) if issubclass(type(value), StandIn) else value

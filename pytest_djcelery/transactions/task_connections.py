@@ -1,7 +1,7 @@
-"""What a task may do with its connections to the database, done to those of the test.
+"""Lets a task treat the test's database connections as it would treat a worker's.
 
-A worker's connection is a task's own: it may be closed, and what it has left open is closed after
-it. In place, tasks have the connections of the test.
+In a worker a task may close its connection, and whatever it leaves open is closed after it. Tasks
+that run in the test's own thread use the test's connections instead.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def held_open(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Let ``connection.close()`` leave the test's connection open, and its transaction.
+def connection_held_open(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Within the ``with``, have ``connection.close()`` leave the connection and its transaction.
 
-    In a block of the task's own production would lose what the block has written: it is marked
-    for rollback, and refuses further statements.
+    Inside a block that the task itself opened, closing would lose what the block wrote in
+    production: the block is marked for rollback, and refuses further statements.
     """
     depth = len(connection.atomic_blocks)
 
@@ -41,45 +41,45 @@ def held_open(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 @contextmanager
 def test_connections_held_open() -> Iterator[None]:
-    """The same for each connection that is in the transaction of a test."""
+    """Do the same for each connection that is in the transaction of a test."""
     from django.db import connections
 
     with ExitStack() as stack:
         for connection in connections.all(initialized_only=True):
             if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
-                stack.enter_context(held_open(connection))
+                stack.enter_context(connection_held_open(connection))
         yield
 
 
-class ConnectionsAsBegun:
-    """Leave no transaction open that a task has begun by switching autocommit off.
+class AutocommitRestorer:
+    """Ends, after each task, the transactions that the task began by switching autocommit off.
 
-    A worker closes the connection after the task (`celery.fixups.django`): what was not committed
-    is rolled back.
+    A worker closes the connection after the task (`celery.fixups.django`), which rolls back
+    whatever was not committed.
     """
 
     def __init__(self) -> None:
         from django.db import connections
 
         self._connections = connections
-        self._off = [  # by the test
-            each
-            for each in connections.all(initialized_only=True)
-            if each.connection is not None and not each.autocommit
+        self._off_in_test = [
+            connection
+            for connection in connections.all(initialized_only=True)
+            if connection.connection is not None and not connection.autocommit
         ]
 
     def restore(self) -> None:
-        """After each task."""
+        """Roll back, and switch autocommit on again, where the task had switched it off."""
         for connection in self._connections.all(initialized_only=True):
             if connection.autocommit or connection.connection is None:
                 continue
-            if not (connection.in_atomic_block or connection in self._off):
+            if not (connection.in_atomic_block or connection in self._off_in_test):
                 _switch_on(connection)
 
 
 def _switch_on(connection: Any) -> None:
     from django.db import Error
 
-    with suppress(Error):  # it is lost, and opened anew by who wants it
+    with suppress(Error):  # the connection is lost, and reopened when it is next used
         connection.rollback()
         connection.set_autocommit(connection.settings_dict["AUTOCOMMIT"])

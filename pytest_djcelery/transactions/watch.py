@@ -1,4 +1,4 @@
-"""Watch Django's transactions: when on_commit hooks run, what is sent before the commit."""
+"""Watches Django's transactions: when on_commit hooks run, what is sent before the commit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.autocommit import (
     Autocommit,
+    after_innermost_block,
     begin_test,
-    beneath,
     innermost,
 )
 from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, atomic_replaced, serials
@@ -27,8 +27,8 @@ from pytest_djcelery.transactions.hook_runner import (
     unwrap,
 )
 from pytest_djcelery.transactions.hooks import Captures
-from pytest_djcelery.transactions.races import ByPolicy, Judge, warn
-from pytest_djcelery.transactions.task_connections import held_open
+from pytest_djcelery.transactions.races import RaceDetector, RacePolicy, warn
+from pytest_djcelery.transactions.task_connections import connection_held_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,12 +61,12 @@ _ALONE = Publishing(transaction="autocommit", hook=None, hook_location=None)
 
 
 class TransactionWatch:
-    """Runs hooks at the commit that production would have, and judges messages sent before it.
+    """Runs hooks when production would commit, and finds the messages sent before that.
 
-    The code's *own* blocks are the atomic blocks it opened since the watch began, less those
-    of ``django.test.TestCase``. Where other blocks lie under them nothing is ever committed:
-    there the exit of the outermost own block takes the place of the commit. Elsewhere Django
-    runs the hooks and the watch only looks on.
+    The code's *own* blocks are the atomic blocks it opened since the watch began, except those
+    of ``django.test.TestCase``. Where other blocks enclose them nothing is ever committed: there
+    the exit of the outermost own block takes the place of the commit. Elsewhere Django runs the
+    hooks and the watch only looks on.
     """
 
     after_blocks: Callable[[], None]  # called when a thread has left its outermost own block
@@ -80,15 +80,15 @@ class TransactionWatch:
         warn: Callable[[str, Location | None], None] = warn,
     ) -> None:
         blocks = OpenBlocks()
-        judge = Judge(ByPolicy(journal, policy, warn))
+        races = RaceDetector(RacePolicy(journal, policy, warn))
         hooks = HookRunner(journal, blocks, captures or Captures())
-        self._set_up(blocks, hooks, judge)
+        self._set_up(blocks, hooks, races)
 
-    def _set_up(self, blocks: OpenBlocks, hooks: HookRunner, judge: Judge) -> None:
+    def _set_up(self, blocks: OpenBlocks, hooks: HookRunner, races: RaceDetector) -> None:
         self.after_blocks = _nothing
         self._blocks = blocks
         self._hooks = hooks
-        self._judge = judge
+        self._races = races
         self._patches = ExitStack()
         self._tests: list[Autocommit] = []
 
@@ -123,7 +123,7 @@ class TransactionWatch:
 
     @property
     def around_hook(self) -> Callable[[], AbstractContextManager[None]]:
-        """Makes what is entered around each hook; nothing at first."""
+        """Makes the context manager that is entered around each hook; at first one of no effect."""
         return self._hooks.around
 
     @around_hook.setter
@@ -132,11 +132,11 @@ class TransactionWatch:
 
     @property
     def in_blocks(self) -> bool:
-        """Whether this thread is in an atomic block of the code's own."""
+        """Whether this thread is in an atomic block that the code under test opened."""
         return bool(self._blocks.thread.blocks)
 
     def publishing(self) -> Publishing:
-        """Tell what a message that this thread publishes now is published in."""
+        """Say in which situation a message is that this thread publishes now."""
         thread = self._blocks.thread
         if not (thread.scopes or thread.blocks):
             return _ALONE
@@ -152,47 +152,55 @@ class TransactionWatch:
             hook_location=hook.location if hook else None,
         )
 
-    def judge(self, message: Message) -> None:
+    def check_race(self, message: Message) -> None:
         """Warn or raise if ``message``, about to be published, may overtake a commit.
 
-        Blocks that are open around an on_commit hook count: the hook waited for another
-        database.
+        Blocks that are open around an on_commit hook count: the hook waited for the commit of
+        another database.
 
         Raises:
             SentInTransactionError: The policy is ``"error"``.
         """
         __tracebackhide__ = True
-        self._judge.sent(message, self._blocks.thread.transactions)
+        self._races.sent(message, self._blocks.thread.transactions)
 
     def written(self, model: type[Any], keys: Iterable[Any], using: str) -> None:
         """Note the primary keys of rows that this thread has written."""
-        transactions = [each for each in self._blocks.thread.transactions if each.using == using]
+        transactions = [
+            transaction
+            for transaction in self._blocks.thread.transactions
+            if transaction.using == using
+        ]
         if transactions:
             for key in keys:
                 for transaction in transactions:
                     transaction.rows.add(model, key)
 
     def eager_task(self) -> AbstractContextManager[None]:
-        """Run a task eagerly: the blocks that are open now are not the task's."""
+        """Enter this around an eager task: the blocks that are open now are not the task's."""
         return EagerTask(self._blocks.thread)
 
     def autocommit(self) -> AbstractContextManager[None]:
-        """Run tasks as a worker does, which has none of the blocks that this thread has open."""
+        """Enter this to run tasks as a worker does: with none of this thread's blocks open."""
         from django.db import connections
 
-        inside = [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
+        inside = [
+            connection
+            for connection in connections.all(initialized_only=True)
+            if connection.in_atomic_block
+        ]
         return self._autocommit(inside) if inside else _NOTHING
 
     @contextmanager
     def _autocommit(self, connections: list[BaseDatabaseWrapper]) -> Iterator[None]:
         with ExitStack() as stack:
             for connection in connections:
-                # A block that has failed, and is not over, is left as it is.
+                # A block that has failed, and isn't over yet, is left as it is.
                 sound = innermost(connection) is not None or not connection.needs_rollback
                 if sound and connection.features.uses_savepoints:
                     stack.enter_context(self._blocks.set_aside(connection))
                     stack.enter_context(Autocommit(connection))
-                    stack.enter_context(held_open(connection))
+                    stack.enter_context(connection_held_open(connection))
             yield
 
     def hold(self) -> AbstractContextManager[None]:
@@ -200,7 +208,7 @@ class TransactionWatch:
         return self._hooks.hold()
 
     def settle(self) -> None:
-        """Note the hooks of this thread's connections that Django has dropped meanwhile."""
+        """Note which hooks of this thread's connections Django has dropped meanwhile."""
         from django.db import connections
 
         if self._hooks.on:
@@ -211,12 +219,12 @@ class TransactionWatch:
     @patches(
         "django.db.backends.base.base:BaseDatabaseWrapper.on_commit",
         "django.db.backends.utils:CursorWrapper.callproc",
-        why="Hooks run when production would run them, and Django has no signal for one that is "
-        "registered; execute_wrapper() does not see a procedure that is called.",
+        why="Hooks run when production would run them, and Django has no signal for the "
+        "registration of a hook; execute_wrapper() does not see the call of a procedure.",
         checked_on="Django 4.2, 5.2, 6.0 and 6.1",
     )
     def _patch(self) -> None:
-        """Put the watch into Django, which has no public hook for what is patched here.
+        """Patch Django where it offers no public hook.
 
         These methods, ``Atomic._from_testcase`` and ``connection.atomic_blocks`` were checked on
         Django 4.2, 5.2, 6.0 and 6.1.
@@ -237,7 +245,7 @@ class TransactionWatch:
 
         def watched_callproc(cursor: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            result = callproc(cursor, *args, **kwargs)  # which passes by ``execute_wrapper()``
+            result = callproc(cursor, *args, **kwargs)  # which bypasses ``execute_wrapper()``
             known = self._blocks.find(cursor.db)
             if known is not None and known.writes is not None:
                 known.writes.procedure_called()
@@ -249,7 +257,7 @@ class TransactionWatch:
         self._patches.enter_context(replaced(BaseDatabaseWrapper, on_commit=on_commit))
 
     def _watched_blocks(self, enter: Any, leave: Any) -> tuple[Any, Any]:
-        """What stands in for ``Atomic.__enter__`` and ``Atomic.__exit__``."""
+        """What replaces ``Atomic.__enter__`` and ``Atomic.__exit__``."""
         from django.db import DEFAULT_DB_ALIAS
         from django.db.transaction import get_connection
 
@@ -264,7 +272,7 @@ class TransactionWatch:
                 self._test_begins(connection)
             else:
                 using = atomic.using or DEFAULT_DB_ALIAS
-                self._blocks.entered(connection, using, sys._getframe(1), self._judge.wrote)
+                self._blocks.entered(connection, using, sys._getframe(1), self._races.wrote)
 
         def leave_watched(
             atomic: Atomic,
@@ -277,7 +285,7 @@ class TransactionWatch:
             of_testcase = getattr(atomic, "_from_testcase", False)
             if of_testcase:
                 self._test_ends(connection)
-            autocommit = beneath(connection)
+            autocommit = after_innermost_block(connection)
 
             def leave_block() -> None:
                 __tracebackhide__ = True
@@ -297,12 +305,12 @@ class TransactionWatch:
 
     @patches(
         "django.db.backends.base.base:BaseDatabaseWrapper.get_autocommit",
-        why="Code that has no block open finds autocommit inside the test's transaction, as in "
-        "production.",
+        why="Code that has no block open is in autocommit mode inside the test's transaction, as "
+        "in production.",
         checked_on="Django 4.2, 5.2, 6.0 and 6.1",
     )
     def _emulate_autocommit(self) -> None:
-        """Have the code that has no block open find autocommit in the test's transaction, too."""
+        """Have code with no block open find autocommit on, in the test's transaction too."""
         from django.db import connections
         from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -319,7 +327,7 @@ class TransactionWatch:
             self._test_begins(connection)
 
     def _test_begins(self, connection: BaseDatabaseWrapper) -> None:
-        """A connection may be in the transaction of a test, and in no block of the code's."""
+        """Emulate autocommit on a connection that is in the transaction of a test alone."""
         autocommit = begin_test(connection)
         if autocommit is not None:
             self._tests.append(autocommit)
@@ -342,19 +350,20 @@ class TransactionWatch:
         known = self._blocks.of(connection)
         failed = failed or connection.needs_rollback or connection.closed_in_transaction
         if not known.own or known.own[-1].depth != len(connection.atomic_blocks):
-            # A block of the test's, or one that was opened before the watch was entered.
+            # The test's own block, or one that was opened before the watch was entered.
+            rolled_back = failed and not of_testcase
             try:
                 leave()
             finally:
                 self._hooks.settle(connection, known, ROLLED_BACK)
-                self._hooks.left(connection, known, rolled_back=failed and not of_testcase)
+                self._hooks.foreign_block_left(connection, known, rolled_back=rolled_back)
             return
-        # Before Django leaves it: with a real commit the hooks run in there.
+        # Before Django leaves the block: in a real commit it runs the hooks while doing so.
         block = self._blocks.leave_innermost(connection, known)
         outermost = not known.own
         simulated = outermost and len(connection.atomic_blocks) > 1
         if block.begins:
-            self._judge.ended(block.transaction)
+            self._races.ended(block.transaction)
         known.running.append(next(serials))
         committed = False
         try:
@@ -363,11 +372,11 @@ class TransactionWatch:
         finally:
             known.running.pop()
             if simulated and not committed:
-                # A block with no savepoint of its own leaves them to the test's rollback.
+                # A block without a savepoint leaves them to the test's rollback.
                 self._hooks.discard(connection, known, block)
             if not simulated or not committed:
-                rolled_back = ROLLED_BACK if outermost else SAVEPOINT
-                self._hooks.settle(connection, known, rolled_back if failed else HOOK_RAISED)
+                undone = ROLLED_BACK if outermost else SAVEPOINT
+                self._hooks.settle(connection, known, undone if failed else HOOK_RAISED)
         if simulated and committed:
             self._hooks.commit(connection, known)
 

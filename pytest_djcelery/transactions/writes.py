@@ -1,4 +1,4 @@
-"""What a transaction has written: what each of its statements did, and the keys of the rows."""
+"""What a transaction has written: which statements write, and the keys of the written rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-_NO_CODE: Final = re.compile(
+_NOT_CODE: Final = re.compile(
     r"""--[^\n]*|/\*.*?\*/                    # comments
     |'(?:[^'\\]|\\.|'')*'                     # strings
-    |\$(?P<tag>\w*)\$.*?\$(?P=tag)\$          # PostgreSQL's other strings
+    |\$(?P<tag>\w*)\$.*?\$(?P=tag)\$          # dollar-quoted strings of PostgreSQL
     |"[^"]*"|`[^`]*`|\[\w+\]                  # names
     """,
     re.DOTALL | re.VERBOSE,
 )
 _FLAGS: Final = re.IGNORECASE | re.VERBOSE
-# Executes the statement that it explains: PostgreSQL's, and MariaDB's ``ANALYZE``.
+# Forms that execute the statement they explain: PostgreSQL's, and MariaDB's ``ANALYZE``.
 _EXPLAINED: Final = re.compile(
     r"""EXPLAIN\s?(?:
         ANALY[SZ]E\b(?:\sVERBOSE\b)?
@@ -31,7 +31,8 @@ _EXPLAINED: Final = re.compile(
     _FLAGS,
 )
 _TEMPORARY: Final = r"(?:(?:LOCAL|GLOBAL)\s)?TEMP(?:ORARY)?\b"
-# A procedure may read only; nothing tells. PostgreSQL's DO takes a string, MySQL's an expression.
+# Nothing shows whether a procedure only reads, so it counts as a write. PostgreSQL's DO takes a
+# string, MySQL's an expression.
 _WRITES: Final = re.compile(
     rf"""[\s(]*(?:
     (?:INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|ALTER|DROP|RENAME|LOAD|CALL|EXECUTE)\b
@@ -55,14 +56,14 @@ _SAVEPOINT: Final = re.compile(
     |ROLLBACK\s+(?:(?:WORK|TRANSACTION)\s+)?TO(?:\s+SAVEPOINT)?)\s+(?P<name>[^\s;]+)""",
     _FLAGS,
 )
-#: Types of primary keys. Other values are left alone: to ask one for its text, or for its class,
-#: could run code of the project's, and queries.
+#: Types of primary keys. Other values are left alone: asking one for its text, or for its class,
+#: could run the project's code, and queries.
 _KEYS: Final = (int, str, Decimal, UUID)
 
 
 @dataclass(frozen=True, slots=True)
 class Savepoint:
-    """A savepoint that a statement has set, or has undone everything since."""
+    """A savepoint that a statement set (``set``) or rolled back to."""
 
     name: str
     set: bool
@@ -80,8 +81,8 @@ def wrote(sql: object, cursor: Any = None) -> bool:
     """Whether a statement that was executed has written.
 
     Args:
-        sql: Text, bytes, or what psycopg composes.
-        cursor: The cursor that executed it. A statement that touched no row is no write.
+        sql: Text, bytes, or a psycopg ``Composable``.
+        cursor: The cursor that executed it. A statement that touched no row did not write.
     """
     if isinstance(sql, bytes):
         text = sql.decode(errors="replace")
@@ -100,25 +101,25 @@ def wrote(sql: object, cursor: Any = None) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Statement:
     writes: bool
-    counted: bool  # whether the cursor's ``rowcount`` is that of the rows it changes
-    prepared: bool  # whether it runs another, which its text doesn't tell
+    counted: bool  # whether the cursor's ``rowcount`` counts the rows that it changes
+    prepared: bool  # whether it runs another statement, which its text doesn't show
 
 
 @lru_cache(maxsize=1024)
 def _classified(sql: str) -> _Statement:
-    bare = _NO_CODE.sub(lambda match: " " if match[0][:2] in ("--", "/*") else "x", sql)
-    statements = [" ".join(each.split()) for each in bare.split(";") if each.strip()]
-    run = [_EXPLAINED.sub("", each, count=1) for each in statements]
+    bare = _NOT_CODE.sub(lambda match: " " if match[0][:2] in ("--", "/*") else "x", sql)
+    statements = [" ".join(text.split()) for text in bare.split(";") if text.strip()]
+    run = [_EXPLAINED.sub("", statement, count=1) for statement in statements]
     alone = len(run) == 1 and run == statements
     return _Statement(
-        writes=any(_WRITES.match(each) for each in run),
+        writes=any(_WRITES.match(statement) for statement in run),
         counted=alone and _counts(run[0]),
         prepared=alone and _EXECUTE.match(run[0]) is not None,
     )
 
 
 def _counts(statement: str) -> bool:
-    """Whether a statement changes rows by itself, and not by another inside it."""
+    """Whether a statement changes rows itself, rather than through another one inside it."""
     if _EXECUTE.match(statement):
         return True
     outside, inside, count = statement.lstrip("( "), [], 1
@@ -126,29 +127,29 @@ def _counts(statement: str) -> bool:
         inside += _IN_PARENTHESES.findall(outside)
         outside, count = _IN_PARENTHESES.subn(" ", outside)
     return _CHANGES_ROWS.search(outside) is not None and not any(
-        _CHANGES_INSIDE.search(each) for each in inside
+        _CHANGES_INSIDE.search(part) for part in inside
     )
 
 
 def _was_change(cursor: Any) -> bool:
-    """Whether a prepared statement that was executed is one that changes rows."""
-    status = getattr(cursor, "statusmessage", None)  # PostgreSQL's, of the statement itself
+    """Whether the prepared statement that was executed is one that changes rows."""
+    status = getattr(cursor, "statusmessage", None)  # on PostgreSQL: of the prepared statement
     if isinstance(status, str):
         return _CHANGES_ROWS.match(status) is not None
     return cursor.description is None
 
 
 def _knows_count(cursor: Any) -> bool:
-    """Whether ``rowcount`` is known yet: SQLite counts only when the last row was fetched."""
+    """Whether ``rowcount`` is known yet: SQLite counts only once the last row was fetched."""
     sqlite = getattr(getattr(cursor, "db", None), "vendor", None) == "sqlite"
     return not sqlite or cursor.description is None
 
 
 class Rows:
-    """Knows rows by their primary keys, as keys or as the text that a message has of them."""
+    """The rows written, known by their primary keys: as values, or as text in a message."""
 
     def __init__(self) -> None:
-        self._models: dict[str, dict[str, None]] = {}  # whose rows have this key
+        self._models: dict[str, dict[str, None]] = {}  # by key: the models that have such a row
 
     def add(self, model: Any, key: Any) -> None:
         """Note a row that was written."""
@@ -156,7 +157,7 @@ class Rows:
             self._models.setdefault(text, {}).update(dict.fromkeys(_labels(model)))
 
     def named_by(self, value: Any) -> list[str]:
-        """The models of the rows that a value of a message names, or is."""
+        """The models of the written rows that a value in a message names, or is."""
         if not _is_row(value):
             return [model for key in _texts(value)[:1] for model in self._models.get(key, ())]
         model = value._meta.label
@@ -164,7 +165,7 @@ class Rows:
 
 
 def _labels(model: Any) -> Iterator[str]:
-    """A model, and those whose row the same key names: of a proxy, and of what it inherits."""
+    """A model, and those whose rows have the same key: a proxy's model, and parent models."""
     while True:
         yield model._meta.label
         if model._meta.proxy:

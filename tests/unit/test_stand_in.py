@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from pytest_djcelery.transactions.stand_in import Transparent, transparent
+from pytest_djcelery.transactions.stand_in import StandIn, stand_in_for
 
 
 def function(x: int = 1) -> int:
@@ -124,13 +124,13 @@ def test_what_is_asked_of_a_stand_in_is_answered_as_by_what_it_wraps(
     wrapped: str, question: str
 ) -> None:
     real = WRAPPED[wrapped]()
-    assert _answer(SEEN[question], transparent(real, print)) == _answer(SEEN[question], real)
+    assert _answer(SEEN[question], stand_in_for(real, print)) == _answer(SEEN[question], real)
 
 
 @pytest.mark.parametrize("wrapped", WRAPPED)
 def test_it_is_equal_to_what_it_wraps_and_of_its_class(wrapped: str) -> None:
     real = WRAPPED[wrapped]()
-    stand_in, other = transparent(real, print), transparent(real, repr)
+    stand_in, other = stand_in_for(real, print), stand_in_for(real, repr)
     assert stand_in == real
     assert real == stand_in
     assert stand_in == other
@@ -138,17 +138,17 @@ def test_it_is_equal_to_what_it_wraps_and_of_its_class(wrapped: str) -> None:
     assert not stand_in != real  # noqa: SIM202 - that is another method
     assert stand_in != function.__code__
     assert isinstance(stand_in, type(real))
-    assert isinstance(stand_in, Transparent)
+    assert isinstance(stand_in, StandIn)
 
 
 def test_attributes_are_those_of_what_it_wraps() -> None:
     fake, hook = Fake(), mock.Mock()
-    stand_in, of_mock = transparent(fake, print), transparent(hook, print)
+    stand_in, of_mock = stand_in_for(fake, print), stand_in_for(hook, print)
     stand_in.calls = [5]
     stand_in.id = 7
     of_mock.return_value = 5
     assert (fake.calls, vars(fake)["id"], hook()) == ([5], 7, 5)
-    assert _magic().mock_calls == [] == transparent(_magic(), print).mock_calls
+    assert _magic().mock_calls == [] == stand_in_for(_magic(), print).mock_calls
     del stand_in.id
     assert not hasattr(fake, "id")
     with stand_in as entered:
@@ -157,16 +157,16 @@ def test_attributes_are_those_of_what_it_wraps() -> None:
 
 def test_a_copy_is_one_of_what_it_wraps() -> None:
     fake = Fake()
-    stand_in = transparent(fake, print)
+    stand_in = stand_in_for(fake, print)
     copies = [copy.copy(stand_in), copy.deepcopy(stand_in), pickle.loads(pickle.dumps(stand_in))]
     assert [type(each) for each in copies] == [Fake, Fake, Fake]
     assert all(each is not fake for each in copies)
-    assert copy.copy(transparent(function, print)) is function
+    assert copy.copy(stand_in_for(function, print)) is function
 
 
 def test_a_call_goes_elsewhere_as_it_came() -> None:
     called: list[Any] = []
-    stand_in = transparent(function, lambda *args, **kwargs: called.append((args, kwargs)))
+    stand_in = stand_in_for(function, lambda *args, **kwargs: called.append((args, kwargs)))
     stand_in(1, self=2)
     stand_in.__call__()
     assert called == [((1,), {"self": 2}), ((), {})]
@@ -178,7 +178,7 @@ def test_types_are_not_kept_alive() -> None:
             super().__call__(x)
 
     alive = weakref.ref(Own)
-    stand_in: Any = transparent(Own(), print)
+    stand_in: Any = stand_in_for(Own(), print)
     assert len(stand_in) == 0
     del Own, stand_in
     gc.collect()

@@ -111,7 +111,7 @@ class Lab:
         values |= {"id": f"id-{len(self.journal)}", "location": locations.of_caller()}
         values |= {"transaction": situation.transaction, **properties}
         message = SentTask(task=task, args=args, **values)
-        self.watch.judge(message)
+        self.watch.check_race(message)
         self.journal.append(Published(message=message, hook=situation.hook))
         return message
 

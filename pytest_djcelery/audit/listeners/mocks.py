@@ -32,7 +32,7 @@ from pytest_djcelery.audit.listeners.mocked_calls import (
     sent,
 )
 from pytest_djcelery.patching import patches, replaced
-from pytest_djcelery.transactions.stand_in import transparent
+from pytest_djcelery.transactions.stand_in import stand_in_for
 
 if TYPE_CHECKING:
     from pytest_djcelery.audit.recorder import Recorder
@@ -151,7 +151,7 @@ def _recording_call(function: Callable[..., Any], record: Callable[[Any, Any], N
         record(args, kwargs)
         return function(*args, **kwargs)
 
-    return transparent(function, called)
+    return stand_in_for(function, called)
 
 
 def _stands_for(owner: Any, name: str, original: Any) -> StandIn | None:

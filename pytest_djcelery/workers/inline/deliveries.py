@@ -14,7 +14,7 @@ from pytest_djcelery.errors import NeverEndsError
 from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.messages.journal import Ended, Published
 from pytest_djcelery.messages.task_message import Items, quickly_made
-from pytest_djcelery.transactions.task_connections import ConnectionsAsBegun
+from pytest_djcelery.transactions.task_connections import AutocommitRestorer
 
 if TYPE_CHECKING:
     from pytest_djcelery.clock import Stretch
@@ -200,7 +200,7 @@ class Deliveries:
         """
         __tracebackhide__ = True
         delivered, endless = 0, Endless(self._journal, bounded=limit is not None)
-        connections = ConnectionsAsBegun()
+        connections = AutocommitRestorer()
         while limit is None or delivered < limit:
             execution = self._next(takes, connections, endless)
             if execution is not None:
@@ -215,14 +215,14 @@ class Deliveries:
     def one(self, takes: _Takes) -> Execution | None:
         """Deliver one."""
         __tracebackhide__ = True
-        execution = self._next(takes, ConnectionsAsBegun())
+        execution = self._next(takes, AutocommitRestorer())
         self._taken_others()
         return execution
 
     def inside_until(self, done: Callable[[], bool]) -> None:
         """Deliver inside a task that waits, until ``done()`` or nothing is due."""
         __tracebackhide__ = True
-        endless, connections = Endless(self._journal, bounded=False), ConnectionsAsBegun()
+        endless, connections = Endless(self._journal, bounded=False), AutocommitRestorer()
         with self._watch.autocommit():
             while not done():
                 execution = self._next(self._worker.takes, connections, endless)
@@ -244,7 +244,7 @@ class Deliveries:
         return others
 
     def _next(
-        self, takes: _Takes, connections: ConnectionsAsBegun, endless: Endless | None = None
+        self, takes: _Takes, connections: AutocommitRestorer, endless: Endless | None = None
     ) -> Execution | None:
         __tracebackhide__ = True
         while True:
