@@ -15,7 +15,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.services import require_chromium
+from tests.support.services import require_chromium
 
 DEADLINE = 60  # seconds, for a machine that has much else to do
 _QUIET = (

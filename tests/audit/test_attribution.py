@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.audit.test_findings import EAGER, QUEUED
+from tests.audit.suites import EAGER, QUEUED
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Audited
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 BLOCK = """
 import pytest

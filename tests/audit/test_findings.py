@@ -4,31 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests import services
+from tests.audit.suites import EAGER, QUEUED
+from tests.support import services
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Audited
-    from tests.conftest import Project
-
-EAGER = """
-import pytest
-from django.db import transaction
-from proj.celery import app
-from shop.models import Order
-from shop.services import *
-from shop.tasks import *
-
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def eager(settings):
-    settings.CELERY_TASK_ALWAYS_EAGER = app.conf.task_always_eager = True
-    yield
-    app.conf.task_always_eager = False
-
-"""
-QUEUED = EAGER.replace("= True\n", "= False\n")
+    from tests.support.project import Project
 
 
 def _brief(found: list[dict[str, Any]]) -> list[tuple[str, str, str, int]]:

@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Audited
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 TEST = """
 import datetime, decimal, uuid

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
 from html.parser import HTMLParser
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,9 @@ from pytest_djcelery.audit.findings import KINDS, Finding, Place
 from pytest_djcelery.audit.page import page
 from pytest_djcelery.audit.report import Verdict, write_file
 from tests.audit.browser import returned
+
+if TYPE_CHECKING:
+    from tests.support.project import Run
 
 HOSTILE = """</script></style><script>alert("1")</script><img src='http://127.0.0.1:9/x'>&lt;"""
 _VOID = ("meta", "input", "wbr")
@@ -226,9 +228,7 @@ def test_a_name_that_is_no_text_is_written_as_escapes(tmp_path: Any) -> None:
     assert "caf\\udce9.<wbr>py:1" in (tmp_path / "out.html").read_text(encoding="utf-8")
 
 
-def test_a_report_whose_name_ends_in_html_is_the_page(
-    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
-) -> None:
+def test_a_report_whose_name_ends_in_html_is_the_page(run: Run, pytester: pytest.Pytester) -> None:
     result = run(
         """
         import pytest

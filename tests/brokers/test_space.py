@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.brokers.places import BROKERS, NOTE, REDIS_PY, left, noted
-from tests.services import require, url
+from tests.support.broker_leftovers import BROKERS, NOTE, REDIS_PY, left, noted
+from tests.support.services import require, url
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 
 @pytest.fixture(params=BROKERS)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 CODE = """
     from functools import partial
@@ -227,11 +224,11 @@ TESTS = """
     """
 
 
-@pytest.mark.parametrize("database", [places.IN_MEMORY, places.POSTGRESQL])
+@pytest.mark.parametrize("database", [databases.IN_MEMORY, databases.POSTGRESQL])
 def test_while_hooks_are_captured_they_are_djangos(
     run: Run, project: Project, database: str
 ) -> None:
-    places.use(project, database, "other")
+    databases.use(project, database, "other")
     project.write(**{"shop/code": CODE})
     result = run(TESTS)
     result.assert_outcomes(passed=27)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 
 def test_each_test_in_a_block_of_its_class_has_its_own_messages_markers_and_failures(

@@ -12,11 +12,11 @@ import pytest
 from celery import VERSION
 
 from tests.contract import behaviours, exceptions
-from tests.services import require, url
+from tests.support.services import require, url
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
     from tests.contract.exceptions import Triple
+    from tests.support.project import Project
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 TESTS = """
     import pytest
@@ -167,15 +164,15 @@ UNITTEST = """
 """
 
 
-@pytest.mark.parametrize("database", places.DATABASES)
+@pytest.mark.parametrize("database", databases.DATABASES)
 def test_code_outside_any_block_is_in_autocommit(run: Run, project: Project, database: str) -> None:
-    places.use(project, database)
+    databases.use(project, database)
     result = run(TESTS)
     result.assert_outcomes(passed=21)
 
 
-@pytest.mark.parametrize("database", [places.IN_MEMORY, places.POSTGRESQL])
+@pytest.mark.parametrize("database", [databases.IN_MEMORY, databases.POSTGRESQL])
 def test_in_test_cases_of_django_too(run: Run, project: Project, database: str) -> None:
-    places.use(project, database)
+    databases.use(project, database)
     result = run(UNITTEST)
     result.assert_outcomes(passed=4)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 
-@pytest.fixture(params=places.DATABASES, autouse=True)
+@pytest.fixture(params=databases.DATABASES, autouse=True)
 def database(request: pytest.FixtureRequest, project: Project) -> str:
-    places.use(project, request.param)
+    databases.use(project, request.param)
     project.tasks("""
         import asyncio
         from concurrent.futures import ThreadPoolExecutor
@@ -117,7 +114,7 @@ def test_the_connection_of_a_rollback_test_stays_open(run: Run, fixture: str) ->
 
 
 def test_a_block_is_lost_whose_connection_is_closed(run: Run, database: str) -> None:
-    if database == places.IN_MEMORY:
+    if database == databases.IN_MEMORY:
         pytest.skip("Django's close() leaves SQLite in memory open")
     run("""
         import pytest
@@ -206,7 +203,7 @@ def test_what_a_task_has_left_open_is_rolled_back(run: Run) -> None:
 
 
 def test_who_reads_does_not_wait_for_who_writes(run: Run, database: str) -> None:
-    if database == places.IN_MEMORY:
+    if database == databases.IN_MEMORY:
         pytest.skip("in memory threads take turns")
     run("""
         import pytest

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project
 
-DATABASES = (places.IN_MEMORY, *places.SERVERS)
+DATABASES = (databases.IN_MEMORY, *databases.SERVERS)
 
 TASKS = """
     from contextlib import suppress
@@ -213,7 +213,7 @@ TESTS = """
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_an_error_undoes_its_statement_or_the_tasks_block(project: Project, database: str) -> None:
-    places.use(project, database, "other")
+    databases.use(project, database, "other")
     project.settings("""
         INSTALLED_APPS += ["django_celery_results"]
         CELERY_RESULT_BACKEND = "django-db"
@@ -225,7 +225,7 @@ def test_an_error_undoes_its_statement_or_the_tasks_block(project: Project, data
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_what_undoes_it_is_no_query_that_a_test_counts(project: Project, database: str) -> None:
-    places.use(project, database)
+    databases.use(project, database)
     project.tasks(TASKS)
     result = project.run("""
         import pytest

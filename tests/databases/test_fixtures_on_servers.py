@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project, Run
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
-
-Run = Callable[..., pytest.RunResult]
 
 pytest.importorskip("django_celery_beat")
 pytest.importorskip("django_celery_results")
 
 
-@pytest.fixture(params=places.SERVERS)
+@pytest.fixture(params=databases.SERVERS)
 def database(request: pytest.FixtureRequest, project: Project) -> str:
     """A server that the project keeps its rows on, in two databases."""
     kind: str = request.param
-    places.use(project, kind, "other")
+    databases.use(project, kind, "other")
     project.settings("""
         INSTALLED_APPS = ["django_celery_beat", "django_celery_results", "shop"]
         DATABASE_ROUTERS = ["proj.routers.OrdersAreInBoth"]
@@ -146,7 +143,7 @@ def test_outbox_hooks_and_eager_mode_with_two_aliases(run: Run, database: str) -
         "--create-db", preamble=WITH_TWO_ALIASES)  # fmt: skip
     result.assert_outcomes(passed=7)
     assert result.ret == 0
-    assert places.left_on_server(database) == []
+    assert databases.left_on_server(database) == []
 
 
 def test_tasks_that_run_inline_with_two_aliases(run: Run, database: str) -> None:
@@ -189,7 +186,7 @@ def test_tasks_that_run_inline_with_two_aliases(run: Run, database: str) -> None
         "--create-db", preamble=WITH_TWO_ALIASES)  # fmt: skip
     result.assert_outcomes(passed=16)
     assert result.ret == 0
-    assert places.left_on_server(database) == []
+    assert databases.left_on_server(database) == []
 
 
 def test_embedded_workers_with_two_aliases(run: Run, database: str) -> None:
@@ -244,7 +241,7 @@ def test_embedded_workers_with_two_aliases(run: Run, database: str) -> None:
         "--create-db", preamble=WITH_TWO_ALIASES)  # fmt: skip
     result.assert_outcomes(passed=34)
     assert result.ret == 0
-    assert places.left_on_server(database) == []
+    assert databases.left_on_server(database) == []
 
 
 def test_the_live_worker_with_two_aliases(run: Run, database: str) -> None:
@@ -274,4 +271,4 @@ def test_the_live_worker_with_two_aliases(run: Run, database: str) -> None:
         "--create-db", preamble=WITH_TWO_ALIASES)  # fmt: skip
     result.assert_outcomes(passed=6)
     assert result.ret == 0
-    assert places.left_on_server(database) == []
+    assert databases.left_on_server(database) == []

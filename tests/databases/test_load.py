@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project, Run
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-Run = Callable[..., pytest.RunResult]
 
-
-@pytest.mark.parametrize("database", places.DATABASES)
+@pytest.mark.parametrize("database", databases.DATABASES)
 def test_nothing_is_lost_or_locked_under_load(run: Run, project: Project, database: str) -> None:
-    places.use(project, database)
+    databases.use(project, database)
     project.tasks("""
         from django.db import transaction
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project, Run
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
-Run = Callable[..., pytest.RunResult]
 
-
-@pytest.mark.parametrize("database", places.SERVERS)
+@pytest.mark.parametrize("database", databases.SERVERS)
 def test_pitfall_38_five_hundred_tests_leave_no_connection(
     run: Run, project: Project, database: str
 ) -> None:
-    places.use(project, database)
+    databases.use(project, database)
     project.settings('INSTALLED_APPS = ["shop"]')  # each test empties all tables
     result = run(
         """
@@ -45,4 +42,4 @@ def test_pitfall_38_five_hundred_tests_leave_no_connection(
     assert result.ret == 0
     result.stdout.no_fnmatch_line("*being accessed by other users*")
     result.stdout.no_fnmatch_line("*Error when trying to teardown test databases*")
-    assert places.left_on_server(database) == []
+    assert databases.left_on_server(database) == []

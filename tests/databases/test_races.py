@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 STATEMENTS = {
-    places.IN_MEMORY: {
+    databases.IN_MEMORY: {
         True: (
             "INSERT INTO shop_order (name) VALUES ('new')",
             "INSERT INTO shop_order (name) VALUES ('new') RETURNING id",
@@ -27,7 +24,7 @@ STATEMENTS = {
             "EXPLAIN INSERT INTO shop_order (name) VALUES ('new')",
         ),
     },
-    places.POSTGRESQL: {
+    databases.POSTGRESQL: {
         True: (
             "INSERT INTO shop_order (name) VALUES ('new') RETURNING id",
             "CALL settle()",
@@ -47,7 +44,7 @@ STATEMENTS = {
             "EXPLAIN ANALYZE SELECT * FROM shop_order",
         ),
     },
-    places.MARIADB: {
+    databases.MARIADB: {
         True: (
             "INSERT INTO shop_order (name) VALUES ('new') RETURNING id",
             "CALL settle()",
@@ -65,25 +62,25 @@ STATEMENTS = {
     },
 }
 PREPARED = {
-    places.IN_MEMORY: (),
-    places.POSTGRESQL: (
+    databases.IN_MEMORY: (),
+    databases.POSTGRESQL: (
         "CREATE OR REPLACE PROCEDURE settle() AS $$ DELETE FROM shop_order $$ LANGUAGE sql",
         "CREATE MATERIALIZED VIEW names AS SELECT name FROM shop_order",
         "PREPARE write(text) AS INSERT INTO shop_order (name) VALUES ($1)",
         "PREPARE look AS SELECT * FROM shop_order",
     ),
-    places.MARIADB: (
+    databases.MARIADB: (
         "CREATE OR REPLACE PROCEDURE settle() UPDATE shop_order SET name = 'x'",
         "PREPARE write_it FROM 'UPDATE shop_order SET name = NOW()'",
         "PREPARE look FROM 'SELECT * FROM shop_order'",
     ),
 }
 UNDONE = {
-    places.IN_MEMORY: (),
-    places.POSTGRESQL: (
+    databases.IN_MEMORY: (),
+    databases.POSTGRESQL: (
         "DEALLOCATE ALL", "DROP MATERIALIZED VIEW names", "DROP TABLE IF EXISTS copy",
     ),
-    places.MARIADB: (),
+    databases.MARIADB: (),
 }  # fmt: skip
 TESTS = """
     import warnings
@@ -144,9 +141,9 @@ STYLES = {
 def test_a_statement_counts_by_what_it_did(
     run: Run, project: Project, database: str, style: str
 ) -> None:
-    if database == places.MARIADB and style == "rollback":
+    if database == databases.MARIADB and style == "rollback":
         pytest.skip("to create a procedure ends the test's transaction")
-    places.use(project, database)
+    databases.use(project, database)
     statements = STATEMENTS[database]
     project.write(
         statements=f"PREPARED = {PREPARED[database]!r}\n"

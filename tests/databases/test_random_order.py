@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -123,7 +123,7 @@ _TESTS = """
 def test_two_hundred_tests_with_workers_pass_in_any_order(
     project: Project, pool: str, processes: int
 ) -> None:
-    places.use(project, places.FILE)  # which the live worker can open, too
+    databases.use(project, databases.FILE)  # which the live worker can open, too
     project.tasks(_TASKS)
     project.write(test_it=_TESTS, conftest=_CONFTEST.format(pool=pool))
     # pytest-randomly seeds this from the seed of the run around it, which says how to repeat it.

@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "example_project"
 OPTIONS = {"from-eager-mode": ("-o", "djcelery_mode=inline")}
 QUOTED = "# tests_before/"  # what a block begins with that is to be read, and runs in the example

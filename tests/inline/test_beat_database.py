@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project, Run
 
 pytest.importorskip("django_celery_beat")
-
-Run = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 
 def test_run_delivers_what_is_due_in_the_tests_own_transaction(run: Run) -> None:

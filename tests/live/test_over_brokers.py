@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.services import require, url
+from tests.support.services import require, url
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])

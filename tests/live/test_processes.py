@@ -16,12 +16,10 @@ import celery
 import django
 import pytest
 
-from tests.services import require
+from tests.support.services import require
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 TASKS = """
     import os

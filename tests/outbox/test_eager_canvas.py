@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from celery import VERSION
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 TASKS = """
     @shared_task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 
 def test_a_worker_runs_over_another_broker_that_celery_config_names(project: Project) -> None:

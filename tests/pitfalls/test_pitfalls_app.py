@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +15,7 @@ from tests import patches_page
 
 if TYPE_CHECKING:
     from pytest_djcelery.patching import Patch
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 # Of pytest, for plugins that import each other: none of it is ours.
 NOT_REWRITTEN = ("-W", "ignore::pytest.PytestAssertRewriteWarning")

@@ -6,22 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
-from tests.brokers import servers
-from tests.brokers.places import BROKERS, NOTE, REDIS_PY, left, noted
-from tests.services import require, url
+from tests.support import stoppable_servers
+from tests.support.broker_leftovers import BROKERS, NOTE, REDIS_PY, left, noted
+from tests.support.services import require, url
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
-
+    from tests.support.project import Project, Run
 
 # 43: two runs on one broker ---------------------------------------------------------------
 
@@ -148,7 +144,7 @@ DIES = """
 def test_pitfall_22_a_broker_that_dies_is_named_and_one_that_comes_back_is_used(
     run: Run, project: Project, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
-    port = servers.free_port()
+    port = stoppable_servers.free_port()
     if service == "redis":
         _require_redis_server()
         server, broker = f"RedisServer({port})", f"redis://127.0.0.1:{port}/0"
@@ -169,7 +165,7 @@ def test_pitfall_22_a_result_backend_that_dies_is_named(
 ) -> None:
     _require_redis_server()
     monkeypatch.setenv("TMPDIR", str(project.path))  # as above
-    port = servers.free_port()
+    port = stoppable_servers.free_port()
     _write_servers(project)
     project.ini(f"djcelery_result_backend = redis://127.0.0.1:{port}/0", "djcelery_timeout = 2")
 
@@ -232,4 +228,4 @@ def _require_redis_server() -> None:
 
 
 def _write_servers(project: Project) -> None:
-    project.write(servers=Path(servers.__file__).read_text(encoding="utf-8"))
+    project.write(servers=Path(stoppable_servers.__file__).read_text(encoding="utf-8"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
-Run = Callable[..., pytest.RunResult]
+if TYPE_CHECKING:
+    from tests.support.project import Run
+
 
 HOOKS = """
     import pytest

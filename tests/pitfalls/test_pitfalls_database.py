@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import django
 import pytest
 
-from tests.services import require
+from tests.support.services import require
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 IN_MEMORY, FILE, POSTGRESQL, POOL = "sqlite-memory", "sqlite-file", "postgresql", "postgresql-pool"
 DATABASES = (IN_MEMORY, FILE, POSTGRESQL, POOL)

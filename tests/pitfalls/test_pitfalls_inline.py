@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 
 def test_pitfalls_3_and_4_a_task_sees_the_rows_of_the_tests_own_transaction(run: Run) -> None:

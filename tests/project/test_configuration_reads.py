@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pytest
+if TYPE_CHECKING:
+    import pytest
 
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Run
 
 
 def test_whatever_changes_them(run: Run) -> None:

@@ -6,19 +6,16 @@ repeats it, and a program that fails is named by its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.databases import places
 from tests.random_programs import seeds
+from tests.support import databases
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -142,12 +139,12 @@ DETECTION = """
         assert found
 """
 
-DATABASES = (places.IN_MEMORY, places.POSTGRESQL, places.MARIADB)
+DATABASES = (databases.IN_MEMORY, databases.POSTGRESQL, databases.MARIADB)
 
 
 def prepare(project: Project, database: str) -> None:
     """Two databases of one kind, and the programs."""
-    places.use(project, database, "other")
+    databases.use(project, database, "other")
     here = Path(__file__).parent
     for name in ("programs", "detection"):
         project.write(**{name: (here / f"{name}.py").read_text()})

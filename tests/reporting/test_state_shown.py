@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project, Run
 
-Run = Callable[..., pytest.RunResult]
 SECTION = "*celery: messages that were not delivered*"
 
 

@@ -17,7 +17,7 @@ from pytest_djcelery import Success
 from pytest_djcelery.messages import unittest_failures
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 CASES = """
     import unittest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 # Python 3.15 has one inner function for each kind of function that is decorated.
 SEVERAL_WRAPPERS = """

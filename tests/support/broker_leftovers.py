@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kombu import Connection
 
-from tests.services import url
+from tests.support.services import url
 
 BROKERS = ["redis", "rabbitmq"]
 # What Celery calls of redis-py is deprecated there.

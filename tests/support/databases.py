@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 IN_MEMORY, FILE, POSTGRESQL, MARIADB = "sqlite-memory", "sqlite-file", "postgresql", "mariadb"
 SERVERS = (POSTGRESQL, MARIADB)
@@ -61,7 +61,7 @@ def _settings(kind: str, alias: str) -> dict[str, Any]:
 
     import pytest
 
-    from tests.services import require
+    from tests.support.services import require
 
     this = os.environ.get("DATABASE") == kind  # else the environment speaks of another server
     host, port = require(kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,9 +9,7 @@ import pytest
 pytest.importorskip("celery_batches", reason="celery-batches needs Celery before 5.7")
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
-
-Run = Callable[..., pytest.RunResult]
+    from tests.support.project import Project, Run
 
 
 @pytest.fixture(autouse=True)

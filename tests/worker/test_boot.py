@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project, Run
 
-Run = Callable[..., pytest.RunResult]
 WORKERS = ["celery_inline", "celery_worker"]
 
 BOOT = """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Project
+    from tests.support.project import Project
 
 WARNINGS = ("-W", "default::pytest_djcelery.QueueNotConsumedWarning")
 WORKERS = ("celery_inline", "celery_worker")
