@@ -27,18 +27,20 @@ app.conf.task_routes = {"shop.mail": {"queue": "mail"}}
 done: list[Any] = []
 
 
-@app.task(name="shop.add")
+@app.task(name="shop.add", shared=False)
 def add(x: int, y: int = 0) -> int:
     done.append((x, y))
     return x + y
 
 
-@app.task(name="shop.mail")
+@app.task(name="shop.mail", shared=False)
 def mail(to: str) -> None:
     done.append(to)
 
 
-@app.task(name="shop.end", bind=True, max_retries=3, default_retry_delay=60, acks_late=True)
+@app.task(
+    name="shop.end", shared=False, bind=True, max_retries=3, default_retry_delay=60, acks_late=True
+)
 def end(self: Any, how: str) -> str:
     """End in the way that it is asked to."""
     done.append(how)
@@ -55,7 +57,7 @@ def end(self: Any, how: str) -> str:
     return how
 
 
-@app.task(name="shop.call", acks_late=True)
+@app.task(name="shop.call", shared=False, acks_late=True)
 def call(function: str) -> Any:
     """Call what the test has put into `functions`: it has the test's own eyes and hands."""
     return functions[function]()
