@@ -1,4 +1,4 @@
-"""The page Patches, made from what the modules register: `python -m tests.patches_page`."""
+"""The page Patches, made from what the modules register: `python -m tests.docs.patches_page`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Final
 import pytest_djcelery
 from pytest_djcelery.patching import PATCHES, Patch
 
-COMMAND: Final = "python -m tests.patches_page"
-PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "reference" / "patches.md"
+COMMAND: Final = "python -m tests.docs.patches_page"
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "reference" / "patches.md"
 _PACKAGES: Final = {
     "celery": "Celery",
     "kombu": "kombu",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how-a-message-travels.md"
 STOP = re.compile(
     r"^- \[`(?P<shown>[^`]+)`\]\(\.\./(?P<path>[^)]+)\)\s+`(?P<name>\w+)(?:\(\))?`", re.MULTILINE

@@ -9,7 +9,7 @@ import pytest
 
 import pytest_djcelery
 from pytest_djcelery import patching
-from tests import patches_page
+from tests.docs import patches_page
 
 PACKAGE = Path(pytest_djcelery.__file__).parent
 

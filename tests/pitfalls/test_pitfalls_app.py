@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import patches_page
+from tests.docs import patches_page
 
 if TYPE_CHECKING:
     from pytest_djcelery.patching import Patch
