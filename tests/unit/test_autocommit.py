@@ -19,10 +19,15 @@ from django.db import IntegrityError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
 from pytest_djcelery.messages.journal import Journal
-from pytest_djcelery.transactions.autocommit import Autocommit, begin_test, beneath, innermost
+from pytest_djcelery.transactions.autocommit import (
+    Autocommit,
+    after_innermost_block,
+    begin_test,
+    innermost,
+)
 from pytest_djcelery.transactions.task_connections import (
-    ConnectionsAsBegun,
-    held_open,
+    AutocommitRestorer,
+    connection_held_open,
     test_connections_held_open,
 )
 from pytest_djcelery.transactions.watch import TransactionWatch
@@ -300,9 +305,9 @@ def test_a_test_is_in_autocommit_as_soon_as_its_transaction_is_open(database: Da
         assert database.numbers() == [0]
         with transaction.atomic():
             assert innermost(connection) is None
-            assert beneath(connection) is found
+            assert after_innermost_block(connection) is found
             assert begin_test(connection) is None
-    assert innermost(connection) is beneath(connection) is None
+    assert innermost(connection) is after_innermost_block(connection) is None
 
 
 def test_a_transaction_of_a_test_that_begins_under_the_watch_is_in_autocommit_too(
@@ -335,7 +340,7 @@ def test_a_block_of_the_codes_own_is_no_tests(django_db_blocker: Any) -> None:
         assert begin_test(connection) is None
         with transaction.atomic():
             assert begin_test(connection) is None
-        assert innermost(connection) is beneath(connection) is None
+        assert innermost(connection) is after_innermost_block(connection) is None
 
 
 def test_autocommit_needs_savepoints(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,15 +376,15 @@ def test_a_task_may_close_its_connection_and_the_test_goes_on(watched: Database)
 
 def test_a_connection_is_held_open_for_a_block_only(database: Database) -> None:
     connection = database.connection
-    with held_open(connection):
+    with connection_held_open(connection):
         own = vars(connection)["close"]
-        with held_open(connection):
+        with connection_held_open(connection):
             assert vars(connection)["close"] is not own
         assert vars(connection)["close"] is own
         connection.close()
         assert not connection.needs_rollback
     assert "close" not in vars(connection)
-    with pytest.raises(KeyError), held_open(connection):
+    with pytest.raises(KeyError), connection_held_open(connection):
         raise KeyError
     assert "close" not in vars(connection)
 
@@ -408,7 +413,7 @@ def test_a_transaction_that_a_task_has_begun_by_hand_is_rolled_back(
             cursor.execute("CREATE TABLE numbers (n integer UNIQUE)")
         other.set_autocommit(False)
         try:
-            begun = ConnectionsAsBegun()
+            begun = AutocommitRestorer()
             begun.restore()
             assert default.autocommit
             default.set_autocommit(False)

@@ -35,7 +35,7 @@ app = Celery("openers", broker="memory://", set_as_current=False)
 HERE = locations.relative(__file__)
 
 
-@app.task(name="shop.ship")
+@app.task(shared=False, name="shop.ship")
 def ship(order: int) -> None:
     """Never run here."""
 
@@ -318,7 +318,7 @@ def test_a_partial_that_wraps_another_function_is_that_function() -> None:
 
 def test_what_was_made_at_run_time_is_written_nowhere() -> None:
     module: dict[str, Any] = {"__name__": "made"}
-    exec("def made(): pass", module)
+    exec(compile("def made(): pass", "/no/such/file.py", "exec"), module)
     opener = Opener(kind="decorator", function=module["made"])
     assert str(opener) == "the decorator transaction.atomic of made.made"
 

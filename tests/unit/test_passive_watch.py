@@ -44,7 +44,7 @@ app = Celery(
 )  # fmt: skip
 
 
-@app.task(name="shop.ship")
+@app.task(shared=False, name="shop.ship")
 def ship(order: int) -> None:
     """Never run here."""
 
@@ -74,7 +74,7 @@ class Lab:
 
     def send(self) -> Any:
         sent = message(location=locations.of_caller(sys._getframe(1)))
-        self.watch.judge(sent)
+        self.watch.check_race(sent)
         self.journal.append(Published(message=sent))
         return sent
 
@@ -295,7 +295,7 @@ def test_what_stands_in_for_hooks_is_taken_out_with_the_watch(database: None) ->
 def test_hooks_that_django_captures_are_left_to_it(database: None) -> None:
     captures = Captures()
     lab = Lab(lambda journal: TransactionWatch(journal, policy=lambda: "ignore", captures=captures))
-    with captures.blocks_noted(), captures.blocks_noted(), of_test(), lab.watch:
+    with captures.capture_blocks_noted(), captures.capture_blocks_noted(), of_test(), lab.watch:
         with TestCase.captureOnCommitCallbacks() as hooks:
             assert captures.open_on(connections["default"])
             assert not captures.open_on(connections["other"])
@@ -322,14 +322,14 @@ def test_hooks_that_django_captures_are_left_to_it(database: None) -> None:
 def test_django_s_capture_keeps_its_name_and_is_put_back() -> None:
     captures = Captures()
     method = vars(TestCase)["captureOnCommitCallbacks"]
-    with captures.blocks_noted():
+    with captures.capture_blocks_noted():
         inside = vars(TestCase)["captureOnCommitCallbacks"]
         assert inside is not method
         assert TestCase.captureOnCommitCallbacks.__name__ == "captureOnCommitCallbacks"
-        with captures.blocks_noted():
+        with captures.capture_blocks_noted():
             assert vars(TestCase)["captureOnCommitCallbacks"] is inside
     assert vars(TestCase)["captureOnCommitCallbacks"] is method
-    with captures.blocks_noted():
+    with captures.capture_blocks_noted():
         assert vars(TestCase)["captureOnCommitCallbacks"] is not method
 
 
