@@ -201,9 +201,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line that many tests failed by one error of a task."""
     failed = [*terminalreporter.stats.get("failed", ()), *terminalreporter.stats.get("error", ())]
     if failed:
-        from pytest_djcelery.reporting import sections
+        from pytest_djcelery.reporting import one_error
 
-        found = list(sections.one_error_lines(failed))
+        found = list(one_error.lines(failed))
         if found:
             terminalreporter.section("celery: tests that failed by one error")
             for line in found:

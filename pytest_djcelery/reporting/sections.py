@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from io import StringIO
@@ -14,11 +13,12 @@ import pytest
 from celery import states
 
 from pytest_djcelery.errors import UnhandledTaskFailureWarning
-from pytest_djcelery.locations import in_library, is_of_project, relative
+from pytest_djcelery.locations import in_library, is_of_project
 from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.messages.journal import Ended, EndedWithoutOutcome, stores_nothing
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures
+from pytest_djcelery.reporting import one_error
 from pytest_djcelery.transactions import races
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ _NO_WORKER = (
     "No worker runs the tasks of this test: ask for celery_inline, and call its run(); or for "
     "celery_worker."
 )
-_NOTED = "_djcelery_task_errors"
-_LONGEST = 160  # characters of an error
 
 
 def judge_races(item: pytest.Item, sandbox: Sandbox) -> None:
@@ -100,7 +98,7 @@ def add_sections(
     """Add to a failing test what its tasks raised, and the comparison that pytest cut short."""
     if not report.failed:
         return
-    note_errors(report, sandbox, error)
+    one_error.note(report, sandbox, error)
     lines = item.config.stash.get(_LAST_COMPARISON, None)
     if lines and isinstance(error, AssertionError) and _CUT in report.longreprtext:
         report.sections.append(("celery: the comparison in full", "\n".join(lines)))
@@ -119,7 +117,9 @@ def add_sections(
     found = [
         attempt
         for attempt in sandbox.journal.events(Ended, sandbox.began)
-        if attempt.state == "FAILURE" and not attempt.expected and not led_to(attempt.value, error)
+        if attempt.state == "FAILURE"
+        and not attempt.expected
+        and not one_error.led_to(attempt.value, error)
     ]
     if found:
         text = "\n\n".join(_tracebacks(item, found))
@@ -135,7 +135,9 @@ def add_sections(
 def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:
     """Whether the test ended with what a task raised: the rest was left for that reason."""
     ended = sandbox.journal.events(Ended, sandbox.began)
-    return any(led_to(attempt.value, error) for attempt in ended if attempt.state == "FAILURE")
+    return any(
+        one_error.led_to(attempt.value, error) for attempt in ended if attempt.state == "FAILURE"
+    )
 
 
 def _tracebacks(item: pytest.Item, found: list[Ended]) -> Iterator[str]:
@@ -299,67 +301,3 @@ def why_never(task_id: str, journal: Journal, scheduled: Sequence[SentTask], now
 
 def _named(sent: SentTask) -> str:
     return f"{call_text(sent.task, sent.args, sent.kwargs)} [{sent.id}]"
-
-
-def note_errors(report: pytest.TestReport, sandbox: Sandbox, error: BaseException | None) -> None:
-    """Write into a failed test's report which errors of tasks it failed by.
-
-    xdist sends what is plain to the process that ends the run.
-    """
-    failed = failures.unhandled(sandbox.journal, sandbox.suite, sandbox.began)
-    unseen = {id(failure) for failure in failed}
-    found = {
-        _error_of(attempt): None
-        for attempt in sandbox.journal.events(Ended, sandbox.began)
-        if attempt.state == "FAILURE"
-        and not attempt.expected
-        and (
-            id(attempt) in unseen or led_to(attempt.value, error) or _is_copy(error, attempt.value)
-        )
-    }
-    if found:
-        vars(report)[_NOTED] = list(map(list, found))
-
-
-def led_to(cause: object, error: BaseException | None) -> bool:
-    """Whether an error is the other, or was raised in answer to it."""
-    while error is not None:
-        if error is cause:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _is_copy(error: BaseException | None, original: object) -> bool:
-    """``get()`` raises what was decoded from the result backend."""
-    return type(error).__name__ == type(original).__name__ and str(error) == str(original)
-
-
-def _error_of(failure: Ended) -> tuple[str, str, str, str]:
-    """Task, place and type, which make it one error, and its text, which may differ."""
-    error = failure.value
-    place = ""
-    traceback = failures.own_traceback(error) if isinstance(error, BaseException) else None
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if not in_library(code.co_filename):
-            place = f"{relative(code.co_filename)}:{traceback.tb_lineno} in {code.co_name}"
-        traceback = traceback.tb_next
-    text = (str(error).splitlines() or [""])[0][:_LONGEST]
-    return failure.task, place, type(error).__name__, text
-
-
-def one_error_lines(reports: Iterable[pytest.TestReport]) -> Iterator[str]:
-    """A line for each error by which several tests failed, the most tests first."""
-    tests: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    texts: dict[tuple[str, ...], str] = {}
-    for report in reports:
-        for *error, text in getattr(report, _NOTED, ()):
-            tests[tuple(error)].add(report.nodeid)
-            texts.setdefault(tuple(error), text)
-    for error, failed in sorted(tests.items(), key=lambda found: -len(found[1])):
-        if len(failed) > 1:
-            task, place, kind = error
-            where = f" ({place})" if place else ""
-            raised = f"{kind}: {texts[error]}" if texts[error] else kind
-            yield f"{len(failed)} tests failed by one error of {task}: {raised}{where}"

@@ -538,6 +538,37 @@ def test_what_goes_wrong_in_the_audit_is_told_and_reaches_no_test(suite: Project
     )
 
 
+@pytest.mark.parametrize("audit", [["--djcelery-audit"], []])
+def test_a_failing_test_that_uses_nothing_loads_nothing(
+    pytester: pytest.Pytester, audit: list[str]
+) -> None:
+    pytester.makeconftest(
+        """
+        import sys
+
+        import pytest
+
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_unconfigure():
+            print("loaded:", sorted({"celery", "kombu"} & sys.modules.keys()))
+        """
+    )
+    pytester.makepyfile(
+        """
+        def test_it():
+            assert [1] == [2]
+
+
+        def test_another():
+            raise KeyError("it")
+        """
+    )
+    result = pytester.runpytest_subprocess(*audit, "-p", "no:celery", "-p", "no:docker_tools")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["loaded: []"])
+
+
 def test_nothing_is_imported_where_nothing_is_used(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
