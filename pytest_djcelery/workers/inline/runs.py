@@ -286,7 +286,9 @@ class Runs:
 
         deliver_until = self._deliveries.inside_until if for_task else self.run_until
         deliver_until(ready)
-        still = [task_id for task_id in waiting if not self._is_stored(task_id)]
+        still = [
+            task_id for task_id in task_ids if task_id in waiting and not self._is_stored(task_id)
+        ]
         if still:
             raise NeverReadyError("\n".join(map(why_never, still)))
 

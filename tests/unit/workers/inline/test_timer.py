@@ -120,6 +120,7 @@ def test_a_poll_may_look_early_once_something_has_been_delivered_since_it_came()
     assert lab.timer.delivered == 1
     assert lab.timer.first_poll(every) is poll
     assert lab.timer.first_poll(lambda queue: queue == "other") is None
+    assert lab.timer.first_poll(lambda queue: queue == "celery") is poll
     lab.timer.start(poll)
     assert lab.timer.delivered == 1  # it was only a look
     assert lab.timer.first_poll(every) is later
