@@ -11,7 +11,7 @@ from pytest_djcelery import clock
 from pytest_djcelery.api.app import not_eager, runs
 from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.recording import batches
-from pytest_djcelery.recording.task_threads import in_task, requests_seen
+from pytest_djcelery.recording.task_threads import in_task, requests_noted
 from pytest_djcelery.reporting import sections
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
@@ -62,7 +62,7 @@ class Inline(Runner):
         with (
             other_threads_watched(),
             self._runs.possible(),
-            requests_seen() if self.auto else nullcontext(),
+            requests_noted() if self.auto else nullcontext(),
         ):
             yield self
         self._over = True
@@ -239,7 +239,7 @@ class Inline(Runner):
             task = self._sandbox.app.tasks[message.headers["task"]]
             held = "\n".join(batches.described({task: task._buffer.qsize()}))
             return f"{task_id} will not be ready: a batch holds it.\n{held}\n{_MOVE}"
-        unconsumed = self._sandbox.unconsumed.in_the_way_of([task_id])
+        unconsumed = self._sandbox.unconsumed.blocking([task_id])
         return unconsumed or sections.why_never(
             task_id, self._sandbox.journal, self.scheduled, self._clock.now()
         )

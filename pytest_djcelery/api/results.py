@@ -42,7 +42,7 @@ from pytest_djcelery.recording.failures import with_relatives
 from pytest_djcelery.recording.result_waits import (
     NeverReadyError,
     WaitTimeoutError,
-    none_will_come,
+    no_result_text,
 )
 from pytest_djcelery.recording.server_waits import unreachable_backend_named
 from pytest_djcelery.session.opening import entered_sandbox
@@ -254,13 +254,13 @@ class Results:
             nonlocal reason
             # First, so that what the worker had stored by then is found.
             reason = sandbox.situation() if sandbox.worker_has_ended() else ""
-            reason = reason or sandbox.unconsumed.in_the_way_of([task_id])
+            reason = reason or sandbox.unconsumed.blocking([task_id])
             return self._final(task_id) or bool(reason) or self._ended(task_id) is not None
 
         in_time = sandbox.journal.wait_until(over, sandbox.options.timeout)
         self._refuse_to_wait_in_vain(task_id)
         if reason and not self._final(task_id):
-            raise NeverReadyError(none_will_come([self._name(task_id)], reason))
+            raise NeverReadyError(no_result_text([self._name(task_id)], reason))
         if not in_time:
             msg = (
                 f"{self._name(task_id)} has no outcome after {sandbox.options.timeout:g} s.\n"

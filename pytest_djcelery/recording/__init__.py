@@ -1,1 +1,1 @@
-"""What the journal is told: publishes, what tasks go through, who reads a result."""
+"""What goes into the journal: publishes, what tasks go through, who reads a result."""

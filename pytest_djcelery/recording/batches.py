@@ -1,7 +1,7 @@
-"""Tasks of celery-batches, which hold their messages back and run many at once.
+"""Tasks of celery-batches, which collect their messages and run many at once.
 
-A message of theirs is taken, held in a buffer of the task, and run with others when enough have
-come or some time has passed. Celery knows nothing of it meanwhile.
+Such a task takes a message, holds it in a buffer, and runs it with others when enough have arrived
+or some time has passed. Until then Celery knows nothing of it.
 
 Private API (``Batches._buffer``, ``_pending``, ``_count`` and ``_tref``), checked on celery-batches
 0.8 to 0.11.
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 
 def is_batch(task: Any) -> bool:
-    """Whether a task takes its messages by the batch."""
-    module = sys.modules.get("celery_batches")  # of the project, if it has it
+    """Whether a task takes its messages in batches."""
+    module = sys.modules.get("celery_batches")  # loaded only where the project uses it
     return module is not None and isinstance(task, module.Batches)
 
 
 def requests_of(args: Any) -> list[Any]:
-    """The requests of a batch, by the arguments that it was run with; none for another task's."""
+    """The requests of a batch, from the arguments it was run with; none for any other task."""
     module = sys.modules.get("celery_batches")
     if module is None or len(args or ()) != 1 or not isinstance(args[0], list):
         return []
-    return [each for each in args[0] if isinstance(each, module.SimpleRequest)]
+    return [request for request in args[0] if isinstance(request, module.SimpleRequest)]
 
 
 def holding(app: Celery, within: float | None = None) -> dict[Any, int]:
-    """The tasks that hold messages which are due, and how many.
+    """The tasks that hold messages which are due, with the number of them.
 
     Args:
-        app: the project's app.
-        within: of those only that run them within so many seconds.
+        app: The project's app.
+        within: Only tasks that run what they hold within this many seconds.
     """
     return {
         task: task._buffer.qsize()
@@ -48,7 +48,7 @@ def holding(app: Celery, within: float | None = None) -> dict[Any, int]:
 
 
 def forget_held(app: Celery) -> None:
-    """Let each task hold nothing any longer: what it has is of a test that is over."""
+    """Empty the buffer of each task: what it holds belongs to a test that is over."""
     for task in _batches(app):
         for request in (*_taken(task._buffer), *_taken(task._pending)):
             if not request.acknowledged:
@@ -60,7 +60,7 @@ def forget_held(app: Celery) -> None:
 
 
 def described(held: dict[Any, int]) -> list[str]:
-    """What is held, a line for each task."""
+    """What is held, one line for each task."""
     return [
         f"{task.name} holds {number} message(s) of a batch: it runs {task.flush_every} together, "
         f"or what there is after flush_interval={task.flush_interval:g} s."

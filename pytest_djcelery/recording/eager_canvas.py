@@ -1,8 +1,8 @@
-"""What a worker would be told of a canvas that eager mode unrolls at the call.
+"""What a worker would learn about a canvas that eager mode unrolls at the call.
 
-Celery's eager mode runs a chain, a group or a chord task by task (`apply`), and tells none of the
-tasks what comes after it. A broker would get the first tasks, each with the rest of the canvas
-inside. `eager_canvases_followed` knows at each task where in the canvas it stands.
+Celery's eager mode runs a chain, a group or a chord task by task (`apply`), and no task learns
+what comes after it. A broker would get the first tasks, each with the rest of the canvas inside.
+`eager_canvases_followed` knows for each task where in the canvas it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pytest_djcelery.patching import patches, replaced
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a part of a canvas stands: what runs after it, and what the end of that belongs to."""
+    """Where a part of a canvas is: what runs after it, and which group or chord that ends in."""
 
     later: tuple[Signature, ...] = ()
     group_id: str | None = None
@@ -29,47 +29,47 @@ class Place:
     root_id: str | None = None
 
     def lineage(self) -> dict[str, Any]:
-        """As Celery publishes it."""
+        """The ids of parent and root, as Celery publishes them."""
         return {"parent_id": self.parent_id, "root_id": self.root_id}
 
     def options(self) -> dict[str, Any]:
-        """All of it, as Celery publishes it."""
+        """The whole place, as Celery publishes it."""
         end = {"group_id": self.group_id, "chord": self.chord}
         if not self.later:
             return {**self.lineage(), **end, "chain": None}
-        # Of a chain inside a group, it is the last step that knows the group. Celery pops the
+        # In a chain inside a group, it is the last step that knows the group. Celery pops the
         # next step off the end.
         chain = [*self.later[:-1], _ending(self.later[-1], end)][::-1]
         return {**self.lineage(), "group_id": None, "chord": None, "chain": chain}
 
 
 class _Part:
-    """A canvas, a signature or a task that is being applied_part."""
+    """A canvas, a signature or a task that is being applied."""
 
     def __init__(self, place: Place, around: _Part | None) -> None:
         self.place = place
         self.around = around
 
-    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:
-        """The place of a part of it that is applied next."""
+    def place_of(self, part: Signature, options: Mapping[str, Any]) -> Place:
+        """The place of the part of it that is applied next."""
         return self.place
 
     def ended(self, task_id: str, root_id: str) -> None:
-        """A task of it is over."""
+        """Note that a task of it is over."""
         if self.around is not None:
             self.around.ended(task_id, root_id)
 
 
 class _Sequence(_Part):
-    """A chain; or a chord, whose second step is its body."""
+    """A chain, or a chord, whose second step is its body."""
 
     def __init__(self, place: Place, around: _Part | None, steps: Iterable[Signature]) -> None:
         super().__init__(place, around)
         self._steps = list(steps)
 
-    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:
+    def place_of(self, part: Signature, options: Mapping[str, Any]) -> Place:
         while self._steps and _is_empty(self._steps[0]) and not _is_empty(part):
-            del self._steps[0]  # since Celery 5.7 a chain passes over an empty group
+            del self._steps[0]  # since Celery 5.7 a chain skips an empty group
         del self._steps[:1]
         later = (step for step in self._steps if not _is_empty(step))
         return replace(self.place, later=(*later, *self.place.later))
@@ -80,9 +80,9 @@ class _Sequence(_Part):
 
 
 class _Group(_Part):
-    """Its members know its id; what comes after it is the body of a chord."""
+    """A group, whose members know its id; what comes after it is the body of a chord."""
 
-    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:
+    def place_of(self, part: Signature, options: Mapping[str, Any]) -> Place:
         place, chord = self.place, self.place.chord
         if place.later:
             end = {"group_id": place.group_id, "chord": place.chord}
@@ -93,37 +93,37 @@ class _Group(_Part):
 
 
 class _Task(_Part):
-    """A task that runs: what it sends is no part of the canvas, its own next attempt is."""
+    """A running task: its next attempt is part of the canvas, what it sends is not."""
 
     def __init__(self, place: Place, task_id: str) -> None:
         super().__init__(place, None)
         self._task_id = task_id
 
-    def of(self, part: Signature, options: Mapping[str, Any]) -> Place:
+    def place_of(self, part: Signature, options: Mapping[str, Any]) -> Place:
         if part.options.get("task_id") == self._task_id:
             return self.place
-        return self.sends(options)
+        return self.place_of_sent(options)
 
-    def sends(self, options: Mapping[str, Any]) -> Place:
-        """The place of what it sends. To the task itself, eager mode tells no root."""
+    def place_of_sent(self, options: Mapping[str, Any]) -> Place:
+        """The place of what the task sends. In eager mode the task itself has no root id."""
         return Place(
             parent_id=options.get("parent_id") or self._task_id,
             root_id=self.place.root_id or self._task_id,
         )
 
 
-#: The part of a canvas that eager mode is at, which its task is run as.
+#: The part of a canvas that eager mode is applying.
 applied_part: ContextVar[_Part | None] = ContextVar("applied_part", default=None)
 
 
 @contextmanager
 def placed_in_canvas(task_id: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Around a task that eager mode runs; yields the options that it would be published with."""
+    """Enter around a task that eager mode runs; yields the options it would be published with."""
     part = applied_part.get()
     if part is None:
-        place, published = _sent(options), dict(options)
+        place, published = _outside_canvas(options), dict(options)
     elif isinstance(part, _Task):
-        place = part.sends(options)
+        place = part.place_of_sent(options)
         published = {**options, **place.lineage()}
     else:
         place = part.place
@@ -137,7 +137,7 @@ def placed_in_canvas(task_id: str, options: Mapping[str, Any]) -> Iterator[dict[
             part.ended(task_id, place.root_id or task_id)
 
 
-def _sent(options: Mapping[str, Any]) -> Place:
+def _outside_canvas(options: Mapping[str, Any]) -> Place:
     """The place of what no task sends."""
     return Place(parent_id=options.get("parent_id"), root_id=options.get("root_id"))
 
@@ -163,7 +163,7 @@ def eager_canvases_followed() -> Iterator[None]:
             place, around, _steps(chain, options)
         ),
         _chord: lambda chord, place, around, options: _Sequence(
-            # The header, whose members may come out of a generator, is never what comes later.
+            # The header, whose members may come from a generator, never comes later.
             place,
             around,
             [chord, options.get("body") or chord.body],
@@ -175,7 +175,7 @@ def eager_canvases_followed() -> Iterator[None]:
 
         def followed_apply(self: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
             around = applied_part.get()
-            place = around.of(self, options) if around else _sent(options)
+            place = around.place_of(self, options) if around else _outside_canvas(options)
             token = applied_part.set(parts[kind](self, place, around, options))
             try:
                 return apply(self, args, kwargs, **options)
@@ -195,7 +195,7 @@ def _is_empty(signature: Mapping[str, Any]) -> bool:
 
 
 def _steps(chain: Any, options: Mapping[str, Any]) -> list[Signature]:
-    """The tasks of a chain, with the links that Celery would give to each, or to the last."""
+    """The tasks of a chain, with the links that Celery would add to each, or to the last."""
     options = {**chain.options, **options}
     steps = [maybe_signature(step, app=chain.app).clone() for step in chain.tasks]
     for step in steps:

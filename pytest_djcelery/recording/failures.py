@@ -1,6 +1,6 @@
-"""Task failures that nobody looked at, and which reads of a result count as a look.
+"""Task failures that the test never looked at, and which reads of a result count as a look.
 
-Private API of celery.result, in `watched_results`: Celery has no hook for a reader. Checked on
+Private API of celery.result, in `watched_results`: Celery has no hook for reads. Checked on
 Celery 5.4 to 5.7.
 """
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-#: What may be asked of results without learning that one of them failed.
-_TELL_NOTHING: Final = frozenset({
+#: What code can ask a result without learning that the task failed.
+_REVEAL_NO_FAILURE: Final = frozenset({
     "ready", "waiting", "completed_count", "exists", "children", "iterdeps", "build_graph",
     "graph", "date_done", "name", "args", "kwargs", "worker", "retries", "queue",
 })  # fmt: skip
-#: Celery's own looks: an eager chain asks how its parts ended.
+#: Celery's own reads: an eager chain asks how its parts ended.
 _CELERYS_OWN: Final = ("celery.canvas", "celery.app.", "celery.worker.")
-#: Packages that call what the test has given them.
-_PASSING_ON: Final = frozenset({"_pytest", "pytest", "pluggy", "anyio", "unittest"})
+#: Packages that call functions which the test gave them.
+_CALLERS_FOR_TEST: Final = frozenset({"_pytest", "pytest", "pluggy", "anyio", "unittest"})
 # A call in a formatted traceback.
 _CALL = re.compile(r'\s*File "(?P<path>.+)", line (?P<line>\d+), in (?P<function>.+)')
 
 
-class Reads(Protocol):
-    """Who is told of results that are read."""
+class ReadListener(Protocol):
+    """Called when results are read."""
 
     def looked(self, task_ids: Iterable[str]) -> None:
-        """The test has read the outcome of these."""
+        """The test has read the outcome of these tasks."""
 
     def raised_elsewhere(self, task_ids: Iterable[str], error: BaseException) -> None:
-        """The outcome of these was raised to code that is not the test's."""
+        """The outcome of these tasks was raised in code that is not the test's."""
 
 
-def _is_of_test(suite: Container[str]) -> bool:
-    """Whether the test itself asks, and for what tells of a failure.
+def _test_learns_of_failure(suite: Container[str]) -> bool:
+    """Whether it is the test itself that reads, and reads something that shows a failure.
 
-    The nearest frame of the project decides: a view that the test calls and that polls a result
-    tells the test nothing. A thread that has no such frame was given the very method, as by
+    The nearest frame of the project decides: when the test calls a view that polls a result, the
+    test learns nothing from it. A thread without such a frame was given the method itself, as by
     ``sync_to_async(result.get)``.
     """
     asked = None
@@ -61,47 +61,47 @@ def _is_of_test(suite: Container[str]) -> bool:
         module = str(frame.f_globals.get("__name__"))
         if module == "celery.result":
             asked = frame.f_code.co_name
-        elif module.startswith(_CELERYS_OWN) or not _passes_on(path, module):
+        elif module.startswith(_CELERYS_OWN) or not _calls_for_test(path, module):
             return False
         frame = frame.f_back
-    return asked not in _TELL_NOTHING
+    return asked not in _REVEAL_NO_FAILURE
 
 
-def _passes_on(path: str, module: str) -> bool:
-    return locations.in_library(path) or module.partition(".")[0] in _PASSING_ON
+def _calls_for_test(path: str, module: str) -> bool:
+    return locations.in_library(path) or module.partition(".")[0] in _CALLERS_FOR_TEST
 
 
 def reached_test(error: BaseException, suite: Container[str]) -> bool:
-    """Whether an error that was raised to other code has come through to the test since.
+    """Whether an error that was raised in other code has reached the test since.
 
-    An error's traceback begins with the frame that has caught it. ``assertRaises`` takes it off.
+    An error's traceback begins with the frame that caught it. ``assertRaises`` removes it.
     """
     traceback = error.__traceback__
     if traceback is None:
         return True
     frame = traceback.tb_frame
     package = str(frame.f_globals.get("__name__")).partition(".")[0]
-    return frame.f_code.co_filename in suite or package in _PASSING_ON
+    return frame.f_code.co_filename in suite or package in _CALLERS_FOR_TEST
 
 
-class _Watch:
-    """Finds out what a read has told, and whom."""
+class _ReadWatch:
+    """Finds out what each read of a result has shown, and to whom."""
 
-    def __init__(self, reads: Reads, suite: Container[str]) -> None:
-        self._reads = reads
+    def __init__(self, listener: ReadListener, suite: Container[str]) -> None:
+        self._listener = listener
         self._suite = suite
 
     def read(self, result: Any, error: BaseException | None = None) -> None:
-        """An outcome was read; that of a success tells of no failure."""
+        """Note that an outcome was read, which matters only if it is a failure."""
         if _has_failed(result):
-            self.tell(result, error)
+            self.failure_read(result, error)
 
-    def tell(self, result: Any, error: BaseException | None = None) -> None:
-        """A failure of a result, or of what it stands for, was read."""
-        if _is_of_test(self._suite):
-            self._reads.looked(with_relatives(result))
+    def failure_read(self, result: Any, error: BaseException | None = None) -> None:
+        """Note that a failure was read, of a result or of one of its parts."""
+        if _test_learns_of_failure(self._suite):
+            self._listener.looked(with_relatives(result))
         elif error is not None:
-            self._reads.raised_elsewhere(with_relatives(result), error)
+            self._listener.raised_elsewhere(with_relatives(result), error)
 
 
 @patches(
@@ -111,21 +111,20 @@ class _Watch:
     "celery.result:EagerResult.traceback",
     "celery.result:EagerResult.get",
     "celery.result:EagerResult.wait",
-    why="Celery has no hook for a reader: neither for a look at a result nor for a wait that "
-    "begins.",
+    why="Celery has no hook for the read of a result, nor for the start of a wait.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def watched_results(reads: Reads, suite: Container[str]) -> Iterator[None]:
-    """Note each failure that a result tells to who asks.
+def watched_results(listener: ReadListener, suite: Container[str]) -> Iterator[None]:
+    """Within the ``with``, note each read of a result that shows a failure.
 
     Args:
-        reads: is told.
-        suite: the files of the tests.
+        listener: Called for each such read.
+        suite: The files of the tests.
     """
     from celery.result import AsyncResult, EagerResult
 
-    watch = _Watch(reads, suite)
+    watch = _ReadWatch(listener, suite)
     state = _watched_property(watch, AsyncResult, "state")
     result = _watched_property(watch, AsyncResult, "result")
     throw = _watched_method(watch, AsyncResult, "maybe_throw")
@@ -143,12 +142,12 @@ def watched_results(reads: Reads, suite: Container[str]) -> Iterator[None]:
             traceback=_watched_property(watch, EagerResult, "traceback"),
             get=eager_get, wait=eager_get,
         ),
-        _watched_sets(watch),
+        _watched_result_sets(watch),
     ):  # fmt: skip
         yield
 
 
-def _watched_property(watch: _Watch, owner: Any, name: str) -> property:
+def _watched_property(watch: _ReadWatch, owner: Any, name: str) -> property:
     attribute = vars(owner)[name]
 
     def read(self: Any) -> Any:
@@ -159,10 +158,10 @@ def _watched_property(watch: _Watch, owner: Any, name: str) -> property:
     return property(read, doc=attribute.__doc__)
 
 
-def _watched_method(watch: _Watch, owner: Any, name: str) -> Any:
+def _watched_method(watch: _ReadWatch, owner: Any, name: str) -> Any:
     method = vars(owner)[name]
 
-    def asked(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         error = None
         try:
@@ -173,39 +172,39 @@ def _watched_method(watch: _Watch, owner: Any, name: str) -> Any:
         finally:
             watch.read(self, error)
 
-    return asked
+    return watched
 
 
-def _watched_gets(watch: _Watch) -> dict[str, Any]:
-    """``get``, which may raise what a parent failed with: it fails what comes after it, too."""
+def _watched_gets(watch: _ReadWatch) -> dict[str, Any]:
+    """``get``, which may raise the error of a parent, since that fails what comes after it too."""
     from celery.exceptions import TimeoutError as CeleryTimeoutError
     from celery.result import AsyncResult
 
     get = vars(AsyncResult)["get"]
 
-    def asked(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def watched_get(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         try:
             return get(self, *args, **kwargs)
         except Exception as error:
             if self._cache or not isinstance(error, CeleryTimeoutError):
-                watch.tell(self, error)
+                watch.failure_read(self, error)
             raise
 
-    return {"get": asked, "wait": asked}
+    return {"get": watched_get, "wait": watched_get}
 
 
 @contextmanager
-def _watched_sets(watch: _Watch) -> Iterator[None]:
-    """Who is told that one of several results has failed, has been told of all of them."""
+def _watched_result_sets(watch: _ReadWatch) -> Iterator[None]:
+    """Watch several results as one: learning that one failed counts as a look at all of them."""
     from celery.result import ResultSet
 
     iter_native = vars(ResultSet)["iter_native"]
 
-    def joined(name: str) -> Any:
+    def watched_join(name: str) -> Any:
         method = vars(ResultSet)[name]
 
-        def asked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             error = None
             try:
@@ -214,18 +213,19 @@ def _watched_sets(watch: _Watch) -> Iterator[None]:
                 error = raised
                 raise
             finally:
-                watch.tell(self, error)
+                watch.failure_read(self, error)
 
-        return asked
+        return watched
 
     def watched_iter(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        watch.tell(self)
+        watch.failure_read(self)
         return iter_native(self, *args, **kwargs)
 
     questions = ("failed", "successful", "maybe_throw", "maybe_reraise")
     with result_set_replaced(
-        join=joined("join"), join_native=joined("join_native"), iter_native=watched_iter,
+        join=watched_join("join"), join_native=watched_join("join_native"),
+        iter_native=watched_iter,
         **{name: _watched_method(watch, ResultSet, name) for name in questions},
     ):  # fmt: skip
         yield
@@ -241,13 +241,12 @@ def _watched_sets(watch: _Watch) -> Iterator[None]:
     "celery.result:AsyncResult.maybe_reraise",
     "celery.result:AsyncResult.get",
     "celery.result:AsyncResult.wait",
-    why="Celery has no hook for a reader: neither for a look at a result nor for a wait that "
-    "begins.",
+    why="Celery has no hook for the read of a result, nor for the start of a wait.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def async_result_replaced(**attributes: Any) -> Iterator[None]:
-    """Have every `AsyncResult` read by these, which call what was there before."""
+    """Replace attributes of every `AsyncResult` by these, which call what was there before."""
     from celery.result import AsyncResult
 
     with replaced(AsyncResult, **attributes):
@@ -262,13 +261,12 @@ def async_result_replaced(**attributes: Any) -> Iterator[None]:
     "celery.result:ResultSet.successful",
     "celery.result:ResultSet.maybe_throw",
     "celery.result:ResultSet.maybe_reraise",
-    why="Celery has no hook for a reader: neither for a look at a result nor for a wait that "
-    "begins.",
+    why="Celery has no hook for the read of a result, nor for the start of a wait.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def result_set_replaced(**methods: Any) -> Iterator[None]:
-    """Have every `ResultSet` read by these, which call what was there before."""
+    """Replace methods of every `ResultSet` by these, which call what was there before."""
     from celery.result import ResultSet
 
     with replaced(ResultSet, **methods):
@@ -276,7 +274,7 @@ def result_set_replaced(**methods: Any) -> Iterator[None]:
 
 
 def _has_failed(result: Any) -> bool:
-    """Whether a failure is among what a result has read; it asks no backend."""
+    """Whether what a result has already read is a failure; no backend is asked."""
     from celery import states
     from celery.result import ResultSet
 
@@ -287,31 +285,31 @@ def _has_failed(result: Any) -> bool:
 
 
 def with_relatives(result: Any) -> list[str]:
-    """The ids of a result, of what it is made of and of what led to it.
+    """The ids of a result, of its parts and of what led to it.
 
-    Who reads the outcome of a chain or chord has been told of its parts: they fail it.
+    Reading the outcome of a chain or chord counts as a look at its parts, since these make it fail.
     """
     found: dict[str, None] = {}
     pending = [result]
     while pending:
-        each = pending.pop()
-        own = getattr(each, "id", None)  # a set of results has none
-        if each is None or own in found:
+        current = pending.pop()
+        own = getattr(current, "id", None)  # a set of results has none
+        if current is None or own in found:
             continue
         if own is not None:
             found[own] = None
-        pending.append(getattr(each, "parent", None))
-        pending.extend(getattr(each, "results", None) or ())
+        pending.append(getattr(current, "parent", None))
+        pending.extend(getattr(current, "results", None) or ())
     return list(found)
 
 
 def unhandled(journal: Journal, suite: Container[str], since: int = 0) -> list[Ended]:
-    """Final failures, in order, whose outcome was not read. ``Task.throws`` are no failures.
+    """Final failures, in order, whose outcome was not read. Errors in ``Task.throws`` don't count.
 
     Args:
-        journal: what happened.
-        suite: the files of the tests.
-        since: the position from which on a failure counts.
+        journal: The journal of the tasks and of the reads.
+        suite: The files of the tests.
+        since: The position in the journal from which failures count.
     """
     reads = [
         event for event in journal.events(Event) if isinstance(event, Looked | RaisedElsewhere)
@@ -322,10 +320,10 @@ def unhandled(journal: Journal, suite: Container[str], since: int = 0) -> list[E
 def unseen(
     attempts: Iterable[Ended], reads: Iterable[Looked | RaisedElsewhere], suite: Container[str]
 ) -> list[Ended]:
-    """Those of the tasks' attempts that are final failures, and that the test never saw."""
+    """The attempts of tasks that are final failures, and that the test never saw."""
     last: dict[str, Ended] = {}
     for event in attempts:
-        # An attempt that leads to another may be told of after that one (`Results._ended`).
+        # An attempt that leads to another may be recorded after that one (`Results._ended`).
         if not event.goes_on or event.task_id not in last:
             last[event.task_id] = event
     looked: set[str] = set()
@@ -345,8 +343,8 @@ def unseen(
 
 
 def describe(failure: Ended) -> str:
-    """Task, id, arguments and attempt in a line."""
-    # It loads Celery, which a run that uses no fixture must not.
+    """Task, arguments, id and attempt in one line."""
+    # This loads Celery, which a run that uses no fixture must not do.
     from pytest_djcelery.messages.descriptions import call_text
 
     attempt = f", attempt {failure.retries + 1}" if failure.retries else ""
@@ -363,17 +361,18 @@ def own_traceback(error: BaseException) -> TracebackType | None:
 
 
 def own_calls(text: str) -> Iterator[str]:
-    """The project's own calls in a formatted traceback, in a line each, innermost last."""
+    """The project's own calls in a formatted traceback, one line each, innermost last."""
     lines = text.splitlines()
     calls = [(number, found) for number, line in enumerate(lines) if (found := _CALL.match(line))]
-    own = [each for each in calls if is_of_project(each[1]["path"])]
-    for number, call in own or [each for each in calls if not in_library(each[1]["path"])]:
+    own = [(number, call) for number, call in calls if is_of_project(call["path"])]
+    outside = [(number, call) for number, call in calls if not in_library(call["path"])]
+    for number, call in own or outside:
         source = lines[number + 1].strip() if number + 1 < len(lines) else ""
         yield f"at {relative(call['path'])}:{call['line']} in {call['function']}: {source}"
 
 
 def raised_text(text: str) -> list[str]:
-    """The lines of a formatted traceback that tell what was raised: its type and its text."""
+    """The lines of a formatted traceback that say what was raised: its type and its text."""
     lines = text.splitlines()
     last = max((number for number, line in enumerate(lines) if _CALL.match(line)), default=-1)
     rest = lines[last + 1 :]
@@ -382,7 +381,7 @@ def raised_text(text: str) -> list[str]:
 
 
 def text(failures: list[Ended]) -> str:
-    """What is raised or warned at the end of the test."""
+    """The text of the error or warning at the end of the test."""
     return "\n".join(_lines(failures))
 
 

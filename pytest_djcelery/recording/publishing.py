@@ -1,7 +1,7 @@
-"""See every message that leaves, whichever way: through a broker or run at once by eager mode.
+"""Records every message that is sent, whether through a broker or run at once by eager mode.
 
 Private API, in the two functions that patch it. Celery's publish signals would be the public
-way, but they tell neither the serializer nor the eager calls, and an error raised in a
+way, but they include neither the serializer nor the eager calls, and an error raised in a
 receiver is logged and swallowed. Checked on Celery 5.4 to 5.7.
 """
 
@@ -34,7 +34,7 @@ from pytest_djcelery.recording.eager_canvas import (
 )
 from pytest_djcelery.recording.sent_records import Message, as_published, sent_task
 from pytest_djcelery.recording.task_signals import raised_eagerly, task_replaced
-from pytest_djcelery.recording.task_surroundings import Shared
+from pytest_djcelery.recording.task_surroundings import SharedStateRestored
 from pytest_djcelery.recording.task_threads import TaskInPlace
 from pytest_djcelery.transactions.task_connections import test_connections_held_open
 
@@ -48,15 +48,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tap:
-    """Builds a `SentTask` for each publish, lets the watch judge it and the journal keep it."""
+class PublishRecorder:
+    """Makes a `SentTask` of each publish, has the watch check it and the journal keep it."""
 
     app: Celery  # the project's
     watch: TransactionWatch
     journal: Journal
-    surroundings: Surroundings  # of a task that eager mode runs in place of a publish
-    sent: Callable[[SentTask], None]  # called with each message of the project's app that has left
-    published: Callable[[], None]  # called after each publish that no transaction is open around
+    surroundings: Surroundings  # of a task that eager mode runs instead of publishing it
+    sent: Callable[[SentTask], None]  # called with each message that the project's app has sent
+    published: Callable[[], None]  # called after each publish outside any open transaction
 
     def publish(
         self,
@@ -66,32 +66,32 @@ class Tap:
         producer: Any,
         send: Callable[[Any], Any],
     ) -> Any:
-        """Send a message to the broker, by ``send(producer)``, whose result is returned."""
+        """Send a message to the broker by ``send(producer)``, and return what that returns."""
         __tracebackhide__ = True
-        departure = _Departure(self, app, name, options, producer)
+        recording = _RecordingProducer(self, app, name, options, producer)
         try:
-            result = send(departure)
+            result = send(recording)
         except BaseException:
-            if departure.record is not None and not departure.left:
-                self.journal.append(NotSent(message=departure.record))
+            if recording.record is not None and not recording.sent:
+                self.journal.append(NotSent(message=recording.record))
             raise
-        if departure.record is not None and app is self.app:
-            self.sent(departure.record)
+        if recording.record is not None and app is self.app:
+            self.sent(recording.record)
         if not self.watch.in_blocks:
             self.published()
         return result
 
-    def departs(
+    def record(
         self, app: Celery, name: str, body: Any, options: Mapping[str, Any], queue: Any
     ) -> SentTask:
-        """Record a message as it is handed to its producer, and judge the moment.
+        """Record a message as it is handed to its producer, and check for a race.
 
         Args:
-            app: that sends it.
-            name: of the task.
-            body: of the message.
-            options: what `kombu.Producer.publish` is given.
-            queue: that the caller has asked for.
+            app: The app that sends it.
+            name: The name of the task.
+            body: The body of the message.
+            options: What is passed to `kombu.Producer.publish`.
+            queue: The queue that the caller asked for.
         """
         situation = self.watch.publishing()
         message = Message(options["headers"], body)
@@ -107,10 +107,10 @@ class Tap:
     def eager(
         self, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]
     ) -> Iterator[Callable[..., Any]]:
-        """Around an eager run that stands for a publish; yields what to call it with."""
+        """Enter around an eager run in place of a publish; yields the function to call it with."""
         frame = locations.publishing_frame()
         if frame is None:
-            # ``task.apply()`` by the test itself: nothing would have been published.
+            # The test itself called ``task.apply()``: nothing would have been published.
             with self.watch.eager_task(), TaskInPlace(), test_connections_held_open():
                 yield _called
             return
@@ -121,7 +121,12 @@ class Tap:
         if not locations.passes_by(frame, task):
             self.watch.check_race(sent)
         self.journal.append(Published(message=sent, hook=situation.hook, eager=True))
-        with self.watch.eager_task(), TaskInPlace(), test_connections_held_open(), Shared():
+        with (
+            self.watch.eager_task(),
+            TaskInPlace(),
+            test_connections_held_open(),
+            SharedStateRestored(),
+        ):
             yield partial(self.surroundings.run, carried=(applied_part,))
 
 
@@ -129,38 +134,45 @@ def _called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
-class _Departure:
+class _RecordingProducer:
     """A producer for one message, which is recorded as it is handed over.
 
-    That is after the receivers of ``before_task_publish``: they may have added to its headers,
-    its arguments and its options. All else that is asked of it is the producer's.
+    By then the receivers of ``before_task_publish`` have run, which may have added to its headers,
+    its arguments and its options. Any other attribute is the wrapped producer's.
     """
 
-    __slots__ = ("_app", "_name", "_options", "_producer", "_tap", "in_memory", "left", "record")
+    __slots__ = (
+        "_app", "_name", "_options", "_producer", "_recorder", "in_memory", "record", "sent",
+    )  # fmt: skip
 
     def __init__(
-        self, tap: Tap, app: Celery, name: str, options: Mapping[str, Any], producer: Any
+        self,
+        recorder: PublishRecorder,
+        app: Celery,
+        name: str,
+        options: Mapping[str, Any],
+        producer: Any,
     ) -> None:
-        self._tap = tap
+        self._recorder = recorder
         self._app = app
         self._name = name
         self._options = options
         self._producer = producer
         self.record: SentTask | None = None
-        self.in_memory = False  # whether the broker is: then it is told the record
-        self.left = False
+        self.in_memory = False  # whether the broker is in memory, which then keeps the record
+        self.sent = False
 
     def publish(self, body: Any, **options: Any) -> Any:
         __tracebackhide__ = True
-        if self.left:  # the ``task-sent`` event comes after it, through the same producer
+        if self.sent:  # the ``task-sent`` event follows the message through the same producer
             return self._producer.publish(body, **options)
-        if self.record is None:  # else Celery tries once more
+        if self.record is None:  # else Celery is trying again
             queue = self._options.get("queue")
-            self.record = self._tap.departs(self._app, self._name, body, options, queue)
+            self.record = self._recorder.record(self._app, self._name, body, options, queue)
         if self.in_memory:
             options["headers"] = Recorded(options["headers"], self.record)
         result = self._producer.publish(body, **options)
-        self.left = True
+        self.sent = True
         return result
 
     def __getattr__(self, name: str) -> Any:
@@ -168,23 +180,23 @@ class _Departure:
 
 
 @contextmanager
-def publishes_recorded(tap: Tap) -> Iterator[None]:
-    """Route every publish in this process through ``tap``."""
-    with _senders_through(tap), _eager_runs_through(tap):
+def publishes_recorded(recorder: PublishRecorder) -> Iterator[None]:
+    """Within the ``with``, route every publish in this process through ``recorder``."""
+    with _senders_recorded(recorder), _eager_runs_recorded(recorder):
         yield
 
 
 @patches(
     "celery.app.amqp:AMQP._create_task_sender",
-    why="Celery's publish signals tell neither the serializer nor whether the broker took the "
-    "message, and swallow what a receiver raises.",
+    why="Celery's publish signals say neither which serializer is used nor whether the broker took "
+    "the message, and swallow what a receiver raises.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def _senders_through(tap: Tap) -> Iterator[None]:
+def _senders_recorded(recorder: PublishRecorder) -> Iterator[None]:
     """Wrap ``AMQP._create_task_sender``: what it returns sees name, message and options.
 
-    Celery builds the sender once for each ``app.amqp`` and keeps it, so those kept are
+    Celery builds the sender once for each ``app.amqp`` and keeps it, so the kept ones are
     dropped on the way in and out; they are rebuilt on the next publish.
     """
     create = vars(AMQP)["_create_task_sender"]
@@ -194,17 +206,17 @@ def _senders_through(tap: Tap) -> Iterator[None]:
         declared = _Declared()
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            def sending(departure: Any) -> Any:
+            def send_by(recording: Any) -> Any:
                 if not in_memory(amqp.app):
                     with unreachable_broker_explained(amqp.app, name):
-                        return send(departure, name, message, **options)
-                departure.in_memory = True
+                        return send(recording, name, message, **options)
+                recording.in_memory = True
                 options["retry"] = False  # there is no connection that could be lost
                 if options.get("declare") is None and type(options.get("queue")) is Queue:
                     options["declare"] = declared.undeclared(producer.channel, options["queue"])
-                return send(departure, name, message, **options)
+                return send(recording, name, message, **options)
 
-            return tap.publish(amqp.app, name, options, producer, sending)
+            return recorder.publish(amqp.app, name, options, producer, send_by)
 
         return send_task_message
 
@@ -217,9 +229,9 @@ def _senders_through(tap: Tap) -> Iterator[None]:
 
 
 class _Declared:
-    """Whether the queue of the last message is declared on its channel, to the broker in memory.
+    """Remembers whether the queue of the last message is declared to the broker in memory.
 
-    kombu binds a copy of the queue to the channel, for each message, to find that out.
+    To find that out, kombu binds a copy of the queue to the channel for each message.
     """
 
     def __init__(self) -> None:
@@ -228,7 +240,7 @@ class _Declared:
         self._ident: int = 0
 
     def undeclared(self, channel: Any, queue: Any) -> list[Any]:
-        """What is to be declared: the queue, or nothing. As `kombu.common.maybe_declare`."""
+        """What has to be declared: the queue or nothing, as in `kombu.common.maybe_declare`."""
         if self._of[0] is not channel or self._of[1] is not queue:
             self._of, self._bound = (channel, queue), queue.bind(channel)
             self._ident = hash(self._bound)
@@ -246,12 +258,12 @@ def _drop_senders() -> None:
 
 
 @contextmanager
-def _eager_runs_through(tap: Tap) -> Iterator[None]:
-    """Wrap ``Task.apply``, which every eager call of tasks and canvas ends in.
+def _eager_runs_recorded(recorder: PublishRecorder) -> Iterator[None]:
+    """Wrap ``Task.apply``, which every eager call of a task or a canvas ends in.
 
-    ``apply(throw=True)`` would skip ``on_failure`` and the errbacks; the task is run as a
-    worker would run it, and what it raised is raised afterwards: the exception itself, where
-    the result has what can be pickled.
+    ``apply(throw=True)`` would skip ``on_failure`` and the errbacks. Instead the task is run as a
+    worker would run it, and its error is raised afterwards: the original exception, where the
+    result only has one that can be pickled.
     """
     apply = vars(Task)["apply"]
     called_with: dict[str, tuple[Any, Any]] = {}
@@ -271,7 +283,7 @@ def _eager_runs_through(tap: Tap) -> Iterator[None]:
         sent_args, sent_kwargs = called_with.pop(task_id, (args, kwargs))
         with (
             placed_in_canvas(task_id, published) as published,
-            tap.eager(self, sent_args or (), sent_kwargs or {}, published) as called,
+            recorder.eager(self, sent_args or (), sent_kwargs or {}, published) as called,
         ):
             result = called(
                 apply, self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
@@ -288,7 +300,7 @@ def _eager_runs_through(tap: Tap) -> Iterator[None]:
     def recorded_apply_async(
         self: Any, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
-        # An ``apply()`` of the task's own may be about to run it with others than it was sent with.
+        # An overridden ``apply()`` may be about to run it with other arguments than those sent.
         noted = not rest and type(self).apply is not recorded_apply
         if noted:
             options["task_id"] = options.get("task_id") or uuid()

@@ -1,4 +1,4 @@
-"""What is told of results while they are waited for: each state that is stored."""
+"""Reports each state that is stored for a result while the test waits for it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from pytest_djcelery.patching import patches, replaced
 
-_LAST_WORD: Final = 1.0  # seconds, for what a server has sent and was not read
+_GRACE: Final = 1.0  # seconds, to read what a server has already sent
 
 
 def leaves(results: Iterable[Any]) -> Iterator[Any]:
-    """The results of tasks, groups taken apart; those of eager mode are there already."""
+    """The results of single tasks, groups taken apart, without those that eager mode has stored."""
     from celery.result import AsyncResult, EagerResult, ResultSet
 
     for result in results:
@@ -24,13 +24,13 @@ def leaves(results: Iterable[Any]) -> Iterator[Any]:
 
 @contextmanager
 def states_reported(result: Any, options: dict[str, Any]) -> Iterator[None]:
-    """Call ``on_message`` with each state that is stored in a block, as Redis and RPC do.
+    """Within the ``with``, call ``on_message`` with each state stored, as Redis and RPC do.
 
-    Celery's other backends refuse it; the one in memory stands in the place of those two.
+    Celery's other backends refuse it; the one in memory takes the place of those two.
 
     Args:
-        result: of a task or of several, that is waited for in the block.
-        options: of ``get``; ``on_message`` is taken out where this does what it asks for.
+        result: The result, of one task or of several, that is waited for.
+        options: The options of ``get``; ``on_message`` is removed if it is called here.
     """
     on_message = options.get("on_message")
     published = on_message and getattr(result.backend, "published", None)
@@ -38,38 +38,38 @@ def states_reported(result: Any, options: dict[str, Any]) -> Iterator[None]:
         yield
         return
     del options["on_message"]
-    on_interval = options.get("on_interval") or nothing
+    on_interval = options.get("on_interval") or do_nothing
 
     with published([leaf.id for leaf in leaves([result])]) as metas:
 
-        def tell() -> None:
+        def report() -> None:
             while metas:
                 on_message(result.backend.decode_result(metas.popleft()))
 
-        def tell_and_go_on() -> None:
-            tell()
+        def report_at_interval() -> None:
+            report()
             on_interval()
 
-        options["on_interval"] = tell_and_go_on
+        options["on_interval"] = report_at_interval
         yield
-        tell()
+        report()
 
 
 @patches(
     "celery.backends.asynchronous:BaseResultConsumer.on_message",
-    why="One consumer hands the states that a server has sent to who waits for them.",
+    why="A single consumer distributes the states that a server sends to all that wait.",
     checked_on="Celery 5.4 to 5.7",
 )
 def drain(result: Any, on_message: Callable[[Any], object] | None) -> None:
-    """Tell of the states that a server has sent by now, the last of which is final.
+    """Report the states that a server has already sent, the last of which is final.
 
     Private API (``BaseResultConsumer``), checked on Celery 5.4 to 5.7.
     """
     consumer = result.backend.result_consumer
     with replaced(consumer, on_message=on_message), suppress(OSError):
-        for _ in consumer.drain_events_until(result.on_ready, timeout=_LAST_WORD):
+        for _ in consumer.drain_events_until(result.on_ready, timeout=_GRACE):
             pass
 
 
-def nothing() -> None:
-    """Do nothing, where somebody may be told."""
+def do_nothing() -> None:
+    """The callback where none was given."""

@@ -1,7 +1,7 @@
-"""``get()`` that wakes when the task ends, and has a deadline.
+"""Makes ``get()`` wake when the task ends, and gives it a deadline.
 
 Private API of celery.result and celery.backends.base, in `waits_woken`: Celery polls its result
-backends twice a second and has no hook for a reader. Checked on Celery 5.4 to 5.7.
+backends twice a second and has no hook for reads. Checked on Celery 5.4 to 5.7.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pytest_djcelery.recording.failures import (
     result_set_replaced,
     watched_results,
 )
-from pytest_djcelery.recording.result_messages import drain, leaves, nothing, states_reported
+from pytest_djcelery.recording.result_messages import do_nothing, drain, leaves, states_reported
 from pytest_djcelery.recording.task_threads import in_task
 
 if TYPE_CHECKING:
@@ -41,57 +41,66 @@ _RECHECK = 0.5  # seconds, as often as Celery polls
 
 
 class WaitTimeoutError(DjceleryError, CeleryTimeoutError, TimeoutError):
-    """A result, a message or an idle worker did not come in time."""
+    """A result, a message or an idle worker was waited for and did not come in time.
+
+    It is Celery's and Python's ``TimeoutError``, so code that handles those handles this one. Its
+    text says what the worker is doing, what is in the queues, and how to allow a longer wait.
+    """
 
 
 class NeverReadyError(WaitTimeoutError):
-    """A result that nothing will ever make ready: said at once."""
+    """Nothing will ever make the result ready, so the wait for it ends at once.
+
+    For example, no worker runs or consumes its queue, the worker has ended, or the task raised
+    ``Ignore``, which stores nothing. It is a `WaitTimeoutError`, since in production the same wait
+    would end in a time-out.
+    """
 
 
 def named(result: Any) -> str:
-    """The ids of what a result stands for; a set of results has none itself."""
+    """The id of a result, or the ids of its parts: a set of results has no id itself."""
     own = getattr(result, "id", None)
     return own or ", ".join(leaf.id for leaf in leaves([result]))
 
 
-def none_will_come(task_ids: Iterable[str], situation: str) -> str:
-    """What to say of results that nobody will bring."""
+def no_result_text(task_ids: Iterable[str], situation: str) -> str:
+    """The text of the error for results that will never be there."""
     return f"No result for {', '.join(task_ids)} will come.\n{situation}"
 
 
 class WaitingTest(Protocol):
-    """The test that waits, as far as a wait asks."""
+    """The test that waits, as far as a wait needs to know it."""
 
     journal: Journal
     unconsumed: Unconsumed
     suite: Container[str]
 
     def situation(self) -> str:
-        """Why nothing came, as far as can be told."""
+        """Why nothing came, as far as is known."""
 
     def worker_has_ended(self) -> bool:
-        """Whether there was a worker, which will run nothing any more."""
+        """Whether there was a worker that will no longer run anything."""
 
     def worker_end_is_explained(self) -> None:
-        """An error that the test sees says what the worker is about to end of."""
+        """Note that an error the test sees already says why the worker is about to end."""
 
     def bring_about(self, task_ids: Collection[str]) -> bool:
-        """Make these results ready, if that is not done by itself; whether it did."""
+        """Make these results ready, unless that happens by itself; return whether it did."""
 
     def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
         """Wait for these results in a task that Celery lets wait, if that needs help."""
 
     def has_in_hand(self, task_id: str) -> bool:
-        """Whether a worker is not yet done with a task, though an outcome is stored."""
+        """Whether a worker is still busy with a task, although an outcome is stored."""
 
 
 class Waits:
-    """How a test's own threads wait for results. In those that run tasks, Celery's ways apply.
+    """How a test's own threads wait for results. Threads that run tasks wait as Celery does.
 
     Args:
-        test: whose journal wakes the waits.
-        knows: whether the results of an app are meant.
-        timeout: seconds for a wait that has no time-out of its own.
+        test: The test, whose journal wakes the waits.
+        knows: Whether an app's results are waited for in this way.
+        timeout: Seconds, for a wait that sets no timeout itself.
     """
 
     def __init__(
@@ -107,60 +116,62 @@ class Waits:
         timeout: float | None = None,
         on_message: Callable[[Any], object] | None = None,
     ) -> None:
-        """The test, or a task that may, is about to wait for these.
+        """Prepare for a wait that the test, or a task that may wait, is about to begin.
 
         Args:
-            results: of tasks, or of several.
-            timeout: of the wait, in seconds.
-            on_message: is to be told of each state, where the backend tells of any.
+            results: The results, of single tasks or of several.
+            timeout: The timeout of the wait, in seconds.
+            on_message: Called with each state, if the backend sends states as they come.
 
         Raises:
-            NeverReadyError: when one of them will never be ready.
+            NeverReadyError: One of them will never be ready.
         """
         __tracebackhide__ = True
         ours = [
-            each
-            for each in leaves(results)
-            if not each._cache and self.knows(each.app) and _comes(each)
+            result
+            for result in leaves(results)
+            if not result._cache and self.knows(result.app) and _is_stored(result)
         ]
         if not ours:
             return
-        task_ids = [each.id for each in ours]
-        heard = [each for each in ours if on_message is not None and each.backend.is_async]
-        for each in heard:
-            each.backend.add_pending_result(each)
+        task_ids = [result.id for result in ours]
+        subscribed = [
+            result for result in ours if on_message is not None and result.backend.is_async
+        ]
+        for result in subscribed:
+            result.backend.add_pending_result(result)
         if in_task():
             self.test.wait_in_task(task_ids, timeout)
         elif self.test.bring_about(task_ids):
-            # They are there: a backend that is told of results as they come may have missed it.
-            for each in heard:
-                drain(each, on_message)
-            for each in ours:
-                _ = each.state  # it keeps what it has read
+            # They are ready: a backend that is sent results as they come may have missed it.
+            for result in subscribed:
+                drain(result, on_message)
+            for result in ours:
+                _ = result.state  # it keeps what it has read
         # Else no backend is asked before Celery does.
-        elif self.test.unconsumed.in_the_way_of(task_ids):
-            self.check_consumed(each.id for each in ours if not each.ready())
+        elif self.test.unconsumed.blocking(task_ids):
+            self.check_consumed(result.id for result in ours if not result.ready())
 
     def check_consumed(self, task_ids: Iterable[str]) -> None:
         """Refuse to wait for a task that no worker will ever take.
 
         Raises:
-            NeverReadyError: its message, or one that it comes after, is in such a queue.
+            NeverReadyError: Its message, or one that has to run before it, is in such a queue.
         """
         __tracebackhide__ = True
         waiting = list(task_ids)
-        reason = self.test.unconsumed.in_the_way_of(waiting) if waiting else ""
+        reason = self.test.unconsumed.blocking(waiting) if waiting else ""
         if reason:
-            raise NeverReadyError(none_will_come(waiting, reason))
+            raise NeverReadyError(no_result_text(waiting, reason))
 
     def looked(self, task_ids: Iterable[str]) -> None:
-        """The test has read the outcome of these."""
+        """Record that the test has read the outcome of these tasks."""
         if not in_task():
             for task_id in task_ids:
                 self.test.journal.append(Looked(task_id=task_id))
 
     def raised_elsewhere(self, task_ids: Iterable[str], error: BaseException) -> None:
-        """The outcome of these was raised to code that is not the test's."""
+        """Record that the outcome of these tasks was raised in code that is not the test's."""
         if not in_task():
             self.test.journal.append(RaisedElsewhere(task_ids=tuple(task_ids), error=error))
 
@@ -169,7 +180,7 @@ class Waits:
 
         meta = backend.get_task_meta(task_id)
         if meta["status"] in states.EXCEPTION_STATES and self.test.has_in_hand(task_id):
-            # Its `on_failure` runs now, and what that raises takes the place of the failure.
+            # Its `on_failure` is running, and an error raised there replaces the failure.
             self.test.journal.wait_until(
                 lambda: not self.test.has_in_hand(task_id), deadline.remaining
             )
@@ -179,11 +190,11 @@ class Waits:
     def until_ready(
         self, backend: Any, task_ids: Iterable[str], timeout: float | None, on_interval: Any
     ) -> dict[str, Any]:
-        """The metas of all tasks, once all are ready.
+        """Wait until all these tasks are ready, and return their metas.
 
         Raises:
-            NeverReadyError: when the worker has ended.
-            WaitTimeoutError: after ``timeout`` (or the run's) seconds.
+            NeverReadyError: The worker has ended, or a task ended without an outcome.
+            WaitTimeoutError: ``timeout`` seconds, or those of the run, have passed.
         """
         __tracebackhide__ = True
         from celery import states
@@ -203,26 +214,26 @@ class Waits:
             return not waiting
 
         def stored() -> bool:
-            """Ask the backend only for what it was told since the last look."""
+            """Ask the backend only for what was stored since the last look."""
             nonlocal seen
             since, seen = seen, len(journal)
             new = list(journal.events(StateStored, since))
             ours = {event.task_id for event in new} & waiting.keys()
             done = look(ours)
-            # It looks at all that led to the result, so not for each task of a large chord.
+            # The callback checks every parent of the result: too slow for each task of a chord.
             if ours or any(event.state in states.PROPAGATE_STATES for event in new):
                 on_interval()
             if not done:
                 self._refuse_what_never_comes(waiting, since)
             return done
 
-        # A backend that others write to as well (a live worker) is asked now and then, too.
+        # A backend that other processes write to (a live worker's) is also asked now and then.
         while True:
-            # Before the look: what the worker has stored until then is found.
+            # Before the look, so that everything the worker stored before its end is found.
             ended = self.test.worker_has_ended()
             done = look(waiting)
-            # Also when it is there: of a chord whose header failed, the header's error is raised,
-            # which is stored before the body's, and never that of the body by chance.
+            # Even when all is ready: for a chord whose header failed, the header's error is
+            # raised, which is stored before the body's, and never the body's by chance.
             on_interval()
             if done:
                 return metas
@@ -243,13 +254,13 @@ class Waits:
     def _refuse_if_ended(self, waiting: Iterable[str], *, ended: bool) -> None:
         __tracebackhide__ = True
         if ended:
-            raise NeverReadyError(none_will_come(waiting, self.test.situation()))
+            raise NeverReadyError(no_result_text(waiting, self.test.situation()))
 
     def _refuse_what_never_comes(self, waiting: Collection[str], since: int) -> None:
-        """Say of a task that raised `Ignore` or `Reject` that no result of it will come.
+        """End the wait for a task that raised `Ignore` or `Reject`, which leave no result.
 
         Raises:
-            NeverReadyError: if one of those that are waited for did.
+            NeverReadyError: One of the tasks that are waited for did so.
         """
         __tracebackhide__ = True
         for ended in self.test.journal.events(EndedWithoutOutcome, since):
@@ -263,10 +274,10 @@ class Waits:
 
 @contextmanager
 def waits_woken(waits: Waits) -> Iterator[None]:
-    """Let results of the apps that ``waits`` knows wait on the journal, and tell who read them."""
+    """Have waits for results of the apps that ``waits`` knows wake by the journal; note reads."""
     with (
-        _event_driven_backends(waits),
-        _brought_about(waits),
+        _polling_replaced(waits),
+        _waits_announced(waits),
         watched_results(waits, waits.test.suite),
     ):
         yield
@@ -279,7 +290,7 @@ def waits_woken(waits: Waits) -> Iterator[None]:
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def _event_driven_backends(waits: Waits) -> Iterator[None]:
+def _polling_replaced(waits: Waits) -> Iterator[None]:
     """Replace the polling of ``SyncBackendMixin.wait_for`` and ``get_many``."""
     from celery.backends.base import BaseKeyValueStoreBackend, SyncBackendMixin
 
@@ -296,7 +307,7 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
         if not ours(self):
             return wait_for(self, task_id, timeout, interval, no_ack, on_interval)
         self._ensure_not_eager()
-        return waits.until_ready(self, [task_id], timeout, on_interval or nothing)[task_id]
+        return waits.until_ready(self, [task_id], timeout, on_interval or do_nothing)[task_id]
 
     def waking_get_many(
         self: Any, task_ids: Any, timeout: float | None = None, interval: float = 0.5,
@@ -305,10 +316,10 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
         if ours(self):
-            if options.get("max_iterations"):  # Redis looks, before it waits in its own way
+            if options.get("max_iterations"):  # Redis only looks, before it waits in its own way
                 interval = 0
             else:
-                waits.until_ready(self, task_ids, timeout, on_interval or nothing)
+                waits.until_ready(self, task_ids, timeout, on_interval or do_nothing)
         return get_many(
             self, task_ids, timeout=timeout, interval=interval, no_ack=no_ack,
             on_message=on_message, on_interval=on_interval, **options,
@@ -322,14 +333,14 @@ def _event_driven_backends(waits: Waits) -> Iterator[None]:
 
 
 @contextmanager
-def _brought_about(waits: Waits) -> Iterator[None]:
-    """Tell of each wait before it begins."""
+def _waits_announced(waits: Waits) -> Iterator[None]:
+    """Call `Waits.before` before each wait begins."""
     from celery.result import AsyncResult, ResultSet
 
     get = vars(AsyncResult)["get"]
     iter_native = vars(ResultSet)["iter_native"]
 
-    def brought_about_get(
+    def announced_get(
         self: Any, timeout: Any = None, propagate: bool = True, *args: Any, **kwargs: Any
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
@@ -339,17 +350,17 @@ def _brought_about(waits: Waits) -> Iterator[None]:
                     waits.before([self], timeout, kwargs.get("on_message"))
             except NeverReadyError:
                 if propagate:
-                    self._maybe_reraise_parent_error()  # what Celery's own wait does meanwhile
+                    self._maybe_reraise_parent_error()  # as Celery does while it waits
                 raise
             return get(self, timeout, propagate, *args, **kwargs)
 
-    def brought_about_join(name: str) -> Any:
+    def announced_join(name: str) -> Any:
         method = vars(ResultSet)[name]
 
         def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             with states_reported(self, kwargs) if name == "join_native" else nullcontext():
-                # One that is marked as ready waits for nothing: Redis joins a chord's header so.
+                # One that is marked as ready does not wait: Redis joins a chord's header this way.
                 if _may_wait(kwargs) and not self.on_ready.ready:
                     timeout = kwargs.get("timeout", args[0] if args else None)
                     waits.before(self.results, timeout, kwargs.get("on_message"))
@@ -357,31 +368,31 @@ def _brought_about(waits: Waits) -> Iterator[None]:
 
         return joined
 
-    def brought_about_iter(self: Any, timeout: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def announced_iter(self: Any, timeout: Any = None, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         if _may_wait(kwargs) and not self.on_ready.ready:
             waits.before(self.results, timeout)
         return iter_native(self, timeout, *args, **kwargs)
 
     with (
-        async_result_replaced(get=brought_about_get, wait=brought_about_get),
+        async_result_replaced(get=announced_get, wait=announced_get),
         result_set_replaced(
-            join=brought_about_join("join"),
-            join_native=brought_about_join("join_native"), iter_native=brought_about_iter,
+            join=announced_join("join"),
+            join_native=announced_join("join_native"), iter_native=announced_iter,
         ),
     ):  # fmt: skip
         yield
 
 
 def _may_wait(options: Mapping[str, Any]) -> bool:
-    """Whether Celery lets the calling thread wait, by what was given to ``get`` or ``join``."""
+    """Whether Celery lets the calling thread wait, given the options of ``get`` or ``join``."""
     from celery._state import task_join_will_block
 
     return not (options.get("disable_sync_subtasks", True) and task_join_will_block())
 
 
-def _comes(result: Any) -> bool:
-    """Whether there will be something to read; where there is no backend, Celery says so."""
+def _is_stored(result: Any) -> bool:
+    """Whether there will be a result to read; where there is no backend, Celery says so itself."""
     from celery.backends.base import DisabledBackend
 
     return not result.ignored and not isinstance(result.backend, DisabledBackend)

@@ -1,4 +1,4 @@
-"""The record of a message: what a worker would get of it, and what only its sender knows."""
+"""Makes the record of a message: what a worker would receive, and what only its sender knows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _PLAIN = frozenset({bool, int, str, type(None)})
 _NAMES = frozenset({str})
 _NONE: Items[Any] = Items()
-# Options of a publish that a record has fields for, or that are over with it.
+# Options of a publish that a record has fields for, or that matter only to the publish itself.
 _RECORDED_APART = NOT_SENT | {
     *("exchange", "expiration", "headers", "priority", "queue", "routing_key", "serializer"),
 }
@@ -42,7 +42,7 @@ class Message(NamedTuple):
 
     headers: Mapping[str, Any]
     body: Any
-    properties: Mapping[str, Any] = {}  # they are among the options by then
+    properties: Mapping[str, Any] = {}  # by then they are among the options
 
 
 def sent_task(
@@ -53,7 +53,7 @@ def sent_task(
     situation: Publishing,
     frame: FrameType | None = None,
 ) -> SentTask:
-    """The record of a message: its headers and body, and the options that it is sent with."""
+    """The record of a message, from its headers, its body and the options it is sent with."""
     serializer = options.get("serializer") or app.conf.task_serializer
     given = options.get("headers")
     headers = _received(app, {**message.headers, **given} if given else message.headers)
@@ -103,7 +103,7 @@ def sent_task(
 
 
 def as_published(app: Celery, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Any:
-    """The message and the route that ``Celery.send_task`` would have made of an eager call."""
+    """The message and the route that ``Celery.send_task`` would have made from an eager call."""
     options = {key: value for key, value in options.items() if value is not None}
     task_id = options.pop("task_id")
     routed = app.amqp.router.route(dict(options), task.name, args, kwargs, task)
@@ -133,7 +133,7 @@ def _listed(value: Any) -> Any:
 
 
 def _received(app: Celery, headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Headers as a worker gets them; those that can't be sent, a real broker refuses itself."""
+    """Headers as a worker gets them; a real broker itself refuses those that can't be sent."""
     try:
         return received(headers)
     except (TypeError, ValueError):
@@ -143,7 +143,7 @@ def _received(app: Celery, headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _canvas(app: Celery, embed: Mapping[str, Any], serializer: str) -> tuple[Any, Any, Any, Any]:
-    """What a message brings along: links, error links, the rest of its chain, its chord."""
+    """What a message carries: links, error links, the rest of its chain, its chord."""
     if not any(embed.values()):
         return _NONE, _NONE, _NONE, None
 
@@ -159,7 +159,7 @@ def _canvas(app: Celery, embed: Mapping[str, Any], serializer: str) -> tuple[Any
 
 
 def _round_trip(name: str, body: Any, serializer: str) -> Any:
-    """What a worker would decode. Arguments that can't be encoded are named."""
+    """What a worker would decode. The error for arguments that can't be encoded names them."""
     if serializer == "json" and _is_plain(body):
         return list(body[0]), dict(body[1]), body[2]
     try:
@@ -171,7 +171,7 @@ def _round_trip(name: str, body: Any, serializer: str) -> Any:
 
 
 def _is_plain(body: Any) -> bool:
-    """Whether arguments come out of JSON as they go in: most calls, and by far the quickest way."""
+    """Whether JSON leaves the arguments unchanged: true of most calls, and by far the fastest."""
     args, kwargs, embed = body
     return (
         type(args) in (list, tuple)
@@ -186,7 +186,7 @@ def _is_plain(body: Any) -> bool:
 def _destination(
     app: Celery, options: Mapping[str, Any]
 ) -> tuple[str | None, str | None, str | None]:
-    """Queue, exchange and routing key, as ``AMQP.send_task_message`` settles them, or has."""
+    """Queue, exchange and routing key, as ``AMQP.send_task_message`` chooses them."""
     exchange, routing_key = options.get("exchange"), options.get("routing_key")
     queue = options.get("queue")
     if queue is None and (exchange is None or (not exchange and routing_key)):

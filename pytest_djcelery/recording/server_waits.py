@@ -1,6 +1,6 @@
-"""Waits for results that another server is to tell of: they end, and say what they waited for.
+"""Waits for results that a server sends (Redis, RPC): they end, and say what they waited for.
 
-Celery's own waits for Redis and RPC have no end where the test gives none.
+Celery's own waits for such results never end where the test sets no timeout.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_djcelery.recording.result_waits import (
     NeverReadyError,
     WaitTimeoutError,
     named,
-    none_will_come,
+    no_result_text,
 )
 from pytest_djcelery.recording.task_threads import in_task
 
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.recording.result_waits import WaitingTest
 
-_LAST_WORD: Final = 1.0  # seconds
+_GRACE: Final = 1.0  # seconds, to read what the worker sent before it ended
 
 
 @patches(
     "celery.backends.asynchronous:AsyncBackendMixin._wait_for_pending",
-    why="Celery waits without a deadline for what another server is to tell of.",
+    why="Celery waits without a deadline for results that a server sends.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def result_waits_bounded(
     app: Celery, timeout: float, waiting: Callable[[], WaitingTest | None]
 ) -> Iterator[None]:
-    """End all waits of the test for results of ``app``.
+    """Give every wait of a test for results of ``app`` a deadline.
 
     Private API (``AsyncBackendMixin._wait_for_pending``, which ``get`` and ``join`` share),
     checked on Celery 5.4 to 5.7.
 
     Args:
-        app: the project's app.
-        timeout: seconds for a wait that has no time-out of its own.
-        waiting: the test that runs, if one does that has an open sandbox.
+        app: The project's app.
+        timeout: Seconds, for a wait that sets no timeout itself.
+        waiting: Returns the running test, if it has an open sandbox.
     """
     from celery.backends.asynchronous import AsyncBackendMixin
 
@@ -70,7 +70,7 @@ def result_waits_bounded(
                 yield from wait_for_pending(self, result, timeout=seconds, **options)
             except _WorkerHasEndedError:
                 raise NeverReadyError(
-                    none_will_come([named(result)], _situation(waiting()))
+                    no_result_text([named(result)], _situation(waiting()))
                 ) from None
             except CeleryTimeoutError as error:
                 if isinstance(error, WaitTimeoutError):
@@ -85,19 +85,21 @@ def result_waits_bounded(
         if "celery.backends.redis" in sys.modules or str(app.conf.result_backend).startswith(
             "redis"
         ):
-            stack.enter_context(_named_before_sending(app, waiting))
+            stack.enter_context(_subscriptions_explained(app, waiting))
         yield
 
 
 @patches(
     "celery.backends.redis:RedisBackend.on_task_call",
-    why="Celery subscribes to a result before it sends the message: a server that is away is "
-    "named there.",
+    why="Celery subscribes to a result before it sends the message: the error for a server that is "
+    "down names it there.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def _named_before_sending(app: Celery, waiting: Callable[[], WaitingTest | None]) -> Iterator[None]:
-    """Celery subscribes to a result before it sends the message."""
+def _subscriptions_explained(
+    app: Celery, waiting: Callable[[], WaitingTest | None]
+) -> Iterator[None]:
+    """Name a server that is down, when Celery subscribes to a result before sending the message."""
     from celery.backends.redis import RedisBackend
 
     on_task_call = vars(RedisBackend)["on_task_call"]
@@ -114,25 +116,25 @@ def _named_before_sending(app: Celery, waiting: Callable[[], WaitingTest | None]
 
 
 class _WorkerHasEndedError(Exception):
-    """Ends a wait from inside, where Celery takes any `TimeoutError` for one of the backend's."""
+    """Ends a wait from inside, where Celery takes any `TimeoutError` for the backend's own."""
 
 
 def _unless_worker_has_ended(
     on_interval: Callable[[], object] | None, waiting: Callable[[], WaitingTest | None]
 ) -> Callable[[], None]:
-    """What to do after each second, or result, of a wait: `on_interval`, and see who is there."""
-    last_word: Deadline | None = None  # for what the worker has sent before its end
+    """Make an ``on_interval`` that also ends the wait soon after the worker has ended."""
+    grace: Deadline | None = None
 
     def after_interval() -> None:
-        nonlocal last_word
+        nonlocal grace
         if on_interval:
             on_interval()
         current = waiting()
         if current is None or not current.worker_has_ended():
             return
-        if last_word is None:
-            last_word = Deadline(_LAST_WORD)
-        elif last_word.passed:
+        if grace is None:
+            grace = Deadline(_GRACE)
+        elif grace.passed:
             raise _WorkerHasEndedError
 
     return after_interval
@@ -142,20 +144,20 @@ def _unless_worker_has_ended(
 def unreachable_backend_named(
     backend: Any, consequence: str, waiting: WaitingTest | None
 ) -> Iterator[None]:
-    """Name the result backend in what its client raises when it does not answer.
+    """Name the result backend in the error that its client raises when it does not answer.
 
     Args:
-        backend: the result backend.
-        consequence: what follows from it, as a sentence.
-        waiting: the test, whose worker ends of it too.
+        backend: The result backend.
+        consequence: What follows from it, as a sentence.
+        waiting: The running test, whose worker will end of the same error.
 
     Raises:
-        ResultsUnreachableError: in place of that.
+        ResultsUnreachableError: Instead of the client's error.
     """
     __tracebackhide__ = True
     try:
         yield
-    except DjceleryError:  # which has said it already
+    except DjceleryError:  # it already says so
         raise
     except Exception as error:
         _explain(backend, error, consequence, waiting)
@@ -163,18 +165,18 @@ def unreachable_backend_named(
 
 
 def _explain(backend: Any, error: Exception, consequence: str, waiting: WaitingTest | None) -> None:
-    """Say which backend it is that does not answer, if that is what an error means.
+    """Say which backend does not answer, if that is what an error means.
 
     Raises:
-        ResultsUnreachableError: in place of what the client of the backend raised.
+        ResultsUnreachableError: Instead of the error of the backend's client.
     """
     __tracebackhide__ = True
     errors = (*getattr(backend, "connection_errors", ()), OperationalError)
     cause = error.__cause__ if isinstance(error.__cause__, errors) else error
-    # Celery gives up with a RuntimeError of its own.
+    # Celery gives up with a RuntimeError.
     if isinstance(cause, errors) or isinstance(error.__context__, errors):
         if waiting is not None:
-            waiting.worker_end_is_explained()  # what can't be stored ends a worker
+            waiting.worker_end_is_explained()  # a worker ends when it can't store a result
         raise ResultsUnreachableError(
             f"The result backend {backend.as_uri()} does not answer: {cause or error}\n"
             f"{consequence} The run uses that backend because of djcelery_result_backend "

@@ -1,4 +1,4 @@
-"""Celery's worker signals, written into the journal."""
+"""Records Celery's worker signals in the journal."""
 
 from __future__ import annotations
 
@@ -27,28 +27,33 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-class Appends(Protocol):
-    """A journal, as far as signals are concerned."""
+class EventLog(Protocol):
+    """A journal, as far as signals need it."""
 
     def append(self, event: Event) -> None:
         """Add an event."""
 
     def wake(self) -> None:
-        """Let those who wait look again."""
+        """Have everyone who waits look again."""
 
 
 @contextmanager
 def task_events_recorded(journal: Journal, knows: Callable[[Celery], bool]) -> Iterator[None]:
-    """Record what tasks of the apps that ``knows`` is true of go through, in any thread or mode."""
+    """Record what the tasks of some apps go through, in any thread and mode.
+
+    Args:
+        journal: Where it is recorded.
+        knows: Whether the tasks of an app are recorded.
+    """
     with signals_connected(journal, knows), _stored_states(journal, knows):
         yield
 
 
 @contextmanager
 def signals_connected(
-    journal: Appends, knows: Callable[[Celery], bool] = lambda _: True
+    journal: EventLog, knows: Callable[[Celery], bool] = lambda _: True
 ) -> Iterator[None]:
-    """Record what a worker's signals tell of the tasks of some apps, or of every app's."""
+    """Record what a worker's signals say about the tasks of some apps, or of all apps."""
     from celery import signals
 
     recorder = _Recorder(journal, knows)
@@ -60,7 +65,7 @@ def signals_connected(
         signals.task_retry: recorder.retried,
         signals.task_postrun: recorder.postrun,
     }
-    # Celery 5.4 takes the same method of two recorders for one receiver, hence the id.
+    # Celery 5.4 takes the same method of two recorders for a single receiver, hence the id.
     for signal, handler in handlers.items():
         signal.connect(handler, weak=False, dispatch_uid=recorder)
     try:
@@ -71,9 +76,9 @@ def signals_connected(
 
 
 class _Recorder:
-    """What each signal says of a task of an app that is known, as an event of the journal."""
+    """Turns each signal for a task of a known app into an event of the journal."""
 
-    def __init__(self, journal: Appends, knows: Callable[[Celery], bool]) -> None:
+    def __init__(self, journal: EventLog, knows: Callable[[Celery], bool]) -> None:
         self._journal = journal
         self._knows = knows
 
@@ -84,7 +89,7 @@ class _Recorder:
                     task_id=details["id"],
                     task=name,
                     state="FAILURE",
-                    # What the result backend is told (`Consumer.on_unknown_task`).
+                    # What the result backend stores (`Consumer.on_unknown_task`).
                     value=NotRegistered(name).with_traceback(exc.__traceback__),
                     retries=0,
                 )
@@ -107,19 +112,19 @@ class _Recorder:
     def succeeded(self, sender: Any, result: Any, **_: Any) -> None:
         if self._is_ours(sender):
             request = sender.request
-            if request.id is not None:  # else a batch's own
+            if request.id is not None:  # else it is the request of a whole batch
                 self._ended(sender, request, "SUCCESS", result)
 
     def failed(
         self, sender: Any, task_id: str, exception: Any, args: Any, kwargs: Any, **_: Any
     ) -> None:
         if not self._is_ours(sender) or isinstance(exception, Reject):
-            return  # Celery 5.7 tells of a rejected message twice
+            return  # Celery 5.7 sends two signals for a rejected message
         request = sender.request
         if request.id == task_id:
             self._ended(sender, request, "FAILURE", _raised(exception))
             return
-        # Outside its tracer: a time limit, a lost worker, an argument that can't be decoded.
+        # It failed outside its tracer: a time limit, a lost worker, undecodable arguments.
         self._journal.append(
             Ended(
                 task_id=task_id,
@@ -155,7 +160,7 @@ class _Recorder:
         self._journal.wake()
 
     def _batch_ended(self, task: Any, requests: Sequence[Any], state: str) -> None:
-        """Each message of a batch has ended, as the batch has: or as what it has stored for it."""
+        """Record the end of each message of a batch: as the batch stored it, or as it ended."""
         states: Callable[[str], list[Storing]] = getattr(self._journal, "states", lambda _: [])
         failure = BatchError(
             f"The batch of {task.name} that this message was in raised: its own error is in the "
@@ -200,11 +205,11 @@ class _Recorder:
 
 
 def _raised(exception: BaseException) -> BaseException:
-    """What a task raised, by what ``task_failure`` tells of it.
+    """The exception that a task raised, given the one that ``task_failure`` carries.
 
-    That is what can be pickled: of an exception that can't, one of a base class, or a wrapper,
-    with the traceback of the original, which is being handled as the signal is sent
-    (``TraceInfo.handle_failure``, Celery 5.4 to 5.7).
+    The signal carries one that can be pickled: for an exception that can't, one of a base class or
+    a wrapper, with the traceback of the original. The original is being handled while the signal
+    is sent (``TraceInfo.handle_failure``, Celery 5.4 to 5.7).
     """
     original = sys.exc_info()[1]
     if original is not None and exception.__traceback__ is original.__traceback__:
@@ -214,7 +219,7 @@ def _raised(exception: BaseException) -> BaseException:
 
 @contextmanager
 def raised_eagerly() -> Iterator[dict[str, BaseException]]:
-    """What tasks that run eagerly in a block raise, by their id, until somebody takes it away."""
+    """Collect, by task id, what eager tasks raise within the ``with``; the caller removes entries."""
     from celery.signals import task_failure
 
     raised: dict[str, BaseException] = {}
@@ -231,7 +236,7 @@ def raised_eagerly() -> Iterator[dict[str, BaseException]]:
 
 
 def _retries_of(task_id: str) -> int:
-    """How often a task that a worker has was retried, as its message says."""
+    """How often a task that a worker holds was retried, according to its message."""
     from celery.worker import state
 
     request = state.requests.get(task_id)
@@ -240,13 +245,13 @@ def _retries_of(task_id: str) -> int:
 
 @contextmanager
 def _stored_states(journal: Journal, knows: Callable[[Celery], bool]) -> Iterator[None]:
-    """Wrap ``store_result``: the one call that all states, custom ones too, pass.
+    """Wrap ``store_result``, the one call through which all states pass, custom ones too.
 
-    The journal knows of a state before the backend does, so that nobody who reads the state there
-    can miss it here.
+    The journal has a state before the backend does, so that whoever reads the state there also
+    finds it here.
 
     Celery has no signal for ``update_state``. Checked on Celery 5.4 to 5.7, where the RPC backend
-    has one of its own, and django-celery-results 2.5 and 2.6, which implement ``_store_result``.
+    overrides the method, and django-celery-results 2.5 and 2.6, which implement ``_store_result``.
     """
     from celery.backends.base import Backend
     from celery.backends.rpc import RPCBackend
@@ -258,7 +263,7 @@ def _stored_states(journal: Journal, knows: Callable[[Celery], bool]) -> Iterato
             if not knows(self.app):
                 return store(self, task_id, result, state, *args, **kwargs)
             request: Any = kwargs.get("request")
-            # A request of celery-batches has no number of its attempts.
+            # A request of celery-batches doesn't count its attempts.
             own = getattr(request, "id", None) == task_id
             retries = getattr(request, "retries", None) if own else None
             journal.append(Storing(task_id=task_id, state=state, meta=result, retries=retries))
@@ -282,12 +287,12 @@ def _stored_states(journal: Journal, knows: Callable[[Celery], bool]) -> Iterato
 @patches(
     "celery.backends.base:Backend.store_result",
     "celery.backends.rpc:RPCBackend.store_result",
-    why="Celery has no signal for update_state(), nor for a result that is stored.",
+    why="Celery has no signal for update_state(), nor for the storing of a result.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def store_result_replaced(backend: type, store_result: Callable[..., Any]) -> Iterator[None]:
-    """Have a class of result backends store results by this, which calls what was there before."""
+    """Replace ``store_result`` of a backend class by this, which calls what was there before."""
     with replaced(backend, store_result=store_result):
         yield
 
@@ -295,12 +300,12 @@ def store_result_replaced(backend: type, store_result: Callable[..., Any]) -> It
 @patches(
     "celery.app.task:Task.apply",
     "celery.app.task:Task.apply_async",
-    why="Celery sends no signal for an eager call, all of which end here.",
+    why="Celery sends no signal for an eager call; all of them end here.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def task_replaced(**methods: Callable[..., Any]) -> Iterator[None]:
-    """Have every task called, or run eagerly, by these, which call what was there before."""
+    """Replace methods of every task by these, which call what was there before."""
     from celery.app.task import Task
 
     with replaced(Task, **methods):

@@ -1,12 +1,12 @@
-"""What a task finds around it that no message has brought, and what it leaves behind.
+"""What a task finds around it that did not come with its message, and what it leaves behind.
 
-Production runs it in another process than the code that publishes: no language, time zone,
-request id or current user of that code is there. Here both share a thread, so each task is run
-in what a worker's process has that has only imported the project, and what it sets is gone
-after it.
+In production it runs in another process than the code that publishes it, without that code's
+language, time zone, request id or current user. Here both share a thread, so each task is run in
+the state of a worker's process that has only imported the project, and what the task sets is
+gone afterwards.
 
-A prefork process itself keeps from task to task what a task has left; the next task may as well
-run in another process, so no code can count on it.
+A real prefork process does keep what a task has left, but the next task may run in another one,
+so no code can rely on it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-# Whose `threading.local` are not the project's: they keep what this process needs to go on.
+# Packages whose `threading.local` objects are not the project's: this process depends on them.
 _INFRASTRUCTURE: Final = frozenset(sys.stdlib_module_names) | {
     "_pytest", "amqp", "asgiref", "billiard", "celery", "coverage", "django", "freezegun",
     "hypothesis", "kombu", "pluggy", "pytest", "pytest_celery", "pytest_django",
@@ -33,7 +33,7 @@ _INFRASTRUCTURE: Final = frozenset(sys.stdlib_module_names) | {
 
 
 class Surroundings:
-    """Runs tasks in what a worker's process has that has only imported the project."""
+    """Runs tasks in the state of a worker's process that has only imported the project."""
 
     def __init__(self) -> None:
         self._context = Context()
@@ -44,7 +44,7 @@ class Surroundings:
         self._lock = threading.Lock()
 
     def remember(self) -> None:
-        """Take what is there now for what importing the project makes of a process."""
+        """Remember the present state as that of a process which has only imported the project."""
         default = repr(decimal.DefaultContext)
         self._context, self._decimal = Context(), None
         for variable, value in copy_context().items():
@@ -56,10 +56,10 @@ class Surroundings:
         self._find_locals(imported=True)
 
     def context(self, *, carried: Iterable[ContextVar[Any]] = ()) -> Context:
-        """A new context, as a worker's process starts with.
+        """A new context, like the one a worker's process starts with.
 
         Args:
-            carried: variables that keep the value of the calling code.
+            carried: Variables that keep their value in the calling code.
         """
         context = self._context.copy()
         if self._decimal is not None:
@@ -81,15 +81,15 @@ class Surroundings:
         """Call a function as a worker's process runs a task.
 
         Args:
-            call: the function.
-            *args: for it.
-            carried: context variables that keep the value of the calling code.
-            **kwargs: for it.
+            call: The function.
+            *args: Its positional arguments.
+            carried: Context variables that keep their value in the calling code.
+            **kwargs: Its keyword arguments.
         """
         __tracebackhide__ = True
         if len(sys.modules) != self._modules:
             self._find_locals(imported=False)
-        found = [each.hide() for each in self._locals]
+        found = [local.hide() for local in self._locals]
         try:
             return self.context(carried=carried).run(call, *args, **kwargs)
         finally:
@@ -97,10 +97,11 @@ class Surroundings:
                 local.show(values)
 
     def _find_locals(self, *, imported: bool) -> None:
-        """Find the project's own `threading.local`, in modules that were not searched before.
+        """Find the project's own `threading.local` objects in modules not searched before.
 
         Args:
-            imported: whether their values come of importing the module, and are a worker's too.
+            imported: Whether their values come from importing the module, so that a worker has
+                them too.
         """
         with self._lock:
             self._modules = len(sys.modules)
@@ -110,13 +111,13 @@ class Surroundings:
                 names = _names_of(module)
                 if not _is_initializing(names):
                     self._searched.add(name)
-                known = {id(each.local) for each in self._locals}
-                new = [each for each in _locals_of(name, names) if id(each) not in known]
-                self._locals += [_Local(each, imported=imported) for each in new]
+                known = {id(local.local) for local in self._locals}
+                new = [local for local in _locals_of(name, names) if id(local) not in known]
+                self._locals += [_Local(local, imported=imported) for local in new]
 
 
 class _Local:
-    """A `threading.local` of the project, which a task finds as a worker's process has it."""
+    """A `threading.local` of the project, which a task finds as it is in a worker's process."""
 
     def __init__(self, local: threading.local, *, imported: bool) -> None:
         self.local = local
@@ -124,7 +125,7 @@ class _Local:
         self._values = dict(vars(local)) if imported and not self._initializes else {}
 
     def hide(self) -> dict[str, Any] | None:
-        """Take away what the calling code has put there, and return it."""
+        """Remove what the calling code has put there, and return it."""
         values = vars(self.local)
         if not values and not self._values:
             return None
@@ -137,7 +138,7 @@ class _Local:
         return found
 
     def show(self, found: dict[str, Any] | None) -> None:
-        """Put it back, in place of what a task has left."""
+        """Put that back, in place of what a task has left."""
         values = vars(self.local)
         if values or found:
             values.clear()
@@ -145,7 +146,7 @@ class _Local:
 
 
 def _names_of(module: ModuleType) -> dict[str, Any]:
-    """The names of a module; one that is loaded at its first use stays as it is."""
+    """The names in a module, without loading a lazy one."""
     if not issubclass(type(module), ModuleType):
         return {}
     names: dict[str, Any] = object.__getattribute__(module, "__dict__")
@@ -153,16 +154,17 @@ def _names_of(module: ModuleType) -> dict[str, Any]:
 
 
 def _locals_of(name: str, names: dict[str, Any]) -> Iterator[threading.local]:
-    """Those that are attributes of a module, or of a class that it defines.
+    """The locals that are attributes of a module, or of a class that it defines.
 
-    Nothing is asked of other objects, their ``__class__`` neither: a lazy one would wake up.
+    No other object is asked for anything, not even for its ``__class__``, which would evaluate a
+    lazy one.
     """
     for value in list(names.values()):
         if issubclass(type(value), type) and value.__module__ == name:
             held = list(vars(value).values())
         else:
             held = [value]
-        yield from (each for each in held if _is_plain_local(each))
+        yield from (local for local in held if _is_plain_local(local))
 
 
 def _is_plain_local(value: object) -> bool:
@@ -171,7 +173,7 @@ def _is_plain_local(value: object) -> bool:
         return False
     if kind.__init__ is threading.local.__init__:
         return True
-    try:  # else a new thread calls it with what only the local itself knows
+    try:  # if it takes arguments, a new thread passes what only the local itself knows
         inspect.signature(kind.__init__).bind(value)
     except TypeError:
         return False
@@ -182,23 +184,23 @@ def _is_initializing(names: dict[str, Any]) -> bool:
     return bool(getattr(names.get("__spec__"), "_initializing", False))
 
 
-# Python 3.14 can keep the filters of warnings in the context: those are the test run's.
+# Python 3.14 can keep the warning filters in the context: those belong to the test run.
 _WARNINGS_BY_CONTEXT: Final = bool(getattr(sys.flags, "context_aware_warnings", False))
 
 
 def _warnings_variable() -> list[ContextVar[Any]]:
-    return [each for each in copy_context() if each.name == "warnings_context"]
+    return [variable for variable in copy_context() if variable.name == "warnings_context"]
 
 
-# -- what is of the whole process, or of a connection ----------------------------------------
+# -- what belongs to the whole process, or to a connection -----------------------------------
 
 
-class Shared:
-    """Puts back, after a block, what tasks in it have changed beyond their own context.
+class SharedStateRestored:
+    """Restores, at the end of the ``with``, what tasks in it have changed outside their context.
 
-    That is the environment, the working directory, and attributes that are not Django's own on
-    the database connections. Of the latter, tasks don't see those of the calling code; the session
-    in the database is theirs too.
+    That is the environment, the working directory, and the attributes of database connections that
+    are not Django's own. Tasks don't see such attributes of the calling code either; the session
+    in the database they share with it.
 
     Private API (``os.environ._data``: all of it at once), checked on Python 3.10 to 3.15.
     """
@@ -209,25 +211,25 @@ class Shared:
         self._environment = dict(_environ._data)
         self._folder = _working_directory()
         self._connections = [
-            (vars(each), made_with, _taken_out(vars(each), made_with))
-            for each in connections.all(initialized_only=True)
-            if (made_with := _made_with(each)) is not None
+            (vars(connection), own, _taken_out(vars(connection), own))
+            for connection in connections.all(initialized_only=True)
+            if (own := _own_attributes(connection)) is not None
         ]
 
     def __exit__(self, *_: object) -> None:
-        for attributes, made_with, hidden in self._connections:
-            _taken_out(attributes, made_with)
+        for attributes, own, hidden in self._connections:
+            _taken_out(attributes, own)
             attributes.update(hidden)
         if self._folder is not None and _working_directory() != self._folder:
             os.chdir(self._folder)
         if _environ._data != self._environment:
-            _put_environment_back(self._environment)
+            _restore_environment(self._environment)
 
 
 _environ: Any = os.environ
 
 
-def _put_environment_back(before: dict[Any, Any]) -> None:
+def _restore_environment(before: dict[Any, Any]) -> None:
     for key in list(_environ._data):
         if key not in before:
             del os.environ[_environ.decodekey(key)]
@@ -243,35 +245,35 @@ def _working_directory() -> str | None:
         return None
 
 
-def _taken_out(attributes: dict[str, Any], made_with: frozenset[str]) -> dict[str, Any]:
-    if made_with.issuperset(attributes):
+def _taken_out(attributes: dict[str, Any], own: frozenset[str]) -> dict[str, Any]:
+    if own.issuperset(attributes):
         return {}
-    names = [name for name in attributes if name not in made_with]
+    names = [name for name in attributes if name not in own]
     return {name: attributes.pop(name) for name in names}
 
 
-_made: dict[type, frozenset[str] | None] = {}
+_own_by_class: dict[type, frozenset[str] | None] = {}
 
 
-def _made_with(connection: Any) -> frozenset[str] | None:
-    """The attributes that a connection of this kind has of itself, those set later included.
+def _own_attributes(connection: Any) -> frozenset[str] | None:
+    """The attributes that a connection of this class sets itself, at once or later.
 
-    ``None`` where that can't be found out: then nothing is known to be the project's.
+    ``None`` if that can't be found out: then no attribute is known to be the project's.
     """
     kind = type(connection)
-    if kind not in _made:
+    if kind not in _own_by_class:
         try:
             new = kind(dict(connection.settings_dict), connection.alias)
-        except Exception:  # noqa: BLE001 - a backend of the project's may take what it likes
-            _made[kind] = None
+        except Exception:  # noqa: BLE001 - a project's own backend may take other arguments
+            _own_by_class[kind] = None
         else:
-            _made[kind] = frozenset(dir(new)).union(*map(_names_in_methods, kind.__mro__))
-    return _made[kind]
+            _own_by_class[kind] = frozenset(dir(new)).union(*map(_names_in_methods, kind.__mro__))
+    return _own_by_class[kind]
 
 
 def _names_in_methods(kind: type) -> set[str]:
     """The names of attributes that the methods of a class use."""
-    functions = [getattr(each, "func", each) for each in vars(kind).values()]
-    wrapped = map(inspect.unwrap, filter(callable, functions))
-    codes = [each.__code__ for each in wrapped if inspect.isfunction(each)]
+    functions = [getattr(value, "func", value) for value in vars(kind).values()]
+    unwrapped = map(inspect.unwrap, filter(callable, functions))
+    codes = [function.__code__ for function in unwrapped if inspect.isfunction(function)]
     return {name for code in codes for name in code.co_names}

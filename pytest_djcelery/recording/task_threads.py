@@ -1,4 +1,4 @@
-"""Which threads run tasks, and what Celery keeps for the whole process that is theirs alone."""
+"""Which threads run tasks, and what Celery keeps for the process but belongs to those threads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from celery import Celery
 from pytest_djcelery.patching import patches
 
-# Who has the two functions of `join_check_per_thread` by name.
-_ASKING = (
+# The modules that import the two functions of `join_check_per_thread` by name.
+_IMPORTING = (
     "celery._state", "celery.backends.redis", "celery.backends.rpc",
     "celery.concurrency.prefork", "celery.contrib.testing.worker", "celery.result",
     "celery.worker.components",
@@ -25,19 +25,19 @@ _ASKING = (
 
 class _Local(threading.local):
     worker = False
-    serving = False  # a request of Django's
-    running = 0  # tasks that run in place, in a thread that is no worker's
-    join_will_block: bool | None = None  # None: as the process says
+    serving = False  # an HTTP request
+    running = 0  # tasks that run in place, in a thread that is not a worker's
+    join_will_block: bool | None = None  # None: the process's flag applies
 
 
 _local = _Local()
 
 
 def enter_worker_thread(app: Celery | None) -> None:
-    """Say that the calling thread runs tasks, and let ``current_app`` mean ``app`` in it.
+    """Mark the calling thread as one that runs tasks, and make ``app`` its ``current_app``.
 
     Celery's current app belongs to the thread: without it ``shared_task`` would resolve to a
-    default app that knows no broker.
+    default app that has no broker.
     """
     _local.worker = True
     _local.join_will_block = True
@@ -51,7 +51,7 @@ def in_worker_thread() -> bool:
 
 
 def in_task() -> bool:
-    """Whether the calling thread runs a task, or is a worker's."""
+    """Whether the calling thread runs a task, or belongs to a worker."""
     return _local.worker or _local.running > 0
 
 
@@ -65,13 +65,16 @@ def in_coroutine() -> bool:
 
 
 def serves_request() -> bool:
-    """Whether the calling thread serves a request of Django's, seen by `requests_seen`."""
+    """Whether the calling thread serves an HTTP request, as noted by `requests_noted`."""
     return _local.serving
 
 
 @contextmanager
-def requests_seen() -> Iterator[None]:
-    """Note which threads serve requests: those of Django's live server have no other mark."""
+def requests_noted() -> Iterator[None]:
+    """Within the ``with``, note which threads serve requests.
+
+    The threads of Django's live server can't be recognized in any other way.
+    """
     from django.core.signals import request_finished, request_started
 
     def begin(**_: Any) -> None:
@@ -89,11 +92,11 @@ def requests_seen() -> Iterator[None]:
         request_finished.disconnect(end)
 
 
-_in_place: Counter[int] = Counter()  # tasks, by the thread that they run in
+_in_place: Counter[int] = Counter()  # running tasks, by the thread they run in
 
 
 class TaskInPlace:
-    """Note a task that runs in place, eagerly or inline, in the calling thread."""
+    """Entered around a task that runs in place, eagerly or inline, in the calling thread."""
 
     def __enter__(self) -> None:
         _in_place[threading.get_ident()] += 1
@@ -103,13 +106,13 @@ class TaskInPlace:
 
 
 def beside_task() -> bool:
-    """Whether a task runs in place now, and in another thread than this one."""
+    """Whether a task is running in place in another thread than this one, and none in this one."""
     running = [ident for ident, count in list(_in_place.items()) if count]
     return bool(running) and threading.get_ident() not in running
 
 
 class RunningTask:
-    """Run a task in place: for the time of the block the calling thread is as a worker's."""
+    """Entered around a task that runs in place: meanwhile the thread passes for a worker's."""
 
     def __enter__(self) -> None:
         self._before = _local.join_will_block
@@ -124,17 +127,17 @@ class RunningTask:
 @patches(
     "celery._state:task_join_will_block",
     "celery._state:_set_task_join_will_block",
-    why="Celery keeps the flag for the whole process, because a worker is one; here it is of one "
-    "thread.",
+    why="Celery keeps the flag for the whole process, because a worker is one; here each thread "
+    "has its own.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def join_check_per_thread() -> Iterator[None]:
-    """Let ``result.get()`` be refused in tasks, as in a prefork worker, and only there.
+    """Have Celery refuse ``result.get()`` in tasks, as in a prefork worker, and only there.
 
     Private API: Celery keeps the flag in ``celery._state`` for the whole process, because a
-    worker is one. Modules import its two functions by name, so they are replaced wherever
-    they are imported to; in one that is imported meanwhile ours stay, and ask Celery's own.
+    worker is one. Modules import its two functions by name, so they are replaced in each of these
+    modules; in one that is imported later ours stay, and call Celery's own.
     Checked on Celery 5.4 to 5.7.
     """
     from celery import _state
@@ -164,7 +167,7 @@ def join_check_per_thread() -> Iterator[None]:
 
 
 def _replace(old: dict[str, Any], new: dict[str, Any]) -> None:
-    for module in filter(None, map(sys.modules.get, _ASKING)):
+    for module in filter(None, map(sys.modules.get, _IMPORTING)):
         for name, function in old.items():
             if vars(module).get(name) is function:
                 setattr(module, name, new[name])

@@ -1,4 +1,4 @@
-"""Messages in queues that nobody consumes: they stay there, and the test is told."""
+"""Warns of messages in queues that no worker consumes: they stay there."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
 
-_MOST: Final = 10  # messages in one text
+_MOST_SHOWN: Final = 10  # messages in one text
 
 
 class Unconsumed:
-    """Finds them among what a test has published.
+    """Finds, among the messages of a test, those in queues that no worker consumes.
 
     Args:
-        journal: of the test.
-        consumed: the queues that the worker of the test consumes; ``None`` where it has none, so
-            that there is nothing to be told.
-        receives: whether it receives a message, remote control considered.
+        journal: The journal of the test.
+        consumed: Returns the queues that the test's worker consumes, or ``None`` if the test has
+            no worker, so that there is nothing to warn of.
+        receives: Whether the worker receives a message, remote control included.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class Unconsumed:
         self._journal = journal
         self._consumed = consumed
         self._receives = receives
-        self._read = 0  # how far
+        self._read = 0  # how far the journal was read
         self._found: list[SentTask] = []
-        # By identity: records compare with what they carry.
-        self._warned: dict[int, SentTask] = {}  # where they were sent
-        self._listed: dict[int, SentTask] = {}  # by a wait
+        # By identity: records compare by their contents.
+        self._warned: dict[int, SentTask] = {}  # at the line that sent them
+        self._listed: dict[int, SentTask] = {}  # in the warning of a wait
 
     def test_begins(self) -> None:
-        """Those before are of the tests before, in a block that is wider than a test."""
+        """Forget earlier messages: where a block is wider than a test, those of other tests."""
         self._read = len(self._journal)
         self._found.clear()
 
-    def left(self) -> list[SentTask]:
+    def remaining(self) -> list[SentTask]:
         """The messages that no worker will take from where they are."""
         if self._consumed() is None:
             return []
@@ -59,9 +59,9 @@ class Unconsumed:
                 if not (event.eager or event.other_app or self._receives(event.message)):
                     self._found.append(event.message)
             elif isinstance(event, NotSent) and self._found:
-                self._found = [each for each in self._found if each != event.message]
+                self._found = [sent for sent in self._found if sent != event.message]
         self._read = end
-        return [each for each in self._found if not self._receives(each)]
+        return [sent for sent in self._found if not self._receives(sent)]
 
     def published(self, sent: SentTask) -> None:
         """Warn of a message that has just been sent, at the line that sent it."""
@@ -70,51 +70,53 @@ class Unconsumed:
             self._warn([sent], sent.location, self._warned)
 
     def waited(self) -> None:
-        """Warn, at the line that waits, of those that were left by a wait for all that is due."""
+        """Warn, at the line that waits for everything due, of the messages that remain."""
         __tracebackhide__ = True
-        left = [each for each in self.left() if id(each) not in self._listed]
-        if left:
-            self._warn(left, locations.of_caller(), self._listed)
+        unlisted = [sent for sent in self.remaining() if id(sent) not in self._listed]
+        if unlisted:
+            self._warn(unlisted, locations.of_caller(), self._listed)
 
     def test_ends(self) -> None:
-        """Warn of those that the test has not been told of, or was kept from hearing of."""
+        """Warn of the messages for which no warning has reached the test yet."""
         __tracebackhide__ = True
-        for sent in self.left():
+        for sent in self.remaining():
             if id(sent) not in self._warned and id(sent) not in self._listed:
                 self._warn([sent], sent.location, self._warned)
 
-    def in_the_way_of(self, task_ids: Collection[str]) -> str:
-        """Why one of these results never comes, if such a message is what it waits for."""
-        left = [each for each in self.left() if not _brings(each).isdisjoint(task_ids)]
-        return self.text(left) if left else ""
+    def blocking(self, task_ids: Collection[str]) -> str:
+        """Why one of these results never comes, if it depends on such a message; else ``""``."""
+        blocking = [
+            sent for sent in self.remaining() if not _task_ids_of(sent).isdisjoint(task_ids)
+        ]
+        return self.text(blocking) if blocking else ""
 
     def _warn(
-        self, sent: Sequence[SentTask], location: Location | None, told: dict[int, SentTask]
+        self, messages: Sequence[SentTask], location: Location | None, warned: dict[int, SentTask]
     ) -> None:
         __tracebackhide__ = True
-        # With no registry, so that no filter takes a second message for the first.
+        # Without a registry, so that no filter takes a second message for a repetition.
         warnings.warn_explicit(
-            QueueNotConsumedWarning(self.text(sent)),
+            QueueNotConsumedWarning(self.text(messages)),
             None,
             filename=location.path if location else "<unknown>",
             lineno=location.line if location else 1,
         )
-        told.update((id(each), each) for each in sent)  # not where the warning is an error
+        warned.update((id(sent), sent) for sent in messages)  # unless the warning is an error
 
-    def text(self, sent: Sequence[SentTask]) -> str:
-        """What to say of messages: which they are, where they stay, and what to write."""
-        # It loads Celery, which a run that uses no fixture must not.
+    def text(self, messages: Sequence[SentTask]) -> str:
+        """Say which messages these are, where they stay, and what to write."""
+        # This loads Celery, which a run that uses no fixture must not do.
         from pytest_djcelery.messages.descriptions import call_text
 
-        # A worker consumes some: else there would be no message to tell of.
+        # There is a worker: else no message would have been found.
         consumed = cast("ConsumedQueues", self._consumed())
-        queues = list(dict.fromkeys(_destination(each) for each in sent))
+        queues = list(dict.fromkeys(_destination(sent) for sent in messages))
         calls = [
-            f"{call_text(each.task, each.args, each.kwargs)} [{each.id}] is in {_place(each)}"
-            for each in sent[:_MOST]
+            f"{call_text(sent.task, sent.args, sent.kwargs)} [{sent.id}] is in {_place(sent)}"
+            for sent in messages[:_MOST_SHOWN]
         ]
-        if len(sent) > _MOST:
-            calls.append(f"… and {len(sent) - _MOST} more")
+        if len(messages) > _MOST_SHOWN:
+            calls.append(f"… and {len(messages) - _MOST_SHOWN} more")
         names = ", ".join(map(repr, consumed.shown)) or "none"
         return "\n".join(
             [
@@ -130,8 +132,8 @@ def _remedy(consumed: ConsumedQueues, queues: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys([*consumed.shown, *queues]))
     if consumed.of_worker:
         return [f"To have it consumed, give {consumed.source} these: {', '.join(wanted)}."]
-    marked = ", ".join(f'"{each}"' for each in wanted)
-    declared = ", ".join(f'Queue("{each}")' for each in wanted)
+    marked = ", ".join(f'"{queue}"' for queue in wanted)
+    declared = ", ".join(f'Queue("{queue}")' for queue in wanted)
     lines = [
         "If a worker of production consumes it, write one of these:",
         f"  djcelery_queues = {', '.join(wanted)}   (ini file, or --djcelery-queues)",
@@ -152,10 +154,8 @@ def _place(sent: SentTask) -> str:
     return f"no queue: exchange {sent.exchange!r}, routing key {sent.routing_key!r}"
 
 
-def _brings(sent: SentTask) -> set[str]:
-    """The ids of the tasks that come of a message, as far as it carries them."""
-    carried: list[Any] = [*sent.chain, *sent.links, *([sent.chord] if sent.chord else [])]
-    ids = {sent.id}
-    for signature in carried:
-        ids |= {each for each in (signature.options.get("task_id"),) if each}
-    return ids
+def _task_ids_of(sent: SentTask) -> set[str]:
+    """The ids of a message's task and of those that follow from it, as far as it carries them."""
+    following: list[Any] = [*sent.chain, *sent.links, *([sent.chord] if sent.chord else [])]
+    following_ids = {signature.options.get("task_id") for signature in following}
+    return {sent.id, *filter(None, following_ids)}

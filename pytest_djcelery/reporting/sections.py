@@ -105,7 +105,7 @@ def add_sections(
     log = sandbox.runner.log if sandbox.runner is not None else ""
     if log:
         report.sections.append(("celery: log of the live worker", log))
-    left = sandbox.unconsumed.left()
+    left = sandbox.unconsumed.remaining()
     if left:
         text = sandbox.unconsumed.text(left)
         report.sections.append(("celery: messages that no worker consumes", text))

@@ -24,7 +24,7 @@ from pytest_djcelery.project.finding import current_app_set
 from pytest_djcelery.project.shortcuts.message_path import shorter_ways_taken
 from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 from pytest_djcelery.recording import failures
-from pytest_djcelery.recording.publishing import Tap, publishes_recorded
+from pytest_djcelery.recording.publishing import PublishRecorder, publishes_recorded
 from pytest_djcelery.recording.result_waits import Waits, waits_woken
 from pytest_djcelery.recording.task_signals import task_events_recorded
 from pytest_djcelery.recording.unconsumed import Unconsumed
@@ -229,7 +229,7 @@ class Sandbox:
         self.watch = TransactionWatch(self.journal, policy=self._policy, captures=self._captures)
         self.watch.after_blocks = self._published
         waits = Waits(self, knows=self.project.knows, timeout=self.options.timeout)
-        tap = Tap(
+        recorder = PublishRecorder(
             app=self.app,
             watch=self.watch,
             journal=self.journal,
@@ -248,7 +248,7 @@ class Sandbox:
                 self._captures.capture_blocks_noted()
             )  # where no session of pytest has begun
             stack.enter_context(self.watch)
-            stack.enter_context(publishes_recorded(tap))
+            stack.enter_context(publishes_recorded(recorder))
             stack.enter_context(task_events_recorded(self.journal, self.project.knows))
             stack.enter_context(waits_woken(waits))
             self._found = self._fingerprint()

@@ -30,7 +30,7 @@ from celery.worker.pidbox import Pidbox
 from kombu.serialization import prepare_accept_content
 
 from pytest_djcelery.recording import batches
-from pytest_djcelery.recording.task_surroundings import Shared
+from pytest_djcelery.recording.task_surroundings import SharedStateRestored
 from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
 from pytest_djcelery.workers.boot import booted, process_as_found
@@ -111,7 +111,7 @@ class InlineWorker:
     @contextmanager
     def delivering(self) -> Iterator[None]:
         """Deliver in a block; what tasks change beyond their own context is put back after it."""
-        with _CurrentApp(self.app), Shared():
+        with _CurrentApp(self.app), SharedStateRestored():
             yield
 
     def _put_tracers_back(self) -> None:

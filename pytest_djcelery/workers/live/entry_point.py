@@ -201,7 +201,7 @@ def _reporting(app: Celery, environment: Environment, connection: WorkerEnd) -> 
         policy=lambda: environment.sent_in_transaction,
         warn=lambda text, location: connection.append(journal.Warned(text=text, location=location)),
     )
-    tap = publishing.Tap(
+    recorder = publishing.PublishRecorder(
         app=app,
         watch=watch,
         journal=remote_journal,
@@ -211,7 +211,7 @@ def _reporting(app: Celery, environment: Environment, connection: WorkerEnd) -> 
     )
     with (
         watch,
-        publishing.publishes_recorded(tap),
+        publishing.publishes_recorded(recorder),
         task_signals.task_events_recorded(remote_journal, lambda task_app: task_app is app),
         sqlite.waiting_for_other_processes(environment.timeout),
     ):
