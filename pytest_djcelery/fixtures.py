@@ -99,8 +99,8 @@ def _usage_errors() -> Iterator[None]:
 @pytest.fixture
 def _celery_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     wider_fixtures.report_lost(request.node)
-    with _usage_errors(), opening.of_test(**markers.options(request.node)) as of_test:
-        yield of_test
+    with _usage_errors(), opening.sandbox_of_test(**markers.options(request.node)) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture

@@ -206,9 +206,9 @@ class Inline(Runner):
         """What was not delivered, in words."""
         return sections.undelivered(self.pending, self.scheduled)
 
-    def drop_what_waits(self) -> None:
+    def drop_scheduled(self) -> None:
         if self._runs.is_built:
-            self._runs.worker.drop_what_waits()
+            self._runs.worker.drop_scheduled()
 
     def published(self) -> None:
         __tracebackhide__ = True
@@ -222,25 +222,25 @@ class Inline(Runner):
             NeverReadyError: when nothing that is due will make one of them ready.
         """
         __tracebackhide__ = True
-        self._runs.run_until_stored(task_ids, self.why_never, for_task=False)
+        self._runs.run_until_stored(task_ids, self.why_never_ready, for_task=False)
         return True
 
     def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
         """Deliver as a second process would do while the first one waits."""
         __tracebackhide__ = True
-        self._runs.run_until_stored(task_ids, self.why_never, for_task=True)
+        self._runs.run_until_stored(task_ids, self.why_never_ready, for_task=True)
 
     def deliver_until(self, done: Callable[[], bool]) -> None:
         __tracebackhide__ = True
         self._runs.run_until(done)
 
-    def why_never(self, task_id: str) -> str:
+    def why_never_ready(self, task_id: str) -> str:
         if (message := self._runs.worker.batched.get(task_id)) is not None:
             task = self._sandbox.app.tasks[message.headers["task"]]
             held = "\n".join(batches.described({task: task._buffer.qsize()}))
             return f"{task_id} will not be ready: a batch holds it.\n{held}\n{_MOVE}"
         unconsumed = self._sandbox.unconsumed.blocking([task_id])
-        return unconsumed or sections.why_never(
+        return unconsumed or sections.why_never_ready(
             task_id, self._sandbox.journal, self.scheduled, self._clock.now()
         )
 

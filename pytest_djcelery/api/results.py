@@ -243,7 +243,7 @@ class Results:
             sandbox.runner.deliver_until(self._ending(task_id))
             self._refuse_to_wait_in_vain(task_id)
             if not self._final(task_id):
-                raise NeverReadyError(sandbox.runner.why_never(task_id))
+                raise NeverReadyError(sandbox.runner.why_never_ready(task_id))
             return
         if sandbox.runner is None or not sandbox.runner.will_run:
             msg = f"{self._name(task_id)} has no outcome yet.\n{sandbox.situation()}"

@@ -169,7 +169,7 @@ class Recorder:
     # Tests that use the plugin -----------------------------------------------------------
 
     @contextmanager
-    def giving_way(self, sandbox: Sandbox) -> Iterator[None]:
+    def paused_for(self, sandbox: Sandbox) -> Iterator[None]:
         """Leave a test to the fixtures that it uses, and record the races that they find."""
         watch, self._sandbox = self._watch, sandbox
         if watch is not None:

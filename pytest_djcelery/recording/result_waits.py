@@ -51,7 +51,7 @@ class WaitTimeoutError(DjceleryError, CeleryTimeoutError, TimeoutError):
 class NeverReadyError(WaitTimeoutError):
     """Nothing will ever make the result ready, so the wait for it ends at once.
 
-    For example, no worker runs or consumes its queue, the worker has ended, or the task raised
+    For example, no worker consumes its queue, the worker has ended, or the task raised
     ``Ignore``, which stores nothing. It is a `WaitTimeoutError`, since in production the same wait
     would end in a time-out.
     """

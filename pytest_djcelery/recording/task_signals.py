@@ -219,7 +219,7 @@ def _raised(exception: BaseException) -> BaseException:
 
 @contextmanager
 def raised_eagerly() -> Iterator[dict[str, BaseException]]:
-    """Collect, by task id, what eager tasks raise within the ``with``; the caller removes entries."""
+    """Collect what eager tasks raise within the ``with``, by task id, for the caller to pop."""
     from celery.signals import task_failure
 
     raised: dict[str, BaseException] = {}

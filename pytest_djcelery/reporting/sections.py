@@ -265,7 +265,9 @@ def undelivered(pending: Iterable[SentTask], scheduled: Iterable[SentTask]) -> s
     return "\n".join(["celery_inline delivers when the test says so: celery_inline.run().", *lines])
 
 
-def why_never(task_id: str, journal: Journal, scheduled: Sequence[SentTask], now: datetime) -> str:
+def why_never_ready(
+    task_id: str, journal: Journal, scheduled: Sequence[SentTask], now: datetime
+) -> str:
     """Why a task has no outcome, now that nothing is due.
 
     Args:

@@ -1,4 +1,4 @@
-"""Open the sandbox of a test: fixtures and public context managers share the one that is open."""
+"""Opens the sandbox of a test: fixtures and public context managers share the one that is open."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def entered_sandbox(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]:
-    """The open sandbox, or one for this block; each example of Hypothesis's `@given` is clean.
+    """Yield the open sandbox, or open one; each example of Hypothesis's `@given` is clean.
 
     Args:
-        checks: whether unseen task failures are raised at the end of a sandbox opened here, or of
-            an example; the hooks of pytest do it for one that a fixture opens.
-        **changes: replace options of the run, for a sandbox that is opened here.
+        checks: Whether unseen task failures are raised at the end of a sandbox opened here, or of
+            an example; for one that a fixture opens, the pytest hooks do that.
+        **changes: Replace options of the run, in a sandbox that is opened here.
     """
     session = current_session()
     if session.sandbox is not None and not session.sandbox.awaits_example:
@@ -28,7 +28,7 @@ def entered_sandbox(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]
             yield session.sandbox
         return
     opening = (
-        _opened(session, changes) if session.sandbox is None else session.sandbox.example_begun()
+        _opened(session, changes) if session.sandbox is None else session.sandbox.new_example()
     )
     with opening as sandbox:
         yield sandbox
@@ -36,11 +36,11 @@ def entered_sandbox(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]
             sandbox.check_failures()
 
 
-def of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
-    """The sandbox of a test's fixtures: its own, or that of a block that is wider than the test.
+def sandbox_of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
+    """Enter the sandbox of a test's fixtures: its own, or that of a block wider than the test.
 
     Args:
-        **changes: replace options of the run for the test.
+        **changes: Replace options of the run for the test.
     """
     wider = current_session().sandbox
     return (
@@ -54,7 +54,7 @@ def of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
 def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
     options = options_module.replace(session.options, **changes)
     project = session.use_project()
-    # Imports Celery, which a run that uses no fixture is to do without.
+    # This imports Celery, which a run that uses no fixture must not do.
     from pytest_djcelery.session.sandbox import Sandbox, rolled_back_example
 
     sandbox = Sandbox(
@@ -64,7 +64,7 @@ def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
         captures=session.captures,
         suite=session.suite,
     )
-    audit = nullcontext() if session.audit is None else session.audit.giving_way(sandbox)
+    audit = nullcontext() if session.audit is None else session.audit.paused_for(sandbox)
     with (
         audit,
         session.app_isolated(project),

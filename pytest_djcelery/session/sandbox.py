@@ -1,4 +1,4 @@
-"""One test: its journal, its clean broker and backend, and who runs its messages."""
+"""One test: its journal, its clean broker and backend, and what runs its messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class Sandbox:
-    """What one test has recorded and may use."""
+    """What belongs to one test: what it has recorded, and what it may use."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class Sandbox:
         self.surroundings = surroundings  # of its tasks
         self._captures = captures
         self.journal = Journal()
-        # Positions in the journal, for a block that is wider than a test, as one of a class.
-        self.began = 0  # the test that runs
-        self.judged = 0  # until where failures that nobody saw have been told
+        # Positions in the journal, for a block that is wider than a test, such as a class's.
+        self.began = 0  # where the running test began
+        self.reported = 0  # up to where unseen failures have been reported
         self.runner: Runner | None = None
         self._consumed: tuple[Any, ConsumedQueues] | None = None
         self.unconsumed = Unconsumed(self.journal, self._consumed_by_runner, self._receives)
@@ -85,17 +85,17 @@ class Sandbox:
 
     @property
     def consumed(self) -> ConsumedQueues:
-        """The queues that production's workers consume, by the options and settings of now."""
+        """The queues that production's workers consume, by the current options and settings."""
         key = self.project.configuration.version, self.options.queues
         if self._consumed is None or self._consumed[0] != key:
             self._consumed = key, consumed_queues.of_project(self.app, self.options.queues)
         return self._consumed[1]
 
     def check_queues(self) -> None:
-        """Check what ``djcelery_queues`` or its marker gives, before a worker goes by it.
+        """Check the queues in ``djcelery_queues`` or its marker before a worker uses them.
 
         Raises:
-            BadOptionError: a queue that the app does not declare, and may not make.
+            BadOptionError: The app doesn't declare one of them, and must not create it.
         """
         __tracebackhide__ = True
         if self.options.queues:
@@ -108,7 +108,7 @@ class Sandbox:
         return self.runner is None or self.runner.receives(sent)
 
     def situation(self) -> str:
-        """Why nothing came, as far as can be told."""
+        """Why nothing came, as far as is known."""
         if self.runner is not None:
             return self.runner.situation()
         depths = self.project.broker.depths() if self.project.broker else {}
@@ -119,29 +119,29 @@ class Sandbox:
         )
 
     def worker_has_ended(self) -> bool:
-        """Whether there was a worker, which will run nothing any more."""
+        """Whether there was a worker that will no longer run anything."""
         return self.runner is not None and self.runner.has_ended
 
     @property
     def is_automatic(self) -> bool:
-        """Whether messages are delivered by themselves, for want of another way to run them."""
+        """Whether messages are delivered automatically, since nothing else runs them."""
         return self.runner is not None and self.runner.implicit
 
     def settle(self) -> None:
-        """Wait until whoever runs this test's messages has nothing left to do."""
+        """Wait until the runner of this test's messages has nothing left to do."""
         if self.runner is not None:
             self.runner.settle()
 
     def unhandled_failures(self) -> list[Ended]:
         """Task failures that the test never looked at."""
-        return failures.unhandled(self.journal, self.suite, since=self.judged)
+        return failures.unhandled(self.journal, self.suite, since=self.reported)
 
     def check_failures(self) -> None:
         """Raise or warn, as the options say, if tasks failed unseen.
 
         Raises:
-            SentInTransactionError: for one that the code under test has caught.
-            UnhandledTaskFailureError: from the first task's own exception.
+            SentInTransactionError: The code under test has caught an error of that kind.
+            UnhandledTaskFailureError: A task failed; the cause is the first task's own exception.
         """
         self.settle()
         if caught := self.swallowed_races():
@@ -160,17 +160,17 @@ class Sandbox:
         raise UnhandledTaskFailureError(text) from cause
 
     def worker_end_is_explained(self) -> None:
-        """An error that the test sees says what the worker is about to end of."""
+        """Note that an error the test sees already says why the worker is about to end."""
         if self.runner is not None:
             self.runner.end_reported = True
 
     def swallowed_races(self) -> list[Exception]:
-        """Errors on messages inside a transaction that the test never saw."""
-        return races.swallowed_races(self.journal, since=self.judged)
+        """Errors about messages sent inside a transaction that the test never saw."""
+        return races.swallowed_races(self.journal, since=self.reported)
 
     @contextmanager
     def shared_by_block(self) -> Iterator[None]:
-        """Another block, a fixture's say, uses it too."""
+        """Within the ``with``, another block, such as a fixture's, uses it too."""
         self._shared += 1
         try:
             yield
@@ -184,9 +184,9 @@ class Sandbox:
 
     @property
     def reusable(self) -> bool:
-        """Whether the next test may have it as it is: no test has touched Celery since it began.
+        """Whether the next test can use it as it is: no test has touched Celery since it began.
 
-        It is reused, too, while a block that is wider than a test shares it.
+        It is also reused while a block that is wider than a test shares it.
         """
         return self.is_shared or (not len(self.journal) and self._fingerprint() == self._found)
 
@@ -202,18 +202,18 @@ class Sandbox:
         )
 
     def test_begins(self) -> None:
-        """What was before is of the tests before, in a block that is wider than a test."""
-        self.began = self.judged = len(self.journal)
+        """Leave what is in the journal to earlier tests, in a block that is wider than a test."""
+        self.began = self.reported = len(self.journal)
         self.unconsumed.test_begins()
 
     def test_ended(self) -> None:
-        """Failures of the test that has ended are none of the next."""
-        self.judged = len(self.journal)
+        """Leave the failures so far to the test that has ended, not to the next one."""
+        self.reported = len(self.journal)
 
     @contextmanager
     def options_changed(self, **changes: Any) -> Iterator[Sandbox]:
-        """A test in a block that is wider than it: its own options, and what it sets undone."""
-        self.began = len(self.journal)  # what wider fixtures have sent is not of this test
+        """Give one test in a wider block its own options, and undo its changes of settings."""
+        self.began = len(self.journal)  # what wider fixtures have sent is not this test's
         before, self.options = self.options, options_module.replace(self.options, **changes)
         try:
             with settings_writes_applied(self.project.configurations):
@@ -223,7 +223,7 @@ class Sandbox:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record and isolate for the time of a block."""
+        """Within the ``with``, record what happens and keep it from other tests."""
         from pytest_djcelery.project.configuration import settings_writes_applied
 
         self.watch = TransactionWatch(self.journal, policy=self._policy, captures=self._captures)
@@ -244,9 +244,8 @@ class Sandbox:
             stack.enter_context(settings_reads_cached(self.app, self.project.settings_cache))
             stack.enter_context(shorter_ways_taken())
             stack.enter_context(settings_writes_applied(self.project.configurations))
-            stack.enter_context(
-                self._captures.capture_blocks_noted()
-            )  # where no session of pytest has begun
+            # The pytest session notes them already; without pytest there is none.
+            stack.enter_context(self._captures.capture_blocks_noted())
             stack.enter_context(self.watch)
             stack.enter_context(publishes_recorded(recorder))
             stack.enter_context(task_events_recorded(self.journal, self.project.knows))
@@ -258,20 +257,20 @@ class Sandbox:
     def awaits_example(self) -> bool:
         """Whether the block that is entered next is an example of Hypothesis's `@given`.
 
-        Not where the test itself has chosen who runs its tasks: there it is one test.
+        It is not if the test has chosen what runs its tasks: all examples are then one test.
         """
         chosen = self.runner is not None and not self.runner.implicit
         return _in_hypothesis_example() and not self._of_example and not chosen
 
     @contextmanager
-    def example_begun(self) -> Iterator[Sandbox]:
-        """One example of a Hypothesis test, as clean as a test of its own, in the sandbox of it."""
+    def new_example(self) -> Iterator[Sandbox]:
+        """Begin an example of a Hypothesis test, in its sandbox but as clean as a separate test."""
         self._of_example = True
         try:
             with ExitStack() as stack:
                 stack.enter_context(rolled_back_example())
                 stack.enter_context(self.journal.afresh())
-                for tidy_up in (self._put_clock_back, self._drop_what_waits):
+                for tidy_up in (self._put_clock_back, self._drop_scheduled):
                     tidy_up()
                     stack.callback(tidy_up)
                 stack.enter_context(self._queues_and_results_emptied())
@@ -280,9 +279,9 @@ class Sandbox:
         finally:
             self._of_example = False
 
-    def _drop_what_waits(self) -> None:
+    def _drop_scheduled(self) -> None:
         if self.runner is not None:
-            self.runner.drop_what_waits()
+            self.runner.drop_scheduled()
 
     @contextmanager
     def _queues_and_results_emptied(self) -> Iterator[None]:
@@ -315,7 +314,7 @@ class Sandbox:
             self.runner.published()
 
     def bring_about(self, task_ids: Collection[str]) -> bool:
-        """Make these results ready, if that is not done by itself; whether it did."""
+        """Make these results ready, unless that happens by itself; return whether it did."""
         __tracebackhide__ = True
         return self.runner is not None and self.runner.bring_about(task_ids)
 
@@ -326,7 +325,7 @@ class Sandbox:
             self.runner.wait_in_task(task_ids, timeout)
 
     def has_in_hand(self, task_id: str) -> bool:
-        """Whether a worker is not yet done with a task that it runs."""
+        """Whether a worker is still busy with a task."""
         return self.runner is not None and self.runner.has_in_hand(task_id)
 
     def _policy(self) -> Policy:
@@ -335,19 +334,20 @@ class Sandbox:
 
 @contextmanager
 def rolled_back_example() -> Iterator[None]:
-    """Give each example of a Hypothesis test a transaction of its own inside the test's.
+    """Give each example of a Hypothesis test a separate transaction inside the test's.
 
-    Elsewhere a context manager leaves what was written in its block where it is.
+    Anywhere else, what was written within the ``with`` stays.
     """
     with ExitStack() as stack:
         if _in_hypothesis_example():
             from django.db import connections, transaction
 
             for connection in connections.all(initialized_only=True):
-                if any(getattr(each, "_from_testcase", False) for each in connection.atomic_blocks):
-                    block: Any = transaction.atomic(using=connection.alias)
-                    block._from_testcase = True  # it stands for the transaction of a test
-                    stack.enter_context(block)
+                blocks = connection.atomic_blocks
+                if any(getattr(block, "_from_testcase", False) for block in blocks):
+                    of_example: Any = transaction.atomic(using=connection.alias)
+                    of_example._from_testcase = True  # it stands for the transaction of a test
+                    stack.enter_context(of_example)
                     stack.callback(transaction.set_rollback, rollback=True, using=connection.alias)
         yield
 

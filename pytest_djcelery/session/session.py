@@ -41,25 +41,27 @@ hookimpl = HookimplMarker("pytest")  # pytest's own, for runs without pytest too
 
 
 class NamedFiles:
-    """Files that are called as those of tests are, where no pytest tells.
+    """Recognizes the files of tests by their names alone, for when pytest isn't there to tell.
 
     Args:
-        patterns: of names, as pytest's ``python_files`` has them.
-        shown: shortens the path of a file.
+        patterns: Patterns of file names, as in pytest's ``python_files``.
+        shown: Shortens the path of a file.
     """
 
     def __init__(
         self, patterns: Sequence[str] = _PATTERNS, shown: Callable[[str], str] = str
     ) -> None:
-        # A pattern for any module, such as ``*.py``, says nothing of one.
-        self._patterns = [each for each in patterns if not PurePath("models.py").match(each)]
+        # A pattern that matches any module, such as ``*.py``, recognizes nothing.
+        self._patterns = [
+            pattern for pattern in patterns if not PurePath("models.py").match(pattern)
+        ]
         self._shown = shown
-        self._named_so = cache(self._is_named_so)  # asked for each block of each test
+        self._has_name_of_test = cache(self._matches)  # called for each block of each test
 
     def __contains__(self, path: object) -> bool:
-        return self._named_so(str(path))
+        return self._has_name_of_test(str(path))
 
-    def _is_named_so(self, path: str) -> bool:
+    def _matches(self, path: str) -> bool:
         *folders, name = PurePath(self._shown(path)).parts
         return (
             name == "conftest.py"
@@ -69,39 +71,40 @@ class NamedFiles:
 
 
 class SuiteFiles(NamedFiles):
-    """Learns from pytest where tests, fixtures and plugins are; the rest is told by its name.
+    """Learns from pytest which files have tests, fixtures and plugins; others go by their name.
 
     Args:
-        config: of the run.
-        shown: shortens the path of a file.
+        config: The configuration of the run.
+        shown: Shortens the path of a file.
     """
 
     def __init__(self, config: pytest.Config, shown: Callable[[str], str]) -> None:
         super().__init__(config.getini("python_files"), shown)
         self._seen: set[str] = set()
-        self._fixtures: WeakSet[pytest.FixtureDef[Any]] = WeakSet()  # that were made once
+        self._fixtures: WeakSet[pytest.FixtureDef[Any]] = WeakSet()  # set up at least once
         self._classes: set[type] = set()
 
     def __contains__(self, path: object) -> bool:
         return path in self._seen or super().__contains__(path)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """A test is there, and what its class inherits."""
+        """Note the file of a test, and those of the classes that its class inherits from."""
         self._seen.add(str(item.path))
         cls = getattr(item, "cls", None)
         if cls is not None and cls not in self._classes:
             self._classes.add(cls)
-            modules = [sys.modules.get(each.__module__) for each in cls.__mro__]
-            self._seen.update(filter(None, [getattr(each, "__file__", None) for each in modules]))
+            modules = [sys.modules.get(base.__module__) for base in cls.__mro__]
+            files = [getattr(module, "__file__", None) for module in modules]
+            self._seen.update(filter(None, files))
 
     def pytest_plugin_registered(self, plugin: object) -> None:
-        """A plugin is there, a conftest.py or one that ``pytest_plugins`` names."""
+        """Note the file of a plugin: a conftest.py, or one that ``pytest_plugins`` names."""
         if isinstance(plugin, ModuleType) and plugin.__file__:
             self._seen.add(plugin.__file__)
 
     @hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """A fixture is about to be made."""
+        """Note the file of a fixture that is about to be set up."""
         if fixturedef not in self._fixtures:
             self._fixtures.add(fixturedef)
             code = getattr(inspect.unwrap(fixturedef.func), "__code__", None)
@@ -110,20 +113,20 @@ class SuiteFiles(NamedFiles):
 
 
 class Audit(Protocol):
-    """What watches the tests of an audited run."""
+    """Watches the tests of an audited run."""
 
-    def giving_way(self, sandbox: Sandbox) -> AbstractContextManager[None]:
-        """Leave a test to the fixtures that it uses."""
+    def paused_for(self, sandbox: Sandbox) -> AbstractContextManager[None]:
+        """Within the ``with``, leave a test to the fixtures that it uses."""
 
 
 class Session:
-    """What tests share, from `pytest_configure` to the end.
+    """What the tests of a run share, from `pytest_configure` to the end.
 
     Args:
-        options: what the user chose.
-        lasts: whether it has an end, at which the app is put back. Without pytest nothing tells
-            which block is the last, so there the app is put back after each.
-        suite: the files of the tests.
+        options: What the user chose.
+        lasts: Whether it has an end, at which the app is put back. Without pytest nothing says
+            which block is the last, so the app is put back after each one.
+        suite: The files of the tests.
     """
 
     def __init__(
@@ -134,42 +137,42 @@ class Session:
         self._lasts = lasts
         self.sandbox: Sandbox | None = None
         self.audit: Audit | None = None
-        """The audit, under which the app stays as it is, but in tests that use a fixture."""
+        """The audit, in which the app stays as it is, except in tests that use a fixture."""
         self.interrupted = False
-        """Whether the run is to end now, and not to wait for tasks."""
+        """Whether the run has to end now, without waiting for tasks."""
         self.has_tests = False
         """Whether a test uses a fixture of ours, or ``djcelery_mode``."""
         self.has_recorded = False
-        """Whether a sandbox was ever open: values of ours may stand in comparisons."""
+        """Whether a sandbox was ever open, so that comparisons may contain values of ours."""
         self.surroundings = Surroundings()
         """What this run's tasks find around them."""
         self.captures = Captures()
         self._captures_noted = ExitStack()
         self._project: Project | None = None
         self._isolation = ExitStack()
-        self._isolating = 0  # blocks that want the app isolated, where the run doesn't do so
+        self._isolating = 0  # the blocks that isolate the app, where the run itself doesn't
         self._lock = threading.RLock()
 
     def use_project(self) -> Project:
-        """The project's app, found, and isolated as `app_isolated` says.
+        """Find the project's app, and isolate it unless `app_isolated` does so.
 
         Raises:
-            AppNotFoundError: when the project has none.
+            AppNotFoundError: The project has no app.
         """
         return self._project or self._use(find_app(self.options))
 
     def use_imported_project(self) -> Project | None:
-        """The project's app, isolated from now on, if the project has imported it by itself."""
-        if self._project is not None or self.audit is not None:  # asked before each test
+        """Isolate the project's app from now on, if the project itself has imported it."""
+        if self._project is not None or self.audit is not None:  # called before each test
             return self._project
         app = imported_app(self.options)
         return None if app is None else self._use(app)
 
     def await_project(self) -> None:
-        """Isolate the app as soon as the project has it, in the middle of a test too.
+        """Isolate the app as soon as the project imports it, even in the middle of a test.
 
         Raises:
-            AppNotFoundError: when ``djcelery_app`` names what is no app.
+            AppNotFoundError: ``djcelery_app`` names something that is not an app.
         """
         self._captures_noted.enter_context(_captures_noted(self.captures))
         self.check_app()
@@ -177,16 +180,16 @@ class Session:
             self._isolation.enter_context(app_configuration_watched(self.use_imported_project))
 
     def check_app(self) -> None:
-        """Check ``djcelery_app`` for as long as the project has not imported what it names.
+        """Check ``djcelery_app``, as long as the project hasn't imported what it names.
 
         Raises:
-            AppNotFoundError: when it names what is no app.
+            AppNotFoundError: It names something that is not an app.
         """
         if self._project is None and self.options.app:
             check_named_app(self.options)
 
     def _use(self, app: Celery) -> Project:
-        # Where the project has no app, it is never wanted.
+        # A project without an app never needs this import.
         from pytest_djcelery.project.isolation import Project
 
         with self._lock:  # a thread of the tests may import the app too
@@ -199,12 +202,12 @@ class Session:
 
     @property
     def _isolates_in_blocks(self) -> bool:
-        """Whether the app is isolated for the time of blocks only."""
+        """Whether the app is isolated within blocks only."""
         return self.audit is not None or not self._lasts
 
     @contextmanager
     def app_isolated(self, project: Project) -> Iterator[None]:
-        """Isolate the app for a block, where the run doesn't do so from its start to its end."""
+        """Isolate the app within the ``with``, unless it is isolated for the whole run."""
         if not self._isolates_in_blocks:
             yield
             return
@@ -222,7 +225,7 @@ class Session:
     def _isolate(self, project: Project) -> None:
         self._isolation.enter_context(project.isolated())
         if {self.options.broker, self.options.result_backend} != {MEMORY}:
-            # Imports Celery.
+            # This imports Celery.
             from pytest_djcelery.recording.server_waits import result_waits_bounded
 
             self._isolation.enter_context(
@@ -231,7 +234,7 @@ class Session:
 
     @contextmanager
     def sandbox_opened(self, sandbox: Sandbox) -> Iterator[None]:
-        """Have a sandbox open for a block."""
+        """Within the ``with``, make this the open sandbox."""
         self.has_recorded = True
         before, self.sandbox = self.sandbox, sandbox
         try:
@@ -240,12 +243,12 @@ class Session:
             self.sandbox = before
 
     def set_up(self, *, begins: bool) -> None:
-        """The set-up of a test begins, or is over."""
+        """Note that the set-up of a test begins, or is over."""
         if self._project is not None:
             self._project.configuration.set_up(begins=begins)
 
     def settings_restored(self) -> AbstractContextManager[None]:
-        """Undo what a test that uses no fixture sets on ``app.conf``, in its own body."""
+        """Undo what a test that uses no fixture sets on ``app.conf`` in its body."""
         project = self._project_without_sandbox
         return nullcontext() if project is None else project.configuration.settings_restored()
 
@@ -260,7 +263,7 @@ class Session:
         return None if self.sandbox is not None or self.audit is not None else self._project
 
     def end(self) -> None:
-        """Put the app back as the settings have it."""
+        """Put the app back to what the settings say."""
         with self._lock, self._captures_noted:
             self._put_app_back()
 
@@ -271,9 +274,9 @@ class Session:
 
 @contextmanager
 def _captures_noted(captures: Captures) -> Iterator[None]:
-    """Note what ``captureOnCommitCallbacks`` captures as soon as Django has it.
+    """Note what ``captureOnCommitCallbacks`` captures, as soon as Django has loaded it.
 
-    Not only in tests that use a fixture: the block may be opened before one is asked for.
+    That is done in all tests, since the block may be opened before a fixture is requested.
     """
     with ExitStack() as stack:
 
@@ -284,7 +287,7 @@ def _captures_noted(captures: Captures) -> Iterator[None]:
             yield
 
 
-# The last one counts: a test may run pytest in its own process (`pytester`).
+# The last one is current: a test may run pytest inside its own process (`pytester`).
 _sessions = [Session(Options(), lasts=False)]
 
 
@@ -300,11 +303,11 @@ def begin_session(options: Options, suite: Container[str]) -> Session:
 
 
 def end_session(session: Session) -> None:
-    """End a run; the code that comes is part of the one that it was begun in."""
+    """End a run; what follows is part of the run in which it was begun."""
     _sessions.remove(session)
     session.end()
 
 
 def current_sandbox() -> Sandbox | None:
-    """The sandbox that is open: that of the test, or of a public context manager."""
+    """The open sandbox, of the test or of a public context manager."""
     return _sessions[-1].sandbox

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery.brokers import servers
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.project.consumed_queues import comes_to
-from pytest_djcelery.session.runner import HeldWorker, hold, stop_others
+from pytest_djcelery.session.runner import KeptWorker, keep, stop_others
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker
 from pytest_djcelery.workers.sqlite import taking_turns
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
 
 
-class _Held(HeldWorker):
+class _Kept(KeptWorker):
     """The worker, and what it was started for."""
 
     is_thread = True
@@ -64,7 +64,7 @@ class _Held(HeldWorker):
             worker.stop()
 
 
-_held = _Held()
+_kept = _Kept()
 
 
 def _wanted(project: Project, settings: WorkerSettings) -> Any:
@@ -82,13 +82,13 @@ def start(project: Project, settings: WorkerSettings, wake: Callable[[], None]) 
         WorkerError: when a new worker doesn't start.
     """
     wanted = _wanted(project, settings)
-    worker = _held.worker
-    if worker is not None and worker.alive and _held.wanted == wanted:
+    worker = _kept.worker
+    if worker is not None and worker.alive and _kept.wanted == wanted:
         return worker
-    _held.stop()
-    hold(_held)
+    _kept.stop()
+    keep(_kept)
     if project.broker is None:
-        stop_others(_held)
+        stop_others(_kept)
         servers.check_broker(project.app)
     worker = EmbeddedWorker(
         project.app,
@@ -98,7 +98,7 @@ def start(project: Project, settings: WorkerSettings, wake: Callable[[], None]) 
         surroundings=current_session().surroundings,
     )
     worker.start()
-    _held.worker, _held.wanted = worker, wanted
+    _kept.worker, _kept.wanted = worker, wanted
     return worker
 
 
@@ -123,7 +123,7 @@ def embedded_worker_for(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[
             _end(worker)
             raise
         finally:
-            if _held.worker is worker:
+            if _kept.worker is worker:
                 _give_back(sandbox, worker)
 
 
@@ -141,11 +141,11 @@ def _give_back(sandbox: Sandbox, worker: EmbeddedWorker) -> None:
     if current_session().interrupted:
         _end(worker)
     elif not worker.alive:
-        _held.drop()
+        _kept.drop()
         check_worker_unless_reported(sandbox, worker)
     elif not sandbox.journal.wait_until(lambda: worker.idle, sandbox.options.timeout):
         stuck = worker.describe_busy()
-        _held.drop()
+        _kept.drop()
         msg = (
             f"A task still runs {sandbox.options.timeout:g} s after the test; {stuck}\n"
             "Its thread is left behind; the next test starts a new worker. "
@@ -155,28 +155,28 @@ def _give_back(sandbox: Sandbox, worker: EmbeddedWorker) -> None:
     elif worker.transport_parks and worker.as_started:
         worker.park()
     else:
-        _held.stop()
+        _kept.stop()
 
 
 def _end(worker: EmbeddedWorker) -> None:
     """End a worker without waiting for its task, if it runs one."""
     if worker.idle:
-        _held.stop()
+        _kept.stop()
     else:
-        _held.drop()
+        _kept.drop()
 
 
 def keep_for_session() -> None:
     """Have the held worker serve session fixtures too, from now on."""
-    _held.for_session = True
-    _held.serve_session_fixtures()
+    _kept.for_session = True
+    _kept.serve_session_fixtures()
 
 
 def held_controller() -> Any:
     """Celery's `WorkController` of the held worker; ``None`` if no worker is held."""
-    return _held.worker and _held.worker.controller
+    return _kept.worker and _kept.worker.controller
 
 
 def stop() -> None:
     """Stop the held worker, if there is one."""
-    _held.stop()
+    _kept.stop()

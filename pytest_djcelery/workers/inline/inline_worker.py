@@ -168,7 +168,7 @@ class InlineWorker:
             self.surroundings.run(self.timer.start, held)
         return message
 
-    def drop_what_waits(self) -> None:
+    def drop_scheduled(self) -> None:
         """Forget the messages that wait for their ETA."""
         for request in self.timer.clear():
             request.acknowledge()

@@ -259,13 +259,13 @@ class Runs:
                     return
 
     def run_until_stored(
-        self, task_ids: Collection[str], why_never: Callable[[str], str], *, for_task: bool
+        self, task_ids: Collection[str], why_never_ready: Callable[[str], str], *, for_task: bool
     ) -> None:
         """Deliver until the results of all these are stored.
 
         Args:
             task_ids: of the results.
-            why_never: says why one has none, now that nothing is due.
+            why_never_ready: says why one has none, now that nothing is due.
             for_task: whether a task waits for them, as one process waits for another.
 
         Raises:
@@ -290,7 +290,7 @@ class Runs:
             task_id for task_id in task_ids if task_id in waiting and not self._is_stored(task_id)
         ]
         if still:
-            raise NeverReadyError("\n".join(map(why_never, still)))
+            raise NeverReadyError("\n".join(map(why_never_ready, still)))
 
     def _is_stored(self, task_id: str) -> bool:
         # A result object would end the subscription of the one that is waited for, as it goes.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery.brokers import filesystem, servers
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.session.runner import HeldWorker, hold, stop_others
+from pytest_djcelery.session.runner import KeptWorker, keep, stop_others
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers import sqlite
 from pytest_djcelery.workers.database import warn_of_shared_connections
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Sandbox
 
 
-class _Held(HeldWorker):
+class _Kept(KeptWorker):
     """The worker, and the threads in which others are being stopped."""
 
     worker: LiveProcesses | None = None
@@ -53,7 +53,7 @@ class _Held(HeldWorker):
             self.ending.pop().join()
 
 
-_held = _Held()
+_kept = _Kept()
 
 
 @contextmanager
@@ -73,13 +73,13 @@ def live_processes_for(sandbox: Sandbox, settings: LiveSettings) -> Iterator[Liv
             _end(worker)
             raise
         finally:
-            if _held.worker is worker:
+            if _kept.worker is worker:
                 _give_back(sandbox, worker)
 
 
 def _suitable(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveProcesses | None:
     """The worker that is held, if it is what the test wants."""
-    worker = _held.worker
+    worker = _kept.worker
     if worker is None or worker.settings != settings:
         return None
     with ExitStack() as trial:
@@ -92,13 +92,13 @@ def _suitable(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> Liv
 
 def _started(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveProcesses:
     """A new worker."""
-    _held.stop(wait=not _has_private_broker(sandbox))
-    hold(_held)
+    _kept.stop(wait=not _has_private_broker(sandbox))
+    keep(_kept)
     folder = Path(tempfile.mkdtemp(prefix="djcelery-"))
     try:
         stack.enter_context(_in_memory_moved_to(sandbox, folder))
         if not _has_private_broker(sandbox):
-            stop_others(_held)  # two workers of one name can't be on one broker
+            stop_others(_kept)  # two workers of one name can't be on one broker
             servers.check_broker(sandbox.app)
         environment = Environment.of(sandbox)
         if settings.pool == "prefork":
@@ -114,7 +114,7 @@ def _started(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> Live
     except BaseException:
         worker.stop()
         raise
-    _held.worker = worker
+    _kept.worker = worker
     return worker
 
 
@@ -159,7 +159,7 @@ def _give_back(sandbox: Sandbox, worker: LiveProcesses) -> None:
     if reusable:
         worker.empty()
     else:
-        _held.stop(wait=not idle or not _has_private_broker(sandbox))
+        _kept.stop(wait=not idle or not _has_private_broker(sandbox))
     if stuck:
         msg = (
             f"A task still runs {sandbox.options.timeout:g} s after the test; {stuck}\n"
@@ -171,10 +171,10 @@ def _give_back(sandbox: Sandbox, worker: LiveProcesses) -> None:
 
 def _end(worker: LiveProcesses) -> None:
     """End the held worker, whatever it is doing."""
-    _held.worker = None
+    _kept.worker = None
     worker.stop(warmly=False)
 
 
 def stop() -> None:
     """Stop the held worker, if there is one, and wait until all have ended."""
-    _held.stop()
+    _kept.stop()

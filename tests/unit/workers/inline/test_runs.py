@@ -597,7 +597,7 @@ def test_a_changed_setting_counts_from_the_next_run_on(worker: Inline) -> None:
 def test_what_waits_can_be_dropped(worker: Inline) -> None:
     add.apply_async((1,), countdown=60)
     worker.run()
-    worker.drop_what_waits()
+    worker.drop_scheduled()
     assert worker.scheduled == []
     assert worker.run(until=2 * MINUTE).succeeded == 0
     assert done == []
