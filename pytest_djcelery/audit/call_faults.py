@@ -1,8 +1,8 @@
-"""Why a call that a mock has taken would have failed, without running a line of a value's own code.
+"""Why a call that a mock has taken would have failed, found without running any value's own code.
 
-Encoding an argument would be surer, and would change the audited test: it would make a lazy
-object, evaluate a query set, and run what a class has for pickle. So only what is built of plain
-types is encoded. Of the rest only the type is looked at, and what that doesn't show is no fault.
+Encoding every argument would be more certain, but would change the audited test: it would evaluate
+lazy objects and query sets, and run a class's own pickling. So only values built from plain types
+are encoded. For the rest only the type is looked at, and what that doesn't show is not a fault.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _MOCK_LIBRARIES = ("unittest.mock", "mock.mock")
 def fault_of(
     task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], serializer: Any
 ) -> str | None:
-    """What ``task.delay(*args, **kwargs)`` would have raised, in words; ``None``: nothing.
+    """What ``task.delay(*args, **kwargs)`` would have raised, in words; ``None`` for nothing.
 
     Args:
-        task: the real task; ``None`` where it is not known here.
-        args: positional arguments of the call.
-        kwargs: keyword arguments of the call.
-        serializer: the name of the one that would encode them; ``None`` where it is not known.
+        task: The real task; ``None`` if it isn't known in this process.
+        args: Positional arguments of the call.
+        kwargs: Keyword arguments of the call.
+        serializer: The name of the serializer for them; ``None`` if it isn't known.
     """
     return _misfit(task, args, kwargs) or _unserializable(args, kwargs, serializer)
 
 
 def _misfit(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-    """As `Task.apply_async` checks it."""
+    """Why the arguments don't fit the task, as `Task.apply_async` checks it."""
     header = getattr(task, "__header__", None)
     if header is None or not task.typing:
         return None
@@ -72,18 +72,18 @@ def _unserializable(args: Sequence[Any], kwargs: Mapping[str, Any], serializer: 
 
 
 def culprit(value: Any, serializer: str) -> Any:
-    """The part of a value that a serializer surely can't encode, or `FINE`.
+    """The part of a value that a serializer certainly can't encode, or `FINE`.
 
     Args:
-        value: an argument of a task.
-        serializer: its name.
+        value: An argument of a task.
+        serializer: The name of the serializer.
 
     Raises:
         kombu.exceptions.SerializerNotInstalled: No serializer has that name.
     """
     encodes = _ENCODES.get(serializer)
     if not _is_kombus(serializer) or encodes is None:
-        return FINE  # pickle takes nearly everything, and of the project's own nothing is known
+        return FINE  # pickle takes nearly everything, and a project's own serializer is unknown
     return _culprit(value, serializer, encodes, ())
 
 
@@ -116,14 +116,15 @@ def _is_built_of_plain_types(value: Any, around: tuple[int, ...]) -> bool:
 
 
 def _json_encodes(value: Any) -> bool:
-    """As `kombu.utils.json.JSONEncoder`, and the encoder of the standard library before it.
+    """What `kombu.utils.json.JSONEncoder` encodes, and before it the standard library's encoder.
 
-    ``_encoders`` is private, and has what ``register_type`` was given; checked on kombu 5.3 to 5.7.
-    A lazy object that is not made yet could become one of them; most are a user.
+    ``_encoders`` is private, and has what was passed to ``register_type``; checked on kombu 5.3 to
+    5.7. A lazy object that isn't evaluated yet could turn out to be of such a type, but most of
+    them are a user.
     """
     from kombu.utils import json
 
-    if issubclass(type(value), str | int | float):  # it looks at the real type
+    if issubclass(type(value), str | int | float):  # the encoder checks the real type
         return True
     kind = type(unwrapped(value))
     known = (bytes, *json.textual_types, *vars(json)["_encoders"])
@@ -131,7 +132,7 @@ def _json_encodes(value: Any) -> bool:
 
 
 def _others_encode(value: Any) -> bool:
-    """YAML and msgpack take plain data and, bar what is made of it, nothing else."""
+    """What YAML and msgpack encode: plain data, and what is built from it."""
     return issubclass(type(value), _PLAIN)
 
 
@@ -143,7 +144,7 @@ _ENCODES: Mapping[str, Callable[[Any], bool]] = {
 
 
 def _is_kombus(serializer: str) -> bool:
-    """Whether a name stands for kombu's own: a project may register another in its place.
+    """Whether a serializer is kombu's own: a project may have registered another by that name.
 
     The registry's ``_encoders`` are private; checked on kombu 5.3 to 5.7.
     """
@@ -167,17 +168,17 @@ def is_mock(value: Any) -> bool:
 
 
 def is_of_the_test(value: Any) -> bool:
-    """Whether it is a mock or a sentinel: what production would send is not known."""
+    """Whether a value is a mock or a sentinel, so that production's value is unknown."""
     return is_mock(value) or type(value).__module__ in _MOCK_LIBRARIES
 
 
 def is_empty(value: Any) -> bool:
-    """Whether it is false, and of a plain type: asking another could run anything."""
+    """Whether a value is of a plain type and false: any other type could run code to decide."""
     return type(value) in _PLAIN and not value
 
 
 def parts(container: Any) -> Any:
-    """What is in a container, whatever its class makes of going through it."""
+    """What is in a container, without calling a subclass's own iteration."""
     if issubclass(type(container), dict):
         return chain(dict.keys(container), dict.values(container))
     kind = next(cls for cls in _CONTAINERS if issubclass(type(container), cls))

@@ -1,4 +1,4 @@
-"""What a value is, by its type: asking a lazy object for its class would make the object."""
+"""What a value is, judged by its type: asking a lazy object for its class would evaluate it."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ _SIGNATURE = "celery.canvas", "Signature"
 
 
 def may_be_app(value: Any) -> bool:
-    """Whether it is an app, or stands for one."""
+    """Whether a value is an app, or a proxy that may be one."""
     return _is_instance(value, *_APP) or _is_proxy(value)
 
 
 def may_be_task(value: Any) -> bool:
-    """Whether it is a task, or may be a ``shared_task``: which one is asked when it is called."""
+    """Whether a value is a task, or a proxy that may be a ``shared_task``; a call shows which."""
     return _is_instance(value, *_TASK) or _is_proxy(value)
 
 
 def is_app(value: Any) -> bool:
-    """Whether it is an app."""
+    """Whether a value is an app."""
     return _is_instance(value, *_APP)
 
 
 def is_app_class(value: Any) -> bool:
-    """Whether it is the class of apps."""
+    """Whether a value is the class of apps."""
     return _is_class(value, *_APP)
 
 
 def is_task_class(value: Any) -> bool:
-    """Whether it is a class of tasks."""
+    """Whether a value is a class of tasks."""
     return _is_class(value, *_TASK)
 
 
 def is_signature(value: Any) -> bool:
-    """Whether it is a signature, or a workflow of them."""
+    """Whether a value is a signature, or a workflow of them."""
     return _is_instance(value, *_SIGNATURE)
 
 
 def is_signature_class(value: Any) -> bool:
-    """Whether it is the class of signatures, or of a kind of workflow."""
+    """Whether a value is the class of signatures, or of a kind of workflow."""
     return _is_class(value, *_SIGNATURE)
 
 
@@ -67,7 +67,7 @@ def task_of(value: Any) -> Any:
 
 
 def app_of(owner: Any) -> Any:
-    """The app that a value is or stands for; of the class, the app that is the default now."""
+    """The app that a value is or stands for; for the class of apps, the current default app."""
     return sys.modules["celery._state"].default_app if is_app_class(owner) else owner
 
 

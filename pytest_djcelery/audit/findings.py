@@ -1,4 +1,4 @@
-"""What an audit finds: its kinds, and the findings by place, with the tests that pass there."""
+"""What an audit finds: the kinds, and the findings by place, with the tests that pass there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES = 3  # tests named for each finding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of finding, as options, report and page name it."""
+    """A kind of finding, as it is named in options, report and page."""
 
     name: FindingName  # in options and in JSON
     title: str
@@ -68,22 +68,22 @@ OUTSIDE = Kind(
 
 #: The worst first.
 KINDS = (IN_TRANSACTION, FAILURES, MOCKED, HOOKS, NEVER_RUN, OUTSIDE)
-#: What a finding that is marked as sure is marked for.
+#: Why a finding is marked as sure.
 SURE = "an argument is the key of a row that the transaction wrote, or the call would fail"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where and what: two sightings with the same are one finding.
+    """Where something was seen, and what: sightings with equal places are one finding.
 
-    ``subject`` is what it is about: a task, a hook, a URL. Paths are relative to pytest's root.
+    ``subject`` is what was seen: a task, a hook, a URL. Paths are relative to pytest's root.
     """
 
     kind: str
     path: str
     line: int
     function: str
-    code: str  # the line itself, which a baseline knows it by when lines move
+    code: str  # the line itself, by which a baseline recognizes it when line numbers change
     subject: str
 
     def __str__(self) -> str:
@@ -94,9 +94,9 @@ class Place:
 
 @dataclass(slots=True, kw_only=True)
 class Sighting:
-    """What one test has shown of one place.
+    """What one test has shown at one place.
 
-    ``facts`` are details, by their names. ``sure``: see `SURE`.
+    ``facts`` are details, by their names. For ``sure``, see `SURE`.
     """
 
     count: int = 0
@@ -104,7 +104,7 @@ class Sighting:
     sure: bool = False
 
     def add(self, facts: Mapping[str, str | None], *, sure: bool = False) -> None:
-        """See it once more."""
+        """Count it once more, with these facts."""
         self.count += 1
         self.sure |= sure
         for name, value in facts.items():
@@ -117,10 +117,11 @@ class Shown:
     """What the events of one test show.
 
     Attributes:
-        sightings: by place.
-        waiting: messages that no worker has taken yet, by id: where it would be seen that none did.
-        taken: ids of messages of earlier tests that a worker has taken meanwhile.
-        late: what the events show of earlier tests, whose tasks only ended now.
+        sightings: What was seen, by place.
+        waiting: By id, the messages that no worker has taken yet, with the place to report if none
+            ever does.
+        taken: Ids of messages of earlier tests that a worker has taken meanwhile.
+        late: By test, what was seen of earlier tests whose tasks have only ended now.
     """
 
     sightings: dict[Place, Sighting] = field(default_factory=dict)
@@ -131,7 +132,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A place, and what all tests together have shown of it."""
+    """A place, and what all tests together have shown there."""
 
     place: Place
     count: int
@@ -146,7 +147,7 @@ class Finding:
         return self.place.kind
 
     def as_json(self) -> dict[str, Any]:
-        """It as plain data."""
+        """The finding as plain data."""
         return {
             **asdict(self.place),
             "sure": self.sure,
@@ -161,7 +162,7 @@ class Findings:
     """Collects what the tests show, whichever process they run in."""
 
     def __init__(self) -> None:
-        self.tests = 0  # that were watched
+        self.tests = 0  # how many were watched
         self._seen: dict[Place, tuple[Sighting, dict[str, bool]]] = {}  # by test: whether sure
         self._waiting: dict[str, tuple[str, Place]] = {}
 
@@ -215,7 +216,7 @@ def _rank(finding: Finding) -> Any:
 
 
 def packed(shown: Shown) -> dict[str, Any]:
-    """What a test has shown as plain data, for the reports that xdist hands on."""
+    """What a test has shown, as plain data for the reports that xdist passes on."""
     return {
         "sightings": _packed(shown.sightings),
         "waiting": [(task_id, astuple(place)) for task_id, place in shown.waiting.items()],

@@ -1,8 +1,8 @@
-"""The report as one self-contained HTML page, which asks the network for nothing.
+"""The report as one self-contained HTML page, which loads nothing from the network.
 
-All of it can be read without JavaScript: the script sorts and filters the rows that are there.
-What the project under test has brought (paths, lines of code, URLs, texts of errors) is escaped,
-and none of it stands in the script.
+All of it can be read without JavaScript: the script only sorts and filters the rows.
+Whatever comes from the project under test (paths, lines of code, URLs, texts of errors) is
+escaped, and none of it is in the script.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from pytest_djcelery.audit.findings import SURE
 
-#: `code` in the texts of facts, and names in the texts of kinds, which have no marks.
+#: `code` in the texts of facts, and names in the texts of kinds, which have no backticks.
 _MARKED = re.compile(r"`([^`]+)`")
 _NAME = re.compile(r"--\w[\w-]*|(?:assert )?\b\w+_\w+(?:\.\w+\(\))?(?: ==? (?:\[.*?\](?!\w)|\w+))?")
 
@@ -28,7 +28,7 @@ def page(report: dict[str, Any]) -> str:
     """Return the page.
 
     Args:
-        report: as `files.as_json` returns it.
+        report: The report, as `report.as_json` returns it.
     """
     style, script = _part("page.css"), _part("page.js")
     return Template(_part("page.html")).substitute(
@@ -48,7 +48,7 @@ def _part(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """What a Content-Security-Policy knows a style or a script by."""
+    """The hash by which a Content-Security-Policy allows a style or a script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
@@ -88,7 +88,7 @@ def _clean(report: dict[str, Any]) -> str:
 
 
 def _absent(kinds: list[dict[str, str]]) -> str:
-    """Name the kinds of which there is nothing, so that it's known what was looked for."""
+    """Name the kinds of which nothing was found, to show what was looked for."""
     if not kinds:
         return ""
     titles = "; ".join(escape(kind["title"]) for kind in kinds)
@@ -142,7 +142,7 @@ def _legend(*, sure: bool, known: bool) -> str:
     if sure:
         texts.append(f"{_SURE}: {SURE}. Begin with these.")
     if known:
-        texts.append(f"{_KNOWN} stands in the baseline, and comes last.")
+        texts.append(f"{_KNOWN}: in the baseline, and listed last.")
     return f'<p class="legend">{" ".join(texts)}</p>' if texts else ""
 
 
@@ -196,7 +196,7 @@ def _as_code(match: re.Match[str]) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Escape a path or a dotted name, and let a line break behind what divides it."""
+    """Escape a path or a dotted name, and allow a line break after each separator."""
     return escape(text).replace("/", "/<wbr>").replace(".", ".<wbr>").replace("::", "::<wbr>")
 
 

@@ -1,4 +1,4 @@
-"""The hooks of pytest that only an audited run has."""
+"""The pytest hooks of an audited run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_djcelery.audit.findings import Findings, packed, unpacked
-from pytest_djcelery.audit.listeners import listening
+from pytest_djcelery.audit.listeners import listeners_attached
 from pytest_djcelery.audit.recorder import Recorder
 from pytest_djcelery.audit.report import Baseline, Verdict, read_baseline, write_file, write_section
 from pytest_djcelery.audit.sightings import Sightings
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 class AuditHooks:
     """Watches each test, and reports at the end of the run.
 
-    Under xdist, what a test has shown travels with the report of its teardown: a process that
+    Under xdist, what a test has shown travels with the report of its teardown, so a process that
     crashes loses no more than the test it was in.
 
     Args:
-        config: pytest's, of this run.
-        options: the plugin's.
-        suite: the files of the tests.
+        config: pytest's configuration of this run.
+        options: The plugin's options.
+        suite: The files of the tests.
     """
 
     def __init__(self, config: pytest.Config, options: Options, suite: SuiteFiles) -> None:
@@ -41,16 +41,16 @@ class AuditHooks:
         self._is_worker = hasattr(config, "workerinput")  # a process of xdist
         self._findings = Findings()
         self._troubles: dict[str, None] = {}
-        shown = cache(self._relative)  # asked for each finding of each test, and always the same
+        shown = cache(self._relative)  # called for each finding of each test, on few paths
         self._suite = suite
         self._known = self._read_baseline()
         self._recorder = Recorder(self._counts, suite)
-        self._sightings = Sightings(shown, self._counts, suite, self._recorder.errors_kept)
+        self._sightings = Sightings(shown, self._counts, suite, self._recorder.errors_contained)
         self._verdict: Verdict | None = None
         self._unwritten = ""  # why the report was not written
         current_session().audit = self._recorder
-        self._listening = listening(self._recorder)
-        self._listening.__enter__()
+        self._listeners = listeners_attached(self._recorder)
+        self._listeners.__enter__()
 
     def _read_baseline(self) -> Baseline:
         if self._options.audit_baseline is None:
@@ -90,10 +90,10 @@ class AuditHooks:
             self._troubles.update(dict.fromkeys(data["troubles"]))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Judge and write what was found; fail the run if the options ask for it."""
+        """Compare and write what was found; fail the run if the options ask for it."""
         if self._is_worker or self._config.option.collectonly:
             return
-        self._verdict = verdict = self._known.judge(
+        self._verdict = verdict = self._known.compare(
             self._findings, self._options.audit_fail_on, self._troubles
         )
         outcome = pytest.ExitCode.TESTS_FAILED if verdict.failing else pytest.ExitCode.OK
@@ -116,15 +116,16 @@ class AuditHooks:
 
     def pytest_unconfigure(self) -> None:
         """Remove the listeners."""
-        self._listening.__exit__(None, None, None)
+        self._listeners.__exit__(None, None, None)
 
     def _relative(self, path: str) -> str:
-        """A path as node ids have it: relative to pytest's root, wherever pytest was started.
+        """A path as in node ids: relative to pytest's root, wherever pytest was started.
 
-        A file of an installed package is named from its site-packages, so it is the same anywhere.
+        The path of an installed package's file starts at its site-packages, so it is the same on
+        every machine.
         """
         return from_root(path, str(self._config.rootpath))
 
     def _counts(self, opener: Opener) -> bool:
-        """Whether a block belongs to the code under test. Django's own do, whoever calls it."""
+        """Whether a block belongs to the code under test, as any block that Django opens does."""
         return opener.call is not None or opener.path is None or opener.path not in self._suite

@@ -1,4 +1,4 @@
-"""What an audited run records: the journal that its listeners fill, and their events in it."""
+"""What an audited run records: the journal that the listeners fill, and their events in it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sent(Event):
-    """A task was published, run by eager mode, or handed to a mock in place of that.
+    """A task was published, run by eager mode, or passed to a mock instead.
 
-    Arguments are those of the call: no serializer has seen them.
+    The arguments are those of the call: they went through no serializer.
     """
 
     task: str
@@ -38,7 +38,7 @@ class Sent(Event):
     id: str | None = None
     mocked: str | None = None  # what the mock stands for: ``Task.delay``, or the whole task
     fault: str | None = None  # why the real call would have failed
-    simulates: str | None = None  # what the mock plays by raising
+    simulates: str | None = None  # what the mock simulates by raising an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Reached(Event):
     location: Location | None
 
 
-class _ErrorsKept(AbstractContextManager[None]):
+class _ErrorsContained(AbstractContextManager[None]):
     """Lets no error out. There is one for the whole run, since each test enters it many times."""
 
     def __init__(self, troubles: dict[str, None]) -> None:
@@ -74,33 +74,33 @@ class _ErrorsKept(AbstractContextManager[None]):
         if traceback is not None:
             code = traceback.tb_frame.f_code
             place = f" at {code.co_filename}:{traceback.tb_lineno} in {code.co_name}"
-        text = format_exception_only(error)[0].strip()  # whatever its own ``__str__`` does
+        text = format_exception_only(error)[0].strip()  # works even if its ``__str__`` raises
         self._troubles[text + place] = None
         return True
 
 
 class Recorder:
-    """The journal of an audited run, and what listeners ask of the test that runs.
+    """The journal of an audited run, and what the listeners need to know of the running test.
 
     Args:
-        counts: whether an atomic block that something has opened belongs to the code under test.
-        suite: the files of the tests.
+        counts: Whether an atomic block with this opener belongs to the code under test.
+        suite: The files of the tests.
     """
 
     def __init__(self, counts: Callable[[Opener], bool], suite: Container[str]) -> None:
         self.suite = suite
         self.journal = Journal()
         self.troubles: dict[str, None] = {}  # what went wrong in the audit itself
-        self._errors_kept = _ErrorsKept(self.troubles)
+        self._errors_contained = _ErrorsContained(self.troubles)
         self._counts = counts
         self._watch: PassiveWatch | None = None
         self._sandbox: Sandbox | None = None  # of a test that uses a fixture of the plugin
-        # What a test has in the place of `on_commit`, where it runs a hook in this thread.
+        # The frame of a test's replacement for `on_commit`, while it runs a hook in this thread.
         self.hook_runner: Callable[[], FrameType | None] = lambda: None
 
     @property
     def quiet(self) -> bool:
-        """Whether this test is left to the fixtures that it uses: they keep their own journal."""
+        """Whether the test is left to the fixtures that it uses, which have their own journal."""
         return self._sandbox is not None
 
     # What the listeners call ------------------------------------------------------------------
@@ -111,23 +111,23 @@ class Recorder:
             self.journal.append(event)
 
     def wake(self) -> None:
-        """Nobody waits for this journal."""
+        """Do nothing: nobody waits on this journal."""
 
-    def judge(self, message: Sent) -> None:
-        """Find out whether a message that is about to be sent may overtake a commit."""
+    def check_race(self, message: Sent) -> None:
+        """Record whether a message that is about to be sent may overtake a commit."""
         if self._watch is not None and not self.quiet and self.hook_runner() is None:
             self._watch.check_race(message)
 
-    def judge_and_append(self, message: Sent) -> None:
-        """Add a message to the journal, in any test, and judge it."""
-        self.judge(message)
+    def check_race_and_append(self, message: Sent) -> None:
+        """Check a message for a race, and add it to the journal of any test."""
+        self.check_race(message)
         self.journal.append(message)
 
     def caller(self, frame: FrameType | None = None) -> Location | None:
-        """The project's line that sends, from ``frame`` on, or that has registered the hook.
+        """The project's line that sends, from ``frame`` on, or that registered the hook.
 
-        The hook's line counts if no line of the project is nearer: otherwise a test that runs the
-        hooks it has captured would be named.
+        The hook's line counts if no line of the project is nearer: otherwise, where a test runs
+        the hooks it has captured, the test would be named.
         """
         runner = self.hook_runner()
         if runner is not None:
@@ -142,9 +142,9 @@ class Recorder:
         """Enter around an eager task: the blocks that are open now are not its own."""
         return nullcontext() if self._watch is None else self._watch.eager_task()
 
-    def errors_kept(self) -> AbstractContextManager[None]:
-        """Keep what goes wrong in a listener from the test, and report it."""
-        return self._errors_kept
+    def errors_contained(self) -> AbstractContextManager[None]:
+        """Within the ``with``, keep errors of a listener from the test, to be reported later."""
+        return self._errors_contained
 
     # Transactions ------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Recorder:
 
     @contextmanager
     def paused_for(self, sandbox: Sandbox) -> Iterator[None]:
-        """Leave a test to the fixtures that it uses, and record the races that they find."""
+        """Within the ``with``, leave a test to its fixtures; record the races that they find."""
         watch, self._sandbox = self._watch, sandbox
         if watch is not None:
             watch.__exit__(*sys.exc_info())

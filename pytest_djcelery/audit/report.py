@@ -1,4 +1,4 @@
-"""The report: in the terminal and in a file, and what is new against a baseline."""
+"""The report: in the terminal and in a file, and what is new compared with a baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _Key = tuple[str, ...]
 _SURE = f"! marks the surest: {SURE}."
-_MOST = 5  # findings of a kind, unless -v asks for all
+_MOST = 5  # findings of a kind, unless -v is given
 _MOST_VALUES = 4  # of a fact
 
 
@@ -30,7 +30,7 @@ class Verdict:
     tests: int
     new: list[Finding]
     known: list[Finding]
-    gone: int  # known before, and found no more
+    gone: int  # known before, and no longer found
     failing: list[Finding]  # of the new ones
     troubles: list[str]  # what went wrong in the audit itself
 
@@ -39,31 +39,31 @@ class Baseline:
     """The findings that an earlier run has written.
 
     Args:
-        findings: as JSON has them.
+        findings: The findings, as in the JSON report.
     """
 
     def __init__(self, findings: Iterable[Mapping[str, Any]] = ()) -> None:
-        self._faults: dict[_Key, list[set[str]]] = {}  # of each finding of a key
+        self._faults: dict[_Key, list[set[str]]] = {}  # by key, those of each finding
         for finding in findings:
             self._faults.setdefault(_key(finding), []).append(_faults(finding))
 
-    def judge(
+    def compare(
         self, findings: Findings, fail_on: Collection[str], troubles: Iterable[str]
     ) -> Verdict:
         """Split the findings of this run into new and known ones.
 
         Args:
-            findings: of this run.
-            fail_on: names of the kinds of which a new one fails the run.
-            troubles: what went wrong in the audit itself.
+            findings: The findings of this run.
+            fail_on: The names of the kinds whose new findings fail the run.
+            troubles: What went wrong in the audit itself.
         """
         left = {key: faults.copy() for key, faults in self._faults.items()}
         new, known = [], []
         for finding in findings.ranked():
             data = finding.as_json()
             same = left.get(_key(data), [])
-            # Two of the same in one function are two: a third one is new. So is a call of a known
-            # line that no longer fits its task.
+            # Two equal findings in one function count as two, so a third one is new. So is one at
+            # a known line whose call no longer fits its task.
             match = next((faults for faults in same if _faults(data) <= faults), None)
             if match is None:
                 new.append(finding)
@@ -81,7 +81,7 @@ class Baseline:
 
 
 def _key(finding: Mapping[str, Any]) -> _Key:
-    """What it is known by: its place, but for the number of the line, which other changes move."""
+    """What a finding is recognized by: its place without the line number, which edits change."""
     # Python 3.10 has only the last part of a function's name.
     function = finding["function"].rpartition(".")[2]
     return (*(finding[name] for name in ("kind", "path", "code", "subject")), function)
@@ -92,10 +92,10 @@ def _faults(finding: Mapping[str, Any]) -> set[str]:
 
 
 def read_baseline(path: str) -> Baseline:
-    """The findings in a file.
+    """Read the findings in a file.
 
     Raises:
-        BadOptionError: It is not a file that the audit has written.
+        BadOptionError: The file was not written by the audit.
     """
     try:
         return Baseline(json.loads(Path(path).read_text(encoding="utf-8"))["findings"])
@@ -110,12 +110,12 @@ def read_baseline(path: str) -> Baseline:
 def write_section(
     terminal: pytest.TerminalReporter, verdict: Verdict, *, report: str | None
 ) -> None:
-    """Write the section, or one line where nothing was found.
+    """Write the section, or a single line if nothing was found.
 
     Args:
-        terminal: to write to.
-        verdict: what was found.
-        report: what became of the file that was to be written, too.
+        terminal: Where it is written.
+        verdict: What was found.
+        report: What became of the report file, if one was asked for.
     """
     tests = _number(verdict.tests, "test")
     if not verdict.new and not verdict.known and not verdict.troubles:
@@ -195,7 +195,7 @@ def write_file(path: str, verdict: Verdict) -> None:
         text = page(as_json(verdict))
     else:
         text = json.dumps(as_json(verdict), indent=2, ensure_ascii=False) + "\n"
-    # A file's name can hold bytes that are no text: they become escapes, which JSON has, too.
+    # A file's name can contain bytes that are not text: they become escapes, as in JSON.
     file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

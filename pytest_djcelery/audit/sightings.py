@@ -1,4 +1,4 @@
-"""What the events of a test show."""
+"""Finds out what the events of a test show."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _FOREIGN_HOOKS = "hooks of installed packages, which the project can't change"
 
 
 class Sightings:
-    """Reads the events of tests, one after another.
+    """Reads the events of tests, one test after another.
 
     Args:
-        shown: shortens the path of a file.
-        counts: whether an atomic block that something has opened is of the code under test.
-        suite: the files of the tests.
-        errors_kept: entered around each look; an error in one does not stop the others.
+        shown: Shortens the path of a file.
+        counts: Whether an atomic block with this opener belongs to the code under test.
+        suite: The files of the tests.
+        errors_contained: Entered around each look, so that an error in one doesn't stop the others.
     """
 
     def __init__(
@@ -51,34 +51,34 @@ class Sightings:
         shown: Callable[[str], str],
         counts: Callable[[Opener], bool],
         suite: Container[str],
-        errors_kept: Callable[[], AbstractContextManager[None]],
+        errors_contained: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._shown = shown
         self._counts = counts
         self._suite = suite
-        self._errors_kept = errors_kept
+        self._errors_contained = errors_contained
         self._place = cache(self._made_place)
-        self._senders: dict[str, str] = {}  # of messages whose task has not ended: the test
-        self._waiting: set[str] = set()  # messages that no worker has taken
+        self._senders: dict[str, str] = {}  # by id of a task that has not ended: its test
+        self._waiting: set[str] = set()  # ids of messages that no worker has taken
 
     def of(self, test: str, events: Iterable[Event]) -> Shown:
-        """What the events show.
+        """Find out what the events of a test show.
 
         Args:
-            test: at whose end they were read.
-            events: those since the end of the test before.
+            test: The test at whose end they were read.
+            events: The events since the end of the previous test.
         """
         by_kind: _Events = {}
         for event in events:
             by_kind.setdefault(type(event), []).append(event)
         shown = Shown()
         for look in (self._races, self._hooks, self._mocks, self._outside):
-            with self._errors_kept():
+            with self._errors_contained():
                 for place, facts, sure in look(by_kind):
                     _add(shown.sightings, place, facts, sure=sure)
-        with self._errors_kept():
+        with self._errors_contained():
             self._failures(test, by_kind, shown)
-        with self._errors_kept():
+        with self._errors_contained():
             self._never_run(by_kind, shown)
         return shown
 
@@ -133,7 +133,7 @@ class Sightings:
             elif dot + method in _DELAYS:
                 facts |= {"what": f"a call of a task's {method}", "would send": task}
             place = self._place(findings.HOOKS, hook.location, subject)
-            if method == "<lambda>" and not hook.through:  # a name that says nothing
+            if method == "<lambda>" and not hook.through:  # the name says nothing
                 code = _statement_at(hook.location.path, hook.location.line) if place.path else ""
                 facts |= {"what": "a lambda", "code": code}
             yield place, facts, False
@@ -141,7 +141,7 @@ class Sightings:
     def _failures(self, test: str, events: _Events, shown: Shown) -> None:
         for sent in _of(Sent, events):
             if sent.id is not None:
-                self._senders.setdefault(sent.id, test)  # which a retry is of, too
+                self._senders.setdefault(sent.id, test)  # a retry belongs to the first sender
         reads = [*_of(Looked, events), *_of(RaisedElsewhere, events)]
         for ended in unseen(_of(Ended, events), reads, self._suite):
             error = ended.value
@@ -184,7 +184,7 @@ class Sightings:
                 yield place, facts, sent.fault is not None
 
     def _outside(self, events: _Events) -> Iterator[_Seen]:
-        # That a line connects first, and then sends, is one fact.
+        # A line that connects first and then sends is a single fact.
         for reached in dict.fromkeys(_of(Reached, events)):
             yield (
                 self._place(findings.OUTSIDE, reached.location, reached.url),
@@ -206,7 +206,7 @@ def _of(kind: type[Event], events: _Events) -> list[Any]:
 
 
 def _other(database: str) -> str | None:
-    """A database, where it has to be named: most projects have only one."""
+    """The name of a database, unless it is the default: most projects have only one."""
     return None if database == "default" else database
 
 
@@ -222,7 +222,7 @@ def _add(
 
 @lru_cache(maxsize=256)
 def _statement_at(path: str, line: int) -> str:
-    """The innermost statement at a line, in one line; or that line alone, if its end is unknown."""
+    """The innermost statement at a line, in one line; only that line, if its end is unknown."""
     own = linecache.getline(path, line).strip()
     found = [
         statement
@@ -238,7 +238,7 @@ def _statement_at(path: str, line: int) -> str:
 
 @lru_cache(maxsize=32)
 def _statements(path: str) -> list[ast.stmt]:
-    """In the order of the text, an outer statement before the inner ones."""
+    """All statements in the order of the text, an outer one before those inside it."""
     try:
         tree = ast.parse("".join(linecache.getlines(path)))
     except (SyntaxError, ValueError):  # the file has changed since it was imported

@@ -149,9 +149,9 @@ def test_what_was_known_before_is_marked_in_words() -> None:
 
 def test_marks_that_nothing_has_are_not_explained() -> None:
     assert "Begin with these" not in page(report(finding()))
-    assert "stands in the baseline" not in page(report(finding()))
+    assert "in the baseline, and listed last" not in page(report(finding()))
     assert "Begin with these" in page(report(finding(sure=True)))
-    assert "stands in the baseline" in page(report(finding(known=True)))
+    assert "in the baseline, and listed last" in page(report(finding(known=True)))
 
 
 def test_a_finding_without_a_line_of_the_project_says_so() -> None:

@@ -1,4 +1,4 @@
-"""The listeners of an audited run. Each waits for an import by the suite: none imports anything."""
+"""The listeners of an audited run, each attached once the suite has imported what it listens to."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _BY_MODULE = {**celery_calls.BY_MODULE, **written_rows.BY_MODULE}
 
 
 @contextmanager
-def listening(recorder: Recorder) -> Iterator[None]:
-    """Record what happens in a block."""
+def listeners_attached(recorder: Recorder) -> Iterator[None]:
+    """Within the ``with``, record what happens."""
     with ExitStack() as stack:
 
         def attach(listener: Callable[[], AbstractContextManager[None]]) -> None:
-            with recorder.errors_kept():
+            with recorder.errors_contained():
                 stack.enter_context(listener())
 
         calls = mocks.Mocks(recorder)
         by_module: dict[str, Callable[[], AbstractContextManager[None]]] = {
-            # There is no connection before this is there, and so no transaction.
+            # Before this is imported there is no connection, and so no transaction.
             "django.db.backends.base.base": recorder.transactions_recorded,
             **{name: partial(listener, recorder) for name, listener in _BY_MODULE.items()},
             **mocks.by_module(calls),

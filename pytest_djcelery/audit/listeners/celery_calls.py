@@ -1,12 +1,12 @@
-"""Record what is published, run and looked at, and which servers are really reached.
+"""Records what is published, run and looked at, and which servers are really reached.
 
-Celery's own signals tell most of it. Eager calls have none, so `Task.apply`, in which all of them
-end, is wrapped: by a function that passes everything on as it came. Checked on Celery 5.4 to 5.7.
+Celery's own signals cover most of it. Eager calls have none, so `Task.apply`, in which all of them
+end, is wrapped by a function that passes everything on unchanged. Checked on Celery 5.4 to 5.7.
 
-Nor has kombu or Celery a signal for a server that is reached. ``Connection._establish_connection``
+Neither kombu nor Celery has a signal for reaching a server. ``Connection._establish_connection``
 (private) and ``Producer.publish`` of kombu, ``Backend.store_result`` and ``Backend.get_task_meta``
-of Celery and ``AbstractConnection.connect`` of redis are wrapped likewise. Checked on kombu 5.4 to
-5.7, Celery 5.4 to 5.7 and redis 5 to 7.
+of Celery and ``AbstractConnection.connect`` of redis are wrapped in the same way. Checked on kombu
+5.4 to 5.7, Celery 5.4 to 5.7 and redis 5 to 7.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ if TYPE_CHECKING:
     from pytest_djcelery.audit.recorder import Recorder
 
 
-# What keeps Celery going, and is no work of the project's; of `celery.app.builtins`, and the ping
-# of `celery.contrib.testing`.
+# Celery's own upkeep, not the project's work: tasks of `celery.app.builtins`, and the ping of
+# `celery.contrib.testing`.
 _UPKEEP = frozenset(
     f"celery.{name}" for name in ("accumulate", "backend_cleanup", "chord_unlock", "ping")
 )
 _MAPS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
 _INSIDE = ("memory", "djcelery", "pyro")  # transports that end in this process
-# Django isolates the first; the others are of a test that uses the plugin.
+# Django isolates the first; the second belongs to a test that uses the plugin.
 _ISOLATED = ("django_celery_results", "pytest_djcelery")
 _IN_MEMORY = ("sqlite://", "sqlite:///:memory:", "memory", "cache+memory")
 
 
 @contextmanager
 def signals_recorded(recorder: Recorder) -> Iterator[None]:
-    """Record messages that leave for a broker, and what workers of this process make of them."""
+    """Record messages sent to a broker, and what becomes of them in workers of this process."""
     from celery import signals
 
-    # It imports Celery, which the suite has imported by now.
+    # This imports Celery, which the suite has imported by now.
     from pytest_djcelery.recording.task_signals import signals_connected
 
     def about_to_publish(sender: str, body: Any, headers: Any, **_: Any) -> None:
-        with recorder.errors_kept():
+        with recorder.errors_contained():
             if not recorder.quiet and sender not in _UPKEEP:
-                recorder.judge(_message(recorder, sender, body, headers))
+                recorder.check_race(_message(recorder, sender, body, headers))
 
     def published(sender: str, body: Any, headers: Any, **_: Any) -> None:
-        with recorder.errors_kept():
+        with recorder.errors_contained():
             if not recorder.quiet and sender not in _UPKEEP:
                 recorder.append(_message(recorder, sender, body, headers))
 
@@ -96,7 +96,7 @@ def _message(recorder: Recorder, name: str, body: Any, headers: Any) -> Sent:
 
 
 def _mapped(name: str, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
-    """The task that `Task.map`, ``starmap`` and ``chunks`` call, with all values of each argument.
+    """The task called by `Task.map`, ``starmap`` and ``chunks``, with all values per argument.
 
     Celery has built-in tasks for them (`celery.app.builtins`); checked on Celery 5.4 to 5.7.
     """
@@ -111,7 +111,7 @@ def _mapped(name: str, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
 
 @contextmanager
 def eager_runs_recorded(recorder: Recorder) -> Iterator[None]:
-    """Record eager runs, both those in place of a publish and those of a test's own ``apply()``."""
+    """Record eager runs, both those in place of a publish and those by a test's ``apply()``."""
     from celery.app.task import Task
 
     from pytest_djcelery.recording.task_signals import task_replaced
@@ -122,7 +122,7 @@ def eager_runs_recorded(recorder: Recorder) -> Iterator[None]:
         __tracebackhide__ = True
         if recorder.quiet:
             return original(self, *args, **kwargs)
-        with recorder.errors_kept():
+        with recorder.errors_contained():
             frame = locations.publishing_frame()
             if frame is not None and self.name not in _UPKEEP:
                 task, given, named = _mapped(
@@ -140,13 +140,13 @@ def eager_runs_recorded(recorder: Recorder) -> Iterator[None]:
                 if locations.passes_by(frame, self):
                     recorder.journal.append(sent)
                 else:
-                    recorder.judge_and_append(sent)
+                    recorder.check_race_and_append(sent)
         since = len(recorder.journal)
         with recorder.eager_task():
             try:
                 return original(self, *args, **kwargs)
             except BaseException:
-                # The caller has seen what failed: it was raised to it.
+                # It was raised to the caller, which has therefore seen the failure.
                 for ended in list(recorder.journal.events(Ended, since)):
                     if ended.eager:
                         recorder.append(Looked(task_id=ended.task_id))
@@ -163,35 +163,32 @@ def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
 @contextmanager
 def results_recorded(recorder: Recorder) -> Iterator[None]:
     """Record which outcomes a test has read."""
-    with watched_results(_Looks(recorder), recorder.suite):
+    with watched_results(_ReadRecorder(recorder), recorder.suite):
         yield
 
 
-class _Looks:
-    """What `watched_results` reports to."""
+class _ReadRecorder:
+    """Records what `watched_results` reports."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
     def looked(self, task_ids: Iterable[str]) -> None:
         """Note what the test has read."""
-        with self._recorder.errors_kept():
+        with self._recorder.errors_contained():
             if not self._recorder.quiet:
                 for task_id in task_ids:
                     self._recorder.append(Looked(task_id=task_id))
 
     def raised_elsewhere(self, task_ids: Iterable[str], error: BaseException) -> None:
-        """Note what was raised to code that is not the test's."""
-        with self._recorder.errors_kept():
+        """Note what was raised in code that is not the test's."""
+        with self._recorder.errors_contained():
             self._recorder.append(RaisedElsewhere(task_ids=tuple(task_ids), error=error))
-
-
-#: Listeners, by the module whose import they wait for.
 
 
 @patches(
     "kombu.connection:Connection._establish_connection",
-    why="Celery and kombu have no signal for a server that is reached.",
+    why="Celery and kombu have no signal for reaching a server.",
     checked_on="kombu 5.4 to 5.7",
 )
 @contextmanager
@@ -209,12 +206,12 @@ def connections_recorded(recorder: Recorder) -> Iterator[None]:
 
 @patches(
     "kombu.messaging:Producer.publish",
-    why="Celery and kombu have no signal for a server that is reached.",
+    why="Celery and kombu have no signal for reaching a server.",
     checked_on="kombu 5.4 to 5.7",
 )
 @contextmanager
 def producers_recorded(recorder: Recorder) -> Iterator[None]:
-    """Record messages over connections that were made before."""
+    """Record messages sent over connections that were made earlier."""
     from kombu.messaging import Producer
 
     def record(producer: Any, _: Any) -> None:
@@ -231,7 +228,7 @@ def _broker_reached(recorder: Recorder, connection: Any) -> None:
 
 @patches(
     "celery.backends.base:Backend.get_task_meta",
-    why="Celery and kombu have no signal for a server that is reached.",
+    why="Celery and kombu have no signal for reaching a server.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
@@ -253,7 +250,7 @@ def backends_recorded(recorder: Recorder) -> Iterator[None]:
 
 @patches(
     "redis.connection:AbstractConnection.connect",
-    why="Celery and kombu have no signal for a server that is reached.",
+    why="Celery and kombu have no signal for reaching a server.",
     checked_on="redis 5 to 7",
 )
 @contextmanager
@@ -302,15 +299,15 @@ def _after(
     """A method that, once it has returned, calls ``record`` with the object and the caller."""
     method = vars(owner)[name]
 
-    def passed_on(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def recorded(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         returned = method(self, *args, **kwargs)
-        with recorder.errors_kept():
+        with recorder.errors_contained():
             if not recorder.quiet:
                 record(self, sys._getframe(1))
         return returned
 
-    return passed_on
+    return recorded
 
 
 #: Listeners, by the module whose import they wait for.

@@ -1,4 +1,4 @@
-"""What a call that reached a mock would have sent."""
+"""Finds out what a call that reached a mock would have sent."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 SENDS_ON_COMMIT = ("delay_on_commit", "apply_async_on_commit")
 METHODS = ("delay", "apply_async", *SENDS_ON_COMMIT)
 SEND_TASK = "send_task"
-_APPLIES = ("apply_async", "apply_async_on_commit")  # they take the arguments as two
-_BROKERS = ("amqp", "kombu", "redis")  # whose errors a broken broker brings
+_APPLIES = ("apply_async", "apply_async_on_commit")  # they take ``args`` and ``kwargs``
+_BROKERS = ("amqp", "kombu", "redis")  # whose errors mean a broken broker
 _MOCKING = ("pytest_djcelery", "unittest", "mock")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """What a signature holds already."""
+class SignatureContents:
+    """The arguments and options that a signature already has."""
 
     args: Any = ()
     kwargs: Any = None
@@ -38,16 +38,16 @@ class Made:
 class Call:
     """A call of a mock, or of what a test has put in the place of a function.
 
-    ``owner`` is a real task or app, or a class of Celery's; ``made`` is there where it is a
-    signature of the task, and not the task itself, whose method is called. ``raises`` is the type
-    of what the mock raises.
+    ``owner`` is a real task or app, or one of Celery's classes; ``signature`` is set if the method
+    called is that of a signature of the task rather than of the task itself. ``raises`` is the
+    type of what the mock raises.
     """
 
     owner: Any
     method: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    made: Made | None = None
+    signature: SignatureContents | None = None
     raises: type[BaseException] | None = None
 
 
@@ -56,7 +56,7 @@ class _Message:
     """What the real method would have sent, as far as it is known."""
 
     mocked: str
-    name: str = "a task"  # of a mock that stands for a method of every task
+    name: str = "a task"  # if the mock stands for a method of every task
     task: Any = None
     app: Any = None
     args: tuple[Any, ...] = ()
@@ -66,17 +66,17 @@ class _Message:
 
 
 class _RefusedError(Exception):
-    """Celery would not take the call."""
+    """Celery would refuse the call."""
 
 
 class _UnknownError(Exception):
-    """What the arguments would be is unknown."""
+    """It is unknown what the arguments would be."""
 
 
 def sent(recorder: Recorder, call: Call) -> Sent:
     """The message that the real method would have sent, whatever is wrong with it."""
     message = _Message(mocked=call.method)
-    with recorder.errors_kept(), suppress(_UnknownError):
+    with recorder.errors_contained(), suppress(_UnknownError):
         try:
             if call.method == SEND_TASK:
                 _read_send_task(message, call)
@@ -100,7 +100,7 @@ def sent(recorder: Recorder, call: Call) -> Sent:
 
 
 def _simulated(raised: type[BaseException]) -> str:
-    """What a mock plays that raises; by the name of the type: of amqp's and kombu's own, too."""
+    """What a mock that raises simulates, judged by where the type of the error comes from."""
     of_broker = issubclass(raised, OSError) or any(
         cls.__module__.partition(".")[0] in _BROKERS for cls in raised.__mro__
     )
@@ -110,44 +110,44 @@ def _simulated(raised: type[BaseException]) -> str:
 
 def _read_send_task(message: _Message, call: Call) -> None:
     owner, args = call.owner, call.args
-    if args and celery_types.is_app(args[0]):  # by autospec, with its ``self``
+    if args and celery_types.is_app(args[0]):  # autospec passes ``self``
         owner, args = args[0], args[1:]
-    name, given, named, message.serializer = _taken(send_task, args, call.kwargs)
+    name, given, named, message.serializer = _bound(send_task, args, call.kwargs)
     if not issubclass(type(name), str):
         raise _UnknownError
     message.name = str.__str__(name)
     message.app = celery_types.app_of(owner)
     if message.app is not None:
         message.task = message.app.tasks.get(message.name)
-    _fill(message, given, named, Made())
+    _fill(message, given, named, SignatureContents())
 
 
 def _read_send(message: _Message, call: Call) -> None:
     subject, given, named = celery_types.task_of(call.owner), call.args, call.kwargs
-    if subject is None and given and _sends(given[0]):  # by autospec, with its ``self``
+    if subject is None and given and _sends(given[0]):  # autospec passes ``self``
         subject, given = given[0], given[1:]
     elif subject is None:
         subject = _sender()
-    made, of_signature = call.made, celery_types.is_signature_class(call.owner)
+    contents, of_signature = call.signature, celery_types.is_signature_class(call.owner)
     if celery_types.is_signature(subject):
         message.name = dict.get(subject, "task", message.name)
         with suppress(KeyError):  # a task that is not registered here
             message.task = subject.type
     elif subject is not None:
         message.task, message.name = subject, subject.name
-    message.mocked = f"{message.name}{'.s()' if made or of_signature else ''}.{call.method}"
+    message.mocked = f"{message.name}{'.s()' if contents or of_signature else ''}.{call.method}"
     if of_signature:
-        made = _made(subject)
+        contents = _contents_of(subject)
     if call.method in _APPLIES:
-        given, named, message.serializer = _taken(apply_async, given, named)
-    _fill(message, given, named, made or Made())
+        given, named, message.serializer = _bound(apply_async, given, named)
+    _fill(message, given, named, contents or SignatureContents())
 
 
-def _made(signature: Any) -> Made:
-    """What a signature holds. A workflow holds others, which aren't gone through."""
+def _contents_of(signature: Any) -> SignatureContents:
+    """What a signature holds. A workflow holds others, which are not looked into."""
     if type(signature) is not sys.modules["celery.canvas"].Signature:
         raise _UnknownError
-    return Made(
+    return SignatureContents(
         args=signature["args"],
         kwargs=signature["kwargs"],
         serializer=signature["options"].get("serializer"),
@@ -155,20 +155,20 @@ def _made(signature: Any) -> Made:
     )
 
 
-def _fill(message: _Message, given: Any, named: Any, made: Made) -> None:
-    """Put the arguments together, as `Signature.apply_async` does."""
-    own, own_named = _positional(made.args), _by_keyword(made.kwargs)
-    if made.immutable:
+def _fill(message: _Message, given: Any, named: Any, contents: SignatureContents) -> None:
+    """Combine the arguments, as `Signature.apply_async` does."""
+    own, own_named = _positional(contents.args), _by_keyword(contents.kwargs)
+    if contents.immutable:
         message.args, message.kwargs = own, own_named
     else:
         message.args = _positional(given) + own
         message.kwargs = {**own_named, **_by_keyword(named)}
     if message.serializer is None:
-        message.serializer = made.serializer
+        message.serializer = contents.serializer
 
 
 def _serializer(message: _Message) -> Any:
-    """The name of the serializer, where it is known: to read it loads no configuration."""
+    """The name of the serializer, if it can be read without loading the configuration."""
     if message.serializer is not None:
         return message.serializer
     if message.task is not None:
@@ -183,7 +183,7 @@ def _sends(value: Any) -> bool:
 
 
 def _sender() -> Any:
-    """The task or signature whose own method has called the mock, such as `Task.delay`."""
+    """The task or signature whose own method, such as `Task.delay`, has called the mock."""
     frame = sys._getframe(1)
     while frame.f_back is not None and _module(frame).partition(".")[0] in _MOCKING:
         frame = frame.f_back
@@ -203,18 +203,18 @@ def _module(frame: Any) -> str:
 def send_task(
     name: Any, args: Any = None, kwargs: Any = None, *_: Any, serializer: Any = None, **__: Any
 ) -> tuple[Any, ...]:
-    """Take the arguments of `Celery.send_task`; what Python says of wrong ones has this name."""
+    """Take the arguments of `Celery.send_task`; Python's error for wrong ones has this name."""
     return name, args, kwargs, serializer
 
 
 def apply_async(
     args: Any = None, kwargs: Any = None, *_: Any, serializer: Any = None, **__: Any
 ) -> tuple[Any, ...]:
-    """Take the arguments of `Task.apply_async`, likewise."""
+    """Take the arguments of `Task.apply_async`, in the same way."""
     return args, kwargs, serializer
 
 
-def _taken(method: Callable[..., tuple[Any, ...]], args: Any, kwargs: Any) -> tuple[Any, ...]:
+def _bound(method: Callable[..., tuple[Any, ...]], args: Any, kwargs: Any) -> tuple[Any, ...]:
     try:
         return method(*args, **kwargs)
     except TypeError as error:

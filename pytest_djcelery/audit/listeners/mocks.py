@@ -1,9 +1,9 @@
-"""Record the calls that reach a mock in place of ``delay``, ``apply_async`` and ``send_task``.
+"""Records the calls that reach a mock in place of ``delay``, ``apply_async`` and ``send_task``.
 
-What is replaced is seen where it is replaced: by `unittest.mock` (and its backport, and
-pytest-mock, which use it) and by pytest's `MonkeyPatch`. Mocks have no hook for their calls, so
-``_patch`` and ``CallableMixin._increment_mock_call`` (private) are wrapped, by functions that pass
-everything on. A mock's parent and its name there (private, too) show what it stands for.
+A replacement is noticed where it is made: by `unittest.mock` (and its backport, and pytest-mock,
+which uses it) and by pytest's `MonkeyPatch`. Mocks have no hook for their calls, so the private
+``_patch`` and ``CallableMixin._increment_mock_call`` are wrapped by functions that pass everything
+on. A mock's parent and its name there (also private) show what it stands for.
 Checked on Python 3.10 to 3.13 and pytest 8 and 9.
 """
 
@@ -28,7 +28,7 @@ from pytest_djcelery.audit.listeners.mocked_calls import (
     SEND_TASK,
     SENDS_ON_COMMIT,
     Call,
-    Made,
+    SignatureContents,
     sent,
 )
 from pytest_djcelery.patching import patches, replaced
@@ -38,54 +38,54 @@ if TYPE_CHECKING:
     from pytest_djcelery.audit.recorder import Recorder
 
 _SIGNATURES = ("s", "si")
-# Of which a copy has a place in them that is not the original's.
+# Iterators whose copy advances independently of the original.
 _ITERATORS: tuple[type, ...] = (type(iter([])), type(iter(())))
 _RESULT = "()"  # what a call of a mock returns, as `unittest.mock` names it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StandIn:
+class Replaced:
     """What a mock stands for: what ``path`` leads to from a task, an app, a class or a module."""
 
     owner: Any
     path: tuple[str, ...] = ()
 
 
-_HOOK_RUNNER = StandIn(owner=None)
+_HOOK_RUNNER = Replaced(owner=None)
 
 
 class Mocks:
-    """The mocks that stand for tasks, and for `on_commit`, now."""
+    """The mocks that at present stand for tasks or for `on_commit`."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         recorder.hook_runner = self.hook_runner
         # By the identity of the mock, or of a function's code; both are kept alive.
-        self._known: dict[int, tuple[Any, StandIn]] = {}
-        self._held: dict[int, list[int]] = {}  # those that a patcher has put in place
+        self._known: dict[int, tuple[Any, Replaced]] = {}
+        self._by_patcher: dict[int, list[int]] = {}  # the mocks that a patcher has put in place
 
-    def attribute_replaced(self, holder: Any, owner: Any, name: str, original: Any) -> None:
-        """A patcher has put something else in an attribute's place."""
-        with self._recorder.errors_kept():
+    def attribute_replaced(self, patcher: Any, owner: Any, name: str, original: Any) -> None:
+        """Note that a patcher has replaced an attribute."""
+        with self._recorder.errors_contained():
             stands_for = _stands_for(owner, name, original)
             if stands_for is None:
                 return
-            known = self._recordable_there(owner, name, stands_for)
+            known = self._recordable(owner, name, stands_for)
             if known is not None:
                 self._known[id(known)] = known, stands_for
-                self._held.setdefault(id(holder), []).append(id(known))
+                self._by_patcher.setdefault(id(patcher), []).append(id(known))
 
-    def _recordable_there(self, owner: Any, name: str, stands_for: StandIn) -> Any:
-        """What is there now, with its calls recorded; ``None`` if they can't be."""
+    def _recordable(self, owner: Any, name: str, stands_for: Replaced) -> Any:
+        """What is in the attribute now, with its calls recorded; ``None`` if they can't be."""
         value = getattr(owner, name)
         is_function = type(value) is FunctionType
-        mock = vars(value).get("mock") if is_function else value  # as autospec makes it
+        mock = vars(value).get("mock") if is_function else value  # autospec makes a function
         if is_mock(mock):
             return mock
         if stands_for is _HOOK_RUNNER and is_function:
-            return value.__code__  # found among the frames
+            return value.__code__  # it is looked for among the frames
         if stands_for is not _HOOK_RUNNER and not stands_for.path:
-            return None  # what else stands for a whole task is not known
+            return None  # nothing is known of whatever else stands for a whole task
         in_class = issubclass(type(owner), type)
         if not callable(value) or (in_class and type(vars(owner).get(name)) is not FunctionType):
             return None
@@ -93,13 +93,13 @@ class Mocks:
         setattr(owner, name, recorded)
         return recorded
 
-    def attributes_restored(self, holder: Any) -> None:
-        """A patcher has put back what it found."""
-        for mock_id in self._held.pop(id(holder), ()):
+    def attributes_restored(self, patcher: Any) -> None:
+        """Note that a patcher has put back what it found."""
+        for mock_id in self._by_patcher.pop(id(patcher), ()):
             self._known.pop(mock_id, None)
 
     def hook_runner(self) -> FrameType | None:
-        """What a test has in the place of `on_commit`, where it runs a hook in this thread."""
+        """The frame of a test's replacement for `on_commit` that runs a hook in this thread."""
         runners = {id(mock) for mock, known in list(self._known.values()) if known is _HOOK_RUNNER}
         frame = sys._getframe(1) if runners else None
         while frame is not None:
@@ -109,41 +109,42 @@ class Mocks:
         return None
 
     def called(self, mock: Any, args: Any, kwargs: Any) -> None:
-        """A mock, any mock, is called."""
+        """Note a call of any mock."""
         if not self._known:
             return
-        with self._recorder.errors_kept():
-            line = [mock]  # and what has made it: ``task.s().delay`` is one of ``task``
+        with self._recorder.errors_contained():
+            lineage = [mock]  # and its parents: that of ``task.s().delay`` leads to ``task``
             names: list[str] = []
-            while id(line[-1]) not in self._known:
-                names.insert(0, vars(line[-1]).get("_mock_new_name"))
-                line.append(vars(line[-1]).get("_mock_new_parent"))
-                if line[-1] is None:
+            while id(lineage[-1]) not in self._known:
+                names.insert(0, vars(lineage[-1]).get("_mock_new_name"))
+                lineage.append(vars(lineage[-1]).get("_mock_new_parent"))
+                if lineage[-1] is None:
                     return
-            _, known = self._known[id(line[-1])]
-            if known is not _HOOK_RUNNER and not _passes_on(mock):
-                stands_for = StandIn(owner=known.owner, path=(*known.path, *names))
-                self._record(stands_for, line, args, kwargs)
+            _, known = self._known[id(lineage[-1])]
+            if known is not _HOOK_RUNNER and not _only_watches(mock):
+                stands_for = Replaced(owner=known.owner, path=(*known.path, *names))
+                self._record(stands_for, lineage, args, kwargs)
 
-    def _record(self, stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> None:
-        with self._recorder.errors_kept():
-            call = _call(stands_for, line, args, kwargs)
+    def _record(self, stands_for: Replaced, lineage: Sequence[Any], args: Any, kwargs: Any) -> None:
+        with self._recorder.errors_contained():
+            call = _call(stands_for, lineage, args, kwargs)
             if call is None:
                 return
-            if line:
-                call = replace(call, raises=_raised_next(line[0]))
+            if lineage:
+                call = replace(call, raises=_raised_next(lineage[0]))
             message = sent(self._recorder, call)
             if call.method in SENDS_ON_COMMIT:
                 self._recorder.journal.append(message)
             else:
-                self._recorder.judge_and_append(message)
+                self._recorder.check_race_and_append(message)
 
 
 def _recording_call(function: Callable[..., Any], record: Callable[[Any, Any], None]) -> Any:
-    """A function in the place of another, which records its calls.
+    """Make a function that takes another's place and records its calls.
 
-    `sys.monitoring` would need no replacement, but shows the parameters and not the call: neither
-    which were given by name, nor by default, nor which of two tasks one function stands for.
+    `sys.monitoring` would need no replacement, but shows the parameters rather than the call:
+    neither which were passed by name or left to their defaults, nor for which of two tasks one
+    function stands.
     """
 
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -154,23 +155,23 @@ def _recording_call(function: Callable[..., Any], record: Callable[[Any, Any], N
     return stand_in_for(function, called)
 
 
-def _stands_for(owner: Any, name: str, original: Any) -> StandIn | None:
-    """What a mock stands for that has taken the place of an attribute."""
+def _stands_for(owner: Any, name: str, original: Any) -> Replaced | None:
+    """What a mock that replaces an attribute stands for."""
     if celery_types.is_on_commit(owner, name, original):
         return _HOOK_RUNNER
     if _sends(owner, name) or (name in _SIGNATURES and celery_types.may_be_task(owner)):
-        return StandIn(owner=owner, path=(name,))
+        return Replaced(owner=owner, path=(name,))
     if (
         celery_types.may_be_task(original)
         or celery_types.may_be_app(original)
         or issubclass(type(original), ModuleType)
     ):
-        return StandIn(owner=original)
+        return Replaced(owner=original)
     return None
 
 
 def _sends(owner: Any, name: str) -> bool:
-    """Whether an attribute of something is one of the methods that send."""
+    """Whether an attribute is one of the methods that send."""
     if name == SEND_TASK:
         return celery_types.may_be_app(owner) or celery_types.is_app_class(owner)
     return name in METHODS and (
@@ -180,8 +181,8 @@ def _sends(owner: Any, name: str) -> bool:
     )
 
 
-def _call(stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> Call | None:
-    """The call of something that sends; ``line`` is the mock, what has made it, and so on."""
+def _call(stands_for: Replaced, lineage: Sequence[Any], args: Any, kwargs: Any) -> Call | None:
+    """The call, if it would send; ``lineage`` is the mock, its parent, and so on."""
     owner, path = stands_for.owner, stands_for.path
     while issubclass(type(owner), ModuleType) and path:
         owner, path = vars(owner).get(path[0]), path[1:]
@@ -191,15 +192,17 @@ def _call(stands_for: StandIn, line: Sequence[Any], args: Any, kwargs: Any) -> C
         case ("s" | "si" as shortcut, result, method) if (
             result == _RESULT and method in METHODS and celery_types.may_be_task(owner)
         ):
-            # Several signatures are one mock, which knows the last call.
-            given = line[2].call_args
-            made = Made(args=given.args, kwargs=given.kwargs, immutable=shortcut == "si")
-            return Call(owner=owner, method=method, args=args, kwargs=kwargs, made=made)
+            # All signatures of the task are one mock, which only remembers the last call.
+            given = lineage[2].call_args
+            contents = SignatureContents(
+                args=given.args, kwargs=given.kwargs, immutable=shortcut == "si"
+            )
+            return Call(owner=owner, method=method, args=args, kwargs=kwargs, signature=contents)
     return None
 
 
-def _passes_on(mock: Any) -> bool:
-    """Whether a mock only watches: as ``wraps=`` and pytest-mock's ``spy`` do."""
+def _only_watches(mock: Any) -> bool:
+    """Whether a mock only watches, as with ``wraps=`` and pytest-mock's ``spy``."""
     if vars(mock).get("_mock_wraps") is not None:
         return True
     effect = mock.side_effect
@@ -212,11 +215,11 @@ def _passes_on(mock: Any) -> bool:
 
 
 def _raised_next(mock: Any) -> type[BaseException] | None:
-    """The type of what a mock raises when it is called now; ``None`` if unknown."""
+    """The type of what a mock would raise if it were called now; ``None`` if unknown."""
     effect = mock.side_effect
-    if type(effect).__name__ == "_MockIter":  # private, around that of a function by autospec
+    if type(effect).__name__ == "_MockIter":  # private; autospec wraps the iterator in it
         effect = vars(effect).get("obj")
-    if type(effect) in _ITERATORS:  # a copy: its next value is the mock's
+    if type(effect) in _ITERATORS:  # the next value of a copy is what the mock will use
         effect = next(copy(effect), None)
     kind = effect if issubclass(type(effect), type) else type(effect)
     return kind if issubclass(kind, BaseException) else None
@@ -226,7 +229,7 @@ def _raised_next(mock: Any) -> type[BaseException] | None:
     "unittest.mock:_patch.__enter__",
     "unittest.mock:_patch.__exit__",
     "unittest.mock:CallableMixin._increment_mock_call",
-    why="Mock libraries tell nobody what they stand for, nor that they were called.",
+    why="Mock libraries report neither what a mock stands for nor that it was called.",
     checked_on="Python 3.10 to 3.13 and mock 5",
 )
 @contextmanager
@@ -267,7 +270,7 @@ def _library_recorded(mocks: Mocks, name: str) -> Iterator[None]:
 )
 @contextmanager
 def monkeypatches_recorded(mocks: Mocks) -> Iterator[None]:
-    """Record what pytest's `MonkeyPatch` puts in the place of something; its list is private."""
+    """Record what pytest's `MonkeyPatch` replaces; its list of replacements is private."""
     put, undo = vars(pytest.MonkeyPatch)["setattr"], vars(pytest.MonkeyPatch)["undo"]
 
     def recorded_setattr(self: pytest.MonkeyPatch, *args: Any, **kwargs: Any) -> None:

@@ -1,9 +1,9 @@
-"""Record which rows a transaction writes: by their primary keys, and without a query for it.
+"""Records which rows a transaction writes, by their primary keys and without extra queries.
 
-Saving has a signal. Other writes have none that could be used unnoticed (the one for deletions
-makes Django fetch the rows first), so `QuerySet.bulk_create` and ``update``, and ``_raw_delete``
-and ``DeleteQuery.delete_batch`` (private), in which deletions end, are wrapped by functions that
-pass everything on. Checked on Django 4.2, 5.2, 6.0 and 6.1.
+Saving has a signal. Other writes have none that could be used without side effects (the one for
+deletions makes Django fetch the rows first), so `QuerySet.bulk_create` and ``update``, and the
+private ``_raw_delete`` and ``DeleteQuery.delete_batch``, in which deletions end, are wrapped by
+functions that pass everything on. Checked on Django 4.2, 5.2, 6.0 and 6.1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def saves_recorded(recorder: Recorder) -> Iterator[None]:
     from django.db.models.signals import post_save
 
     def saved(instance: Any, using: str, **_: Any) -> None:
-        with recorder.errors_kept():
+        with recorder.errors_contained():
             recorder.written(type(instance), [instance.pk], using)
 
     post_save.connect(saved, weak=False, dispatch_uid=recorder)
@@ -52,21 +52,21 @@ def query_sets_recorded(recorder: Recorder) -> Iterator[None]:
     def bulk_create(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         created = create(self, *args, **kwargs)
-        with recorder.errors_kept():
+        with recorder.errors_contained():
             recorder.written(self.model, [row.pk for row in created], self.db)
         return created
 
     def update(self: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         count = change(self, **kwargs)
-        with recorder.errors_kept():
+        with recorder.errors_contained():
             recorder.written(self.model, _keys(self.query) if count else (), self.db)
         return count
 
     def _raw_delete(self: Any, using: str) -> Any:
         __tracebackhide__ = True
         count = delete(self, using)
-        with recorder.errors_kept():
+        with recorder.errors_contained():
             recorder.written(self.model, _keys(self.query) if count else (), using)
         return count
 
@@ -89,7 +89,7 @@ def deletions_recorded(recorder: Recorder) -> Iterator[None]:
     def delete_batch(self: Any, pk_list: Any, using: str) -> Any:
         __tracebackhide__ = True
         count = delete(self, pk_list, using)
-        with recorder.errors_kept():
+        with recorder.errors_contained():
             recorder.written(self.model, pk_list if count else (), using)
         return count
 
@@ -98,10 +98,10 @@ def deletions_recorded(recorder: Recorder) -> Iterator[None]:
 
 
 def _keys(query: Any) -> Iterable[Any]:
-    """The primary keys that a query asks for by name, as ``filter(pk=…)`` and ``pk__in`` do.
+    """The primary keys that a query names, as ``filter(pk=…)`` and ``pk__in`` do.
 
-    ``where``, its ``children`` and what a lookup compares are private. What each of them says
-    holds for all rows, unless it is one of several or the opposite.
+    ``where``, its ``children`` and what a lookup compares are private. Each child applies to all
+    rows, unless it is one of several alternatives or negated.
     """
     from django.db.models.lookups import Exact, In
 
