@@ -123,8 +123,8 @@ def test_the_arguments_at_fault_are_named_with_their_remedies() -> None:
         (
             "shop.add was not sent: the 'json' serializer can't encode its arguments.\n"
             "  argument 2: {2} (of type set); send a list\n"
-            "  argument 'user': <User: ada> (of type User); send its primary key (user.pk) and fetch "
-            "the User in the task"
+            "  argument 'user': <User: ada> (of type User); send its primary key (user.pk) and "
+            "fetch the User in the task"
         )
     ]
 

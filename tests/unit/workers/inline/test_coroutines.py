@@ -157,6 +157,12 @@ def test_a_task_has_no_event_loop_to_hand_coroutines_to() -> None:
 
 
 def test_outside_of_it_nothing_is_hidden() -> None:
-    with event_loop_hidden():
-        assert not hasattr(SyncToAsync.threadlocal, "main_event_loop")
-    assert not hasattr(SyncToAsync.threadlocal, "main_event_loop")
+    seen: list[bool] = []
+
+    def look() -> None:
+        with event_loop_hidden():
+            seen.append(hasattr(SyncToAsync.threadlocal, "main_event_loop"))
+        seen.append(hasattr(SyncToAsync.threadlocal, "main_event_loop"))
+
+    in_other_thread(look)
+    assert seen == [False, False]
