@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_djcelery.api.app import runs
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.database import other_threads_watched
@@ -28,6 +29,19 @@ class EagerRunner(Runner):
         )
 
 
+@patches(
+    "celery.result:EagerResult.backend",
+    why="A ResultSet of eager results asks for the backend, and Celery has given them none.",
+    checked_on="Celery 5.4 to 5.7",
+)
+@contextmanager
+def _backend_of_results(app: Celery) -> Iterator[None]:
+    from celery.result import EagerResult
+
+    with replaced(EagerResult, backend=property(lambda _: app.backend)):
+        yield
+
+
 @contextmanager
 def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
     """Celery's eager mode in a block, with results that can be read back.
@@ -47,6 +61,7 @@ def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
         entered_sandbox() as sandbox,
         runs(sandbox, sandbox.runner if isinstance(sandbox.runner, EagerRunner) else EagerRunner()),
         sandbox.project.configuration.insist(**values),
+        _backend_of_results(sandbox.app),
         other_threads_watched(),
     ):
         yield sandbox.app

@@ -307,3 +307,31 @@ def test_all_outcomes_of_a_task_cost_for_each_what_one_costs(run: Run) -> None:
             assert cost(celery_results) < 1.5 * few
     """)
     result.assert_outcomes(passed=1)
+
+
+def test_a_set_of_eager_results_is_read_like_any_other(run: Run) -> None:
+    result = run(
+        """
+        import pytest
+        from celery.result import EagerResult, ResultSet
+        from shop.tasks import add, fail
+
+        @pytest.mark.parametrize("read", ["get", "join", "join_native"])
+        def test_values(celery_eager, read):
+            results = ResultSet([add.delay(1, 1)])
+            results.add(add.delay(2, 2))
+            assert getattr(results, read)() == [2, 4]
+            assert results.ready()
+            assert sorted(meta["result"] for _, meta in results.iter_native()) == [2, 4]
+
+        def test_a_failure(celery_eager):
+            results = ResultSet([add.delay(1, 1), fail.delay("of the set")])
+            with pytest.raises(ValueError, match="of the set"):
+                results.join()
+            assert results.failed()
+
+        def test_celery_is_left_as_it_was():
+            assert EagerResult.backend is None
+        """
+    )
+    result.assert_outcomes(passed=5)
