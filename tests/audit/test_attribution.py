@@ -47,7 +47,9 @@ def _audited(old: Project, *args: str, passed: int = 1) -> list[str]:
     ]
 
 
-def test_where_every_module_may_hold_tests_the_code_under_test_is_still_told(old: Project) -> None:
+def test_where_every_module_may_hold_tests_the_code_under_test_is_still_recognised(
+    old: Project,
+) -> None:
     old.ini("python_files = *.py")
     test = "import pytest\nfrom shop.services import *\n\n@pytest.mark.django_db\n"
     (old.path / "check.py").write_text(test + "def test_it():\n    order_in_transaction()\n")
@@ -63,7 +65,7 @@ def test_a_file_of_any_name_that_holds_tests_is_the_tests_own(
     assert _audited(old, *args) == []
 
 
-def test_what_fixtures_and_plugins_open_is_the_tests_own(old: Project) -> None:
+def test_blocks_that_fixtures_and_plugins_open_belong_to_the_test(old: Project) -> None:
     old.write(**{"shop/plugged": BLOCK, "shop/shared": BLOCK.replace("def block", "def other")})
     test = """
     import pytest
@@ -159,7 +161,7 @@ def test_2():
     assert found[0]["examples"] == ["test_it.py::test_1"]
 
 
-def test_the_standard_library_is_no_line_of_the_project(audited: Audited) -> None:
+def test_the_standard_library_is_not_the_project(audited: Audited) -> None:
     found = audited(
         EAGER.replace("django_db", "django_db(transaction=True)")
         + """
@@ -266,7 +268,7 @@ def test_a_task_class_that_overrides_apply_async_is_not_what_sends(old: Project)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="needs a lambda's qualified name")
-def test_nor_is_the_hook_that_it_registers(old: Project) -> None:
+def test_a_hook_that_a_tasks_method_registers_is_attributed_to_its_caller(old: Project) -> None:
     old.tasks(OWN_TASKS)
     old.run("""
         import pytest

@@ -503,7 +503,7 @@ def test_no_code_of_an_argument_runs_and_no_query(suite: Project) -> None:
     result.stdout.no_fnmatch_line("*The audit itself failed*")
 
 
-def test_what_goes_wrong_in_the_audit_is_told_and_reaches_no_test(suite: Project) -> None:
+def test_an_error_in_the_audit_is_reported_and_reaches_no_test(suite: Project) -> None:
     suite.write(
         conftest="""
             import pytest

@@ -63,7 +63,9 @@ def test_mock(transactions, monkeypatch):
     ]
 
 
-def test_a_write_after_the_message_is_told_with_its_line(audited: Audited, old: Project) -> None:
+def test_a_write_after_the_message_is_reported_with_its_line(
+    audited: Audited, old: Project
+) -> None:
     old.write(
         **{
             "shop/late": """
@@ -380,7 +382,7 @@ def test_the_django_call_that_opened_the_block_is_named_whoever_calls_it(
     ]
 
 
-def test_what_is_no_race_is_not_found(audited: Audited) -> None:
+def test_messages_that_do_not_race_are_not_found(audited: Audited) -> None:
     assert (
         audited(
             EAGER
@@ -389,7 +391,7 @@ def test_a_transaction_that_only_reads():
     count_in_transaction()
 
 
-def test_a_block_of_the_tests_own():
+def test_a_block_that_the_test_opens():
     with transaction.atomic():
         Order.objects.create()
         add.delay(1, 2)
@@ -410,7 +412,7 @@ def test_no_block():
     )
 
 
-def test_a_hook_that_the_test_runs_in_place_of_the_commit_is_no_race(audited: Audited) -> None:
+def test_a_hook_that_the_test_runs_in_place_of_the_commit_is_not_a_race(audited: Audited) -> None:
     assert (
         audited(
             EAGER
@@ -440,7 +442,7 @@ def test_by_monkeypatch(monkeypatch):
     )
 
 
-def test_a_block_inside_one_of_the_tests_own_is_the_codes(audited: Audited) -> None:
+def test_a_block_inside_the_tests_block_belongs_to_the_code(audited: Audited) -> None:
     [found] = audited(
         EAGER + "def test_it():\n    with transaction.atomic():\n        order_in_transaction()\n"
     )
@@ -554,7 +556,7 @@ def test_it(number):
     ]
 
 
-def test_what_maps_a_task_is_told_of_that_task_and_what_keeps_celery_going_is_not(
+def test_a_map_is_reported_as_its_task_and_celerys_internal_tasks_are_not_reported(
     audited: Audited, old: Project
 ) -> None:
     old.write(
@@ -608,7 +610,7 @@ def test_it(way):
         )
 
 
-def test_a_proxy_in_connections_is_no_second_database(audited: Audited, old: Project) -> None:
+def test_a_proxy_in_connections_is_not_a_second_database(audited: Audited, old: Project) -> None:
     old.write(
         conftest="""
             import pytest
@@ -654,7 +656,9 @@ def test_it(replica):
     )
 
 
-def test_a_failure_in_a_package_is_of_the_projects_line(audited: Audited, old: Project) -> None:
+def test_a_failure_in_a_package_is_attributed_to_the_projects_line(
+    audited: Audited, old: Project
+) -> None:
     old.tasks("""
         @shared_task
         def tidy(sql):
@@ -837,7 +841,7 @@ def test_a_lambda_of_several_lines_is_shown_whole(audited: Audited, old: Project
     assert second["facts"]["code"] == ["transaction.on_commit(lambda: None, robust=True)"]
 
 
-def test_hooks_that_ran_or_never_would_are_no_finding(audited: Audited, old: Project) -> None:
+def test_hooks_that_ran_or_never_would_are_not_a_finding(audited: Audited, old: Project) -> None:
     services = old.path / "shop/services.py"
     services.write_text(
         f"{services.read_text()}\n\n"
@@ -931,7 +935,7 @@ def test_an_eager_failure_that_nobody_saw_is_found_at_the_tasks_line(audited: Au
     assert found["facts"] == {"raised": ["ValueError"], "ran": ["by eager mode"]}
 
 
-def test_a_failure_that_was_seen_is_none(audited: Audited) -> None:
+def test_a_failure_that_the_test_saw_is_not_a_finding(audited: Audited) -> None:
     assert (
         audited(
             EAGER
@@ -1018,7 +1022,7 @@ def test_by_decorator(delay):
     assert mocked["facts"] == {"mocked": ["shop.tasks.ship.delay"]}
 
 
-def test_a_mock_that_passes_on_what_it_is_called_with_is_none(audited: Audited) -> None:
+def test_a_mock_that_passes_its_calls_on_is_not_a_finding(audited: Audited) -> None:
     found = audited(
         EAGER
         + """
@@ -1057,7 +1061,9 @@ def test_it(patch):
     ]
 
 
-def test_what_a_captured_hook_sends_is_of_the_line_that_registered_it(audited: Audited) -> None:
+def test_what_a_captured_hook_sends_is_attributed_to_the_line_that_registered_it(
+    audited: Audited,
+) -> None:
     found = audited(
         """
 import pytest
@@ -1087,7 +1093,7 @@ def test_mock(django_capture_on_commit_callbacks, monkeypatch):
     ]
 
 
-def test_a_mocked_call_that_would_fail_is_told_why(audited: Audited) -> None:
+def test_a_mocked_call_that_would_fail_is_explained(audited: Audited) -> None:
     found = audited(
         EAGER
         + """
@@ -1208,7 +1214,7 @@ def test_it():
     assert reached["facts"] == {"what": ["result backend"]}
 
 
-def test_hooks_that_a_test_rolls_back_are_no_finding(audited: Audited, old: Project) -> None:
+def test_hooks_that_a_test_rolls_back_are_not_a_finding(audited: Audited, old: Project) -> None:
     found = audited(
         EAGER.replace(
             "pytestmark = pytest.mark.django_db\n",
@@ -1230,12 +1236,12 @@ def test_by_a_mark():
         transaction.set_rollback(True)
 
 
-def test_what_is_outside_is_due():
+def test_hooks_outside_the_block_are_due():
     order_on_commit()
     with pytest.raises(LookupError), transaction.atomic():
         raise LookupError
 """
     )
     assert [(each["kind"], each["examples"]) for each in found] == [
-        ("hooks-never-ran", ["test_it.py::test_what_is_outside_is_due[rollback]"])
+        ("hooks-never-ran", ["test_it.py::test_hooks_outside_the_block_are_due[rollback]"])
     ]

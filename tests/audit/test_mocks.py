@@ -141,7 +141,7 @@ def _faults(found: list[dict[str, Any]]) -> dict[str, str | None]:
         ),
     ],
 )  # fmt: skip
-def test_a_replacement_is_heard_wherever_it_is(  # noqa: PLR0913, PLR0917 - a row of the table
+def test_a_replacement_is_noticed_wherever_it_is(  # noqa: PLR0913, PLR0917 - a row of the table
     audited: Audited, replacement: str, sends: str, subject: str, mocked: str, fault: str | None
 ) -> None:
     [found] = audited(f"{TEST}\ndef test_it():\n    with {replacement}:\n        calls.{sends}\n")
@@ -151,7 +151,9 @@ def test_a_replacement_is_heard_wherever_it_is(  # noqa: PLR0913, PLR0917 - a ro
     assert (told is None) if fault is None else (fault in told)
 
 
-def test_a_function_in_a_class_is_a_method_as_it_is_without(audited: Audited) -> None:
+def test_a_function_put_into_a_class_becomes_a_method_as_without_the_audit(
+    audited: Audited,
+) -> None:
     found = audited(
         TEST
         + """
@@ -205,7 +207,7 @@ def test_it(*mocks):
     }
 
 
-def test_a_call_that_celery_would_refuse_is_told_and_heard(audited: Audited) -> None:
+def test_a_call_that_celery_would_refuse_is_reported_and_recorded(audited: Audited) -> None:
     found = audited(
         TEST
         + """
@@ -355,7 +357,7 @@ def test_it(delay):
         "patch.object(connection, 'on_commit', new=lambda hook, robust=False: hook())",
     ],
 )
-def test_what_a_hook_sends_that_the_test_runs_is_of_the_code_and_no_race(
+def test_what_a_hook_sends_when_the_test_runs_it_is_the_codes_and_not_a_race(
     audited: Audited, replacement: str
 ) -> None:
     [found] = audited(
@@ -389,7 +391,7 @@ def test_it():
     assert found["code"] == "ship.delay_on_commit(order.pk)"
 
 
-def test_a_hooks_own_line_is_told_where_it_has_one(audited: Audited, old: Project) -> None:
+def test_a_hooks_line_is_shown_where_it_has_one(audited: Audited, old: Project) -> None:
     old.write(
         **{
             "shop/hooks": """

@@ -90,7 +90,7 @@ class Read(HTMLParser):
             self.rows[-1] += data
 
 
-def test_a_row_tells_all_that_is_known_of_a_finding() -> None:
+def test_a_row_shows_all_that_is_known_of_a_finding() -> None:
     it = finding(
         kind="published-in-transaction",
         sure=True,
@@ -216,7 +216,7 @@ def test_the_page_names_nothing_outside_itself() -> None:
     assert not {"img", "link", "iframe", "base", "object"} & set(Read(html).tags)
 
 
-def test_a_name_that_is_no_text_is_written_as_escapes(tmp_path: Any) -> None:
+def test_a_name_that_is_not_valid_text_is_escaped(tmp_path: Any) -> None:
     place = Place(
         kind="hooks-never-ran", path="caf\udce9.py", line=1, function="f", code="", subject="s"
     )

@@ -139,7 +139,7 @@ def test_a_wrong_option_ends_the_run(old: Project, args: list[str], error: str) 
     result.stderr.fnmatch_lines([f"ERROR: {error}*".replace("[", "[[]")])
 
 
-def test_a_report_that_cannot_be_written_is_told(old: Project) -> None:
+def test_a_report_that_cannot_be_written_is_mentioned(old: Project) -> None:
     (old.path / "taken").write_text("no folder")
     result = old.run(CLEAN, "--djcelery-audit", "--djcelery-audit-report=taken/audit.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

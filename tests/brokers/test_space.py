@@ -150,7 +150,7 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next(
     assert list(records.rglob("*record")) == []
 
 
-def test_results_at_redis_are_the_runs_own_and_removed(
+def test_results_in_redis_belong_to_the_run_and_are_removed(
     run: Run, project: Project, records: Path
 ) -> None:
     require("redis")

@@ -225,9 +225,7 @@ TESTS = """
 
 
 @pytest.mark.parametrize("database", [databases.IN_MEMORY, databases.POSTGRESQL])
-def test_while_hooks_are_captured_they_are_djangos(
-    run: Run, project: Project, database: str
-) -> None:
+def test_hooks_that_are_captured_stay_djangos(run: Run, project: Project, database: str) -> None:
     databases.use(project, database, "other")
     project.write(**{"shop/code": CODE})
     result = run(TESTS)

@@ -182,7 +182,7 @@ def two_databases(project: Project) -> Project:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("style", MARKS)
-def test_what_the_code_under_test_has_caught_fails_the_test(
+def test_a_race_that_the_code_under_test_has_caught_fails_the_test(
     run: Run, two_databases: Project, style: str, policy: str
 ) -> None:
     result = run(module(TESTS, style, policy), "--tb=short")
@@ -216,7 +216,7 @@ def test_what_the_code_under_test_has_caught_fails_the_test(
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("style", MARKS)
-def test_what_the_test_has_seen_does_not(
+def test_a_race_that_the_test_has_seen_does_not_fail_it(
     run: Run, two_databases: Project, style: str, policy: str
 ) -> None:
     result = run(module(SEEN, style, policy))
@@ -234,7 +234,7 @@ def test_a_test_that_fails_anyway_says_what_was_caught(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("two_databases")
-def test_without_a_fixture_the_block_that_ends_says_so(run: Run) -> None:
+def test_without_a_fixture_the_failure_is_reported_when_the_block_ends(run: Run) -> None:
     result = run("""
         import pytest
         from django.test import TestCase

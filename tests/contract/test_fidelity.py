@@ -15,7 +15,7 @@ def test_the_page_is_what_the_contract_says() -> None:
     assert fidelity.PAGE.read_text() == fidelity.page(), f"Stale. Run: {fidelity.COMMAND}"
 
 
-def test_a_stale_page_is_told(
+def test_a_stale_page_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     page = tmp_path / "fidelity.md"
@@ -46,7 +46,7 @@ def test_what_is_declared_is_a_behaviour_and_has_one_reason() -> None:
             assert len(reasons) <= 1, (triple, name)
 
 
-def test_titles_are_told_apart() -> None:
+def test_the_titles_of_a_theme_differ() -> None:
     for theme in behaviours.themes():
         titles = [behaviour.title for behaviour in theme.behaviours]
         assert len(set(titles)) == len(titles), theme.title

@@ -202,7 +202,7 @@ def test_what_a_task_has_left_open_is_rolled_back(run: Run) -> None:
     """).assert_outcomes(passed=3)
 
 
-def test_who_reads_does_not_wait_for_who_writes(run: Run, database: str) -> None:
+def test_readers_do_not_wait_for_writers(run: Run, database: str) -> None:
     if database == databases.IN_MEMORY:
         pytest.skip("in memory threads take turns")
     run("""

@@ -224,7 +224,7 @@ def test_an_error_undoes_its_statement_or_the_tasks_block(project: Project, data
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_what_undoes_it_is_no_query_that_a_test_counts(project: Project, database: str) -> None:
+def test_the_rollback_is_not_a_query_that_a_test_counts(project: Project, database: str) -> None:
     databases.use(project, database)
     project.tasks(TASKS)
     result = project.run("""

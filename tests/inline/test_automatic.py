@@ -161,7 +161,9 @@ def test_by_one_ini_line_in_place_of_eager_mode(run: Run, project: Project) -> N
     result.assert_outcomes(passed=8)
 
 
-def test_what_is_asked_for_wrongly_is_said(run: Run, project: Project) -> None:
+def test_wrong_arguments_and_options_of_automatic_delivery_are_refused(
+    run: Run, project: Project
+) -> None:
     result = run("""
         import pytest
 
@@ -180,7 +182,9 @@ def test_what_is_asked_for_wrongly_is_said(run: Run, project: Project) -> None:
     result.stderr.fnmatch_lines(["ERROR: djcelery_mode = 'eager': expected 'inline', or nothing."])
 
 
-def test_it_gives_way_to_what_a_class_has_started(run: Run, project: Project) -> None:
+def test_automatic_delivery_gives_way_to_what_a_class_has_started(
+    run: Run, project: Project
+) -> None:
     project.ini("djcelery_mode = inline")
     result = run("""
         from contextlib import ExitStack

@@ -195,7 +195,7 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
     result.assert_outcomes(passed=7)
 
 
-def test_a_run_that_ends_is_no_error_however_many_messages_it_delivers(
+def test_a_run_that_ends_is_not_an_error_however_many_messages_it_delivers(
     run: Run, project: Project
 ) -> None:
     project.tasks("""

@@ -269,7 +269,7 @@ def test_beats_messages_are_run_in_coroutines_in_eager_mode_and_by_workers(
     result.assert_outcomes(passed=3)
 
 
-def test_daylight_saving_is_celerys_own(run: Run) -> None:
+def test_daylight_saving_is_handled_as_in_celery(run: Run) -> None:
     result = run("""
         from datetime import datetime, timedelta
         from zoneinfo import ZoneInfo
@@ -425,7 +425,7 @@ def test_bad_use(run: Run) -> None:
     result.assert_outcomes(passed=11)
 
 
-def test_all_is_as_it_was_found(run: Run) -> None:
+def test_all_is_put_back_at_the_end(run: Run) -> None:
     result = run("""
         from copy import deepcopy
         from datetime import timedelta

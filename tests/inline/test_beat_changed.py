@@ -88,7 +88,7 @@ def test_it_is_sent_however_it_was_changed(run: Run, project: Project, scheduler
 
 
 @pytest.mark.parametrize("scheduler", ["celery.beat:Scheduler", "celery.beat:PersistentScheduler"])
-def test_what_has_not_changed_goes_on(run: Run, project: Project, scheduler: str) -> None:
+def test_entries_that_did_not_change_go_on(run: Run, project: Project, scheduler: str) -> None:
     project.settings(SCHEDULER.format(scheduler))
     result = run("""
         from datetime import timedelta
@@ -158,7 +158,7 @@ def test_a_task_may_change_it(run: Run, project: Project) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_the_database_is_told_as_at_a_start_of_beat(run: Run, project: Project) -> None:
+def test_the_database_is_updated_as_when_beat_starts(run: Run, project: Project) -> None:
     """What changed is written to its table; what has gone from the settings stays there."""
     pytest.importorskip("django_celery_beat")
     project.settings(DATABASE)

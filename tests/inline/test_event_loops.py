@@ -93,7 +93,7 @@ def test_async_to_sync_in_an_automatic_mode(run: Run, project: Project, mode: st
     """).assert_outcomes(passed=4)
 
 
-def test_a_task_that_waits_for_the_loop_of_the_test_is_told(run: Run) -> None:
+def test_a_task_that_waits_for_the_loop_of_the_test_is_reported(run: Run) -> None:
     run("""
         import asyncio
 

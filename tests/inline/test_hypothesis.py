@@ -180,7 +180,7 @@ from shop.example import *
 """
 
 
-def test_each_example_of_a_marked_test_is_as_clean(run: Run, project: Project) -> None:
+def test_each_example_of_a_marked_test_starts_clean_too(run: Run, project: Project) -> None:
     project.write(**{"shop/example": MARKED})
     result = run(
         """
@@ -272,7 +272,7 @@ def test_examples_share_the_worker_that_the_test_has_chosen(run: Run, project: P
     result.assert_outcomes(passed=2)
 
 
-def test_each_example_is_as_clean_where_tasks_run_by_themselves(run: Run, project: Project) -> None:
+def test_each_example_starts_clean_with_automatic_delivery_too(run: Run, project: Project) -> None:
     project.ini("djcelery_mode = inline")
     project.write(**{"shop/example": MARKED})
     result = run("""

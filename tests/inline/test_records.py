@@ -54,7 +54,7 @@ TEST = """
     """
 
 
-def test_by_what_it_carries_or_by_what_it_says(run: Run, project: Project) -> None:
+def test_a_record_is_found_by_its_tag_or_by_its_contents(run: Run, project: Project) -> None:
     project.tasks("""
         from celery.exceptions import Reject
 

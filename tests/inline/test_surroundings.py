@@ -87,7 +87,7 @@ def library(project: Project) -> None:
 
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("how", ["celery_inline(auto=True)", "usefixtures('celery_eager')"])
-def test_the_id_of_a_view_that_still_runs_is_no_librarys_to_clear(run: Run, how: str) -> None:
+def test_no_library_clears_the_id_of_a_view_that_still_runs(run: Run, how: str) -> None:
     result = run(f"""
         import pytest
         from shop.library import log
@@ -109,7 +109,7 @@ def test_the_id_of_a_view_that_still_runs_is_no_librarys_to_clear(run: Run, how:
 
 
 @pytest.mark.usefixtures("library")
-def test_what_the_consumer_has_set_is_not_the_tasks(run: Run) -> None:
+def test_what_the_consumer_has_set_is_not_seen_by_tasks(run: Run) -> None:
     result = run("""
         from shop.library import log, received
         from shop.tasks import add

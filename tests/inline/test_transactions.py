@@ -146,7 +146,7 @@ def test_what_fails_in_a_task_and_in_the_tests_block_is_undone_separately(
     result.assert_outcomes(passed=4)
 
 
-def test_a_message_in_a_tasks_block_is_told_wherever_it_is_delivered(
+def test_a_message_sent_in_a_tasks_block_is_reported_however_it_is_delivered(
     run: Run, project: Project
 ) -> None:
     project.tasks(TASKS)

@@ -70,7 +70,7 @@ def test_a_summary_counts_every_end(run: Run, project: Project) -> None:
     result.assert_outcomes(passed=3)
 
 
-def test_which_is_next(run: Run) -> None:
+def test_the_oldest_due_message_is_next_and_priority_counts_within_a_queue(run: Run) -> None:
     result = run("""
         import pytest
         from kombu import Queue
@@ -247,7 +247,7 @@ def test_messages_refused_on_receipt_are_reported(run: Run, project: Project) ->
     result.assert_outcomes(passed=1)
 
 
-def test_a_broadcast_by_a_route_is_delivered_though_nothing_was_before(
+def test_a_broadcast_by_a_route_is_delivered_even_as_the_first_message(
     run: Run, project: Project
 ) -> None:
     project.settings("""

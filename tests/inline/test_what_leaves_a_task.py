@@ -60,7 +60,7 @@ def tasks(project: Project) -> None:
     project.tasks(TASKS)
 
 
-def test_run_goes_on_after_it(run: Run) -> None:
+def test_run_goes_on_after_a_task_that_raised_past_celery(run: Run) -> None:
     run("""
         import pytest
         from pytest_djcelery import Failure
@@ -111,7 +111,7 @@ def test_the_embedded_worker_goes_on_after_it(run: Run, pool: str) -> None:
     """).assert_outcomes(passed=3)
 
 
-def test_who_asks_for_the_outcome_has_what_on_failure_raised(run: Run) -> None:
+def test_asking_for_the_outcome_raises_what_on_failure_raised(run: Run) -> None:
     """The task's own error is stored first: `get()` waits for the end of the handler."""
     run("""
         import threading
@@ -130,7 +130,7 @@ def test_who_asks_for_the_outcome_has_what_on_failure_raised(run: Run) -> None:
     """).assert_outcomes(passed=1)
 
 
-def test_what_ends_the_test_leaves_run(run: Run) -> None:
+def test_fail_and_skip_in_a_task_end_the_test(run: Run) -> None:
     result = run("""
         from unittest.mock import patch
 

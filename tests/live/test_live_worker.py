@@ -373,7 +373,7 @@ def test_attempts_that_end_before_the_one_that_led_to_them(run: Run, project: Pr
     result.stdout.fnmatch_lines(["*shop.tasks.second_time('unseen')*attempt 2: ValueError: unseen"])
 
 
-def test_a_task_that_is_unknown_is_told_as_celery_tells_it(run: Run) -> None:
+def test_an_unregistered_task_is_reported_as_celery_reports_it(run: Run) -> None:
     result = run("""
         def test_it(celery_live_worker, celery_app):
             celery_app.send_task("no.such.task")
@@ -382,7 +382,7 @@ def test_a_task_that_is_unknown_is_told_as_celery_tells_it(run: Run) -> None:
     result.stdout.fnmatch_lines(["*no.such.task() [[]*[]]: NotRegistered: 'no.such.task'"])
 
 
-def test_one_that_is_asked_for_by_its_name_has_the_database_too(run: Run) -> None:
+def test_a_live_worker_asked_for_by_name_has_the_database_too(run: Run) -> None:
     result = run("""
         import pytest
         from shop.models import Order
@@ -403,7 +403,7 @@ def test_one_that_is_asked_for_by_its_name_has_the_database_too(run: Run) -> Non
     result.assert_outcomes(passed=3)
 
 
-def test_a_late_word_on_a_task_is_not_the_next_tests(run: Run) -> None:
+def test_a_late_report_on_a_task_does_not_reach_the_next_test(run: Run) -> None:
     run("""
         from pytest_djcelery import Failure
         from pytest_djcelery.messages.journal import Ended

@@ -64,7 +64,7 @@ def test_workers_take_turns(run: Run, project: Project, broker: str) -> None:
     result.assert_outcomes(passed=7)
 
 
-def test_remote_control_is_heard_from_the_first(run: Run, project: Project) -> None:
+def test_the_first_remote_control_command_is_obeyed(run: Run, project: Project) -> None:
     require("redis")
     project.ini(f"djcelery_broker = {url('redis')}")
     project.tasks("""

@@ -106,7 +106,7 @@ def test_a_parameter_that_an_app_can_not_be_given_is_named(project: Project) -> 
     result.stdout.fnmatch_lines(["*BadOptionError: celery_parameters has 'colour'*"])
 
 
-def test_a_project_that_a_worker_can_not_import_is_told_by_check_registry(
+def test_check_registry_names_a_project_that_a_worker_can_not_import(
     project: Project,
 ) -> None:
     project.write(**{"shop/broken": "raise RuntimeError('only in a worker')"})

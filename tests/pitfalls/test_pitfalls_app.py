@@ -376,7 +376,7 @@ def test_pitfall_21_no_test_reaches_the_broker_of_the_settings(
     ids=lambda name: name or "found",
 )
 @pytest.mark.parametrize("first", ["request", "fixture", "body"])
-def test_pitfall_21_nor_does_the_first_test_that_imports_the_app(
+def test_pitfall_21_the_first_test_that_imports_the_app_reaches_no_broker(
     project: Project, first: str, named: str
 ) -> None:
     (project.path / "proj/celery.py").rename(project.path / "proj/tasking.py")

@@ -320,7 +320,7 @@ def test_pitfall_38_no_connection_of_a_worker_keeps_the_database_from_being_dest
     result.stdout.no_fnmatch_line("*Error when trying to teardown test databases*")
 
 
-def test_pitfall_39_what_runs_late_is_over_before_the_database_goes(
+def test_pitfall_39_what_runs_late_ends_before_the_database_is_destroyed(
     run: Run, project: Project
 ) -> None:
     project.tasks("""

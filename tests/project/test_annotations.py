@@ -45,7 +45,7 @@ LIMITS = {add.name: {"rate_limit": "1/s", "custom": 1}, "*": {"rate_limit": "9/s
 """
 
 
-def test_they_take_effect_and_are_undone(run: Run, project: Project) -> None:
+def test_annotations_take_effect_and_are_undone(run: Run, project: Project) -> None:
     project.write(**{"shop/found": FOUND})
     result = run(
         """
@@ -137,7 +137,7 @@ def test_an_annotated_method_and_annotations_that_fail_are_undone(
     result.assert_outcomes(passed=4)
 
 
-def test_those_of_the_project_give_way(run: Run, project: Project) -> None:
+def test_annotations_of_the_project_give_way_to_those_of_a_test(run: Run, project: Project) -> None:
     project.write(**{"shop/found": FOUND})
     project.tasks("""
         @shared_task(bind=True, max_retries=7)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.support.project import Run
 
 
-def test_whatever_changes_them(run: Run) -> None:
+def test_remembered_settings_follow_every_change(run: Run) -> None:
     result = run("""
         import random
 
@@ -71,7 +71,7 @@ def test_whatever_changes_them(run: Run) -> None:
     result.assert_outcomes(passed=61)
 
 
-def test_what_does_not_come_from_django_is_left_alone(run: Run) -> None:
+def test_settings_that_do_not_come_from_django_are_left_alone(run: Run) -> None:
     run("""
         from types import SimpleNamespace
 

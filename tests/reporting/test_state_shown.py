@@ -57,7 +57,7 @@ def test_many_are_counted(run: Run) -> None:
     )
 
 
-def test_where_no_worker_runs_the_test_is_told_which_it_may_ask_for(run: Run) -> None:
+def test_where_no_worker_runs_the_error_names_those_to_ask_for(run: Run) -> None:
     result = run("""
         from shop.tasks import add
 
@@ -75,7 +75,7 @@ def test_where_no_worker_runs_the_test_is_told_which_it_may_ask_for(run: Run) ->
     )
 
 
-def test_automatic_delivery_says_what_waits(run: Run, project: Project) -> None:
+def test_automatic_delivery_reports_what_is_left_waiting(run: Run, project: Project) -> None:
     project.ini("djcelery_mode = inline")
     result = run("""
         from shop.tasks import add
@@ -96,7 +96,7 @@ def test_automatic_delivery_says_what_waits(run: Run, project: Project) -> None:
     result.stdout.no_fnmatch_line("*add(1, 2), sent*")
 
 
-def test_nothing_is_said_where_that_is_not_why(run: Run) -> None:
+def test_no_advice_is_given_where_it_does_not_apply(run: Run) -> None:
     result = run("""
         import pytest
         from shop.tasks import add, fail
@@ -133,7 +133,7 @@ def test_nothing_is_said_where_that_is_not_why(run: Run) -> None:
     result.stdout.no_fnmatch_line(SECTION)
 
 
-def test_the_representations_tell_the_state(run: Run, project: Project) -> None:
+def test_the_representations_show_the_state(run: Run, project: Project) -> None:
     project.settings("""
         CELERY_BEAT_SCHEDULE = {
             "hourly": {"task": "shop.tasks.count_orders", "schedule": 3600.0},

@@ -63,7 +63,7 @@ def test_an_assertion_explains_what_differs(project: Project) -> None:
     assert text.count("If what was sent is right, expect shop.tasks.add.s(1, 2)") == len(DIFFERING)
 
 
-def test_other_assertions_do_so_too(project: Project) -> None:
+def test_other_assertions_explain_it_too(project: Project) -> None:
     result = project.run(
         written(
             "self.assertNotEqual(self.sent, [add.s(1, 2)])",
@@ -114,7 +114,7 @@ class ACase(TestCase):
         """Nothing."""
 
 
-def test_the_exception_is_the_test_case_s_own_and_can_be_pickled() -> None:
+def test_the_exception_is_that_of_the_test_case_and_can_be_pickled() -> None:
     case = ACase()
     with pytest.raises(OtherError) as caught:
         case.assertEqual(Success(1), Success(2))
@@ -126,7 +126,7 @@ def test_the_exception_is_the_test_case_s_own_and_can_be_pickled() -> None:
     assert ACase().failureException is OtherError
 
 
-def test_what_is_not_ours_is_as_ever() -> None:
+def test_comparisons_of_other_values_fail_as_without_the_plugin() -> None:
     case = ACase()
     with pytest.raises(OtherError, match=r"^1 != 2$"):
         case.assertEqual(1, 2)

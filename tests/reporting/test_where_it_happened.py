@@ -166,7 +166,7 @@ def with_package(project: Project) -> Project:
 
 
 @pytest.mark.parametrize("mode", ["celery_outbox", "celery_eager", "celery_inline"])
-def test_what_an_installed_package_sends_is_of_the_projects_line(
+def test_what_an_installed_package_sends_is_attributed_to_the_projects_line(
     with_package: Project, mode: str
 ) -> None:
     with_package.write(conftest='pytest_plugins = ["parcel.plugin"]')
@@ -194,7 +194,7 @@ def test_what_an_installed_package_sends_is_of_the_projects_line(
 
 
 @pytest.mark.parametrize("mode", ["celery_eager", "celery_inline(auto=True)", "celery_worker"])
-def test_what_a_task_of_a_package_sends_is_not_of_the_line_that_has_it_run(
+def test_what_a_task_of_a_package_sends_is_not_attributed_to_the_line_that_runs_it(
     with_package: Project, mode: str
 ) -> None:
     fixture, _, auto = mode.partition("(")

@@ -79,7 +79,7 @@ def test_a_look_by_the_projects_code_is_not_a_look_by_the_test(run: Run, worker:
     result.stdout.fnmatch_lines([UNSEEN] * 5)
 
 
-def test_what_the_test_reads_of_a_failure_is_a_look(run: Run) -> None:
+def test_whatever_the_test_reads_of_a_failure_is_a_look(run: Run) -> None:
     result = run("""
         import pytest
         from celery.result import ResultSet
@@ -109,7 +109,7 @@ def test_what_the_test_reads_of_a_failure_is_a_look(run: Run) -> None:
     result.assert_outcomes(passed=12)
 
 
-def test_what_tells_of_no_failure_is_no_look(run: Run) -> None:
+def test_reading_what_shows_no_failure_is_not_a_look(run: Run) -> None:
     result = run("""
         import pytest
         from celery.result import ResultSet
@@ -135,7 +135,7 @@ def test_what_tells_of_no_failure_is_no_look(run: Run) -> None:
     result.stdout.fnmatch_lines([UNSEEN] * 7)
 
 
-def test_celerys_own_look_at_an_eager_chain_is_no_look(run: Run) -> None:
+def test_celerys_look_at_an_eager_chain_does_not_count(run: Run) -> None:
     result = run("""
         from celery import chain
         from shop.tasks import add, fail
@@ -275,7 +275,7 @@ def test_helpers_of_the_tests_look_for_them(project: Project, run: Run) -> None:
     result.assert_outcomes(passed=4)
 
 
-def test_a_view_that_polls_tells_the_audit_nothing(project: Project, run: Run) -> None:
+def test_a_view_that_polls_is_not_a_look_for_the_audit(project: Project, run: Run) -> None:
     project.settings("""
         CELERY_TASK_ALWAYS_EAGER = True
         """)

@@ -78,7 +78,7 @@ def test_a_set_of_results_is_read_as_a_group_is(run: Run, results: str, worker: 
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_a_group_that_holds_a_group_comes(run: Run, results: str, worker: str) -> None:
+def test_the_result_of_a_nested_group_arrives(run: Run, results: str, worker: str) -> None:
     result = run(
         """
         from celery import chain, group
@@ -106,7 +106,7 @@ def test_a_group_that_holds_a_group_comes(run: Run, results: str, worker: str) -
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_each_state_is_told_while_a_result_is_waited_for(
+def test_each_state_is_reported_while_a_result_is_waited_for(
     project: Project, run: Run, results: str, worker: str
 ) -> None:
     project.tasks("""
@@ -146,7 +146,7 @@ def test_each_state_is_told_while_a_result_is_waited_for(
     result.assert_outcomes(passed=2)
 
 
-def test_a_backend_that_tells_no_states_refuses_as_in_production(
+def test_a_backend_that_reports_no_states_refuses_as_in_production(
     project: Project, run: Run
 ) -> None:
     project.ini("djcelery_result_backend = db+sqlite:///results.sqlite3")

@@ -37,7 +37,7 @@ def tasks(project: Project) -> None:
         """)
 
 
-def test_inline_tells_of_both_in_the_order_in_which_they_ended(run: Run) -> None:
+def test_inline_lists_both_executions_in_the_order_in_which_they_ended(run: Run) -> None:
     run("""
         import pytest
         from shop.tasks import add, wait_for_add, wait_for_failure
@@ -92,7 +92,9 @@ def test_inline_says_at_once_what_will_never_be_ready(run: Run) -> None:
     """).assert_outcomes(passed=2)
 
 
-def test_a_database_of_its_own_transaction(run: Run, project: Project) -> None:
+def test_a_waiting_task_is_rolled_back_without_what_the_other_has_written(
+    run: Run, project: Project
+) -> None:
     """The one that waits is rolled back, and not what the other has written."""
     address = require("postgresql")
     project.settings(f"""
@@ -133,7 +135,7 @@ def test_a_database_of_its_own_transaction(run: Run, project: Project) -> None:
     """).assert_outcomes(passed=1)
 
 
-def test_threads_that_all_wait_are_told_at_once(run: Run, project: Project) -> None:
+def test_a_pool_whose_threads_all_wait_is_reported_at_once(run: Run, project: Project) -> None:
     project.ini("djcelery_timeout = 60")
     run("""
         import pytest
@@ -161,7 +163,7 @@ def test_threads_that_all_wait_are_told_at_once(run: Run, project: Project) -> N
     """).assert_outcomes(passed=2)
 
 
-def test_over_redis_one_thread_is_told_at_once(run: Run, project: Project) -> None:
+def test_over_redis_a_worker_of_one_thread_fails_at_once(run: Run, project: Project) -> None:
     require("redis")
     project.ini("djcelery_timeout = 60", f"djcelery_broker = {url('redis')}")
     run(

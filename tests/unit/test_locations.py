@@ -20,7 +20,7 @@ from pytest_djcelery import locations
         ("/srv/my-site-packages/shop/tasks.py", None),
     ],
 )
-def test_an_installed_package_is_told_by_where_it_lies(path: str, package: str | None) -> None:
+def test_an_installed_package_is_recognised_by_its_folder(path: str, package: str | None) -> None:
     assert locations.installed_package(path) == package
     assert locations.is_of_project(path) is (package is None)
 

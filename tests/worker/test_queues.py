@@ -85,7 +85,7 @@ TEXT = """\
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_it_is_told_where_it_is_sent_and_where_it_is_waited_for(
+def test_an_unconsumed_queue_is_reported_at_the_publish_and_at_the_wait(
     project: Project, worker: str
 ) -> None:
     wait = "run" if worker == "celery_inline" else "wait_until_idle"
@@ -132,7 +132,9 @@ def test_a_failing_test_lists_what_nobody_consumes(project: Project) -> None:
 
 
 @pytest.mark.parametrize("worker", [*WORKERS, "celery_live_worker"])
-def test_nobody_waits_for_the_result_of_such_a_message(project: Project, worker: str) -> None:
+def test_waiting_for_the_result_of_an_unconsumed_message_ends_at_once(
+    project: Project, worker: str
+) -> None:
     project.settings('DATABASES["default"]["TEST"] = {"NAME": "test.sqlite3"}')
     result = project.run(
         f"""
@@ -166,7 +168,9 @@ def test_nobody_waits_for_the_result_of_such_a_message(project: Project, worker:
     assert result.parseoutcomes()["passed"] == 8, result.stdout.str()
 
 
-def test_one_that_is_kept_from_being_told_fails_the_test_at_its_end(project: Project) -> None:
+def test_an_error_on_an_unconsumed_queue_that_code_swallows_fails_the_test_at_its_end(
+    project: Project,
+) -> None:
     result = project.run("""
         from shop.tasks import add
 
@@ -190,7 +194,9 @@ def test_one_that_is_kept_from_being_told_fails_the_test_at_its_end(project: Pro
 
 
 @pytest.mark.parametrize("worker", [*WORKERS, "celery_live_worker"])
-def test_what_tasks_send_is_told_too(project: Project, worker: str) -> None:
+def test_messages_that_tasks_send_to_such_a_queue_are_reported_too(
+    project: Project, worker: str
+) -> None:
     project.settings('DATABASES["default"]["TEST"] = {"NAME": "test.sqlite3"}')
     project.tasks("""
         @shared_task
@@ -240,7 +246,7 @@ def test_a_message_sent_before_the_worker_was_asked_for(project: Project, worker
     result.stdout.fnmatch_lines(["*test_it.py:12: *" + TEXT[0][1:], TEXT[1]])
 
 
-def test_where_no_worker_is_there_is_nothing_to_tell(project: Project) -> None:
+def test_where_no_worker_runs_there_is_nothing_to_report(project: Project) -> None:
     result = project.run("""
         from celery import Celery
         from shop.tasks import add
@@ -456,7 +462,7 @@ def test_queues_given_to_the_worker_itself_are_named_as_such(project: Project) -
 
 @pytest.mark.parametrize("worker", [*WORKERS, "celery_live_worker"])
 @pytest.mark.parametrize("kind", ["Broadcast", "topic"])
-def test_a_message_to_an_exchange_comes_to_the_queues_that_are_bound_to_it(
+def test_a_message_to_an_exchange_reaches_the_queues_that_are_bound_to_it(
     project: Project, worker: str, kind: str
 ) -> None:
     queue = {

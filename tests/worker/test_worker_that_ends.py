@@ -119,7 +119,7 @@ def test_ends_waits_for_results_at_once(
 
 
 @each_worker
-def test_is_no_error_where_the_test_asked_for_it(run: Run, worker: str) -> None:
+def test_a_worker_that_the_test_itself_shut_down_is_not_an_error(run: Run, worker: str) -> None:
     result = run(f"""
         import time
 

@@ -86,7 +86,7 @@ def test_errors_can_be_stored_all_the_same(work, celery_results):
 
 
 @pytest.mark.parametrize("kind", ["generator", "own"])
-def test_an_exception_that_is_no_exception(work, kind):
+def test_a_failure_whose_exception_is_not_an_exception(work, kind):
     """A task that raises a `BaseException` is a failure; the next tasks run"""
     assert isinstance(work(failing.fail_past_exception.s(kind)), Failure)
     assert work(plain.add.s(1, 2)) == Success(3)

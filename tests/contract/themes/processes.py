@@ -88,7 +88,7 @@ def test_two_tasks_at_a_time(work):
     assert [work.outcome(each) for each in (one, two)] == [Success("together")] * 2
 
 
-def test_a_process_of_its_own(work):
+def test_a_task_runs_in_another_process(work):
     """A task runs in another process than the code that publishes it"""
     assert work(processes.tell_pid.s()).value != os.getpid()
 

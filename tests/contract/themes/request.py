@@ -91,7 +91,7 @@ def test_links_are_in_the_request(work):
     assert request["errbacks"] == ["shop.contract.plain.remember"]
 
 
-def test_a_task_id_of_ones_own(work):
+def test_a_task_id_chosen_at_the_call(work):
     """A task id can be given at the call"""
     result = plain.add.apply_async((1, 2), task_id="my-own-id")
     assert result.id == "my-own-id"

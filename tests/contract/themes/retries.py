@@ -44,7 +44,7 @@ def test_retries_end_in_their_reason(work):
     assert work(retrying.retry_with_reason.s()) == Failure(KeyError, retries=1)
 
 
-def test_retries_without_a_reason_end_in_an_error_of_their_own(work):
+def test_retries_without_a_reason_end_in_max_retries_exceeded(work):
     """`retry()` without a reason ends in `MaxRetriesExceededError`"""
     assert work(retrying.retry_without_reason.s()) == Failure(MaxRetriesExceededError)
 

@@ -139,7 +139,9 @@ def test_an_index_out_of_range_says_how_many_there_are(outbox: Outbox) -> None:
         ([chain(ADD.s(1), ADD.s(2))], "celery_outbox.canvas"),
     ],
 )
-def test_what_is_no_list_of_signatures_is_refused(other: Any, text: str, outbox: Outbox) -> None:
+def test_anything_but_a_list_of_signatures_is_refused(
+    other: Any, text: str, outbox: Outbox
+) -> None:
     with pytest.raises(NotASignatureError) as caught:
         outbox == other  # noqa: B015 - comparing raises
     assert text in str(caught.value)
@@ -259,7 +261,7 @@ def test_of_a_task_that_is_not_registered_keyword_arguments_are_known(outbox: Ou
     )
 
 
-def test_a_named_argument_of_a_task_that_is_not_registered_counts_beside_others(
+def test_a_named_argument_of_an_unregistered_task_is_compared_beside_others(
     outbox: Outbox,
 ) -> None:
     APP.send_task("other.task", (1,), {"pk": 2})
@@ -273,7 +275,7 @@ def test_an_argument_compares_as_it_is_serialized(outbox: Outbox) -> None:
     assert outbox.of(ADD, x=[1, 2]) == []
 
 
-def test_an_unlike_name_is_refused_without_a_guess(outbox: Outbox) -> None:
+def test_a_name_like_no_other_is_refused_without_a_guess(outbox: Outbox) -> None:
     with pytest.raises(BadOptionError, match=r"it is shop\.mul\(x, y\)\.$"):
         outbox.of(MUL, tenant=1)
 
@@ -346,7 +348,7 @@ def test_it_shows_its_own_span_of_the_journal() -> None:
     assert Outbox(journal, since=4) == []
 
 
-def test_other_events_are_no_messages() -> None:
+def test_other_events_are_not_messages() -> None:
     journal, outbox = filled(message("shop.add", 1))
     journal.append(Looked(task_id="1"))
     journal.append(Published(message=message("shop.add", 2)))

@@ -35,7 +35,7 @@ PLAIN = st.recursive(
 
 
 @given(value=PLAIN)
-def test_json_is_told_as_kombu_encodes(value: Any) -> None:
+def test_json_is_judged_as_kombu_encodes_it(value: Any) -> None:
     try:
         serialization.dumps(value, "json")
     except EncodeError:
@@ -80,7 +80,7 @@ def test_yaml_and_msgpack_encode_plain_data_themselves(
     assert culprit({THING: 1}, name) is THING
 
 
-def test_of_other_serializers_nothing_is_told(register: Any) -> None:
+def test_other_serializers_are_not_judged(register: Any) -> None:
     register("json", "shop.encoders", pytest.fail)
     register("own", "shop.encoders", pytest.fail)
     for serializer in ("json", "own", "pickle", "raw"):

@@ -72,7 +72,7 @@ def drained(connection: Connection) -> int:
 
 
 @pytest.mark.parametrize("end", ["ack", "reject"])
-def test_a_message_that_is_done_with_does_not_come_again(
+def test_a_message_that_is_settled_is_not_delivered_again(
     connection: Connection, queues: Broker, end: str
 ) -> None:
     publish(connection, "one", routing_key="q")
@@ -111,7 +111,9 @@ def test_a_requeued_message_keeps_its_record_and_headers(
     assert queues.records.of[again.delivery_tag] is record
 
 
-def test_a_message_of_no_queue_is_restored_to_none(connection: Connection, queues: Broker) -> None:
+def test_a_message_whose_queue_is_unknown_is_not_restored(
+    connection: Connection, queues: Broker
+) -> None:
     publish(connection, "one", routing_key="q")
     channel = connection.default_channel
     message = channel.basic_get("q")
@@ -209,7 +211,7 @@ def test_an_unused_or_empty_queue_is_deleted_on_that_condition(
     assert queues.queues == {}
 
 
-def test_a_queue_of_replies_goes_after_its_reply(connection: Connection, queues: Broker) -> None:
+def test_a_reply_queue_is_deleted_after_its_reply(connection: Connection, queues: Broker) -> None:
     connection.default_channel.queue_declare("replies")
     connection.default_channel.after_reply_message_received("replies")
     assert queues.queues == {}
@@ -253,13 +255,13 @@ def test_a_consumer_may_outlive_its_queue(connection: Connection, queues: Broker
     assert queues.queues == {}
 
 
-def test_who_consumes_wakes_who_waits(connection: Connection, queues: Broker) -> None:
+def test_a_new_consumer_wakes_those_that_wait(connection: Connection, queues: Broker) -> None:
     version = queues.version
     consume(connection.default_channel, "q", "one")
     assert queues.version > version
 
 
-def test_a_channel_without_consumers_is_in_nobodys_way(connection: Connection) -> None:
+def test_a_channel_without_consumers_delays_no_other(connection: Connection) -> None:
     bodies: list[object] = []
     connection.default_channel.queue_declare("other")
     with (
@@ -330,7 +332,7 @@ def test_a_reader_says_after_each_look_that_it_is_done(
     assert set(looks) == {False}
 
 
-def test_an_interrupt_ends_one_wait_and_no_second(connection: Connection) -> None:
+def test_an_interrupt_ends_only_one_wait(connection: Connection) -> None:
     bodies: list[object] = []
     with Consumer(connection, [Queue("q")], callbacks=[lambda body, _: bodies.append(body)]):
         publish(connection, "one", routing_key="q")

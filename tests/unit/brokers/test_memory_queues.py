@@ -121,7 +121,7 @@ def test_a_queue_is_read_by_priority_then_age(
     assert drained(broker, "q") == [number for _, _, number in sorted(expected)]
 
 
-def test_there_is_nothing_in_a_queue_that_is_not_there() -> None:
+def test_a_queue_that_does_not_exist_is_empty() -> None:
     broker = Broker()
     with pytest.raises(Empty):
         broker.get("nowhere")
@@ -136,7 +136,7 @@ def test_there_is_nothing_in_a_queue_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("priority", ["high", [1], "", None, False])
-def test_a_priority_that_is_no_number_counts_as_none(priority: Any) -> None:
+def test_a_priority_that_is_not_a_number_counts_as_no_priority(priority: Any) -> None:
     broker = Broker()
     put(broker, "q", "odd", priority=priority)
     put(broker, "q", "low", priority=0)
@@ -144,7 +144,7 @@ def test_a_priority_that_is_no_number_counts_as_none(priority: Any) -> None:
     assert drained(broker, "q") == ["text", "odd", "low"]
 
 
-def test_what_outlived_its_ttl_is_nobodys_turn() -> None:
+def test_a_message_that_outlived_its_ttl_is_not_due() -> None:
     broker = Broker()
     broker.declare("short", ttl=10)
     with time_machine.travel(START, tick=False) as clock:

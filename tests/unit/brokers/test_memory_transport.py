@@ -81,7 +81,7 @@ def test_a_topic_exchange_delivers_by_pattern(connection: Connection) -> None:
     assert received(connection, shop) == ["shop.error", "shop.info"]
 
 
-def test_a_fanout_exchange_gives_each_queue_a_copy_of_its_own(connection: Connection) -> None:
+def test_a_fanout_exchange_gives_each_queue_a_separate_copy(connection: Connection) -> None:
     exchange = Exchange("news", "fanout")
     queues = [Queue(name, exchange) for name in ("one", "two")]
     publish(connection, "hello", exchange=exchange, declare=queues)
@@ -159,7 +159,7 @@ def test_prefetch_holds_messages_back_until_an_acknowledgement(connection: Conne
     assert [message.payload for message in messages] == [1, 2]
 
 
-def test_a_waiting_reader_wakes_when_a_message_comes(
+def test_a_waiting_reader_wakes_when_a_message_arrives(
     connection: Connection, virtual_host: str
 ) -> None:
     bodies: list[object] = []
@@ -262,7 +262,7 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer(
     assert "replies" not in broker(virtual_host).queues
 
 
-def test_a_purged_queue_tells_how_many_messages_it_lost(connection: Connection) -> None:
+def test_purging_a_queue_returns_how_many_messages_it_held(connection: Connection) -> None:
     publish(connection, 1, 2, 3, routing_key="q")
     assert connection.default_channel.queue_purge("q") == 3
     assert connection.default_channel.queue_purge("other") == 0
@@ -327,7 +327,7 @@ def test_the_scheme_is_known_to_kombu_only_while_registered() -> None:
     TRANSPORT_ALIASES[addresses.SCHEME] = "pytest_djcelery.brokers.memory.transport:Transport"
 
 
-def test_each_queue_of_a_fanout_has_headers_that_are_nobody_elses(
+def test_each_queue_of_a_fanout_has_a_separate_copy_of_the_headers(
     connection: Connection, virtual_host: str
 ) -> None:
     exchange = Exchange("everyone", "fanout")

@@ -94,7 +94,7 @@ def test_a_canvas_equals_what_publishing_it_sends(name: str, sent: Sent) -> None
     assert CANVASES[name]() in sent.outbox.canvas
 
 
-def test_canvases_are_told_apart_and_come_in_publish_order(sent: Sent) -> None:
+def test_canvases_are_distinguished_and_listed_in_publish_order(sent: Sent) -> None:
     for write in CANVASES.values():
         write().apply_async()
     entries = sent.outbox.canvas
@@ -136,7 +136,7 @@ def test_an_option_that_the_canvas_around_it_overrides_is_compared_as_a_worker_g
     )
 
 
-def test_a_member_of_a_later_canvas_tells_whether_it_takes_the_result(sent: Sent) -> None:
+def test_a_member_of_a_later_canvas_says_whether_it_takes_the_result(sent: Sent) -> None:
     chain(ADD.s(1), group(ADD.s(2), ADD.si(3))).apply_async()
     [entry] = sent.outbox.canvas
     assert list(entry.differing(chain(ADD.s(1), group(ADD.s(2), ADD.si(3))))) == []
@@ -187,7 +187,7 @@ def test_the_task_that_is_published_first(written: Callable[[], Any], name: str 
         assert first_task(json.loads(dumps(frozen, "json")[2])) == name
 
 
-def test_a_canvas_that_celery_refuses_or_that_sends_nothing_equals_none(sent: Sent) -> None:
+def test_a_canvas_that_celery_refuses_or_that_sends_nothing_equals_no_canvas(sent: Sent) -> None:
     ADD.delay(1)
     [entry] = sent.outbox.canvas
     [refused] = entry.differing(chord([ADD.s(1)]))
@@ -246,7 +246,7 @@ def test_what_a_message_carries_equals_a_canvas_as_it_is_written(sent: Sent) -> 
     assert member.chord == chain(TOTAL.s(), nested())
 
 
-def test_a_step_that_differs_is_told_by_its_place(sent: Sent) -> None:
+def test_a_step_that_differs_is_reported_with_its_place(sent: Sent) -> None:
     chain(ADD.s(1, 2), MUL.s(3), group(ADD.s(4), ADD.s(5)), TOTAL.s()).apply_async()
     [entry] = sent.outbox.canvas
     expected = chain(ADD.s(1, 2), MUL.si(3, 3), group(ADD.s(4), ADD.s(6)), TOTAL.s().set(queue="q"))
@@ -258,7 +258,7 @@ def test_a_step_that_differs_is_told_by_its_place(sent: Sent) -> None:
     ]
 
 
-def test_another_shape_is_told_as_a_whole(sent: Sent) -> None:
+def test_another_shape_is_reported_as_a_whole(sent: Sent) -> None:
     group(ADD.s(1), ADD.s(2)).apply_async()
     ADD.delay(1)
     parallel, single = sent.outbox.canvas
@@ -307,7 +307,7 @@ def test_many_groups_are_put_together_in_linear_time(sent: Sent) -> None:
 
 
 @pytest.mark.parametrize("written", [ADD, "shop.add", 5])
-def test_what_is_no_signature_is_refused(written: Any, sent: Sent) -> None:
+def test_anything_but_a_signature_is_refused(written: Any, sent: Sent) -> None:
     ADD.delay(1)
     with pytest.raises(NotASignatureError):
         sent.outbox.canvas == [written]  # noqa: B015 - comparing raises
@@ -329,7 +329,7 @@ def told(sent: Sent, written: Any) -> list[tuple[str, str, str]]:
     return [(each.property, each.expected, each.actual) for each in entry.differing(written)]
 
 
-def test_another_number_of_steps_or_members_is_told_by_its_place(sent: Sent) -> None:
+def test_another_number_of_steps_or_members_is_reported_with_its_place(sent: Sent) -> None:
     chain(ADD.s(1), group(ADD.s(2), ADD.s(3))).apply_async()
     pair = "group(shop.add.s(2), shop.add.s(3))"
     assert told(sent, ADD.s(1)) == [("steps", "shop.add.s(1)", f"chain(shop.add.s(1), {pair})")]
@@ -356,7 +356,7 @@ def test_members_and_bodies_of_the_whole_are_told_without_a_step(sent: Sent) -> 
     assert told(sent, written(1, 3, queue="r")) == [("body, step 1: queue", "'r'", "'q'")]
 
 
-def test_the_id_of_a_group_is_told(sent: Sent) -> None:
+def test_the_id_of_a_group_is_reported(sent: Sent) -> None:
     group(ADD.s(1), ADD.s(2)).set(task_id="mine").apply_async()
     assert told(sent, group(ADD.s(1), ADD.s(2)).set(task_id="other")) == [("id", "other", "mine")]
     assert told(sent, group(ADD.s(1), ADD.s(2)).set(task_id=ANY)) == []
@@ -393,7 +393,7 @@ def test_a_step_compares_as_the_message_that_carries_it_is_serialized(sent: Sent
     ]
 
 
-def test_something_else_than_a_signature_is_told(sent: Sent) -> None:
+def test_something_other_than_a_signature_is_explained(sent: Sent) -> None:
     dirty = pytest.importorskip("dirty_equals")
     ADD.delay(1)
     assert told(sent, dirty.IsInt) == [("canvas", repr(dirty.IsInt), "shop.add.s(1)")]

@@ -47,7 +47,7 @@ def test_headers_are_what_kombu_makes_of_them(headers: dict[Any, Any]) -> None:
 
 
 @given(st.dictionaries(st.text(), VALUES))
-def test_they_share_nothing_with_those_that_were_sent(headers: dict[str, Any]) -> None:
+def test_delivered_headers_share_nothing_with_those_that_were_sent(headers: dict[str, Any]) -> None:
     def containers(value: Any) -> set[int]:
         inside = value.values() if isinstance(value, dict) else value
         own = {id(value)} if isinstance(value, dict | list) else set()
@@ -81,7 +81,7 @@ def test_what_is_more_than_plain_arrives_as_json_has_it() -> None:
         ({"in": [{"deep": object}]}, "carries <class 'object'> (of type type); send plain"),
     ],
 )  # fmt: skip
-def test_one_that_can_not_be_sent_is_named(value: Any, note: str) -> None:
+def test_a_header_that_can_not_be_sent_is_named(value: Any, note: str) -> None:
     with pytest.raises(TypeError, match="is not JSON serializable") as raised:
         received({"id": "7", "plain": (1, 2), "tags": value})
     [text] = [each for each in raised.value.__notes__ if "header" in each]

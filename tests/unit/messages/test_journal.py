@@ -36,7 +36,7 @@ def test_events_of_a_kind_come_in_order_from_a_position_on() -> None:
     assert len(list(journal.events(Event, 1))) == 5
 
 
-def test_a_message_that_could_not_be_sent_is_none() -> None:
+def test_a_message_that_could_not_be_sent_is_not_listed() -> None:
     journal = Journal()
     first, second = message(id="a"), message(id="b")
     journal.append(Published(message=first))
@@ -97,7 +97,7 @@ def test_draining_returns_all_and_forgets_it() -> None:
     assert len(journal) == 0
 
 
-def test_who_waits_is_woken_by_events_of_the_kind_and_of_those_below_it() -> None:
+def test_a_waiter_is_woken_by_events_of_its_kind_and_of_its_subclasses() -> None:
     journal = Journal()
     asked: list[int] = []
 

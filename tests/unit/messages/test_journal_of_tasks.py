@@ -28,7 +28,7 @@ def ended(task_id: str, state: str = "SUCCESS", value: Any = None) -> Ended:
     return Ended(task_id=task_id, task="shop.add", state=state, value=value, retries=0)
 
 
-def test_the_events_of_a_task_are_its_own_and_its_messages() -> None:
+def test_the_events_of_a_task_include_those_of_its_messages() -> None:
     journal = Journal()
     sent, other = message(id="a"), message(id="b")
     own = [
@@ -83,7 +83,7 @@ def test_what_was_published_can_be_asked_for_from_a_position_on() -> None:
 
 
 @given(st.lists(st.sampled_from(["publish", "fail", "look", "drain"]), max_size=12))
-def test_by_task_or_at_once_it_says_the_same(steps: list[str]) -> None:
+def test_events_by_task_are_those_of_the_whole_journal(steps: list[str]) -> None:
     journal = Journal()
     last = message(id="x")
     for number, step in enumerate(steps):
@@ -130,7 +130,7 @@ def test_which_ends_are_followed_by_another_attempt(
 
 
 @pytest.mark.parametrize("requeue", [True, False])
-def test_a_rejected_message_comes_again_where_it_is_requeued(*, requeue: bool) -> None:
+def test_a_rejected_message_is_delivered_again_where_it_is_requeued(*, requeue: bool) -> None:
     from celery.exceptions import Reject
 
     assert ended("a", "REJECTED", Reject("later", requeue=requeue)).goes_on is requeue
@@ -185,7 +185,7 @@ def test_each_event_lets_a_waiter_look_again() -> None:
     assert waiter.came is True
 
 
-def test_a_wake_lets_it_look_again_for_what_is_no_event() -> None:
+def test_a_waiter_woken_without_an_event_looks_again() -> None:
     journal = Journal()
     waiter = Waiter(journal, 1)
     waiter.has_looked()

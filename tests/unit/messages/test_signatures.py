@@ -74,7 +74,7 @@ def test_a_bound_task_compares_without_self() -> None:
     assert matches(MAIL.s(1), message("shop.send_email", kwargs={"user_pk": 1}))
 
 
-def test_each_differing_argument_is_told_by_its_name() -> None:
+def test_each_differing_argument_is_reported_by_its_name() -> None:
     assert told(ADD.s(1, 2, 5, z=3), message("shop.add", 2, 3, 5, kwargs={"z": 4, "w": 1})) == [
         ("argument x", "1", "2"),
         ("argument y", "2", "3"),
@@ -83,7 +83,7 @@ def test_each_differing_argument_is_told_by_its_name() -> None:
     ]
 
 
-def test_a_difference_deep_inside_an_argument_is_told_by_its_place() -> None:
+def test_a_difference_deep_inside_an_argument_is_reported_with_its_place() -> None:
     rows = {"rows": [{"id": 1}, {"id": 2}]}
     assert told(ADD.s(rows), message("shop.add", {"rows": [{"id": 1}, {"id": 3, "n": 0}]})) == [
         ("argument x['rows'][1]['id']", "2", "3"),
@@ -266,7 +266,7 @@ def test_the_countdown_counts_where_an_eta_is_set_as_well(sent: Sent) -> None:
     assert matches(written, sent.last())
 
 
-def test_an_option_that_the_message_does_not_have_is_told(sent: Sent) -> None:
+def test_an_option_that_the_message_does_not_have_is_reported(sent: Sent) -> None:
     ADD.delay(1)
     assert told(ADD.s(1).set(compression="gzip", mandatory=True), sent.last()) == [
         ("compression", "'gzip'", "None"),
@@ -303,7 +303,7 @@ def test_an_alias_means_the_same(sent: Sent) -> None:
 
 @pytest.mark.parametrize("name", ["countdown", "expires"])
 @pytest.mark.parametrize("seconds", [0.5, 1, 1.5])
-def test_a_short_wait_is_not_none(name: str, seconds: float, sent: Sent) -> None:
+def test_a_short_wait_is_still_a_wait(name: str, seconds: float, sent: Sent) -> None:
     ADD.delay(1)
     assert not matches(ADD.s(1).set(**{name: seconds}), sent.last())
     ADD.apply_async((1,), **{name: seconds})
@@ -312,7 +312,7 @@ def test_a_short_wait_is_not_none(name: str, seconds: float, sent: Sent) -> None
 
 
 @pytest.mark.parametrize("name", ["countdown", "expires"])
-def test_in_what_a_message_carries_each_second_counts(name: str, sent: Sent) -> None:
+def test_times_in_what_a_message_carries_compare_to_the_second(name: str, sent: Sent) -> None:
     chain(ADD.s(1), MUL.s(2).set(**{name: 30})).apply_async()
     [step] = sent.last().chain
     assert step == MUL.s(2).set(**{name: 30})
@@ -330,7 +330,7 @@ def test_a_routing_key_that_celery_drops_is_explained(sent: Sent) -> None:
     )
 
 
-def test_times_and_signatures_are_told_as_a_person_writes_them(sent: Sent) -> None:
+def test_times_and_signatures_are_shown_as_a_person_writes_them(sent: Sent) -> None:
     ADD.s(1).set(countdown=60, expires=90, link=MUL.s(2)).apply_async()
     assert told(ADD.s(1).set(countdown=5, expires=9, link=MUL.si(2, 3)), sent.last()) == [
         ("countdown", "5", "60"),
@@ -404,7 +404,7 @@ def test_what_a_serializer_can_not_carry_is_named() -> None:
     assert expected.unsendable("pickle") == []
 
 
-def test_an_argument_that_is_none_is_not_a_missing_one() -> None:
+def test_an_argument_of_none_is_not_a_missing_argument() -> None:
     assert told(ADD.s(1, w=None), message("shop.add", 1)) == [("argument w", "None", "missing")]
     assert matches(ADD.s(1, w=None), message("shop.add", 1, kwargs={"w": None}))
 
@@ -425,7 +425,7 @@ def test_one_of_more_may_have_the_name_of_a_positional_parameter() -> None:
     assert bound_call(None, (1,), {}) is None
 
 
-def test_a_limit_that_a_message_does_not_tell_says_so() -> None:
+def test_a_limit_that_a_message_does_not_carry_says_so() -> None:
     assert told(ADD.s(1).set(time_limit=3), message("shop.add", 1)) == [
         ("time_limit", "3", "unknown (the message doesn't say)")
     ]
@@ -466,7 +466,7 @@ def test_a_step_that_sets_an_option_to_none_equals_one_without(sent: Sent) -> No
     assert step != MUL.s(2).set(link=[MUL.s(1)])
 
 
-def test_a_stamp_that_is_missing_is_told_as_one(sent: Sent) -> None:
+def test_a_missing_stamp_is_reported_as_a_stamp(sent: Sent) -> None:
     chain(ADD.s(1), MUL.s(2)).apply_async()
     [step] = sent.last().chain
     stamped = MUL.s(2).set(stamped_headers=["by"], by="me")
@@ -548,7 +548,7 @@ def test_the_answer_to_nobody_is_not_compared_and_what_follows_it_is(sent: Sent)
     assert not matches(ADD.s(1).set(reply_to="elsewhere"), sent.last())
 
 
-def test_each_header_is_told_by_its_name(sent: Sent) -> None:
+def test_each_header_is_reported_by_its_name(sent: Sent) -> None:
     ADD.apply_async((1,), headers={"tenant": "a", "rows": [1, 2]})
     assert told(ADD.s(1).set(headers={"tenant": "b", "rows": (1, 2), "n": None}), sent.last()) == [
         ("header 'tenant'", "'b'", "'a'"),
@@ -561,7 +561,7 @@ def test_each_header_is_told_by_its_name(sent: Sent) -> None:
     assert not matches(ADD.s(1).set(origin={"a": 1}), message(headers={"origin": {"a": 1, "b": 2}}))
 
 
-def test_all_options_are_told_also_after_one_that_says_nothing(sent: Sent) -> None:
+def test_all_options_are_reported_even_after_one_that_says_nothing(sent: Sent) -> None:
     chain(ADD.s(1), MUL.s(2)).apply_async()
     [step] = sent.last().chain
     written = MUL.s(2).set(countdown=None, priority=3, queue="q")
@@ -574,7 +574,7 @@ def test_all_options_are_told_also_after_one_that_says_nothing(sent: Sent) -> No
     assert [each.property for each in more.differences(sent.last())] == ["chord"]
 
 
-def test_an_option_is_told_as_a_person_writes_it(sent: Sent) -> None:
+def test_an_option_is_shown_as_a_person_writes_it(sent: Sent) -> None:
     ADD.apply_async((1,), link=MUL.s(2), priority=1, eta=LATER)
     written = ADD.s(1).set(
         chain=[MUL.s(3), MUL.s(4)], priority="high", chord="no", eta=LATER + timedelta(days=1)
@@ -593,7 +593,7 @@ def test_whether_a_result_is_ignored_is_yes_or_no(sent: Sent) -> None:
     assert not matches(ADD.s(1).set(ignore_result=True), sent.last())
 
 
-def test_another_task_with_as_many_arguments_tells_them_as_they_are() -> None:
+def test_another_task_with_as_many_arguments_shows_them_as_they_are() -> None:
     assert told(ADD.s(1, 2), message("shop.mul", 1, 3)) == [
         ("task", "shop.add", "shop.mul"),
         ("args[1]", "2", "3"),
@@ -654,7 +654,7 @@ def test_what_can_be_compared_is_let_through(written: Any) -> None:
         (None, "Call .s(...) on the task with the arguments that you expect."),
     ],
 )
-def test_what_is_no_signature_is_refused_with_what_to_write(written: Any, remedy: str) -> None:
+def test_anything_but_a_signature_is_refused_with_what_to_write(written: Any, remedy: str) -> None:
     with pytest.raises(NotASignatureError) as caught:
         matches(written, message())
     got = f"{shown(written)} ({type(written).__name__})"
@@ -685,7 +685,7 @@ def test_a_message_equals_itself_alone() -> None:
     assert [name for name, _, _ in told(one, other)] == ["id", "sent_at"]
 
 
-def test_a_message_tells_in_what_it_is_another() -> None:
+def test_a_message_says_how_it_differs_from_another() -> None:
     one = message("shop.add", id="a")
     other = replace(one, task="shop.mul", id="b", retries=2)
     assert told(one, other) == [

@@ -35,7 +35,7 @@ def nothing() -> None:
     """Do nothing, as a task."""
 
 
-def test_a_layer_wins_over_the_settings_and_goes_without_a_trace(
+def test_a_layer_wins_over_the_settings_and_leaves_no_trace(
     app: Celery, configuration: Configuration
 ) -> None:
     before = dict(app.conf.finalize().changes)

@@ -63,13 +63,13 @@ def test_a_producer_that_has_raised_publishes_again(app: Celery) -> None:
     assert broker(NAME).depths() == {"queue": 1}
 
 
-def test_they_take_no_connection_of_the_pool(app: Celery) -> None:
+def test_producers_take_no_connection_from_the_pool(app: Celery) -> None:
     app.conf.broker_pool_limit = 1
     with app.producer_or_acquire(), app.pool.acquire(block=False) as connection:
         assert connection.transport_cls == addresses.SCHEME
 
 
-def test_their_connections_are_closed_with_the_pool(app: Celery) -> None:
+def test_the_connections_of_producers_are_closed_with_the_pool(app: Celery) -> None:
     with app.producer_or_acquire() as producer:
         connection = producer.connection
         assert producer.channel in connection.transport.channels

@@ -121,7 +121,7 @@ def test_what_serializers_raise_is_raised_as_kombu_raises_it(
     assert expected[0] is error
 
 
-def test_an_interrupt_in_a_serializer_is_no_error_of_it() -> None:
+def test_an_interrupt_in_a_serializer_is_not_taken_for_its_error() -> None:
     class Interrupting:
         def __json__(self) -> object:
             raise KeyboardInterrupt
@@ -130,7 +130,7 @@ def test_an_interrupt_in_a_serializer_is_no_error_of_it() -> None:
         serialization.dumps(Interrupting(), "json")
 
 
-def test_a_type_that_a_project_registers_meanwhile_is_encoded_too(
+def test_a_type_that_a_project_registers_later_is_encoded_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(of_kombu, "_encoders", dict(of_kombu._encoders))
@@ -164,7 +164,7 @@ def test_a_serializer_that_a_project_has_registered_as_json_is_its_own() -> None
 
 
 @given(st.datetimes(timezones=st.just(timezone.utc) | st.timezones() | st.none()))
-def test_a_moment_is_the_one_that_celery_makes_of_it(moment: datetime) -> None:
+def test_a_time_is_the_one_that_celery_makes_of_it(moment: datetime) -> None:
     expected = base.to_utc(moment)
 
     with shorter_ways_taken():
@@ -210,7 +210,7 @@ def test_the_headers_of_a_request_are_those_that_celery_finds(headers: dict[str,
         assert request._get_custom_headers(headers, args=()) == expected
 
 
-def test_all_is_as_it_was_after_an_error_too() -> None:
+def test_all_is_put_back_after_an_error_too() -> None:
     def found() -> list[object]:
         registry = serialization.registry
         return [

@@ -140,7 +140,7 @@ def test_what_was_there_is_put_back_after_an_error_too(module: ModuleType) -> No
     assert (VARIABLE.get(), local.name) == ("of an import", "of the caller")
 
 
-def test_a_run_in_a_run_has_its_own(module: ModuleType) -> None:
+def test_a_run_inside_a_run_has_separate_surroundings(module: ModuleType) -> None:
     local = module.local = threading.local()
     surroundings = Surroundings()
 

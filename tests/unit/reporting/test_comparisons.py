@@ -264,7 +264,7 @@ def test_a_call_too_long_to_be_written_names_what_to_take_over(sent: Sent) -> No
     )
 
 
-def test_many_that_are_missing_pair_with_what_stands_in_their_place(sent: Sent) -> None:
+def test_many_missing_messages_are_paired_with_what_was_sent_in_their_place(sent: Sent) -> None:
     for x in range(12):
         ADD.delay(x, 1)
     lines = text("==", sent.outbox, [ADD.s(x, 2) for x in range(12)]).splitlines()
@@ -285,7 +285,7 @@ def test_what_is_missing_of_several_is_named(sent: Sent) -> None:
     ]
 
 
-def test_a_message_sent_less_often_is_no_miss(sent: Sent) -> None:
+def test_a_message_sent_less_often_is_not_a_near_miss(sent: Sent) -> None:
     ADD.delay(1)
     once = (
         "To fix: shop.add.s(1) was sent less often than it is expected: leave one out, or check "
@@ -310,7 +310,7 @@ def test_a_message_sent_less_often_is_no_miss(sent: Sent) -> None:
     )
 
 
-def test_messages_are_no_other_messages(sent: Sent) -> None:
+def test_messages_do_not_equal_other_messages(sent: Sent) -> None:
     ADD.delay(1)
     with sent.outbox.record() as others:
         ADD.delay(1)
@@ -345,7 +345,7 @@ def test_a_count_that_differs_shows_what_was_counted(sent: Sent) -> None:
     assert type(copy(count)) is int
 
 
-def test_one_of_several_is_told_apart_by_what_differs(sent: Sent) -> None:
+def test_one_of_several_is_named_by_what_differs(sent: Sent) -> None:
     def fix(written: Any) -> str:
         with pytest.raises(NotOneMessageError) as caught:
             sent.outbox.one(written)
@@ -473,7 +473,7 @@ def test_a_canvas_shows_the_step_that_differs(sent: Sent) -> None:
     assert lines.splitlines()[-1] == UNNAMED
 
 
-def test_tasks_sent_one_by_one_are_no_canvas(sent: Sent) -> None:
+def test_tasks_sent_one_by_one_are_not_a_canvas(sent: Sent) -> None:
     ADD.delay(1)
     ADD.delay(2)
     for written in (group(ADD.s(1), ADD.s(2)), chain(ADD.s(1), ADD.s(2))):

@@ -155,7 +155,7 @@ def test_attributes_are_those_of_what_it_wraps() -> None:
         assert entered == "entered"
 
 
-def test_a_copy_is_one_of_what_it_wraps() -> None:
+def test_copying_it_copies_what_it_wraps() -> None:
     fake = Fake()
     stand_in = stand_in_for(fake, print)
     copies = [copy.copy(stand_in), copy.deepcopy(stand_in), pickle.loads(pickle.dumps(stand_in))]

@@ -334,7 +334,7 @@ def test_hooks_registered_by_a_hook_run_as_in_django(lab):
     assert functions(lab.hooks.discarded) == ["lost"]
 
 
-def test_a_durable_block_is_refused_inside_an_own_block(lab):
+def test_a_durable_block_is_refused_inside_a_block_of_the_code(lab):
     with atomic():
         with pytest.raises(RuntimeError, match="durable"), atomic(durable=True):
             pass
@@ -358,7 +358,7 @@ def test_a_decorated_function_and_one_atomic_used_twice(lab):
     assert lab.calls == ["work 1", "work 0"]
 
 
-def test_what_is_no_function_is_refused_as_in_django(lab):
+def test_a_hook_that_is_not_callable_is_refused_as_in_django(lab):
     with pytest.raises(TypeError, match="must be a callable"):
         transaction.on_commit("no")
     assert lab.hooks.ran == lab.hooks.pending == []
@@ -439,7 +439,7 @@ def test_a_second_watch_is_refused(lab):
     assert functions(lab.hooks.ran) == ["still on"]
 
 
-def test_blocks_opened_before_the_watch_are_not_the_codes_own(style):
+def test_blocks_opened_before_the_watch_do_not_belong_to_the_code(style):
     lab = Lab()
     with atomic(), lab.watch:
         transaction.on_commit(lab.hook("at once"))
@@ -515,7 +515,7 @@ def test_threads_do_not_see_each_others_blocks(lab):
 # -- publishing
 
 
-def test_publishing_tells_the_innermost_situation(lab):
+def test_a_publish_records_the_innermost_situation(lab):
     seen = []
 
     def look():
@@ -550,7 +550,7 @@ def test_publishing_tells_the_innermost_situation(lab):
     ]
 
 
-def test_a_hook_is_told_with_the_line_that_registered_it(lab):
+def test_a_hook_is_listed_with_the_line_that_registered_it(lab):
     seen = []
     transaction.on_commit(lambda: seen.append(lab.watch.publishing()))
     assert seen[0].hook_location.path == __file__
@@ -647,7 +647,7 @@ def write_and_roll_back_by_hand():
         write_and_roll_back_by_hand,
     ],
 )
-def test_a_transaction_that_leaves_no_write_is_no_race(lab, work):
+def test_a_transaction_that_leaves_no_write_is_not_a_race(lab, work):
     Widget.objects.create(name="kept")  # by the test, before the code's own transaction
     with lab.warns(times=0), atomic():
         work()
@@ -690,7 +690,7 @@ def test_a_procedure_may_write(lab, monkeypatch):
                 assert cursor.callproc("settle", [1]) == ("settle", [1])
 
 
-def test_outside_a_block_nothing_is_judged(lab):
+def test_outside_a_block_nothing_is_a_race(lab):
     with lab.warns(times=0):
         Widget.objects.create(name="a")
         lab.publish(7)
@@ -935,7 +935,7 @@ def test_the_remedy_for_another_database_names_it(lab):
     )
 
 
-def test_a_hook_that_waited_for_the_wrong_database_is_told_so(lab):
+def test_a_hook_that_waited_for_the_wrong_database_is_explained(lab):
     with lab.warns() as caught, atomic(using="other"):
         Widget.objects.using("other").create(name="a")
         transaction.on_commit(lambda: lab.publish(7))

@@ -73,7 +73,7 @@ def cursor(rowcount: int, **known: object) -> SimpleNamespace:
         "WITH x AS (SELECT 1 AS a) UPDATE t SET a = x.a FROM x",
     ],
 )
-def test_a_statement_that_touches_no_row_is_no_write(sql: str) -> None:
+def test_a_statement_that_touches_no_row_is_not_a_write(sql: str) -> None:
     assert not wrote(sql, cursor(0))
     assert wrote(sql, cursor(1))
     assert wrote(sql, cursor(-1)), "the driver doesn't know"
@@ -113,7 +113,7 @@ def test_sqlite_counts_only_when_the_rows_were_fetched() -> None:
         (cursor(2, description=[("a",)]), False),
     ],
 )
-def test_a_prepared_statement_is_told_by_what_came_of_it(
+def test_a_prepared_statement_is_recognised_by_its_effect(
     known: SimpleNamespace, *, expected: bool
 ) -> None:
     assert wrote("EXECUTE prepared", known) is expected

@@ -27,7 +27,7 @@ def in_other_thread(function: Callable[[], object]) -> None:
     assert not thread.is_alive()
 
 
-def test_in_the_threads_own_code_it_runs_there() -> None:
+def test_a_call_from_its_thread_runs_in_that_thread() -> None:
     threads: list[threading.Thread] = []
     run(lambda: threads.append(threading.current_thread()))
     assert threads == [threading.current_thread()]
@@ -40,7 +40,7 @@ def test_a_thread_of_the_code_under_test_runs_nothing() -> None:
     assert calls == []
 
 
-def test_for_a_coroutine_it_runs_where_django_runs_the_orm() -> None:
+def test_a_call_from_a_coroutine_runs_where_django_runs_the_orm() -> None:
     threads: list[threading.Thread] = []
     orm: list[threading.Thread] = []
 
@@ -75,7 +75,7 @@ def test_code_that_sync_to_async_runs_may_run_it() -> None:
     assert calls == [1]
 
 
-def test_a_thread_that_is_not_free_in_time_is_said_so() -> None:
+def test_a_thread_that_is_not_free_in_time_is_reported() -> None:
     free = threading.Event()
     calls: list[int] = []
 

@@ -105,7 +105,7 @@ def test_the_rate_limit_of_all_tasks_is_warned_of_after_the_first(lab: Lab) -> N
     assert lab.deliver(rate_limit="9/s") == []
 
 
-def test_a_message_of_no_task_has_no_limits(lab: Lab) -> None:
+def test_a_message_without_a_task_has_no_limits(lab: Lab) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with lab.limits.warned_of({}, {"task": "no.such.task", "timelimit": (1, 1)}):

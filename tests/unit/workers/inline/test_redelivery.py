@@ -49,7 +49,7 @@ def test_it_is_delivered_once_more_and_before_all_others(worker: Inline) -> None
     assert done == [(1, 0), (1, 0), (2, 0)]
 
 
-def test_it_says_so_and_is_otherwise_as_it_was(worker: Inline) -> None:
+def test_a_redelivered_message_says_so_and_is_otherwise_unchanged(worker: Inline) -> None:
     requests: list[Any] = []
     functions["look"] = lambda: requests.append(call.request.__dict__.copy())
     call.apply_async(
@@ -101,7 +101,7 @@ def test_the_body_of_a_chord_comes_with_a_redelivered_header(worker: Inline) -> 
 
 
 @pytest.mark.parametrize("what", [None, "shop.add", 1])
-def test_what_is_no_message_is_refused(worker: Inline, what: Any) -> None:
+def test_anything_but_a_message_is_refused(worker: Inline, what: Any) -> None:
     with pytest.raises(BadOptionError) as error:
         worker.redeliver(what)
     assert str(error.value) == f"redeliver() takes a message of the outbox, got {what!r}."
@@ -114,7 +114,7 @@ def test_a_message_of_which_the_queue_is_not_known_is_refused(worker: Inline) ->
     assert str(error.value) == "shop.add [one] went to an exchange: its queue is not known."
 
 
-def test_one_that_waited_for_its_eta_waits_again(worker: Inline) -> None:
+def test_a_redelivered_message_with_an_eta_waits_again(worker: Inline) -> None:
     add.apply_async((1,), countdown=60)
     worker.redeliver(sent()[0])
     assert len(worker.scheduled) == 2
@@ -157,7 +157,7 @@ def test_equal_messages_are_each_found_once(worker: Inline) -> None:
     assert all(any(one is other for other in found) for one in sent())
 
 
-def test_one_whose_headers_were_changed_on_the_way_is_still_found(worker: Inline) -> None:
+def test_a_message_whose_headers_were_changed_on_the_way_is_still_found(worker: Inline) -> None:
     add.apply_async((1,), task_id="same", headers={"tenant": "ada"})
     add.apply_async((2,), task_id="same", headers={"tenant": "bob"})
     broker = worker._sandbox.project.broker
@@ -191,7 +191,7 @@ def test_a_retry_has_a_record_for_each_attempt(worker: Inline) -> None:
     assert (first.message.retries, second.message.retries) == (0, 1)
 
 
-def test_a_message_that_failed_to_leave_is_nobodys_record(
+def test_a_message_that_was_not_sent_leaves_no_record(
     worker: Inline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add.apply_async((1,), task_id="same")

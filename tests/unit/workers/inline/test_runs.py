@@ -77,7 +77,7 @@ def test_a_limit_counts_deliveries(worker: Inline) -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, "2"])
-def test_a_limit_that_is_no_number_of_messages_is_refused(worker: Inline, limit: Any) -> None:
+def test_a_limit_that_is_not_a_number_of_messages_is_refused(worker: Inline, limit: Any) -> None:
     add.delay(1)
     with pytest.raises(BadOptionError, match=rf"limit={limit!r}: expected how many messages"):
         worker.run(limit=limit)
@@ -95,7 +95,7 @@ def test_a_run_can_be_narrowed_to_queues(worker: Inline, queues: Any) -> None:
     assert [sent.task for sent in worker.pending] == ["shop.add"]
 
 
-def test_no_queue_is_none(worker: Inline) -> None:
+def test_an_empty_list_of_queues_delivers_nothing(worker: Inline) -> None:
     add.delay(1)
     assert worker.run(queues=[]).executions == ()
     assert done == []
@@ -123,7 +123,7 @@ def test_a_queue_that_no_worker_consumes_is_refused_with_what_to_write(worker: I
 # Moving the clock --------------------------------------------------------------------------
 
 
-def test_a_message_with_an_eta_waits_until_the_clock_has_come_there(worker: Inline) -> None:
+def test_a_message_with_an_eta_waits_until_the_clock_reaches_it(worker: Inline) -> None:
     add.apply_async((1,), countdown=60)
     add.apply_async((2,), countdown=30)
     summary = worker.run()
@@ -141,7 +141,7 @@ def test_a_message_with_an_eta_waits_until_the_clock_has_come_there(worker: Inli
     assert worker.next_eta() is None
 
 
-def test_a_task_runs_at_its_very_eta(worker: Inline) -> None:
+def test_a_task_runs_exactly_at_its_eta(worker: Inline) -> None:
     seen = []
     functions["now"] = lambda: seen.append(datetime.now(timezone.utc))
     worker.run(until=START)
@@ -160,7 +160,9 @@ def test_an_eta_at_the_very_end_of_a_run_belongs_to_it(worker: Inline) -> None:
     assert done == [(1, 0)]
 
 
-def test_a_run_that_its_limit_ends_leaves_the_clock_at_the_last_delivery(worker: Inline) -> None:
+def test_a_run_that_stops_at_its_limit_leaves_the_clock_at_the_last_delivery(
+    worker: Inline,
+) -> None:
     worker.run(until=START)
     for minutes in (1, 2):
         add.apply_async((minutes,), eta=START + minutes * MINUTE)
@@ -428,7 +430,7 @@ def test_a_requeued_message_leads_to_itself(
     assert 30 <= len(done) <= 32  # a line of ten, then twenty, and one too many
 
 
-def test_many_messages_of_one_task_are_no_endless_line(
+def test_many_messages_of_one_task_are_cut_to_a_short_line(
     worker: Inline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pytest_djcelery.workers.inline.deliveries._ENDLESS", 20)
@@ -532,7 +534,7 @@ def test_a_task_that_waits_for_another_has_it_delivered_meanwhile(worker: Inline
     assert summary.succeeded == 3
 
 
-def test_those_that_a_waiting_task_has_delivered_count_for_the_limit(worker: Inline) -> None:
+def test_messages_delivered_for_a_waiting_task_count_towards_the_limit(worker: Inline) -> None:
     def wait() -> None:
         add.delay(1).get(disable_sync_subtasks=False)
         add.delay(2)
