@@ -51,7 +51,7 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "the_error_link_of_a_chain",
         "the_error_link_of_a_chords_body",
         "a_task_that_exits_is_a_lost_worker",
-        "an_exception_that_is_no_exception",
+        "a_failure_whose_exception_is_not_an_exception",
         "an_on_failure_that_raises",
     ),
     "its request is made up": (

@@ -110,7 +110,7 @@ _WAITS = (
     "get_inside_a_task_raises_the_failure",
 )
 _PROCESSES = (
-    "a_process_of_its_own",
+    "a_task_runs_in_another_process",
     "worker_process_init",
     "max_tasks_per_child",
     "no_environment_of_the_caller",
@@ -262,7 +262,10 @@ TABLE = (
         workers=("live",),
         before=(5, 7),
         reason="no outcome comes within 10 s",
-        behaviours=("a_task_that_exits_is_a_lost_worker", "an_exception_that_is_no_exception"),
+        behaviours=(
+            "a_task_that_exits_is_a_lost_worker",
+            "a_failure_whose_exception_is_not_an_exception",
+        ),
     ),
     Declared(
         brokers=("rabbitmq",),
