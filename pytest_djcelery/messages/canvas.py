@@ -46,7 +46,8 @@ class EmbeddedSignature(Signature):
     def __eq__(self, other: object) -> bool:
         unittest_failures.compared()
         if not isinstance(other, Signature) or isinstance(other, EmbeddedSignature):
-            return bool(super().__eq__(other))
+            equal_dicts: bool = super().__eq__(other)  # `NotImplemented` for what is no mapping
+            return equal_dicts
         return same_step(other, self, serializer=self.serializer)
 
     def __ne__(self, other: object) -> bool:

@@ -1,0 +1,111 @@
+"""Differences as they are named, and what compares with a message without being a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from celery import chain, chord, group
+from dirty_equals import IsStr
+
+from pytest_djcelery.errors import NotASignatureError
+from pytest_djcelery.messages.canvas import embedded_signature
+from pytest_djcelery.messages.rehearsal import _Stage
+from pytest_djcelery.messages.signatures import PREVIOUS, differences, expectation
+from tests.unit.sending import Sent, message, new_app
+
+APP = new_app()
+ADD, MUL, TOTAL = (APP.tasks[f"shop.{name}"] for name in ("add", "mul", "total"))
+
+
+@pytest.fixture
+def sent() -> Iterator[Sent]:
+    with Sent(APP).recording() as recording:
+        yield recording
+
+
+def named(sent: Sent, written: Any) -> list[tuple[str, str, str]]:
+    [entry] = sent.outbox.canvas
+    return [(each.property, each.expected, each.actual) for each in entry.differing(written)]
+
+
+def test_members_and_bodies_of_one_step_are_named_by_their_place_alone(sent: Sent) -> None:
+    chord([ADD.s(1, 1), ADD.s(2, 2)], TOTAL.s()).apply_async()
+    other = chord([ADD.s(1, 1), ADD.s(2, 3)], TOTAL.s().set(queue="q"))
+    assert named(sent, other) == [
+        ("member 2: argument y", "3", "2"),
+        ("body: queue", "'q'", "not set"),
+    ]
+
+
+def test_a_group_of_another_size_or_without_the_body_is_another_kind(sent: Sent) -> None:
+    group(ADD.s(1), ADD.s(2)).apply_async()
+    pair = "group(shop.add.s(1), shop.add.s(2))"
+    three = "group(shop.add.s(1), shop.add.s(2), shop.add.s(3))"
+    assert named(sent, group(ADD.s(1), ADD.s(2), ADD.s(3))) == [("kind", three, pair)]
+    assert named(sent, chord([ADD.s(1), ADD.s(2)], TOTAL.s())) == [
+        ("kind", "chord([shop.add.s(1), shop.add.s(2)], shop.total.s())", pair)
+    ]
+    assert named(sent, ADD.s(1)) == [("kind", "shop.add.s(1)", pair)]
+
+
+def test_the_body_of_a_chord_takes_the_results_before_it(sent: Sent) -> None:
+    chord([ADD.s(1), ADD.s(2)], TOTAL.si([3])).apply_async()
+    assert named(sent, chord([ADD.s(1), ADD.s(2)], TOTAL.si([3]))) == []
+    kinds = "immutable, .si(...)", "takes the result before it, .s(...)"
+    [(name, expected, actual), *_] = named(sent, chord([ADD.s(1), ADD.s(2)], TOTAL.s([3])))
+    assert (name, expected, actual) == ("body: kind", kinds[1], kinds[0])
+
+
+def test_the_result_before_is_shown_as_such(sent: Sent) -> None:
+    chain(ADD.s(1), ADD.s(2)).apply_async()
+    [difference] = named(sent, chain(ADD.s(1), ADD.s(y=2, x=0)))[:1]
+    assert repr(PREVIOUS) == "<the result before>"
+    assert difference[0].startswith("step 2: ")
+
+
+def test_an_embedded_signature_is_compared_with_others_as_celery_does() -> None:
+    written = ADD.s(1, 2)
+    embedded = embedded_signature(dict(written), APP, "json")
+    again = embedded_signature(dict(written), APP, "json")
+    assert embedded == written
+    assert embedded == again
+    assert embedded == dict(written)
+    assert embedded != 1
+    assert not embedded == "shop.add"  # noqa: SIM201 - that is another method
+    assert embedded != dict(ADD.s(2, 2))
+    assert embedded != ADD.s(2, 2)
+
+
+def test_a_link_that_is_a_canvas_equals_one(sent: Sent) -> None:
+    ADD.apply_async((1,), link=chain(ADD.s(1), ADD.s(2)), link_error=ADD.si(3).set(task_id="own"))
+    assert sent.last().links == (chain(ADD.s(1), ADD.s(2)),)
+    assert sent.last().links != (chain(ADD.s(1), ADD.s(3)),)
+    assert sent.last().link_errors == (ADD.si(3).set(task_id="own"),)
+
+
+def test_a_message_has_no_difference_from_itself_or_a_wildcard() -> None:
+    one = message(id="a")
+    assert differences(one, one) == differences(ANY, one) == []
+    [found] = differences(message(id="b", retries=0, sent_at=one.sent_at), one)
+    assert (found.property, found.expected, found.actual) == ("id", "'b'", "'a'")
+    [found] = differences(IsStr(), one)
+    assert (found.property, found.expected, found.actual) == ("message", "IsStr()", "shop.add")
+
+
+def test_a_task_in_place_of_its_signature_is_pointed_to_it() -> None:
+    with pytest.raises(NotASignatureError) as error:
+        expectation(ADD)
+    assert "This is the task itself: call .s(...) with the arguments: add.s(...)." in str(
+        error.value
+    )
+
+
+def test_what_a_canvas_asks_of_its_app_beside_publishing_is_the_apps_own() -> None:
+    stage = _Stage(APP, None)
+    assert stage.main == APP.main
+    assert stage.loader is APP.loader
+    with pytest.raises(AttributeError):
+        _ = stage.nothing_of_that_name
