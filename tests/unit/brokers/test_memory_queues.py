@@ -271,3 +271,30 @@ def test_a_reader_does_not_wait_longer_than_it_wants_to() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     assert done.wait(5)
+
+
+def test_a_reader_that_gives_up_leaves_the_others_to_be_woken() -> None:
+    broker = Broker()
+    asleep, woken, gave_up = threading.Event(), threading.Event(), threading.Event()
+
+    def wait_long() -> None:
+        with broker.lock:
+            asleep.set()
+            broker.wait(10)
+        if not gave_up.is_set():
+            raise AssertionError("it was woken too early")
+        woken.set()
+
+    def give_up() -> None:
+        with broker.lock:
+            broker.wait(0.01)
+        gave_up.set()
+
+    patient = threading.Thread(target=wait_long, daemon=True)
+    patient.start()
+    assert asleep.wait(5)
+    impatient = threading.Thread(target=give_up)
+    impatient.start()
+    impatient.join(5)
+    broker.notify()
+    assert woken.wait(5)

@@ -26,6 +26,7 @@ from pytest_djcelery import locations
 from pytest_djcelery.transactions.hooks import owning_package
 from pytest_djcelery.transactions.openers import (
     Opener,
+    _qualified,
     function_text,
     opener_of,
     task_of,
@@ -206,7 +207,17 @@ class Collector:
     def finish(self, frame):
         return frame()
 
+class Query:
+    @classmethod
+    def of_class(cls, frame):
+        def inner():
+            return frame()
+        return inner()
+
 def manager_method(frame):
+    return _hidden(frame)
+
+def _hidden(frame):
     return Model().delete(frame)
 """
     module = in_django(source, "db", "models", "base.py")
@@ -215,6 +226,32 @@ def manager_method(frame):
     elsewhere = in_django("def handle(f, frame): return f(frame)", "core", "base.py")["handle"]
     opener = elsewhere(module["manager_method"], lambda: of_frame(frame_here(2)))
     assert opener.call == "Model.delete"  # what called the ORM is none of it
+    assert module["Query"].of_class(lambda: of_frame(frame_here(3))).call == "Query.of_class"
+    assert module["Query"].of_class(lambda: of_frame(frame_here(2))).call == "Query.of_class"
+
+
+def test_a_function_inside_another_is_named_without_it() -> None:
+    source = "def outer(frame):\n def inner(): return frame()\n return inner()\n"
+    module = in_django(source, "core", "base.py")
+    opener = module["outer"](lambda: of_frame(frame_here(2)))
+    assert opener.call == "inner"
+
+
+def test_before_python_3_11_a_method_is_found_in_the_classes_of_its_object() -> None:
+    code = SimpleNamespace(co_name="save", co_filename=__file__)
+
+    class Base:
+        save = SimpleNamespace(__code__=code)
+        other = SimpleNamespace(__code__=None)
+
+    class Child(Base):
+        save = SimpleNamespace(__code__=None)
+
+    frame: Any = SimpleNamespace(f_code=code, f_locals={"self": Child()})
+    test = "test_before_python_3_11_a_method_is_found_in_the_classes_of_its_object"
+    assert Base.__qualname__ == f"{test}.<locals>.Base"
+    assert _qualified(frame) == "Base.save"
+    assert _qualified(SimpleNamespace(f_code=code, f_locals={})) == "save"  # type: ignore[arg-type]
 
 
 # What functions are called ------------------------------------------------------------------

@@ -31,10 +31,11 @@ from pytest_djcelery.messages.journal import (
     Journal,
     Published,
 )
-from pytest_djcelery.transactions.hooks import Captures
+from pytest_djcelery.transactions.blocks import WriteListener
+from pytest_djcelery.transactions.hooks import Captures, hook_of
 from pytest_djcelery.transactions.passive_watch import PassiveWatch
 from pytest_djcelery.transactions.races import Race
-from pytest_djcelery.transactions.stand_in import call_of
+from pytest_djcelery.transactions.stand_in import call_of, stand_in_for
 from pytest_djcelery.transactions.watch import TransactionWatch
 from tests.unit.sending import message
 
@@ -125,14 +126,14 @@ def test_hooks_stay_where_they_were_and_are_noted_as_due(passive: Lab) -> None:
         passive.register("two")
         assert passive.numbers(HookDue) == []
     assert passive.numbers(HookDue) == [0, 1]
-    passive.register("outside of a block")
+    passive.register("outside of a block", robust=True)
     assert passive.numbers(HookDue) == [0, 1, 2]
     with transaction.atomic():
         pass
     assert passive.numbers(HookDue) == [0, 1, 2]  # each once
     assert passive.calls == []
     entries = connections["default"].run_on_commit
-    assert [robust for _, _, robust in entries] == [True, False, False]
+    assert [robust for _, _, robust in entries] == [True, False, True]
 
 
 def test_hooks_of_a_block_that_was_rolled_back_are_discarded(passive: Lab) -> None:
@@ -167,6 +168,8 @@ def test_a_block_of_the_tests_own_is_no_transaction_of_the_code(database: None) 
             raise KeyError
         assert lab.numbers(HookDue) == [0, 1]
         assert lab.numbers(HookDiscarded) == [1]  # the test has shown a rollback
+        [discarded] = lab.journal.events(HookDiscarded)
+        assert discarded.reason == "the transaction was rolled back"
         with pytest.raises(KeyError), transaction.atomic():
             raise KeyError
         assert lab.numbers(HookDiscarded) == [1]
@@ -215,9 +218,35 @@ def test_a_write_that_is_undone_before_the_end_is_no_race(passive: Lab) -> None:
     assert list(passive.journal.events(Race)) == []
 
 
+def test_a_late_write_leaves_the_messages_of_other_transactions(active: Lab) -> None:
+    with transaction.atomic():
+        with transaction.atomic(using="other"):
+            first = active.send()
+            with connections["other"].cursor() as cursor:
+                cursor.execute("CREATE TABLE others (n integer)")
+                cursor.execute("DROP TABLE others")
+        second = active.send()
+        active.write()
+    assert first is not second
+    [default] = [event for event in active.journal.events(Published) if event.message is second]
+    assert default.message is second
+
+
 def test_the_code_finds_the_test_s_transaction(passive: Lab) -> None:
     assert not connections["default"].get_autocommit()
     assert connections["default"].execute_wrappers == []
+
+
+def test_a_procedure_that_is_called_in_no_block_is_no_write() -> None:
+    written: list[Any] = []
+    listener = WriteListener([], written.append)
+    listener.procedure_called()
+    assert written == []
+
+
+def test_only_a_stand_in_of_a_hook_is_one() -> None:
+    assert hook_of(stand_in_for(print, repr)) is None
+    assert hook_of(print) is None
 
 
 # A test's own watch ------------------------------------------------------------------------

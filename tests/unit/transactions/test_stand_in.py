@@ -183,3 +183,23 @@ def test_types_are_not_kept_alive() -> None:
     del Own, stand_in
     gc.collect()
     assert alive() is None
+
+
+def test_copies_made_together_share_one_copy_of_what_it_wraps() -> None:
+    fake = Fake()
+    one, other = copy.deepcopy([stand_in_for(fake, print), fake])
+    assert one is other
+
+
+def test_in_a_class_it_is_a_method_of_the_instances() -> None:
+    called: list[Any] = []
+
+    class Owner:
+        method = stand_in_for(function, lambda *args: called.append(args))
+
+    owner = Owner()
+    owner.method(5)
+    Owner.method(6)
+    assert called == [(owner, 5), (6,)]
+    assert Owner.method is vars(Owner)["method"]
+    assert owner.method.__self__ is owner

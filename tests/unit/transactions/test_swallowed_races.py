@@ -18,14 +18,23 @@ from tests.unit import django_in_process
 
 assert django_in_process.is_ours
 
+from celery import Celery, Task, _state
 from django.contrib.auth.models import Group, User
 from django.db import models
 
 from pytest_djcelery import locations
-from pytest_djcelery.errors import SentInTransactionError
+from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
 from pytest_djcelery.messages.journal import Journal, Looked, RaceRaised
-from pytest_djcelery.transactions.races import swallowed_races, swallowed_text
+from pytest_djcelery.transactions.openers import Opener
+from pytest_djcelery.transactions.races import (
+    Race,
+    sent_in_transaction,
+    swallowed_races,
+    swallowed_text,
+    warn,
+)
 from pytest_djcelery.transactions.writes import Rows
+from tests.unit.sending import message
 
 HERE = locations.relative(__file__)
 
@@ -180,11 +189,46 @@ def test_a_library_that_caught_it_is_named_by_its_function() -> None:
     assert "  caught at: django.module.Signal.send_robust\n" in swallowed_text([event.error])
 
 
+class ByClass(Task):
+    """A task that is a class, as Celery 3 had them."""
+
+    name = "shop.by_class"
+
+    def run(self) -> None:
+        """Never run here."""
+
+
+def test_a_task_that_is_a_class_is_named_as_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Celery("classes", broker="memory://", set_as_current=False)
+    app.register_task(ByClass())
+    monkeypatch.setattr(_state._tls, "current_app", app)
+    race = Race(
+        message=message("shop.by_class"), using="default", opener=Opener(kind="with"), rows=Rows()
+    )
+    assert f"because its class {__name__}.ByClass does not" in sent_in_transaction(race)
+
+
+def test_a_message_of_no_line_is_warned_of_all_the_same() -> None:
+    with pytest.warns(SentInTransactionWarning) as caught:
+        warn("sent", None)
+    [warning] = caught
+    assert (warning.filename, warning.lineno) == ("<unknown>", 1)
+
+
 # Rows --------------------------------------------------------------------------------------
 
 
 class Person(models.Model):
     """A table of its own."""
+
+    class Meta:
+        app_label = "auth"
+
+
+class Ticket(models.Model):
+    """With a key of another type."""
+
+    id = models.UUIDField(primary_key=True)
 
     class Meta:
         app_label = "auth"
@@ -240,6 +284,15 @@ def test_a_row_names_itself_and_no_row_of_another_model() -> None:
     rows.add(User, 7)
     assert rows.named_by(User(pk=7)) == ["auth.User"]
     assert rows.named_by(User(pk=8)) == rows.named_by(Group(pk=7)) == rows.named_by(User()) == []
+
+
+def test_a_row_with_a_uuid_is_named_by_its_own_text() -> None:
+    key = UUID("12345678123456781234567812345678")
+    rows = Rows()
+    rows.add(Ticket, key.hex)
+    assert rows.named_by(Ticket(pk=key)) == []
+    rows.add(Ticket, key)
+    assert rows.named_by(Ticket(pk=key)) == ["auth.Ticket"]
 
 
 def test_a_key_is_that_of_what_a_model_inherits_or_stands_for() -> None:

@@ -6,7 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_djcelery.transactions.writes import Savepoint, savepoint_of, wrote
+from pytest_djcelery.transactions.writes import Savepoint, _classified, savepoint_of, wrote
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """What a statement does is found out once in a process: here, in each test."""
+    _classified.cache_clear()
 
 
 @pytest.mark.parametrize(
