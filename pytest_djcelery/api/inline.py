@@ -12,7 +12,7 @@ from pytest_djcelery.api.app import not_eager, runs
 from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import in_task, requests_noted
-from pytest_djcelery.reporting import sections
+from pytest_djcelery.reporting import undelivered_messages
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.database import other_threads_watched
@@ -204,7 +204,7 @@ class Inline(Runner):
 
     def situation(self) -> str:
         """What was not delivered, in words."""
-        return sections.undelivered(self.pending, self.scheduled)
+        return undelivered_messages.listed(self.pending, self.scheduled)
 
     def drop_scheduled(self) -> None:
         if self._runs.is_built:
@@ -240,7 +240,7 @@ class Inline(Runner):
             held = "\n".join(batches.described({task: task._buffer.qsize()}))
             return f"{task_id} will not be ready: a batch holds it.\n{held}\n{_MOVE}"
         unconsumed = self._sandbox.unconsumed.blocking([task_id])
-        return unconsumed or sections.why_never_ready(
+        return unconsumed or undelivered_messages.why_never_ready(
             task_id, self._sandbox.journal, self.scheduled, self._clock.now()
         )
 

@@ -14,7 +14,7 @@ from pytest_djcelery.project.consumed_queues import named
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
-from pytest_djcelery.transactions.races import warn
+from pytest_djcelery.transactions.sent_in_transaction import warn
 from pytest_djcelery.workers.live.process_reuse import live_processes_for
 from pytest_djcelery.workers.live.processes import LiveSettings
 from pytest_djcelery.workers.unfinished import (

@@ -29,8 +29,8 @@ from pytest_djcelery.messages.journal import (
     Published,
 )
 from pytest_djcelery.messages.listing import Listing, Matcher
+from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.messages.signatures import expectation
 from pytest_djcelery.messages.wire import shown
 from pytest_djcelery.session.opening import entered_sandbox
 

@@ -13,7 +13,7 @@ from pytest_djcelery import locations
 from pytest_djcelery.messages.journal import Event, Journal
 from pytest_djcelery.transactions.hooks import WatchedHook
 from pytest_djcelery.transactions.passive_watch import PassiveWatch
-from pytest_djcelery.transactions.races import Race
+from pytest_djcelery.transactions.sent_in_transaction import Race
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType

@@ -25,7 +25,7 @@ from pytest_djcelery.messages.journal import (
     RaisedElsewhere,
 )
 from pytest_djcelery.recording.failures import own_traceback, unseen
-from pytest_djcelery.transactions.races import Race
+from pytest_djcelery.transactions.sent_in_transaction import Race
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location

@@ -21,6 +21,7 @@ from pytest_djcelery.messages.canvas_form import Line, Parallel, Step
 from pytest_djcelery.messages.canvas_sent import line_of, sent_canvases, written_canvas
 from pytest_djcelery.messages.descriptions import describe_call, describe_line
 from pytest_djcelery.messages.listing import Listing, Matcher
+from pytest_djcelery.messages.matching import Difference, Expected
 from pytest_djcelery.messages.option_rules import (
     ActualCall,
     call_in_message,
@@ -28,7 +29,6 @@ from pytest_djcelery.messages.option_rules import (
 )
 from pytest_djcelery.messages.rehearsal import Given, frozen, overridden
 from pytest_djcelery.messages.signature_types import as_signature, check_signature, is_canvas
-from pytest_djcelery.messages.signatures import Difference, Expected
 from pytest_djcelery.messages.task_message import TaskMessage
 from pytest_djcelery.messages.wire import equal, shown
 

@@ -19,9 +19,9 @@ from pytest_djcelery.messages.descriptions import (
     describe_call,
     describe_entry,
 )
+from pytest_djcelery.messages.matching import Difference, expectation
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.signature_types import kind_of
-from pytest_djcelery.messages.signatures import Difference, expectation
 from pytest_djcelery.messages.wire import equal, is_wildcard, shown
 
 T = TypeVar("T", bound=Item)

@@ -17,9 +17,9 @@ from celery.result import AsyncResult, GroupResult
 from celery.utils.functional import regen
 
 from pytest_djcelery.messages.canvas_form import Part
+from pytest_djcelery.messages.matching import PREVIOUS
 from pytest_djcelery.messages.option_rules import BOOKKEEPING
 from pytest_djcelery.messages.signature_types import as_signature, is_canvas, signatures_of
-from pytest_djcelery.messages.signatures import PREVIOUS
 from pytest_djcelery.messages.wire import is_wildcard
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from datetime import datetime
 from celery.canvas import Signature
 
 from pytest_djcelery.messages import unittest_failures
-from pytest_djcelery.messages.signatures import matches
+from pytest_djcelery.messages.matching import matches
 from pytest_djcelery.messages.task_message import TaskMessage, quickly_made
 
 

@@ -17,9 +17,9 @@ from pytest_djcelery.messages.descriptions import (
     task_name,
 )
 from pytest_djcelery.messages.listing import Count, Listing, Messages
+from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.outcomes import History, Outcome
 from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.messages.signatures import expectation
 from pytest_djcelery.messages.wire import is_wildcard
 from pytest_djcelery.reporting import outcome_comparisons, remedies
 

@@ -12,15 +12,15 @@ from celery.canvas import Signature
 from pytest_djcelery.messages.canvas_form import Step
 from pytest_djcelery.messages.descriptions import LONGEST_LIST, describe_call, task_name
 from pytest_djcelery.messages.listing import Messages
+from pytest_djcelery.messages.matching import Expected, matches
 from pytest_djcelery.messages.option_rules import NOT_SET, UNKNOWN, call_in_message
 from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.messages.signatures import Expected, matches
 from pytest_djcelery.messages.wire import is_wildcard, same
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.canvas import CanvasEntry
     from pytest_djcelery.messages.listing import Listing, Matcher
-    from pytest_djcelery.messages.signatures import Difference
+    from pytest_djcelery.messages.matching import Difference
 
 
 MOST = 3  # of what the remedies of one comparison name: messages, outcomes, lines of code

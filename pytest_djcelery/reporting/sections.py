@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator
 from io import StringIO
 from typing import TYPE_CHECKING
 
 import pytest
-from celery import states
 
 from pytest_djcelery.errors import UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library, is_of_project
-from pytest_djcelery.messages.descriptions import call_text
-from pytest_djcelery.messages.journal import Ended, EndedWithoutOutcome, stores_nothing
+from pytest_djcelery.messages.journal import Ended
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures
-from pytest_djcelery.reporting import one_error
-from pytest_djcelery.transactions import races
+from pytest_djcelery.reporting import one_error, undelivered_messages
+from pytest_djcelery.transactions import sent_in_transaction
 
 if TYPE_CHECKING:
     from _pytest._code import Traceback
 
-    from pytest_djcelery.messages.journal import Journal
-    from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.session.sandbox import Sandbox
 
 
@@ -34,11 +29,6 @@ _MOST = 3  # tracebacks in one report
 _CUT = "Full output truncated"  # pytest's words
 _JUDGED = pytest.StashKey[bool]()
 _LAST_COMPARISON = pytest.StashKey["list[str] | None"]()
-_SHOWN = 5  # messages
-_NO_WORKER = (
-    "No worker runs the tasks of this test: ask for celery_inline, and call its run(); or for "
-    "celery_worker."
-)
 
 
 def judge_races(item: pytest.Item, sandbox: Sandbox) -> None:
@@ -50,7 +40,7 @@ def judge_races(item: pytest.Item, sandbox: Sandbox) -> None:
     found = sandbox.swallowed_races()
     if found:
         item.stash[_JUDGED] = True
-        pytest.fail(races.swallowed_text(found), pytrace=False)
+        pytest.fail(sent_in_transaction.swallowed_text(found), pytrace=False)
 
 
 def judge_failures(item: pytest.Item, sandbox: Sandbox) -> None:
@@ -111,8 +101,10 @@ def add_sections(
         report.sections.append(("celery: messages that no worker consumes", text))
     if _JUDGED in item.stash:
         return  # it is about nothing else
-    if caught := races.swallowed_races(sandbox.journal, sandbox.began):
-        report.sections.append(("celery: errors that were caught", races.swallowed_text(caught)))
+    if caught := sent_in_transaction.swallowed_races(sandbox.journal, sandbox.began):
+        report.sections.append(
+            ("celery: errors that were caught", sent_in_transaction.swallowed_text(caught))
+        )
     # ``get()`` raises a copy, decoded from the result backend, that knows nothing of the task.
     found = [
         attempt
@@ -127,7 +119,7 @@ def add_sections(
     # A test of what was sent, and of that alone, has nobody to run it.
     about_messages = sandbox.runner is None and lines and lines[0] in report.longreprtext
     if not about_messages and not _raised_by_task(sandbox, error):
-        text = due_text(sandbox)
+        text = undelivered_messages.text(sandbox)
         if text:
             report.sections.append(("celery: messages that were not delivered", text))
 
@@ -212,94 +204,3 @@ def explain_missing_method(error: BaseException) -> None:
         error.add_note(note)
     else:
         error.args = (f"{error}\n{note}",)
-
-
-def due_text(sandbox: Sandbox) -> str:
-    """What is left to deliver in this test, and how; empty where nothing is left."""
-    runner = sandbox.runner
-    due: Sequence[SentTask]
-    later: Sequence[SentTask] = ()
-    move = ""
-    if runner is None:
-        due, deliver = _unsent(sandbox), _NO_WORKER
-    elif runner.in_place:
-        due, later = runner.undelivered()
-        it = "it" if len(due) == 1 else "them"
-        deliver = f"Deliver {it} first: celery_inline.run()"
-        how = "ask for celery_inline, and call its" if runner.implicit else "celery_inline."
-        move = f"Move the clock there: {how}{' ' * runner.implicit}run(until=timedelta(…))"
-    else:
-        return ""
-    lines = [
-        *_kind(due, "was due when the test failed:", "were due when the test failed:", deliver),
-        *_kind(later, "waits for its ETA:", "wait for their ETA:", move),
-    ]
-    return "\n".join(lines)
-
-
-def _kind(sent: Sequence[SentTask], one: str, many: str, remedy: str) -> Iterator[str]:
-    if not sent:
-        return
-    yield f"{len(sent)} message {one}" if len(sent) == 1 else f"{len(sent)} messages {many}"
-    for message in sent[:_SHOWN]:
-        eta = f", at {message.eta:%Y-%m-%d %H:%M:%S} UTC" if message.eta is not None else ""
-        place = f", sent at {message.location}" if message.location is not None else ""
-        yield f"  {call_text(message.task, message.args, message.kwargs)}{eta}{place}"
-    if len(sent) > _SHOWN:
-        yield f"  … and {len(sent) - _SHOWN} more"
-    yield remedy
-
-
-def _unsent(sandbox: Sandbox) -> list[SentTask]:
-    """What was published to the broker in memory, in a test that has nobody to run it."""
-    if sandbox.project.broker is None:
-        return []
-    published = sandbox.journal.published(sandbox.began)
-    return [publish.message for publish in published if not publish.eager]
-
-
-def undelivered(pending: Iterable[SentTask], scheduled: Iterable[SentTask]) -> str:
-    """What there is left to deliver, in words."""
-    kinds = ("Due", list(pending)), ("Scheduled", list(scheduled))
-    lines = [f"{kind}: {', '.join(map(_named, sent))}." for kind, sent in kinds if sent]
-    return "\n".join(["celery_inline delivers when the test says so: celery_inline.run().", *lines])
-
-
-def why_never_ready(
-    task_id: str, journal: Journal, scheduled: Sequence[SentTask], now: datetime
-) -> str:
-    """Why a task has no outcome, now that nothing is due.
-
-    Args:
-        task_id: of the task.
-        journal: what has happened in the test.
-        scheduled: the messages with an ETA to come.
-        now: where the clock stands.
-    """
-    sent = journal.sent(task_id)
-    ended = journal.ended(task_id)
-    name = _named(sent[-1]) if sent else task_id
-    later = [message for message in scheduled if message.id == task_id]
-    if later:
-        return (
-            f"{name} will not be ready: it is scheduled for {later[0].eta:%Y-%m-%d %H:%M:%S} "
-            f"UTC, and the clock stands at {now:%Y-%m-%d %H:%M:%S} UTC.\n"
-            "Move it: celery_inline.run(until=timedelta(…))."
-        )
-    left = undelivered((), scheduled)
-    if ended and isinstance(ended[-1], EndedWithoutOutcome):
-        reason = f"{stores_nothing(ended[-1].state)}."
-    elif ended and ended[-1].state == states.SUCCESS:
-        reason = "it succeeded, and ignores its result."
-    elif sent:
-        reason = f"it was delivered and has no result, and nothing is left to deliver.\n{left}"
-    else:
-        reason = (
-            "no message with this id was sent in this test, and nothing that is due is left to "
-            f"deliver.\n{left}"
-        )
-    return f"{name} will never be ready: {reason}"
-
-
-def _named(sent: SentTask) -> str:
-    return f"{call_text(sent.task, sent.args, sent.kwargs)} [{sent.id}]"

@@ -29,7 +29,7 @@ from pytest_djcelery.recording.result_waits import Waits, waits_woken
 from pytest_djcelery.recording.task_signals import task_events_recorded
 from pytest_djcelery.recording.unconsumed import Unconsumed
 from pytest_djcelery.session.runner import kept_topology, park_all
-from pytest_djcelery.transactions import races
+from pytest_djcelery.transactions import sent_in_transaction
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.runner import Runner
-    from pytest_djcelery.transactions.hooks import Captures
+    from pytest_djcelery.transactions.captures import Captures
 
 
 class Sandbox:
@@ -145,7 +145,7 @@ class Sandbox:
         """
         self.settle()
         if caught := self.swallowed_races():
-            raise SentInTransactionError(races.swallowed_text(caught)) from caught[0]
+            raise SentInTransactionError(sent_in_transaction.swallowed_text(caught)) from caught[0]
         self.unconsumed.test_ends()
         found = self.unhandled_failures()
         policy = self.options.unhandled_failures
@@ -166,7 +166,7 @@ class Sandbox:
 
     def swallowed_races(self) -> list[Exception]:
         """Errors about messages sent inside a transaction that the test never saw."""
-        return races.swallowed_races(self.journal, since=self.reported)
+        return sent_in_transaction.swallowed_races(self.journal, since=self.reported)
 
     @contextmanager
     def shared_by_block(self) -> Iterator[None]:

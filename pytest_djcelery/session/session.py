@@ -25,7 +25,7 @@ from pytest_djcelery.project.finding import (
 )
 from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.session.runner import kept_topology, stop_all, stop_threads
-from pytest_djcelery.transactions.hooks import Captures
+from pytest_djcelery.transactions.captures import Captures
 
 if TYPE_CHECKING:
     import pytest

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from pytest_djcelery.patching import patches, replaced
-from pytest_djcelery.transactions.hooks import underlying
+from pytest_djcelery.transactions.captures import underlying
 from pytest_djcelery.transactions.openers import Opener, opener_of
 from pytest_djcelery.transactions.writes import Rows, savepoint_of, wrote
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.transactions.blocks import Block, OpenBlocks, WatchedConnection
-    from pytest_djcelery.transactions.hooks import Captures
+    from pytest_djcelery.transactions.captures import Captures
 
 # Why a hook was discarded.
 HOOK_RAISED = "an earlier hook of the same transaction raised"

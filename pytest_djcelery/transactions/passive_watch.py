@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.messages.journal import HookDiscarded, HookDue
 from pytest_djcelery.transactions.blocks import OpenBlocks
+from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import ROLLED_BACK, HookRunner
-from pytest_djcelery.transactions.hooks import Captures, hook_of
-from pytest_djcelery.transactions.races import DeferredRaceDetector
+from pytest_djcelery.transactions.hooks import hook_of
+from pytest_djcelery.transactions.sent_in_transaction import DeferredRaceDetector
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.blocks import Block, WatchedConnection
     from pytest_djcelery.transactions.hooks import WatchedHook
     from pytest_djcelery.transactions.openers import Opener
-    from pytest_djcelery.transactions.races import Race
+    from pytest_djcelery.transactions.sent_in_transaction import Race
 
 
 class PassiveWatch(TransactionWatch):

@@ -18,6 +18,7 @@ from pytest_djcelery.transactions.autocommit import (
     innermost,
 )
 from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, atomic_replaced, serials
+from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import (
     HOOK_RAISED,
     LOST,
@@ -26,8 +27,7 @@ from pytest_djcelery.transactions.hook_runner import (
     HookRunner,
     unwrap,
 )
-from pytest_djcelery.transactions.hooks import Captures
-from pytest_djcelery.transactions.races import RaceDetector, RacePolicy, warn
+from pytest_djcelery.transactions.sent_in_transaction import RaceDetector, RacePolicy, warn
 from pytest_djcelery.transactions.task_connections import connection_held_open
 
 if TYPE_CHECKING:

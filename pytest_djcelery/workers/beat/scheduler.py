@@ -15,7 +15,7 @@ from celery.utils.imports import load_extension_class_names, symbol_by_name
 
 from pytest_djcelery.errors import BadScheduleError, BeatError
 from pytest_djcelery.messages.descriptions import call_text
-from pytest_djcelery.messages.signatures import Expected
+from pytest_djcelery.messages.matching import Expected
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.project.derived import queues_restored
 from pytest_djcelery.workers.beat.driven_schedulers import NEVER, DrivenDatabase, Sent, driven

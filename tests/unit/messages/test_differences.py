@@ -12,8 +12,8 @@ from dirty_equals import IsStr
 
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.canvas import embedded_signature
+from pytest_djcelery.messages.matching import PREVIOUS, differences, expectation
 from pytest_djcelery.messages.rehearsal import _Stage
-from pytest_djcelery.messages.signatures import PREVIOUS, differences, expectation
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()

@@ -32,9 +32,10 @@ from pytest_djcelery.messages.journal import (
     Published,
 )
 from pytest_djcelery.transactions.blocks import WriteListener
-from pytest_djcelery.transactions.hooks import Captures, hook_of
+from pytest_djcelery.transactions.captures import Captures
+from pytest_djcelery.transactions.hooks import hook_of
 from pytest_djcelery.transactions.passive_watch import PassiveWatch
-from pytest_djcelery.transactions.races import Race
+from pytest_djcelery.transactions.sent_in_transaction import Race
 from pytest_djcelery.transactions.stand_in import call_of, stand_in_for
 from pytest_djcelery.transactions.watch import TransactionWatch
 from tests.unit.sending import message

@@ -26,7 +26,7 @@ from pytest_djcelery import locations
 from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
 from pytest_djcelery.messages.journal import Journal, Looked, RaceRaised
 from pytest_djcelery.transactions.openers import Opener
-from pytest_djcelery.transactions.races import (
+from pytest_djcelery.transactions.sent_in_transaction import (
     Race,
     sent_in_transaction,
     swallowed_races,

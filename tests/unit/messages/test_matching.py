@@ -22,9 +22,9 @@ from kombu import Exchange, Queue
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.arguments import bound_call
 from pytest_djcelery.messages.descriptions import describe_call
+from pytest_djcelery.messages.matching import Expected, differences, matches
 from pytest_djcelery.messages.option_rules import call_in_signature
 from pytest_djcelery.messages.signature_types import check_signature
-from pytest_djcelery.messages.signatures import Expected, differences, matches
 from pytest_djcelery.messages.wire import can_be_sent, same, shown, when_sent
 from tests.unit.sending import Sent, message, new_app
 
