@@ -230,7 +230,7 @@ def test_messages_refused_on_receipt_are_reported(run: Run, project: Project) ->
     project.tasks(NOTE)
     result = run(
         """
-        def test_what_is_refused_as_it_is_received_is_told(celery_inline):
+        def test_what_is_refused_on_receipt_is_reported(celery_inline):
             note.delay("first")
             expired = note.apply_async((0,), countdown=60, expires=-1)
             revoked = note.apply_async((0,), countdown=60)

@@ -211,7 +211,7 @@ def test_a_canvas_that_differs_fails_with_the_step_that_differs(project: Project
     project.tasks(MORE_TASKS)
     result = project.run(
         """
-        def test_what_differs_is_told(celery_outbox):
+        def test_what_differs_is_reported(celery_outbox):
             chain(add.s(1, 1), mul.s(3)).delay()
             assert celery_outbox.canvas == [chain(add.s(1, 1), mul.s(4))]
         """,

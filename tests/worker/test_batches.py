@@ -130,7 +130,7 @@ def test_embedded(run: Run, pool: str) -> None:
             assert RUNS == [[0, 1]]
             assert [each.get() for each in results] == [2, 2]
 
-        def test_what_is_still_held_is_told(celery_worker):
+        def test_what_is_still_held_is_reported(celery_worker):
             gather_slowly.delay("of the test before")
             with pytest.raises(WaitTimeoutError, match="gather_slowly holds 1 message"):
                 celery_worker.wait_until_idle(timeout=0.5)

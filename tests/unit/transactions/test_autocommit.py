@@ -257,7 +257,7 @@ def test_a_block_that_could_not_be_entered_leaves_all_as_it_was(
     assert watched.connection.get_autocommit()
 
 
-def test_what_a_task_leaves_behind_is_none_of_the_tests_affair(database: Database) -> None:
+def test_what_a_task_leaves_behind_does_not_affect_the_test(database: Database) -> None:
     watch = TransactionWatch(Journal(), policy=lambda: "ignore")
     with watch:
         database.add(0)

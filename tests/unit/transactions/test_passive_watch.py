@@ -375,7 +375,7 @@ def test_hooks_of_a_held_transaction_that_one_of_them_ends_are_discarded(active:
     assert discarded.reason == "an earlier hook of the same transaction raised"
 
 
-def test_after_the_outermost_block_who_waits_is_told_once(active: Lab) -> None:
+def test_after_the_outermost_block_waiters_are_notified_once(active: Lab) -> None:
     ends: list[bool] = []
     active.watch.after_blocks = lambda: ends.append(active.watch.in_blocks)
     assert not active.watch.in_blocks
