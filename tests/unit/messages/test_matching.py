@@ -356,7 +356,7 @@ class Money:
         return {"cents": self.cents}
 
 
-def test_a_value_with_a_form_of_its_own_equals_what_arrives_of_it(sent: Sent) -> None:
+def test_a_value_with_its_own_encoding_equals_what_arrives_of_it(sent: Sent) -> None:
     ADD.delay(Money(5), {"each": [Money(6)]})
     assert matches(ADD.s(Money(5), {"each": [Money(6)]}), sent.last())
     assert not matches(ADD.s(Money(6), {"each": [Money(6)]}), sent.last())
