@@ -178,6 +178,37 @@ def test_the_wrappers_of_the_test_see_each_statement_once_and_whole(in_task: Dat
     ]
 
 
+def test_a_wrapper_that_ends_meanwhile_takes_itself_away(database: Database) -> None:
+    seen: list[str] = []
+
+    def wrapper(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, params, many, context)
+
+    autocommit = Autocommit(database.connection)
+    with database.connection.execute_wrapper(wrapper):
+        autocommit.__enter__()
+        database.execute("SELECT 1")
+    with database.traced() as statements:
+        database.execute("SELECT 2")
+    autocommit.__exit__()
+    assert seen == ["SELECT 1"]
+    assert statements == [SAVEPOINT, "SELECT 2", RELEASE]
+
+
+def test_an_error_is_forgotten_at_the_end_unless_a_block_is_left_open(database: Database) -> None:
+    with Autocommit(database.connection):
+        transaction.set_rollback(rollback=True)
+    assert not database.connection.needs_rollback
+    left_open = transaction.atomic()
+    with Autocommit(database.connection):
+        left_open.__enter__()
+        transaction.set_rollback(rollback=True)
+    assert database.connection.needs_rollback
+    left_open.__exit__(None, None, None)
+    assert not database.connection.needs_rollback
+
+
 # Blocks ------------------------------------------------------------------------------------
 
 
@@ -213,6 +244,21 @@ def test_statements_of_a_block_have_no_savepoints_of_their_own(
     assert len(statements) == 4
     if not savepoint:
         assert statements == [SAVEPOINT, *inserts, RELEASE]
+
+
+def test_the_statements_of_a_block_are_passed_on_whole(watched: Database) -> None:
+    seen: list[Any] = []
+
+    def wrapper(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
+        seen.append((params, many, context["connection"] is watched.connection))
+        return execute(sql, params, many, context)
+
+    with transaction.atomic(), watched.connection.execute_wrapper(wrapper):
+        watched.add(1)
+        with watched.connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO numbers VALUES (%s)", [(2,), (3,)])
+    assert seen == [([1], False, True), ([(2,), (3,)], True, True)]
+    assert watched.numbers() == [1, 2, 3]
 
 
 def test_an_error_in_a_block_forbids_further_statements_there_only(watched: Database) -> None:

@@ -18,23 +18,14 @@ from tests.unit import django_in_process
 
 assert django_in_process.is_ours
 
-from celery import Celery, Task, _state
 from django.contrib.auth.models import Group, User
 from django.db import models
 
 from pytest_djcelery import locations
-from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
+from pytest_djcelery.errors import SentInTransactionError
 from pytest_djcelery.messages.journal import Journal, Looked, RaceRaised
-from pytest_djcelery.transactions.openers import Opener
-from pytest_djcelery.transactions.sent_in_transaction import (
-    Race,
-    sent_in_transaction,
-    swallowed_races,
-    swallowed_text,
-    warn,
-)
+from pytest_djcelery.transactions.sent_in_transaction import swallowed_races, swallowed_text
 from pytest_djcelery.transactions.writes import Rows
-from tests.unit.sending import message
 
 HERE = locations.relative(__file__)
 
@@ -187,32 +178,6 @@ def test_a_library_that_caught_it_is_named_by_its_function() -> None:
     exec(compile(source, path, "exec"), names)
     event = raised(names["Signal"]().send_robust)
     assert "  caught at: django.module.Signal.send_robust\n" in swallowed_text([event.error])
-
-
-class ByClass(Task):
-    """A task that is a class, as Celery 3 had them."""
-
-    name = "shop.by_class"
-
-    def run(self) -> None:
-        """Never run here."""
-
-
-def test_a_task_that_is_a_class_is_named_as_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = Celery("classes", broker="memory://", set_as_current=False)
-    app.register_task(ByClass())
-    monkeypatch.setattr(_state._tls, "current_app", app)
-    race = Race(
-        message=message("shop.by_class"), using="default", opener=Opener(kind="with"), rows=Rows()
-    )
-    assert f"because its class {__name__}.ByClass does not" in sent_in_transaction(race)
-
-
-def test_a_message_of_no_line_is_warned_of_all_the_same() -> None:
-    with pytest.warns(SentInTransactionWarning) as caught:
-        warn("sent", None)
-    [warning] = caught
-    assert (warning.filename, warning.lineno) == ("<unknown>", 1)
 
 
 # Rows --------------------------------------------------------------------------------------
