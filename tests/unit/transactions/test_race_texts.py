@@ -21,7 +21,12 @@ from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarn
 from pytest_djcelery.locations import Location
 from pytest_djcelery.messages.journal import Journal, Published, RaceRaised
 from pytest_djcelery.transactions.openers import Opener
-from pytest_djcelery.transactions.sent_in_transaction import Race, RacePolicy, sent_in_transaction, warn
+from pytest_djcelery.transactions.sent_in_transaction import (
+    Race,
+    RacePolicy,
+    sent_in_transaction,
+    warn,
+)
 from pytest_djcelery.transactions.watch import TransactionWatch
 from pytest_djcelery.transactions.writes import Rows, savepoint_of, wrote
 from tests.unit.sending import message
