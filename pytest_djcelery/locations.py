@@ -128,10 +128,21 @@ def in_suite(path: str) -> bool:
 
 @cache
 def _named_as_tests(path: str) -> bool:
-    *folders, name = PurePath(relative(path)).parts
+    *folders, name = PurePath(_without_place(path)).parts
     return not {"tests", "test"}.isdisjoint(folders) or any(
         fnmatch(name, pattern) for pattern in ("conftest.py", "tests.py", "test_*.py", "*_test.py")
     )
+
+
+def _without_place(path: str) -> str:
+    """A path below the working folder, or below where packages are: those may be in any folder."""
+    installed = _INSTALLED.match(path)
+    if installed is not None:
+        return path[installed.start("name") :]
+    for folder in (*_library_folders(), _STANDARD_LIBRARY):
+        if path.startswith(folder):
+            return path[len(folder) :]
+    return relative(path)
 
 
 # They stand between a test and its caller, and raise again what they catch.

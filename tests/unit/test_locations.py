@@ -48,3 +48,26 @@ def test_what_has_its_sources_in_the_working_folder_is_the_project(
         (tmp_path / sources / "__init__.py").touch()
     of_file = locations.installed_package.__wrapped__
     assert (of_file("/env/site-packages/parcel/a.py") is None) is (sources is not None)
+
+
+@pytest.mark.parametrize(
+    ("path", "of_tests"),
+    [
+        ("/srv/tests/.venv/lib/python3.13/site-packages/parcel/result.py", False),
+        ("/srv/tests/.venv/lib/python3.13/site-packages/parcel/tests/helpers.py", True),
+        ("/srv/shop/tests/helpers.py", True),
+        ("/srv/shop/orders/test_views.py", True),
+        ("/srv/shop/orders/views.py", False),
+    ],
+)
+def test_a_folder_around_an_environment_makes_no_test_of_what_is_installed(
+    path: str, *, of_tests: bool
+) -> None:
+    assert locations.in_suite(path) is of_tests
+
+
+def test_the_folder_that_the_plugin_lies_in_makes_no_test_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(locations, "_library_folders", lambda: ("/srv/tests/pytest_djcelery/",))
+    assert not locations.in_suite("/srv/tests/pytest_djcelery/recording/failures.py")
