@@ -280,11 +280,18 @@ def wrapper() -> None:
     pass
 
 
+class Wrapping:
+    """Wraps a function, and has neither its name nor its module."""
+
+    __wrapped__ = staticmethod(plain)
+
+
 @pytest.mark.parametrize(
     ("function", "name"),
     [
         (plain, "plain"),
         (wrapper, "plain"),
+        (Wrapping(), "plain"),
         (partial(plain), "plain"),
         (partial(partial(wrapper), 1), "plain"),
         (Service, "Service"),

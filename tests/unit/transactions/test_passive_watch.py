@@ -34,6 +34,7 @@ from pytest_djcelery.messages.journal import (
 from pytest_djcelery.transactions.blocks import WriteListener
 from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hooks import hook_of
+from pytest_djcelery.transactions.openers import Opener
 from pytest_djcelery.transactions.passive_watch import PassiveWatch
 from pytest_djcelery.transactions.sent_in_transaction import Race
 from pytest_djcelery.transactions.stand_in import call_of, stand_in_for
@@ -153,7 +154,8 @@ def test_hooks_of_a_block_that_was_rolled_back_are_discarded(passive: Lab) -> No
     assert passive.numbers(HookDue) == [0, 3]
 
 
-def counts_none(_opener: Any) -> bool:
+def counts_none(opener: Any) -> bool:
+    assert isinstance(opener, Opener)
     return False
 
 

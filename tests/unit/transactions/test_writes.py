@@ -113,6 +113,8 @@ def test_sqlite_counts_only_when_the_rows_were_fetched() -> None:
     [
         (cursor(1, statusmessage="INSERT 0 1"), True),
         (cursor(0, statusmessage="INSERT 0 0"), False),
+        (cursor(1, statusmessage="INSERT 0 1", description=[("id",)]), True),
+        (cursor(1, statusmessage="SELECT 1"), False),
         (cursor(3, statusmessage="SELECT 3", description=[("a",)]), False),
         (cursor(1), True),
         (cursor(0), False),
