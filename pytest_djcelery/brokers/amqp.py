@@ -1,9 +1,9 @@
 """kombu's AMQP transport, in this process's own space.
 
-A broker can be asked for a virtual host only where its management is installed, so here names
-have a prefix on the wire, and none where the project sees them. Whatever the end of the run does
-not remove, because it never came, the broker itself forgets in time: queues expire, and exchanges
-end with a queue that does (see `Channel._anchored`).
+Virtual hosts can only be created where the broker's management plugin is installed, so instead
+names have a prefix on the wire, which the project never sees. If a run ends without cleaning up,
+the broker itself forgets what the run has made: queues expire, and exchanges are deleted with a
+queue that does (see `Channel._anchored`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from kombu.transport import pyamqp
 
 from pytest_djcelery.brokers.spaces import Record, SpaceOptions, note, spaces
 
-#: Longer than any run, for what another machine has left behind. In milliseconds.
+#: Milliseconds, longer than any run: for what other machines have left behind.
 _EXPIRES: Final = 12 * 60 * 60 * 1000
 _ANCHOR: Final = "djcelery-anchor"
 _SILENT: Final = "the broker is connected, but does not answer"
-#: Exchanges that every virtual host has; everyone would share them.
+#: Exchanges that every virtual host has: without a prefix all runs would share them.
 _PREDECLARED: Final = {
     "amq.direct": "direct",
     "amq.fanout": "fanout",
@@ -30,14 +30,14 @@ _PREDECLARED: Final = {
     "amq.match": "headers",
 }
 
-# How the transport is named to people, in place of its address.
+# The name of the transport in texts for people, instead of its import path.
 KombuConnection.resolve_aliases.update(
     {f"{__name__}:Transport": "amqp", f"{__name__}:SSLTransport": "amqps"}
 )
 
 
 def options(limit: float) -> dict[str, Any]:
-    """Transport options that bound the reading of an answer: none that kombu's own has."""
+    """Transport options that limit how long an answer may take: kombu's transport has none."""
     del limit
     return {}
 
@@ -57,7 +57,7 @@ def remove(connection: Any, record: Record) -> None:
 
 
 def _lenient(connection: Any, act: Any, name: str) -> None:
-    """Act on a queue or exchange, which may be gone or be somebody's alone."""
+    """Act on a queue or exchange, which may be gone or exclusive to another connection."""
     with suppress(*connection.channel_errors):
         act(connection.default_channel, name)
 
@@ -73,8 +73,8 @@ class _Bounded(AbstractChannel):
         connection = self.connection
         limit = self._limit if timeout is None else timeout
         if getattr(connection, "silent", False):
-            # What is still asked of it, as it is closed, is not waited for one by one.
-            raise TimeoutError(_SILENT)  # for py-amqp, the socket is to be closed
+            # While it is being closed, don't wait for each of the remaining answers.
+            raise TimeoutError(_SILENT)  # this makes py-amqp close the socket
         try:
             return super().wait(method, callback, limit, returns_tuple)
         except TimeoutError:
@@ -96,13 +96,13 @@ class Channel(_Bounded, pyamqp.Channel):
     # Names ------------------------------------------------------------------------------
 
     def _queue(self, name: str) -> str:
-        """A queue's name on the wire. The broker's own (``amq.gen-…``) are unique already."""
+        """A queue's name on the wire. Names that the broker makes (``amq.gen-…``) are unique."""
         if self._noted is None or not name or name.startswith("amq."):
             return name
         return self._noted.prefix + name
 
     def _exchange(self, name: str) -> str:
-        """An exchange's name on the wire, one that all share being replaced by one of ours."""
+        """An exchange's name on the wire; one that every virtual host has is replaced by ours."""
         if self._noted is None or not name:
             return name
         if name in _PREDECLARED and ("exchange", self._noted.prefix + name) not in self._known:
@@ -115,11 +115,11 @@ class Channel(_Bounded, pyamqp.Channel):
         return name.removeprefix(self._noted.prefix)
 
     def _arguments(self, arguments: Any, *, queue: bool) -> Any:
-        """Names among the arguments of a declaration; a queue's end when nobody uses it."""
+        """Put prefixes on the names among a declaration's arguments, and let a queue expire."""
         if self._noted is None:
             return arguments
         given = dict(arguments or {})
-        if queue and given.get("x-queue-type") != "stream":  # which knows no end
+        if queue and given.get("x-queue-type") != "stream":  # a stream can't expire
             given.setdefault("x-expires", _EXPIRES)
         for key in ("x-dead-letter-exchange", "alternate-exchange"):
             if given.get(key):
@@ -151,11 +151,11 @@ class Channel(_Bounded, pyamqp.Channel):
     def _anchored(
         self, noted: SpaceOptions, name: str, type: str, durable: Any, arguments: Any, **kwargs: Any
     ) -> Any:
-        """An exchange that stays, as the project wants it, until the broker forgets it.
+        """Declare an exchange that stays, as the project wants, until the broker forgets it.
 
-        An exchange can't expire; one that deletes itself does so with its last binding. So each
-        is bound to one of ours, where nothing is routed on, which is bound to a queue that
-        expires. While that is there, all others stay.
+        An exchange can't expire, but an auto-delete one goes with its last binding. So each is
+        auto-delete and bound to an exchange of ours, which routes nothing on and is itself bound
+        to a queue that expires. As long as that queue exists, all of them stay.
         """
         anchor = noted.prefix + _ANCHOR
         if ("exchange", anchor) not in self._known:
@@ -169,7 +169,7 @@ class Channel(_Bounded, pyamqp.Channel):
         declared = super().exchange_declare(
             name, type, durable=durable, auto_delete=True, arguments=arguments, **kwargs
         )
-        # A headers exchange matches by a binding's arguments; one without any matches all.
+        # A headers exchange matches by a binding's arguments; without any it matches everything.
         never = {"x-match": "all", _ANCHOR: "none"} if type == "headers" else None
         super().exchange_bind(anchor, name, f"{_ANCHOR}-none", arguments=never)
         return declared
@@ -197,7 +197,7 @@ class Channel(_Bounded, pyamqp.Channel):
         name = self._queue(queue)
         if not passive:
             arguments = self._arguments(arguments, queue=True)
-            # One that only its connection may use ends with that, and can't be deleted by others.
+            # An exclusive queue ends with its connection, and no other can delete it.
             if name and not exclusive:
                 note(self._noted, "queue", name, self._known)
         declared = super().queue_declare(
@@ -232,7 +232,7 @@ class Channel(_Bounded, pyamqp.Channel):
     def _basic_publish(
         self, msg: Any, exchange: str = "", routing_key: str = "", *args: Any, **kwargs: Any
     ) -> Any:
-        """The one that a publish with confirmation calls, too. Checked on amqp 5.3 and 5.4."""
+        """Also called by a publish with confirmation. Checked on amqp 5.3 and 5.4."""
         space = spaces.get(self._noted.prefix) if self._noted else None
         if space is not None:
             space.dirty = True
@@ -260,7 +260,7 @@ class Channel(_Bounded, pyamqp.Channel):
     def _on_basic_return(
         self, reply_code: Any, reply_text: Any, exchange: Any, routing_key: Any, message: Any
     ) -> Any:
-        """Of py-amqp, checked on 5.3 and 5.4."""
+        """Private method of py-amqp, checked on 5.3 and 5.4."""
         return super()._on_basic_return(
             reply_code, reply_text, self._bare(exchange), self._bare(routing_key), message
         )
@@ -276,8 +276,8 @@ class Connection(_Bounded, pyamqp.Connection):
         kwargs.pop("global_keyprefix", None)  # for Redis
         if self.noted is not None:
             self._limit = self.noted.limit
-            self.silent = False  # whether it has let somebody wait in vain
-            # A message is in its queue when it counts as sent, and a lost one is an error.
+            self.silent = False  # whether an answer has failed to come in time
+            # A message counts as sent only once it is in its queue, and a lost one is an error.
             kwargs.setdefault("confirm_publish", True)
         self.known: set[tuple[str, str]] = set()
         super().__init__(*args, **kwargs)

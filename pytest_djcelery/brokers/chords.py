@@ -1,17 +1,17 @@
-"""How chords are counted, and what their bodies are given: as Celery's Redis backend does both.
+"""Counts the members of chords and collects their values as Celery's Redis backend does.
 
-Celery's other key/value backends count no more than how many members of a header are over, and
-the last one fetches all results through the group that was saved: a group inside a header is
-counted as one, a result that is ignored is waited for, and each member reads the whole group.
-With Redis, which is what most projects run, each member leaves its value as it returns.
+Celery's other key/value backends only count how many members of a header are done, and the last
+one fetches all results through the saved group: a group inside a header counts as one member, an
+ignored result is waited for, and each member reads the whole group. With Redis, which most
+projects use, each member leaves its value as it returns.
 
 Mirrors `celery.backends.redis.RedisBackend` (``add_to_chord``, ``set_chord_size``, ``apply_chord``,
-``on_chord_part_return``), checked on Celery 5.4 to 5.7; what only guards Redis itself (expiry,
-claims of several dispatchers) has nothing to guard here.
+``on_chord_part_return``), checked on Celery 5.4 to 5.7; what only protects Redis itself (expiry,
+claims of several dispatchers) is not needed here.
 
-The keys of a chord, each after the key of its group: ``.s`` the size of the header, ``.t`` how
-many were added to it, ``.c`` how many members have returned, ``.d0`` to ``.dN`` their names in
-the order of return, ``.j`` and the name what a member left.
+The keys of a chord, each appended to the key of its group: ``.s`` is the size of the header,
+``.t`` how many members were added to it, ``.c`` how many have returned, ``.d0`` to ``.dN`` are
+their names in the order of return, and ``.j`` with a name is what that member left.
 """
 
 from __future__ import annotations
@@ -30,39 +30,39 @@ from celery.result import GroupResult
 from celery.utils.functional import _regen
 from celery.utils.log import get_logger
 
-# What is logged of a chord is found where a project over Redis finds it.
+# Log records about chords have the logger that a project with Redis would look for.
 _logger = get_logger("celery.backends.redis")
-_OVER = b"0"  # in the place of a header's size: what returns once more counts nothing
+_OVER = b"0"  # in place of a header's size: whatever returns after this doesn't count
 
 
 class ChordBackend(KeyValueStoreBackend):
     """A key/value backend that keeps the values of a header's members until the last returns."""
 
-    implements_incr = False  # else the base class would count in its own way
+    implements_incr = False  # else the base class would count by itself
 
     def chord_locked(self, group_id: str) -> AbstractContextManager[Any]:
-        """Keep others from a chord for a block."""
+        """Within the ``with``, keep others from a chord."""
         raise NotImplementedError
 
     def add_to_chord(self, group_id: str, result: Any) -> None:
-        """One more member, that a member has added."""
+        """Count a member that another member has added."""
         with self.chord_locked(group_id):
             self._set_number(group_id, ".t", self._number(group_id, ".t") + 1)
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        """How many members the header has; groups inside it are counted by theirs."""
+        """Set how many members the header has; for groups inside it, theirs are counted."""
         self._set_number(group_id, ".s", chord_size)
 
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
-        """Keep the form of a header that holds groups, for what its body is given."""
+        """Save the structure of a header that contains groups, for the values of its body."""
         if isinstance(header_result_args[1], _regen):
-            return  # of a generator, which would be consumed; a private name of Celery's
+            return  # a generator would be consumed; `_regen` is a private name of Celery's
         header_result = self.app.GroupResult(*header_result_args)
         if any(isinstance(result, GroupResult) for result in header_result.results):
             header_result.save(backend=self)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
-        """Keep what a member returned or raised; the last one sends the body, or fails it."""
+        """Keep what a member returned or raised; after the last one, send or fail the body."""
         if not request.group or not request.id:
             return
         group_id = request.group
@@ -77,7 +77,7 @@ class ChordBackend(KeyValueStoreBackend):
                 raise ChordError(f"Callback error: {error!r}") from error
         except ChordError as error:
             self._fail(group_id, callback, error)
-        except Exception as error:  # noqa: BLE001 - whatever a member raised fails the body
+        except Exception as error:  # noqa: BLE001 - any error of a member fails the body
             joined = ChordError(f"Join error: {error!r}")
             joined.__cause__ = error
             self._fail(group_id, callback, joined)
@@ -85,19 +85,19 @@ class ChordBackend(KeyValueStoreBackend):
             self._forget_chord(group_id)
 
     def _part(self, request: Any, state: str, result: Any) -> tuple[str, Any]:
-        place = request.group_index  # None for a member that was added later: it comes last
+        place = request.group_index  # None for a member that was added later, which comes last
         turn = [place is None, place or 0, request.id]
         return f"{place}-{request.id}", [turn, state, self.encode_result(result, state)]
 
     def _is_last(self, group_id: str, part: tuple[str, Any]) -> bool:
-        """Keep a member's part, once; whether all members have returned."""
+        """Keep a member's part, once, and return whether all members have returned."""
         name, value = part
         key = self.get_key_for_group(group_id, f".j{name}")
         with self.chord_locked(group_id):
             if self.get(self.get_key_for_group(group_id, ".s")) == _OVER:
                 return False
             returned = self._number(group_id, ".c")
-            if self.get(key) is None:  # a message that is delivered again counts once
+            if self.get(key) is None:  # a redelivered message counts once
                 self.set(key, self.encode(value))
                 self.set(self.get_key_for_group(group_id, f".d{returned}"), self.encode(name))
                 returned += 1
@@ -109,10 +109,10 @@ class ChordBackend(KeyValueStoreBackend):
             return True
 
     def _values(self, group_id: str) -> list[Any]:
-        """What the body is given.
+        """The values that are passed to the body.
 
         Raises:
-            ChordError: a member has failed.
+            ChordError: A member has failed.
         """
         header = GroupResult.restore(group_id, backend=self, app=self.app)
         if header is not None:
@@ -131,10 +131,10 @@ class ChordBackend(KeyValueStoreBackend):
         return value
 
     def _joined(self, results: Iterable[Any], *, inner: bool = False) -> Iterator[Any]:
-        """The stored results in the form of the header, as ``join_native`` has them there.
+        """The stored results in the structure of the header, as ``join_native`` returns them.
 
-        All members have returned, so that what is not stored by now never will be: that of a
-        member that ignores its result is `None`, but in an inner group it is waited for.
+        All members have returned, so a result that isn't stored by now never will be: it is `None`
+        for a member that ignores its result, but in an inner group Celery waits for it.
         """
         for result in results:
             if isinstance(result, GroupResult):
@@ -149,7 +149,7 @@ class ChordBackend(KeyValueStoreBackend):
 
     def _fail(self, group_id: str, callback: Any, error: ChordError) -> None:
         try:
-            raise error  # `chord_error_from_stack` takes the traceback of what is being handled
+            raise error  # `chord_error_from_stack` uses the traceback of the handled exception
         except ChordError:
             _logger.exception("Chord %r raised: %r", group_id, error)
             self.chord_error_from_stack(callback, error)

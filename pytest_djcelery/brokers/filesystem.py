@@ -1,12 +1,11 @@
-"""A broker and results in a folder, for a worker in other processes where there is no server.
+"""A broker and results in a folder, for workers in other processes where there is no server.
 
-kombu's filesystem transport, with what it lacks to be relied upon. There a message appears in
-the folder before it is written, and a reader may take half of it and lose it;
-the tables of exchanges are rewritten in place, in the same way; two messages of one millisecond
-are in no order; and the exchanges known in one folder are known in all others. So here files
-appear whole, by a rename, names are in the order of sending, and folders share nothing. Celery's
-``file://`` results are rewritten in place too; here they appear whole, and chords are counted as
-Redis counts them.
+This is kombu's filesystem transport, made reliable. In kombu's, a message appears in the folder
+before it is completely written, so a reader may take half of it and lose it; the tables of
+exchanges are rewritten in place, with the same effect; two messages of one millisecond have no
+order; and exchanges declared in one folder are known in all others. Here files appear complete, by
+a rename, names are in the order of sending, and folders share nothing. Celery's ``file://``
+results are rewritten in place too; here they appear complete, and chords are counted as by Redis.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def settings(folder: Path) -> dict[str, Any]:
             "data_folder_in": str(folder / "messages"),
             "data_folder_out": str(folder / "messages"),
             "control_folder": str(folder / "control"),
-            # Read where they lay: by default kombu moves them to the system's folder first.
+            # Read messages where they are: by default kombu first moves them to a system folder.
             "store_processed": True,
             "processed_folder": str(folder / "processed"),
             "polling_interval": _POLL,
@@ -61,14 +60,14 @@ def forget(folder: Path) -> None:
 
 
 class Channel(filesystem.Channel):
-    """Writes files that appear whole. The folders' layout is kombu's."""
+    """Writes files that appear complete. The layout of the folders is kombu's."""
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:
         name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{queue}.msg"
         _write_whole(Path(self.data_folder_out) / name, dumps(payload))
 
     def _restore(self, message: Any) -> None:
-        # As kombu's Redis transport; what it writes to is the message's own property.
+        # As kombu's Redis transport does; `delivery_info` is a property of the message.
         message.delivery_info["redelivered"] = True
         super()._restore(message)
 
@@ -93,7 +92,7 @@ class Channel(filesystem.Channel):
             _write_whole(self._table_of(exchange), dumps(change(self.get_table(exchange))))
 
     def _table_of(self, exchange: str) -> Path:
-        # The name of an exchange is the project's, and none that leaves the folder.
+        # The project chooses the names of exchanges: none may lead out of the folder.
         safe = "".join(
             letter if letter.isalnum() or letter in "-_." else "%" for letter in exchange
         )
@@ -101,10 +100,11 @@ class Channel(filesystem.Channel):
 
 
 class Transport(filesystem.Transport):
-    """Knows the exchanges of its own folder only, and works in an event loop.
+    """Knows only the exchanges of its folder, and works in an event loop.
 
-    So a worker runs as it does over Redis and RabbitMQ. Without a loop it acknowledges only
-    between two waits for messages, and its pool's threads sleep for seconds as they end.
+    With the loop, a worker runs as it does over Redis and RabbitMQ. Without it a worker would
+    acknowledge only between two waits for messages, and the threads of its pool would sleep for
+    seconds as they end.
     """
 
     Channel = Channel
@@ -126,7 +126,7 @@ class Transport(filesystem.Transport):
 
 
 class FolderBackend(ChordBackend, FilesystemBackend):
-    """Celery's filesystem backend, with files that appear whole, and a way to count in them."""
+    """Celery's filesystem backend, with files that appear complete, and able to count chords."""
 
     supports_native_join = True
 
@@ -149,7 +149,7 @@ class FolderBackend(ChordBackend, FilesystemBackend):
 
 
 def _write_whole(path: Path, text: str | bytes) -> None:
-    """Write a file that no reader finds half written."""
+    """Write a file so that no reader finds it half written."""
     unfinished = path.with_name(f".{uuid.uuid4()}.part")
     unfinished.write_bytes(text.encode() if isinstance(text, str) else text)
     unfinished.replace(path)
@@ -157,7 +157,7 @@ def _write_whole(path: Path, text: str | bytes) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes out of a block by a lock file."""
+    """Within the ``with``, keep other processes out by a lock file."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
         yield

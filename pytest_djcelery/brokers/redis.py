@@ -1,7 +1,7 @@
 """kombu's Redis transport, in this process's own space.
 
-kombu prefixes the keys itself (``global_keyprefix``), except in one command. It also waits for a
-channel's ``BRPOP`` as it closes the channel, which takes a second; here it does not.
+kombu itself puts a prefix on the keys (``global_keyprefix``), except in one command. When it closes
+a channel, it also waits up to a second for the channel's ``BRPOP``; here it does not.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pytest_djcelery.brokers.spaces import Record, SpaceOptions, note, spaces
 _SOME: Final = 500  # keys at a time
 _OWN_KEYS: Final = ("unacked", "unacked_index", "unacked_mutex")
 
-# How the transport is named to people, in place of its address.
+# The name of the transport in texts for people, instead of its import path.
 Connection.resolve_aliases.update(
     {f"{__name__}:Transport": "redis", f"{__name__}:SentinelTransport": "sentinel"}
 )
 
 
 def options(limit: float) -> dict[str, Any]:
-    """Transport options that bound each answer to ``limit`` seconds."""
+    """Transport options that limit the wait for each answer to ``limit`` seconds."""
     return {"socket_timeout": limit, "socket_connect_timeout": limit}
 
 
 def empty(connection: Any, record: Record) -> None:
-    """Drop the messages of a space, those that are not acknowledged included."""
+    """Drop the messages of a space, unacknowledged ones included."""
     channel = connection.default_channel
     client = _client(channel)
     prefix = record.prefix
-    # Priorities are the project's to choose: there is a key for each.
+    # There is a key for each priority, and the project chooses the priorities.
     steps = {int(name) for name in record.names("step")}
     keys = [
         f"{prefix}{queue}{channel.sep}{step}" if step else prefix + queue
@@ -49,7 +49,7 @@ def remove(connection: Any, record: Record) -> None:
 
 
 def remove_keys(client: Any, prefix: str) -> None:
-    """Remove all keys that begin with a prefix, some at a time: others use that server too."""
+    """Remove all keys with a prefix, some at a time, since others use that server too."""
     batch: list[Any] = []
     for key in client.scan_iter(match=f"{prefix}*", count=_SOME):
         batch.append(key)
@@ -66,7 +66,7 @@ def _client(channel: Any) -> Any:
 
 
 class _PrefixesExists(redis.GlobalKeyPrefixMixin):
-    """kombu asks whether a queue exists without its prefix. Checked on kombu 5.4 to 5.7."""
+    """Adds the prefix to ``EXISTS``, where kombu forgets it. Checked on kombu 5.4 to 5.7."""
 
     def _prefix_args(self, args: Any) -> Any:
         prefixed: Any = super()._prefix_args(args)
@@ -129,7 +129,7 @@ class Channel(redis.Channel):
         return super()._brpop_start(*args, **kwargs)
 
     def close(self) -> None:
-        # It would wait until its BRPOP, which may have taken a message, comes back by itself.
+        # It would wait until its BRPOP, which may have taken a message, returns by itself.
         if getattr(self, "_in_poll", None) and self._poll_id[1] is not None:
             with suppress(Exception):
                 _client(self).execute_command("CLIENT", "UNBLOCK", self._poll_id[1])
@@ -137,7 +137,7 @@ class Channel(redis.Channel):
 
 
 class SentinelChannel(Channel, redis.SentinelChannel):
-    """Likewise, of servers that Sentinel watches."""
+    """The same, for servers that Sentinel watches."""
 
 
 class Transport(redis.Transport):

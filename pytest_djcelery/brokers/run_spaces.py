@@ -32,8 +32,8 @@ class RunSpaces:
 
     Args:
         broker: URL of the broker; ``None`` for one in memory or the project's own.
-        results: URL of the result backend; likewise.
-        timeout: seconds that any wait of the run may last.
+        results: URL of the result backend; ``None`` for one in memory or the project's own.
+        timeout: Seconds that any wait of the run may last.
     """
 
     def __init__(self, *, broker: str | None, results: str | None, timeout: float) -> None:
@@ -44,10 +44,10 @@ class RunSpaces:
         self.results = Space(results, timeout) if results and at_redis else None
 
     def broker_settings(self, bounded: Mapping[str, Any]) -> dict[str, Any]:
-        """Celery's settings for the broker; other processes need no more.
+        """Celery's settings for the broker, which are all that other processes need.
 
         Args:
-            bounded: transport options that limit how long anything waits.
+            bounded: Transport options that limit how long anything waits.
         """
         if self.broker is None:
             return {}
@@ -57,7 +57,7 @@ class RunSpaces:
         }
 
     def result_settings(self) -> dict[str, Any]:
-        """Celery's settings for results at Redis."""
+        """Celery's settings for results in Redis."""
         if self.results is None:
             return {}
         timeout = self.results.timeout
@@ -66,14 +66,14 @@ class RunSpaces:
             "redis_socket_timeout": timeout / SHARE,
             "result_backend_transport_options": {
                 "global_keyprefix": self.results.prefix,
-                # Celery's own takes 20 seconds.
+                # With Celery's own policy it takes 20 seconds to give up.
                 "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1},
             },
         }
 
     @contextmanager
     def owned(self, app: Celery) -> Iterator[None]:
-        """Own the spaces for a block; what is in them is removed at its end."""
+        """Own the spaces within the ``with``; what is in them is removed at its end."""
         with ExitStack() as stack:
             if (space := self.broker) is not None:
                 stack.enter_context(_connecting(app, space, self._own_options(space)))
@@ -92,18 +92,18 @@ class RunSpaces:
             yield
 
     def empty(self, app: Celery) -> None:
-        """Drop the messages; queues stay declared. Costs nothing where nothing was sent."""
+        """Drop the messages; queues stay declared. If nothing was sent, this costs nothing."""
         space = self.broker
         if space is None or not space.dirty:
             return
-        # Set first, so that what is sent from now on counts.
+        # Set first, so that anything sent from now on makes it dirty again.
         space.dirty = False
-        # Whoever needs a dead broker reports it.
+        # A dead broker is reported where it is needed.
         with suppress(Exception), self._connection(app, space) as connection:
             self._module().empty(connection, space.record)
 
     def _own_options(self, space: Space) -> dict[str, Any]:
-        # In plain values: remote control sends the options of a worker's broker as JSON.
+        # As plain values: remote control sends the options of a worker's broker as JSON.
         return {"global_keyprefix": space.prefix, OPTION: asdict(space.options())}
 
     def _module(self) -> ModuleType:
@@ -123,7 +123,7 @@ class RunSpaces:
             yield connection
 
     def _close_results(self, app: Celery, space: Space) -> None:
-        # Else no result was ever wanted, or they went elsewhere.
+        # Otherwise no result was ever stored, or they went elsewhere.
         if "celery.backends.redis" in sys.modules and space.url == app.conf.result_backend:
             from pytest_djcelery.brokers import redis
 
@@ -134,8 +134,8 @@ class RunSpaces:
 
 @patches(
     "celery.app.base:Celery._connection",
-    why="All connections of Celery are made through it; the run's transport and options are for "
-    "the run's URL only.",
+    why="Celery makes all its connections here; the run's transport and options are for the run's "
+    "URL only.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
@@ -143,8 +143,8 @@ def _connecting(app: Celery, space: Space, options: Mapping[str, Any]) -> Iterat
     """Use the run's transport and its options for the run's URL only.
 
     A test that changes the URL gets that broker as it is; one that changes transport options
-    stays in the space. Private API (``Celery._connection``, through which all of Celery's
-    connections are made), checked on Celery 5.4 to 5.7.
+    stays in the space. Private API (``Celery._connection``, which makes all of Celery's
+    connections), checked on Celery 5.4 to 5.7.
     """
     connect = app._connection
 

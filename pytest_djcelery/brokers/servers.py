@@ -1,4 +1,4 @@
-"""A broker that does not answer: waits are bounded, and the error names it."""
+"""Handles a broker that does not answer: waits for it are limited, and the error names it."""
 
 from __future__ import annotations
 
@@ -17,39 +17,44 @@ _LONGEST_POLL = 1.2  # seconds; kombu's Redis transport blocks for a second at a
 
 
 class BrokerUnreachableError(DjceleryError, OperationalError):
-    """A broker that is not the plugin's own did not answer.
+    """A real broker, which the run uses instead of the one in memory, did not answer.
 
-    It is the ``OperationalError`` that Celery documents, so code that handles that one still
-    does.
+    It is also the ``OperationalError`` that Celery documents, so code that handles that error
+    handles this one. Its text names the broker, what follows, and why the run uses that broker.
     """
 
 
 class ResultsUnreachableError(DjceleryError, OperationalError):
-    """A result backend that is not the plugin's own did not answer."""
+    """A real result backend, which the run uses instead of the one in memory, did not answer.
+
+    It is also kombu's ``OperationalError``. Its text names the backend, what follows, and why the
+    run uses that backend.
+    """
 
 
 def bounds(
     conf: Mapping[str, Any], url: str, options: Mapping[str, Any], timeout: float
 ) -> dict[str, Any]:
-    """Settings that keep a try to reach a real broker, and one more, within ``timeout`` seconds.
+    """Settings that keep two attempts to reach a real broker within ``timeout`` seconds.
 
     Args:
-        conf: the app's configuration.
-        url: of the broker.
-        options: the transport options in force for that broker.
-        timeout: seconds that any wait of the run may last.
+        conf: The app's configuration.
+        url: The URL of the broker.
+        options: The transport options in force for that broker.
+        timeout: Seconds that any wait of the run may last.
     """
     attempt = min(conf["broker_connection_timeout"] or timeout, timeout / 2)
     policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
     if url.startswith(("redis", "valkey")):
-        # kombu gives ``broker_connection_timeout`` to AMQP alone.
-        # A publish to one that is there and says nothing makes three tries: the second connects.
+        # kombu passes ``broker_connection_timeout`` to AMQP only.
+        # A publish to a server that accepts connections but never answers makes three attempts,
+        # of which the second connects.
         answer = max(timeout / 4, _LONGEST_POLL)
         limits = {"socket_connect_timeout": attempt, "socket_timeout": answer}
         options = {**policy, **limits, **options}
     elif url.startswith(("amqp", "pyamqp")):
-        # kombu opens a channel by the options of the transport, and not by the policy. Another
-        # transport might not know these.
+        # kombu opens a channel by the transport's options, not by the policy. Other transports
+        # might not know these options.
         options = {**policy, **options}
     return {
         "broker_connection_timeout": attempt,
@@ -59,16 +64,16 @@ def bounds(
 
 
 def check_broker(app: Celery) -> None:
-    """Connect to the broker that a worker is to read from.
+    """Connect to the broker that a worker will read from.
 
-    A worker would go on trying, in a thread that the test only sees as "not ready".
+    The worker itself would keep trying, in a thread that the test only sees as "not ready".
 
     Raises:
-        BrokerUnreachableError: when it does not answer.
+        BrokerUnreachableError: It does not answer.
     """
     with app.connection_for_read() as connection:
         try:
-            # One try for each host: without failover there is no other.
+            # One attempt for each host: without failover there is only one.
             connection.ensure_connection(
                 max_retries=max(len(connection.alt) - 1, 0), interval_start=0, interval_step=0
             )
@@ -81,11 +86,11 @@ def unreachable_broker_explained(app: Celery, task: str) -> Iterator[None]:
     """Name the broker in the error of a message that could not be sent.
 
     Raises:
-        BrokerUnreachableError: in place of what the transport raised.
+        BrokerUnreachableError: Instead of the transport's error.
     """
     try:
         yield
-    except DjceleryError:  # which has said it already
+    except DjceleryError:  # it already says so
         raise
     except Exception as error:
         connection = app.connection_for_write()

@@ -1,11 +1,11 @@
 """This process's own space on a real broker, and on Redis as a result backend.
 
-All names there begin with a prefix that no other process has. What was made is noted in a
-`Record`, a file that outlives a killed run: the end of the run removes what it names, or else the
-next run that connects to that broker. It stands in a folder that only this user can open, and has
-no password in it. The owner holds a lock on it for as long as it lives: the system lets go of the
-lock when the process ends, however it ends, and no process id that was given out again can be taken
-for a living owner.
+All names in it begin with a prefix that no other process has. What was made there is noted in a
+`Record`, a file that outlives a killed run: what it names is removed at the end of the run, or else
+by the next run that connects to that broker. The file is in a folder that only this user can open,
+and contains no password. Its owner holds a lock on it while it lives: the system releases the lock
+when the process ends, however that happens, so a reused process id is never taken for a living
+owner.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from urllib.parse import urlsplit
 
 from pytest_djcelery.errors import DjceleryError
 
-OPTION: Final = "djcelery"  # the key of ours among the transport options
-SHARE: Final = 4  # of a wait may go by in one try: there are others around it
+OPTION: Final = "djcelery"  # our key among the transport options
+SHARE: Final = 4  # one attempt may take a quarter of a wait, which makes several attempts
 
 #: The spaces of this process, by prefix. A channel looks its own up here.
 spaces: dict[str, Space] = {}
@@ -39,7 +39,7 @@ spaces: dict[str, Space] = {}
 class SpaceOptions:
     """What a channel needs to know, in a form that can be passed to another process.
 
-    ``limit`` is in seconds, for an answer of the broker.
+    ``limit`` is how many seconds an answer of the broker may take.
     """
 
     prefix: str
@@ -48,17 +48,17 @@ class SpaceOptions:
 
     @classmethod
     def of(cls, options: MutableMapping[str, Any]) -> SpaceOptions | None:
-        """What stands in transport options, and is taken out of them."""
+        """Take them out of transport options, where they may be."""
         noted = options.pop(OPTION, None)
         return noted and cls(**noted)
 
 
 class Space:
-    """What this process has in one place.
+    """What this process has made on one server.
 
     Args:
-        url: of the place.
-        timeout: seconds that any wait of the run may last.
+        url: The URL of the server.
+        timeout: Seconds that any wait of the run may last.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
@@ -80,7 +80,7 @@ class Space:
         return self._record
 
     def begin(self) -> None:
-        """Own it from now on, so that the next run knows of it whatever happens."""
+        """Begin its record now, so that the next run knows of it whatever happens."""
         self._record = self.record
 
     def options(self) -> SpaceOptions:
@@ -90,21 +90,21 @@ class Space:
         )
 
     def first_used(self) -> None:
-        """There is a connection: if it is the first, remove what dead processes have left."""
+        """Upon the first connection, remove what dead processes have left."""
         with self._lock:
             if self.used:
                 return
             self.used = True
         with abandoned_records(self.url) as found:
             for record in found:
-                with suppress(Exception):  # it stays noted, and the next run tries again
+                with suppress(Exception):  # it stays recorded, and the next run tries again
                     self.remove(record)
                     record.remove()
 
     def close(self) -> None:
         """Remove everything.
 
-        A broker that doesn't answer any more keeps it until the next run, which reads the record.
+        If the broker no longer answers, the next run does so, since it reads the record.
         """
         if self._record is None:
             return
@@ -117,7 +117,7 @@ class Space:
 
 
 def note(option: SpaceOptions | None, kind: str, name: str, known: set[tuple[str, str]]) -> None:
-    """Remember that something was made, once for each ``known``."""
+    """Record that something was made, unless it is in ``known``, and add it there."""
     if option is not None and (kind, name) not in known:
         _append(option.record, kind, name)
         known.add((kind, name))
@@ -128,12 +128,12 @@ def _nothing(_: Record) -> None:
 
 
 def _host() -> str:
-    """This machine, in letters that no broker gives a meaning to."""
+    """The name of this machine, in characters that have no meaning to any broker."""
     return re.sub(r"[^A-Za-z0-9]+", "-", socket.gethostname())[:20].strip("-") or "host"
 
 
 def _place(url: str) -> str:
-    """What a URL points to, without passwords: the same for everyone who uses that place."""
+    """What a URL points to, without passwords: the same for everyone who uses that server."""
     parts = [urlsplit(part) for part in url.split(";")]
     return ";".join(
         f"{part.scheme}://{part.username or ''}@{part.hostname or ''}:{part.port or ''}{part.path}"
@@ -142,10 +142,10 @@ def _place(url: str) -> str:
 
 
 class Record:
-    """What one process has made in one place.
+    """What one process has made on one server.
 
     Args:
-        path: of the file.
+        path: The path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -167,11 +167,11 @@ class Record:
 
     @property
     def prefix(self) -> str:
-        """What all names begin with that the owner has given."""
+        """The prefix of all names that the owner has made."""
         return self.path.name.removesuffix("record")
 
     def names(self, kind: str) -> list[str]:
-        """What is recorded of a kind, in the order in which it was made."""
+        """The recorded names of a kind, in the order in which they were made."""
         with suppress(FileNotFoundError), self.path.open("rb") as file:
             file.seek(self._read)
             for line in file:
@@ -183,7 +183,7 @@ class Record:
         return [name for found_kind, name in self._names if found_kind == kind]
 
     def remove(self) -> None:
-        """There is nothing left to remember."""
+        """Delete the record: nothing is left that it names."""
         self.path.unlink(missing_ok=True)
         self.release()
 
@@ -195,8 +195,8 @@ class Record:
 
 
 def _append(path: str, kind: str, name: str) -> None:
-    """Add a line. Several processes may do so at once: each line is one write."""
-    # The folder of a run that has ended is gone, and nobody will ask.
+    """Add a line in a single write, since several processes may do so at once."""
+    # When a run has ended its record is gone, and nobody will read it.
     with suppress(FileNotFoundError):
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
@@ -207,7 +207,7 @@ def _append(path: str, kind: str, name: str) -> None:
 
 @contextmanager
 def abandoned_records(url: str) -> Iterator[list[Record]]:
-    """The records of dead processes for that place, which are this process's for the block."""
+    """Within the ``with``, own the records that dead processes have left for a server."""
     found = []
     for path in sorted(_folder().glob("djcelery-*record")):
         record = Record(path)
@@ -221,7 +221,7 @@ def abandoned_records(url: str) -> Iterator[list[Record]]:
 
 
 def _owned(record: Record) -> bool:
-    """Take the record over, if nobody holds it."""
+    """Take the record over, if no process holds it, and return whether that worked."""
     try:
         lock = os.open(record.path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -232,14 +232,14 @@ def _owned(record: Record) -> bool:
         os.close(lock)
         return False
     record._lock = lock
-    return record.path.exists()  # whoever had it may have just finished
+    return record.path.exists()  # its owner may have just finished
 
 
 def _folder() -> Path:
     """The user's own folder for records.
 
     Raises:
-        DjceleryError: when somebody else has made it.
+        DjceleryError: Another user has made it, or others can open it.
     """
     user: Any = os.getuid()
     folder = Path(tempfile.gettempdir()) / f"pytest-djcelery-{user}"

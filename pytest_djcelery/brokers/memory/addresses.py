@@ -1,4 +1,4 @@
-"""Where the brokers and the results in memory are found. Looking for them loads neither kind."""
+"""Finds the brokers and the results in memory, without loading the code of either."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def url(virtual_host: str) -> str:
 
 
 def broker(virtual_host: str) -> Broker:
-    """The broker behind ``djcelery://localhost/virtual_host``, made when it is first asked for."""
-    # Loads kombu's virtual transports, which a run that sends nothing does without.
+    """The broker at ``djcelery://localhost/virtual_host``, made on first use."""
+    # This loads kombu's virtual transports, which a run that sends nothing doesn't need.
     from pytest_djcelery.brokers.memory.queues import Broker
 
     name = virtual_host.strip("/")
@@ -45,7 +45,7 @@ def broker(virtual_host: str) -> Broker:
 
 
 def brokers(virtual_hosts: Iterable[str]) -> list[Broker]:
-    """Those of these brokers that have been asked for."""
+    """The brokers at these virtual hosts, as far as they were ever used."""
     return [found for host in virtual_hosts if (found := _brokers.get(host.strip("/"))) is not None]
 
 
@@ -60,7 +60,7 @@ class Results:
 
     def __init__(self) -> None:
         self.stored: dict[bytes, Any] = {}
-        #: Who listens to what is stored, by the key.
+        #: The queues of whoever listens to what is stored, by key.
         self.listeners: dict[bytes, list[deque[bytes]]] = {}
 
 
@@ -82,20 +82,21 @@ def clear_results(app: Any) -> None:
 
 
 def share_results(app: Any, owner: Any) -> None:
-    """Let an app keep its results where another has its own."""
+    """Have an app keep its results where another app keeps its own."""
     shared = results(owner)
     with _results_lock:
         _results[app] = shared
 
 
 def in_memory(app: Celery) -> bool:
-    """Whether an app publishes to a broker of that kind."""
-    # Laid over all else, where it is one; Celery's own way asks the environment and four names.
+    """Whether an app publishes to a broker in memory."""
+    # The setting is in the top layer then. Celery's own lookup reads the environment and four
+    # names, which takes longer.
     return str(app.conf.maps[0].get("broker_url")).startswith(_PREFIX)
 
 
 def without_password(address: Any) -> str:
-    """An address of the project's, or several, as a person may read it."""
+    """One address of the project, or several, as text that shows no password."""
     from kombu.utils.url import maybe_sanitize_url
 
     several = [address] if isinstance(address, str) else address or ()
@@ -106,7 +107,7 @@ def without_password(address: Any) -> str:
 
 @contextmanager
 def scheme_registered() -> Iterator[None]:
-    """Make the scheme known to kombu for a block, in the table where its own transports stand."""
+    """Within the ``with``, have the scheme in kombu's own table of transports."""
     from kombu.transport import TRANSPORT_ALIASES
 
     before = TRANSPORT_ALIASES.get(SCHEME)

@@ -1,7 +1,7 @@
 """The in-memory broker: its queues, and the messages that wait in them.
 
-There is one `Broker` for each virtual host. It has a condition variable that wakes who waits,
-priorities, message TTL and redelivery; kombu reaches it through
+There is one `Broker` for each virtual host. It has priorities, message TTL, redelivery, and a
+condition variable that wakes its readers; kombu reaches it through
 `pytest_djcelery.brokers.memory.transport`.
 """
 
@@ -27,7 +27,7 @@ from pytest_djcelery.messages.origins import Records
 
 
 class Ready(NamedTuple):
-    """A message in a queue: the highest priority first, then the oldest; no two are as old."""
+    """A message in a queue, ordered by priority, then by age; no two are equally old."""
 
     rank: int
     order: int
@@ -37,13 +37,13 @@ class Ready(NamedTuple):
 
     @property
     def turn(self) -> tuple[datetime, int]:
-        """When it came, among the messages of all queues."""
+        """Its position by time among the messages of all queues."""
         return self.put_at, self.order
 
 
 @dataclass(slots=True)
 class _Queue:
-    """Its messages, in two heaps: a worker holds those with an ETA apart from the others."""
+    """The messages of a queue, in two heaps, since workers treat those with an ETA differently."""
 
     plain: list[Ready] = field(default_factory=list)
     timed: list[Ready] = field(default_factory=list)
@@ -61,7 +61,7 @@ class _Queue:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What was declared at some moment, to go back to."""
+    """What was declared at some moment, so that it can be restored."""
 
     queues: frozenset[str]
     exchanges: dict[str, Any]
@@ -76,11 +76,11 @@ class Broker:
         self.queues: dict[str, _Queue] = {}
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
-        self._waiting = 0  # how many readers do
+        self._waiting = 0  # the number of waiting readers
         self.transports: WeakSet[virtual.Transport] = WeakSet()
         self.version = 0
         self.on_delivered: Callable[[], None] = _nothing  # a reader is done, or found nothing
-        # Before a message to an exchange, which reaches those who have bound a queue to it.
+        # Called before a message goes to an exchange, so that queues can be bound to it in time.
         self.on_exchange: Callable[[], None] = _nothing
         self.records = Records()
         self._order = count()
@@ -89,7 +89,7 @@ class Broker:
 
     @contextmanager
     def callbacks_set(self, **callbacks: Callable[[], None]) -> Iterator[None]:
-        """Have ``on_delivered`` or ``on_exchange`` be these for a block."""
+        """Within the ``with``, use these as ``on_delivered`` or ``on_exchange``."""
         before = self.on_delivered, self.on_exchange
         self.on_delivered = callbacks.get("on_delivered", self.on_delivered)
         self.on_exchange = callbacks.get("on_exchange", self.on_exchange)
@@ -114,7 +114,7 @@ class Broker:
             self._waiting -= 1
 
     def declare(self, name: str, *, auto_delete: bool = False, ttl: float | None = None) -> _Queue:
-        """The queue ``name``, made if it is missing."""
+        """Return the queue ``name``, which is made if it is missing."""
         with self.lock:
             queue = self.queues.get(name)
             if queue is None:
@@ -125,7 +125,7 @@ class Broker:
         """Put a copy of a message (a fanout makes many) at the end of a queue, or first.
 
         Raises:
-            TypeError: for headers and properties that no broker carries, as kombu's brokers do.
+            TypeError: Headers or properties can't be sent to a real broker, as kombu finds too.
         """
         properties = received(message["properties"])
         tag = properties["delivery_tag"] = next(self._tags)
@@ -147,7 +147,7 @@ class Broker:
             self.notify()
 
     def next_order(self, name: str) -> int | None:
-        """When the next message of a queue came, among those of all queues."""
+        """The number of a queue's next message in the order of all queues."""
         queue = self.queues.get(name)
         if queue is None:
             return None
@@ -171,10 +171,10 @@ class Broker:
         """The next message with an ETA, or else the next of the others.
 
         Args:
-            takes: which queues are meant.
+            takes: Whether a queue is included.
 
         Returns:
-            Its queue, the message, left there, and whether it has an ETA.
+            Its queue, the message, which stays there, and whether it has an ETA.
         """
         found: tuple[str, Ready, bool] | None = None
         with self.lock:
@@ -190,7 +190,7 @@ class Broker:
         return found
 
     def ready(self, takes: Callable[[str], bool]) -> list[Ready]:
-        """All that is ready and has no ETA, in the order in which `oldest` finds it."""
+        """All ready messages without an ETA, in the order in which `oldest` finds them."""
         with self.lock:
             queues = [
                 sorted(_alive(queue.plain), reverse=True)
@@ -210,7 +210,7 @@ class Broker:
         return found
 
     def timed(self, takes: Callable[[str], bool]) -> list[Ready]:
-        """All that is ready and has an ETA, in no order."""
+        """All ready messages with an ETA, in no particular order."""
         with self.lock:
             queues = [queue for name, queue in self.queues.items() if queue.timed and takes(name)]
             return list(chain.from_iterable(_alive(queue.timed) for queue in queues))
@@ -227,12 +227,12 @@ class Broker:
         return 0 if queue is None else len(queue)
 
     def depths(self) -> dict[str, int]:
-        """Ready messages by queue, empty queues left out."""
+        """The number of ready messages by queue, without empty queues."""
         with self.lock:
             return {name: len(queue) for name, queue in self.queues.items() if len(queue)}
 
     def purge(self, name: str) -> int:
-        """Drop the ready messages of a queue; their number."""
+        """Drop the ready messages of a queue, and return their number."""
         with self.lock:
             queue = self.queues.get(name)
             if queue is None:
@@ -279,7 +279,7 @@ class Broker:
             self._forget_declarations()
 
     def _forget_declarations(self) -> None:
-        """Kombu declares an entity once for each connection; a deleted one is new again."""
+        """Make kombu declare entities again: it remembers, by connection, those it has declared."""
         for transport in list(self.transports):
             if transport.client is not None:
                 transport.client.declared_entities.clear()
@@ -319,14 +319,14 @@ def _take(heap: list[Ready]) -> dict[str, Any]:
 
 
 def _has_eta(message: dict[str, Any]) -> bool:
-    """By its headers: in the first protocol a worker finds it in the body."""
+    """Whether the headers have an ETA; with protocol 1 a worker finds it in the body."""
     return message["headers"].get("eta") is not None
 
 
 def _priority(properties: dict[str, Any]) -> int:
-    """Zero to nine, nine first, as in RabbitMQ."""
+    """From 0 to 9, where 9 comes first, as in RabbitMQ."""
     given = properties.get("priority")
-    if not given:  # as for nearly all
+    if not given:  # true of nearly all messages
         return 0
     try:
         return max(0, min(9, int(given)))
@@ -335,8 +335,8 @@ def _priority(properties: dict[str, Any]) -> int:
 
 
 def _expiry(message: dict[str, Any], queue_ttl: float | None) -> float | None:
-    # A task carries its own ``expires``: the worker that meets it too late stores REVOKED,
-    # which a message that silently vanished could not do.
+    # A task message has its own ``expires``: the worker that gets it too late stores REVOKED,
+    # which could not happen if the message had silently vanished.
     own = message["properties"].get("expiration")
     if not own and queue_ttl is None:
         return None

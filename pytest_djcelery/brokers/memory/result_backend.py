@@ -35,7 +35,7 @@ class MemoryBackend(ChordBackend):
         return results(self.app).stored
 
     def get_key_for_task(self, task_id: Any, key: Any = "") -> bytes:
-        """As Celery's, which encodes and joins three parts, twice for each result: 2 µs."""
+        """The same key as Celery's, which encodes and joins three parts: this saves 2 µs."""
         if task_id and type(task_id) is str and key == "":
             prefix: bytes = self.task_keyprefix
             return prefix + task_id.encode()
@@ -56,7 +56,7 @@ class MemoryBackend(ChordBackend):
 
     @contextmanager
     def published(self, task_ids: Iterable[str]) -> Iterator[deque[bytes]]:
-        """What is stored of tasks in a block, encoded, oldest first: Redis's ``SUBSCRIBE``."""
+        """Collect what is stored for tasks within the ``with``, encoded, as by ``SUBSCRIBE``."""
         published: deque[bytes] = deque()
         keys = [self.get_key_for_task(task_id) for task_id in task_ids]
         with _lock:
@@ -90,10 +90,10 @@ class MemoryBackend(ChordBackend):
 
 
 class LenientMemoryBackend(MemoryBackend):
-    """In the place of a backend that drops what is of no message, as a disabled one does.
+    """Replaces a backend, such as a disabled one, that ignores states without a task id.
 
     A task that is called as a function has no id: if it calls `update_state`, key/value backends
-    raise a `ValueError`, and those don't.
+    raise a `ValueError`, but those backends don't.
     """
 
     def store_result(self, task_id: str | None, result: Any, *args: Any, **kwargs: Any) -> Any:

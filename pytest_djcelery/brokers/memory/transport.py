@@ -1,7 +1,7 @@
 """A kombu transport to the in-memory broker, which wakes its readers.
 
 kombu's own ``memory://`` looks for messages once a second and keeps its queues for the
-whole process. This one stands on the same virtual AMQP layer (`kombu.transport.virtual`),
+whole process. This one uses the same virtual AMQP layer (`kombu.transport.virtual`),
 so exchanges, bindings and acknowledgements are kombu's; the queues are those of a `Broker`.
 An app reaches it by its URL alone: ``djcelery://localhost/NAME``.
 """
@@ -46,7 +46,7 @@ class Channel(virtual.Channel):
         self._queue_of: dict[Any, str] = {}  # by delivery tag, until acknowledged
 
     def prepare_queue_arguments(self, arguments: Any, **kwargs: Any) -> Any:
-        """Pass ``message_ttl`` and its like on, as kombu's AMQP channels do."""
+        """Pass ``message_ttl`` and similar arguments on, as kombu's AMQP channels do."""
         return to_rabbitmq_queue_arguments(arguments, **kwargs)
 
     def exchange_declare(self, *args: Any, **kwargs: Any) -> Any:
@@ -115,7 +115,7 @@ class Channel(virtual.Channel):
         )
 
     def get_timed(self, queue: str) -> Any:
-        """As `basic_get`, but the next message with an ETA; `queue.Empty` when there is none."""
+        """Take the next message with an ETA, as `basic_get` does; `queue.Empty` without one."""
         message = self.Message(self._taken(queue, self.broker.get_timed(queue)), channel=self)
         self.qos.append(message, message.delivery_tag)
         return message
@@ -146,7 +146,7 @@ class Channel(virtual.Channel):
         return self.broker.purge(queue)
 
     def _restore(self, message: virtual.Message) -> None:
-        """Redeliver to the queue it came from, ahead of what waits there."""
+        """Redeliver a message to the queue it came from, ahead of the others there."""
         queue = self._queue_of.get(message.delivery_tag)
         payload = message.serializable()
         payload["properties"]["delivery_info"]["redelivered"] = True
@@ -184,7 +184,7 @@ class Transport(virtual.Transport):
         return "N/A"
 
     def interrupt(self) -> None:
-        """Make a thread that waits in `drain_events` come back as after a time-out."""
+        """Make a thread that waits in `drain_events` return as after a timeout."""
         with self.broker.lock:
             self._interrupted = True
             self.broker.notify()
@@ -218,20 +218,21 @@ class Transport(virtual.Transport):
                     self.broker.wait(None if deadline is None else deadline.remaining)
 
     def _deliver_oldest(self) -> None:
-        """Deliver the message that came first, of all queues that are consumed from.
+        """Deliver the message that came first among all consumed queues.
 
-        A server pushes what is published as it is published: who revokes a task and sends it, the
-        queue of remote control being another than the task's, finds it revoked. kombu's own virtual
-        transports take turns. And remote control doesn't wait for tasks, which in production other
-        processes run. Private API (``_active_queues``, ``_get_and_deliver``, the name that
-        `kombu.pidbox` gives its queues), checked on kombu 5.3 to 5.7.
+        A server pushes messages in the order in which they are published: a task that is revoked
+        and then sent is found revoked, although remote control has a queue of its own. kombu's
+        virtual transports would take turns. Remote control goes first, since in production it
+        doesn't wait for tasks, which run in other processes. Private API (``_active_queues``,
+        ``_get_and_deliver``, the name that `kombu.pidbox` gives its queues), checked on kombu 5.3
+        to 5.7.
 
         Raises:
-            Empty: there is none.
+            Empty: There is no message.
         """
         first = None
         with self.broker.lock:
-            # It may have been parked since it was asked to deliver; what comes then is not its.
+            # It may have been parked since it was asked to deliver: then it must deliver nothing.
             for channel in () if self.parked else self.channels:
                 if not (channel._consumers and channel.qos.can_consume()):
                     continue
