@@ -19,7 +19,7 @@ from shop.models import Order
 from shop.tasks import add, back_off, count_orders
 
 from pytest_djcelery import Inline
-from pytest_djcelery.project.shortcuts.message_path import shorter_ways_taken
+from pytest_djcelery.project.shortcuts.message_path import message_path_shortened
 from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 
 COUNT = int(os.environ["BENCHMARK_COUNT"])
@@ -82,7 +82,7 @@ def test_floor(monkeypatch: pytest.MonkeyPatch, ways: str, number: int) -> None:
     with ExitStack() as stack:
         if ways == "short":
             stack.enter_context(settings_reads_cached(app))
-            stack.enter_context(shorter_ways_taken())
+            stack.enter_context(message_path_shortened())
         for _ in range(WARM_UP):
             add.delay(1, 4)
             run()

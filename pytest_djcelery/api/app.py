@@ -115,7 +115,9 @@ def session_app(
 def configured_app(*, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[Celery]:
     """`session_app` for one test, whose class may have changed some of the settings already."""
     configuration = current_session().use_project().configuration
-    with session_app(config=configuration.beneath_settings(config), parameters=parameters) as app:
+    with session_app(
+        config=configuration.not_in_django_layers(config), parameters=parameters
+    ) as app:
         yield app
 
 

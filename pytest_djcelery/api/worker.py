@@ -12,7 +12,7 @@ from celery.utils.text import str_to_list
 
 from pytest_djcelery.api.app import check_visible_to_workers, not_eager, runs
 from pytest_djcelery.messages.journal import StateStored
-from pytest_djcelery.project.consumed_queues import comes_to, named, of_project
+from pytest_djcelery.project.consumed_queues import is_routed_to, named, of_project
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.opening import entered_sandbox
@@ -105,7 +105,7 @@ class Worker(Runner):
         if "embedded" not in vars(self):  # it is about to start
             return False
         queues = self.embedded.queues  # remote control may have added to them
-        return not queues or any(comes_to(queue, sent) for queue in queues)
+        return not queues or any(is_routed_to(queue, sent) for queue in queues)
 
     def has_in_hand(self, task_id: str) -> bool:
         return self.embedded.has_in_hand(task_id)

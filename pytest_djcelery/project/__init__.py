@@ -1,1 +1,1 @@
-"""The project's Celery app: found, configured in layers, kept away from what is real, put back."""
+"""The project's Celery app: found, configured in layers, kept off real servers, put back."""

@@ -1,7 +1,7 @@
-"""Call a function as soon as a module has been imported, without importing it.
+"""Calls a function as soon as a module has been imported, without importing it.
 
-wrapt has such a hook, too; once it is registered it stays, and so does its finder in
-``sys.meta_path``, where a test finds everything as it was.
+wrapt also has such a hook, but once registered it stays, and so does its finder in
+``sys.meta_path``. The one here leaves everything as a test found it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 @contextmanager
 def called_after_import(wanted: Mapping[str, Callable[[], None]]) -> Iterator[None]:
-    """Call each function once its module is there: at once, or when something imports it.
+    """Call each function once its module is imported: at once, or when something imports it.
 
     Args:
-        wanted: functions by the name of the module.
+        wanted: The functions, by the name of the module.
     """
     finder = _Finder(wanted)
     sys.meta_path.insert(0, finder)
@@ -35,7 +35,7 @@ def called_after_import(wanted: Mapping[str, Callable[[], None]]) -> Iterator[No
 
 
 class _Finder(MetaPathFinder):
-    """Finds what the others find, and puts itself between the module and its loader."""
+    """Finds what the other finders find, and wraps the loader."""
 
     def __init__(self, wanted: Mapping[str, Callable[[], None]]) -> None:
         self._wanted = dict(wanted)
@@ -59,7 +59,7 @@ class _Finder(MetaPathFinder):
         return spec
 
     def imported(self, name: str) -> None:
-        """A module is there."""
+        """Call the function for a module that has been imported."""
         function = self._wanted.pop(name, None)
         if not self._wanted and self in sys.meta_path:
             sys.meta_path.remove(self)
@@ -68,7 +68,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """The loader it was given; it calls back when the module is loaded."""
+    """Wraps a loader, and calls back when the module is loaded."""
 
     def __init__(self, loader: Loader, done: Callable[[], None]) -> None:
         self._loader = loader
@@ -78,7 +78,7 @@ class _Loader(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # The module, and what reads it (`inspect`, `pkgutil`), sees only its real loader.
+        # The module, and tools that inspect it (`inspect`, `pkgutil`), only see its real loader.
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader

@@ -1,4 +1,4 @@
-"""Change an app's configuration in layers, and put it back exactly.
+"""Changes an app's configuration in layers, and puts it back exactly.
 
 A setting lives in three places: Celery's ``app.conf``, the Django settings it is read from,
 and whatever Celery computed from it and keeps (task attributes, queues, pools, the result
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-# What a worker itself writes as it starts, in its own thread.
+# Settings that a worker itself writes as it starts, in its own thread.
 _BY_WORKERS = ("broker_connection_timeout", "include")
-_MISSPELT = 0.8  # how alike a name is to one of Celery's that was meant
+_MISSPELT = 0.8  # how similar a misspelt name is to the Celery setting that was meant
 
 
 class Layer:
-    """Values laid over the configuration. Identity is what matters."""
+    """Values laid over the configuration. Layers are compared by identity."""
 
     def __init__(self, values: Mapping[str, Any], *, django: bool = True) -> None:
         self.values = dict(values)
@@ -42,10 +42,10 @@ def setting_name(app: Celery, key: str) -> str | None:
 
 
 def canonical(key: str, *, namespace: str | None = None) -> str:
-    """Celery's present name of a setting, from any spelling of it.
+    """Celery's current name of a setting, from any spelling of it.
 
     Raises:
-        BadOptionError: for a setting that Celery doesn't have, with the nearest names.
+        BadOptionError: Celery doesn't have the setting; the text has the nearest names.
     """
     from celery.app.defaults import _TO_NEW_KEY, SETTING_KEYS
 
@@ -70,7 +70,7 @@ def _bare(key: str, namespace: str | None) -> str:
 def is_foreign(app: Celery, setting: str) -> bool:
     """Whether a Django setting that Celery doesn't have is a library's, or the project's own.
 
-    Celery's namespace is theirs too: celery-singleton has ``CELERY_SINGLETON_LOCK_EXPIRY``.
+    They share Celery's namespace: celery-singleton has ``CELERY_SINGLETON_LOCK_EXPIRY``.
     """
     from celery.app.defaults import SETTING_KEYS
     from django.conf import settings
@@ -84,7 +84,7 @@ def is_foreign(app: Celery, setting: str) -> bool:
 
 
 def _is_of_library(app: Celery, bare: str) -> bool:
-    """Whether a setting that Celery doesn't have is there, or one of an installed library's."""
+    """Whether a setting that Celery doesn't have is set, or is an installed library's."""
     from celery.app.defaults import SETTING_KEYS
 
     if bare in app.conf:
@@ -105,8 +105,8 @@ class Configuration:
     """The layers over one app's configuration.
 
     Args:
-        app: whose it is.
-        django: whether the Django settings follow it, where the app reads them.
+        app: The app.
+        django: Whether the Django settings follow it, if the app reads them.
     """
 
     def __init__(self, app: Celery, *, django: bool = True) -> None:
@@ -118,7 +118,7 @@ class Configuration:
         self._derived = DerivedObjects(app)
         self._annotations = Annotations(app)
         self.version = 0  # grows with each change
-        self._insisted: list[Layer] = []  # while fixtures are set up: they stay on top
+        self._insisted: list[Layer] = []  # they stay on top while fixtures are set up
         self._setting_up = False
 
     @contextmanager
@@ -132,9 +132,9 @@ class Configuration:
 
     @contextmanager
     def insist(self, **values: Any) -> Iterator[None]:
-        """`override`; what the other fixtures of a test change while it is set up lies beneath.
+        """Do as `override`, and stay above what other fixtures change while a test is set up.
 
-        Ours are set up first, and yet what a test asks of Celery is meant for its own body.
+        Our fixtures are set up first, but what a test asks of Celery is meant for its body.
         """
         layer = self._layer(values)
         if self._setting_up:
@@ -149,7 +149,7 @@ class Configuration:
                 self.remove(layer)
 
     def set_up(self, *, begins: bool) -> None:
-        """The set-up of a test begins, or is over: its own body may change what it likes."""
+        """Note that a test's set-up begins, or is over: its body may change anything."""
         self._setting_up = begins
         self._insisted.clear()
 
@@ -167,12 +167,12 @@ class Configuration:
     def _layer(self, values: Mapping[str, Any]) -> Layer:
         return Layer({self._canonical(key): value for key, value in values.items()})
 
-    def laid_over(self) -> dict[str, Any]:
-        """What the layers change, as it is now."""
+    def overridden(self) -> dict[str, Any]:
+        """The settings that the layers change, with their present values."""
         return {key: self.app.conf[key] for layer in self._layers for key in layer.values}
 
-    def beneath_settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What of ``values`` no change of the Django settings has taken the place of."""
+    def not_in_django_layers(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of ``values`` that no change of the Django settings has replaced."""
         followed = {key for layer in self._layers if not layer.django for key in layer.values}
         return {key: value for key, value in values.items() if self._canonical(key) not in followed}
 
@@ -186,16 +186,16 @@ class Configuration:
             raise
 
     def follow(self, key: str, setting: str) -> Layer:
-        """Lay the value that a Django setting was just given over the configuration.
+        """Lay the new value of a Django setting over the configuration.
 
-        Whoever changed the Django setting puts it back, so only Celery's side is overridden.
+        Whatever changed the Django setting puts it back, so only Celery's side is overridden.
         """
         from celery.app.defaults import DEFAULTS
         from django.conf import settings
 
         layer = Layer({key: getattr(settings, setting, DEFAULTS[key])}, django=False)
         before = self._effective(layer.values)
-        if before == layer.values:  # Celery reads it from the Django settings: changed already
+        if before == layer.values:  # Celery reads the Django settings, so it is already changed
             earlier = getattr(settings._wrapped, "default_settings", settings)
             before = {key: getattr(earlier, setting, DEFAULTS[key])}
         self._lay(layer, before=before)
@@ -204,7 +204,7 @@ class Configuration:
     def _lay(self, layer: Layer, *, before: Mapping[str, Any] | None = None) -> None:
         try:
             self._change([*self._layers, layer], layer.values, django=layer.django, before=before)
-        except BaseException:  # such as by an annotation that can't be imported
+        except BaseException:  # an annotation that can't be imported, for example
             self.remove(layer)
             raise
         if any(layer is insisted for insisted in self._insisted):
@@ -215,12 +215,12 @@ class Configuration:
                 self._change([*others, insisted], insisted.values)
 
     def remove(self, layer: Layer) -> None:
-        """Take a layer away, wherever it stands."""
+        """Remove a layer, wherever it is."""
         layers = [other for other in self._layers if other is not layer]
         self._change(layers, layer.values, django=layer.django)
 
     def reapply(self) -> None:
-        """The app has read its configuration anew: lay everything over it again."""
+        """Lay everything over the configuration again, after the app has read it again."""
         layers, self._layers = self._layers, []
         self._originals.clear()
         for layer in layers:
@@ -248,7 +248,7 @@ class Configuration:
 
     @contextmanager
     def settings_restored(self) -> Iterator[None]:
-        """Undo what a block sets on ``app.conf`` by hand; next to nothing where it sets nothing."""
+        """Undo what is set on ``app.conf`` by hand within the ``with``; cheap if nothing is."""
         conf = self.app.conf
         before = dict(conf.maps[0]) if self.app.configured else None
         try:
@@ -295,7 +295,7 @@ class Configuration:
         return tuple(id(layer) for layer in self._layers)
 
     def _refresh(self, before: Mapping[str, Any]) -> None:
-        """Let what Celery computed follow the settings that differ from ``before``."""
+        """Update what Celery computed from the settings that differ from ``before``."""
         self.version += 1
         changed = {key: old for key, old in before.items() if self.app.conf.get(key) != old}
         self._derived.change(self._combination(), changed)
@@ -303,8 +303,8 @@ class Configuration:
             refresh_tasks(self.app, changed)
 
     def _set_conf(self, changes: dict[str, Any], key: str, value: Any) -> None:
-        # An entry under another spelling (prefixed, old) would be found first; before Celery 5.7
-        # a prefixed one wins wherever it stands, so the value is put under both.
+        # An entry under another spelling (prefixed, old) would be found first. Before Celery 5.7
+        # a prefixed one wins in whichever map it is, so the value is put under both.
         spellings = self.app.conf._to_keys(key)
         for raw in {key, *spellings}:
             if value is not MISSING:
@@ -330,31 +330,31 @@ class Configuration:
         elif name in self._holders:
             holder, original = self._holders.pop(name)
             put(vars(holder), name, original)
-        # LazySettings keeps what it has looked up once.
+        # LazySettings caches what it has looked up.
         vars(settings).pop(name, None)
 
 
 @patches(
     "celery.app.utils:Settings.__setitem__",
     "celery.app.utils:Settings.update",
-    why="What a test writes into app.conf takes effect at once, in what Celery has derived from "
-    "it too.",
+    why="What a test writes into app.conf takes effect at once, including in what Celery has "
+    "derived from it.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def settings_writes_applied(
     configurations: Callable[[], Iterable[Configuration]],
 ) -> Iterator[None]:
-    """Lay what is written to ``app.conf`` in a block over the configuration, for the block.
+    """Treat what is written to ``app.conf`` within the ``with`` as a layer that ends with it.
 
-    So it takes effect as any override does. Celery alone would find another spelling of the setting
-    first (the one from Django's settings, or of an override), and go on with what it had computed
-    from the value before: task attributes, the result backend, pools.
+    Thus it takes effect like any override. Celery by itself would first find another spelling of
+    the setting (from Django's settings, or of an override), and would keep what it had computed
+    from the earlier value: task attributes, the result backend, pools.
 
     Args:
-        configurations: of the apps for which it is so.
+        configurations: Returns the configurations of the apps concerned.
 
-    Private API (``ConfigurationView.__setitem__``, which attributes come to as well, and
+    Private API (``ConfigurationView.__setitem__``, to which setting attributes also leads, and
     ``update``), checked on Celery 5.4 to 5.7.
     """
     from celery.app.utils import Settings
@@ -371,7 +371,7 @@ def settings_writes_applied(
             return
         try:
             setting = canonical(key, namespace=configuration.app.namespace)
-        except BadOptionError:  # of the project's own
+        except BadOptionError:  # a setting of the project's own
             setting = None
         if setting is None or setting in _BY_WORKERS:
             write(self, key, value)

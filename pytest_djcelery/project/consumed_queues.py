@@ -1,4 +1,4 @@
-"""Which queues the workers of production consume: one rule for every way to run tasks."""
+"""Which queues production's workers consume: one rule for every way to run tasks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumedQueues:
-    """Queues that workers consume, as kombu's.
+    """The queues that workers consume, as kombu's objects.
 
-    ``source`` says where that is written down. ``stock``: a worker started without ``-Q`` consumes
-    exactly these queues. ``of_worker``: they were given to the worker of this test, whatever
-    production has.
+    ``source`` says where this is specified. ``stock`` means that a worker started without ``-Q``
+    consumes exactly these queues, ``of_worker`` that they were given to this test's worker,
+    whatever production has.
     """
 
     queues: tuple[Queue, ...]
@@ -32,23 +32,23 @@ class ConsumedQueues:
 
     @property
     def shown(self) -> list[str]:
-        """The names that a person gives them: a broadcast queue's own is made up by kombu."""
+        """The names that people know: kombu makes up the name of a broadcast queue."""
         return [getattr(queue, "alias", None) or queue.name for queue in self.queues]
 
     def receives(self, sent: SentTask) -> bool:
-        """Whether a message comes to one of them, as far as its exchange and key tell."""
+        """Whether a message is routed to one of them, judged by its exchange and key."""
         return sent.queue in self.names or (
             bool(sent.exchange or sent.queue is None)
-            and any(comes_to(queue, sent) for queue in self.queues)
+            and any(is_routed_to(queue, sent) for queue in self.queues)
         )
 
 
 def of_project(app: Celery, chosen: Collection[str]) -> ConsumedQueues:
-    """What ``djcelery_queues`` says, alone; else what is declared and what static routes name.
+    """The queues in ``djcelery_queues``, or else those that are declared or in static routes.
 
     Args:
-        app: the project's app.
-        chosen: the names that ``djcelery_queues`` or its marker gives.
+        app: The project's app.
+        chosen: The names in ``djcelery_queues`` or its marker.
     """
     declared = _declared(app)
     if chosen:
@@ -83,10 +83,10 @@ def _known(declared: Any, names: Iterable[str], source: str, *, of_worker: bool)
 
 
 def check(app: Celery, chosen: Iterable[str]) -> None:
-    """Check what ``djcelery_queues`` or its marker gives.
+    """Check the queues in ``djcelery_queues`` or its marker.
 
     Raises:
-        BadOptionError: a queue that the app does not declare, and may not make.
+        BadOptionError: The app doesn't declare one of them, and must not create it.
     """
     __tracebackhide__ = True
     declared = _declared(app)
@@ -102,9 +102,10 @@ def check(app: Celery, chosen: Iterable[str]) -> None:
 
 
 def _declared(app: Celery) -> Any:
-    """A table of the app's queues as its settings have it.
+    """The app's queues according to its settings.
 
-    Not ``app.amqp.queues``: each message to an unknown queue, and each worker, adds to that.
+    That is not ``app.amqp.queues``, to which each worker, and each message to an unknown queue,
+    adds.
     """
     return app.amqp.Queues(app.conf.task_queues)
 
@@ -114,14 +115,14 @@ def _entity(declared: Any, queue: Any) -> Queue | None:
         found: Queue = queue
         return found
     try:
-        found = declared[queue]  # makes it as Celery would, where that is allowed
+        found = declared[queue]  # creates it as Celery would, where that is allowed
     except KeyError:
         return None
     return found
 
 
 def _static_routes(app: Celery) -> Iterator[Any]:
-    """The queues that ``task_routes`` name without being asked about a task.
+    """The queues that ``task_routes`` name whatever the task.
 
     Private API (``MapRoute.map`` and ``patterns``), checked on Celery 5.4 to 5.7.
     """
@@ -137,8 +138,8 @@ def _static_routes(app: Celery) -> Iterator[Any]:
                     yield queue
 
 
-def comes_to(queue: Any, sent: SentTask) -> bool:
-    """Whether a message goes to a queue, as far as its exchange and routing key tell."""
+def is_routed_to(queue: Any, sent: SentTask) -> bool:
+    """Whether a message is routed to a queue, judged by its exchange and routing key."""
     if not sent.exchange:
         return bool(queue.name == sent.routing_key)
     bindings = [(queue.exchange, queue.routing_key), *queue.bindings]

@@ -1,8 +1,8 @@
 """What Celery derives from its settings and keeps: queues, pools, backend, tasks, their tracers.
 
-The setting ``task_annotations`` is one of them: Celery applies it once, as a task is bound
-(`Task.annotate`), and keeps nothing of what was there before. Here it follows the setting, and is
-taken back.
+So it does with ``task_annotations``: Celery applies the setting once, when a task is bound
+(`Task.annotate`), and forgets what was there before. Here annotations follow the setting, and are
+undone.
 
 Private API of celery/app/base.py, celery/app/amqp.py, celery/app/task.py and celery/app/trace.py,
 checked on Celery 5.4 to 5.7.
@@ -41,7 +41,7 @@ def _prefixed(*prefixes: str) -> Callable[[str], bool]:
     return lambda key: key.startswith(prefixes)
 
 
-# Attributes of the app, and which settings they are computed from.
+# Attributes of the app, and the settings from which they are computed.
 _GROUPS: tuple[tuple[tuple[str, ...], Callable[[str], bool]], ...] = (
     (("amqp",), _prefixed(*_ROUTING)),
     (("_pool",), _prefixed("broker_")),
@@ -55,8 +55,8 @@ _GROUPS: tuple[tuple[tuple[str, ...], Callable[[str], bool]], ...] = (
 class DerivedObjects:
     """The computed objects of an app, kept for each combination of layers.
 
-    Where a combination comes back, so do its very objects: code may have changed them, and may
-    hold them. What a change does not touch stays as it is.
+    When a combination returns, so do the same objects: code may have changed them, and may have
+    references to them. Whatever a change does not affect stays as it is.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -64,13 +64,13 @@ class DerivedObjects:
         self._kept: dict[tuple[int, ...], dict[str, Any]] = {}
 
     def keep(self, combination: tuple[int, ...]) -> None:
-        """Remember the present objects as those of ``combination``."""
+        """Remember the current objects as those of ``combination``."""
         self._kept[combination] = self._now()
 
     def change(self, combination: tuple[int, ...], changed: Iterable[str]) -> None:
-        """Give the app the objects of ``combination``, where ``changed`` settings touch them.
+        """Give the app those objects of ``combination`` that ``changed`` settings affect.
 
-        Those that were never computed are dropped, so that Celery computes them on demand.
+        If an object was never computed it is dropped, so that Celery computes it on demand.
         """
         kept = self._kept.get(combination, {})
         attributes = vars(self._app)
@@ -88,7 +88,7 @@ class DerivedObjects:
         layers = set(living)
         dead = [combination for combination in self._kept if not layers.issuperset(combination)]
         gone = [self._kept.pop(combination) for combination in dead]
-        # What kombu has one of for an address may be another app's, too.
+        # kombu may share an object for one address with another app.
         alive = (vars(self._app), *map(vars, _other_apps(self._app)), *self._kept.values())
         for parts_of, close in ((_pools, close_pool), (_backends, close_backend)):
             unused = {id(part): part for kept in gone for part in parts_of(kept)}
@@ -106,7 +106,7 @@ class DerivedObjects:
 
     def _fresh(self, name: str) -> Any:
         if name == "_local":
-            return _OfThreads([])
+            return _ThreadBackends([])
         return None if name in ("_pool", "_backend_cache") else MISSING
 
 
@@ -122,12 +122,12 @@ def _pools(computed: Mapping[str, Any]) -> list[Any]:
     return [] if pool is None else [pool]
 
 
-class _OfThreads(threading.local):
-    """``app._local``, where each thread keeps its backend: here, they are known to all.
+class _ThreadBackends(threading.local):
+    """``app._local``, where each thread keeps its backend, with a list of all of them.
 
     Args:
-        backends: filled with the threads and their backends. ``__init__`` is called with this
-            very list in each thread.
+        backends: Filled with the threads and their backends. ``__init__`` is called with this same
+            list in each thread.
     """
 
     def __init__(self, backends: list[tuple[threading.Thread, Any]]) -> None:
@@ -140,14 +140,14 @@ class _OfThreads(threading.local):
 
 
 def _backends(computed: Mapping[str, Any]) -> list[Any]:
-    """Celery keeps one for all threads where that is safe, else one for each thread."""
+    """The result backends: one for all threads where that is safe, else one for each thread."""
     of_threads = [backend for _, backend in getattr(computed.get("_local"), "backends", ())]
     shared = computed.get("_backend_cache")
     return [backend for backend in (shared, *of_threads) if backend is not None]
 
 
 def close_backends_of_ended_threads(app: Celery) -> None:
-    """Let go of the connections of result backends whose threads are no more."""
+    """Close the connections of result backends whose threads have ended."""
     backends = getattr(app._local, "backends", [])
     for entry in list(backends):
         thread, backend = entry
@@ -157,7 +157,7 @@ def close_backends_of_ended_threads(app: Celery) -> None:
 
 
 def put(mapping: dict[str, Any], key: str, value: Any) -> None:
-    """Set an entry, or remove it where the value is `MISSING`."""
+    """Set an entry, or remove it if the value is `MISSING`."""
     if value is MISSING:
         mapping.pop(key, None)
     else:
@@ -166,7 +166,7 @@ def put(mapping: dict[str, Any], key: str, value: Any) -> None:
 
 @contextmanager
 def queues_restored(app: Celery) -> Iterator[None]:
-    """Put ``app.amqp.queues`` back: a message for an unknown queue, or a worker, adds to them."""
+    """Restore ``app.amqp.queues``: a message to an unknown queue, or a worker, adds to it."""
     queues = app.amqp.queues
     entries = dict(queues)
     selected = {
@@ -184,7 +184,7 @@ def queues_restored(app: Celery) -> Iterator[None]:
 
 
 def close_pool(pool: Any) -> None:
-    """Close a kombu connection pool and forget it, with its producers, in kombu's registry."""
+    """Close a kombu connection pool, and remove it and its producers from kombu's registry."""
     from kombu import pools
 
     for group in (pools.connections, pools.producers):
@@ -196,28 +196,28 @@ def close_pool(pool: Any) -> None:
 
 
 def close_backend(backend: Any) -> None:
-    """Let go of the connections of a result backend that has any: Redis' client, subscriptions."""
+    """Close the connections of a result backend, if it has any: Redis' client, subscriptions."""
     consumer = getattr(backend, "result_consumer", None)
     pool = getattr(vars(backend).get("client"), "connection_pool", None)
-    # RPC's can't be stopped if it was never started.
+    # The consumer of RPC can't be stopped if it was never started.
     if consumer is not None and getattr(consumer, "_consumer", consumer) is not None:
-        # The queue of its replies may have gone with all others of the run.
+        # Its reply queue may have been removed with all the others of the run.
         errors = getattr(getattr(consumer, "_connection", None), "connection_errors", ())
         with suppress(*errors):
             consumer.stop()
         if hasattr(consumer, "_pubsub"):
-            # A result that is collected later would unsubscribe, and connect anew to do so.
+            # A result that is garbage-collected later would reconnect in order to unsubscribe.
             consumer._pubsub = None
     if pool is not None:
         pool.disconnect()
 
 
 def refresh_tasks(app: Celery, before: Mapping[str, Any]) -> None:
-    """Let tasks follow settings that `Task.bind` copied onto their classes.
+    """Update the attributes of tasks that `Task.bind` copied from the settings.
 
-    Binding sets ``__bound__`` on the class and after it each attribute that was still ``None``;
-    what the author of the task gave stands before it. Only what still equals the setting it
-    came from is changed.
+    Binding sets ``__bound__`` on the class, and after it each attribute that was still ``None``;
+    what the author of the task set comes before it. Only attributes that still equal the setting
+    they came from are changed.
     """
     if not before or not app.finalized:
         return
@@ -237,20 +237,20 @@ def refresh_tasks(app: Celery, before: Mapping[str, Any]) -> None:
 
 
 def renew_built(app: Celery) -> None:
-    """Let go of what was built from the attributes of tasks."""
+    """Drop, or build again, what was built from the attributes of tasks."""
     renew_tracers(app)
     for task in list(app._tasks.values()):
         task._exec_options = None
 
 
 def copied_by_bind(owner: type, attribute: str) -> bool:
-    """Whether `Task.bind` has set an attribute, and not the author of the task."""
+    """Whether `Task.bind`, rather than the author of the task, has set an attribute."""
     names = list(vars(owner))
     return "__bound__" in names and names.index(attribute) > names.index("__bound__")
 
 
 def logs_listened_to() -> bool:
-    """Whether anyone listens to what a worker logs of the tasks that it receives and runs."""
+    """Whether anything listens to what a worker logs about the tasks it receives and runs."""
     for logger in _LOGGERS:  # noqa: SIM110 - `any()` takes twice as long
         if logger.isEnabledFor(logging.INFO):
             return True
@@ -259,10 +259,11 @@ def logs_listened_to() -> bool:
 
 @contextmanager
 def info_logging_enabled() -> Iterator[None]:
-    """Let Celery build strategies and tracers that log what is received and done.
+    """Within the ``with``, have Celery build strategies and tracers that log what they do.
 
-    It asks once, when it builds them, whether anyone listens at level INFO; a test may want to
-    listen later (``caplog.at_level``). Each record is still filtered by the level of its time.
+    Celery checks once, when it builds them, whether anything listens at level INFO; a test may
+    want to listen later (``caplog.at_level``). Each record is still filtered by the level at the
+    time.
     """
     with _listening.used(_levels_lowered()):
         yield
@@ -281,12 +282,12 @@ def _levels_lowered() -> Iterator[None]:
 
 
 def renew_tracers(app: Celery) -> None:
-    """Let the tracers of tasks follow the attributes of the tasks, which they were built from.
+    """Build the tracers of tasks again, since the attributes they were built from have changed.
 
-    A worker that runs here may be about to use one, so each is built anew as that worker has
-    built it. Where none runs, Celery builds one when it needs it.
+    A worker that runs here may be about to use one, so each is built in the same way as that
+    worker built it. If no worker runs, Celery builds one when it needs it.
 
-    Private API (``celery.app.trace._localized``: what `setup_worker_optimizations` was given),
+    Private API (``celery.app.trace._localized``: the arguments of `setup_worker_optimizations`),
     checked on Celery 5.4 to 5.7.
     """
     from celery.app import trace
@@ -303,7 +304,7 @@ def renew_tracers(app: Celery) -> None:
 
 
 class Annotations:
-    """The annotations of an app's tasks, as its settings have them now.
+    """Keeps the annotations of an app's tasks as its settings currently say.
 
     Private API (``Task.__bound__`` and ``_app``, ``Celery._tasks``), checked on Celery 5.4 to 5.7.
     """
@@ -315,10 +316,10 @@ class Annotations:
 
     @contextmanager
     def kept_current(self, before: Mapping[str, Any]) -> Iterator[None]:
-        """Give tasks as they were bound to a block, and annotate them as the settings say after it.
+        """Undo annotations within the ``with``, and annotate by the current settings after it.
 
         Args:
-            before: the settings that have changed, as they were.
+            before: The settings that have changed, with their earlier values.
         """
         if not self._app.finalized or not (SETTING in before or (before and self._found)):
             yield
@@ -327,7 +328,7 @@ class Annotations:
         kinds = [kind for kind in map(type, self._app._tasks.values()) if self._is_ours(kind)]
         for kind in kinds:
             self._bound_under.setdefault(kind, before.get(SETTING, now))
-        self._put_back()
+        self._restore()
         yield
         try:
             for kind in kinds:
@@ -339,7 +340,7 @@ class Annotations:
     def _is_ours(self, kind: Any) -> bool:
         return bool(kind.__bound__) and kind._app is self._app
 
-    def _put_back(self) -> None:
+    def _restore(self) -> None:
         while self._found:
             kind, attributes = self._found.popitem()
             for name, value in attributes.items():
@@ -351,7 +352,7 @@ class Annotations:
     def _annotate(self, kind: Any) -> None:
         found = dict(vars(kind))
         try:
-            self._withdraw(kind)
+            self._remove_from_binding(kind)
             kind.annotate()
         finally:
             names = {*found, *vars(kind)}
@@ -364,10 +365,10 @@ class Annotations:
             if changed:
                 self._found[kind] = changed
 
-    def _withdraw(self, kind: Any) -> None:
-        """Take away what annotations made of a task as it was bound.
+    def _remove_from_binding(self, kind: Any) -> None:
+        """Undo what annotations changed of a task when it was bound.
 
-        What the author of the task gave, and an annotation replaced, is nowhere to be found.
+        An attribute that its author set, and an annotation replaced, can't be found any more.
         """
         from celery.app.annotations import prepare, resolve_all
 

@@ -1,4 +1,4 @@
-"""Find the project's Celery app, or notice it as soon as the project makes it."""
+"""Finds the project's Celery app, or notices it as soon as the project makes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def imported_app(options: Options) -> Celery | None:
-    """The project's app if the project has imported it by itself. Imports nothing."""
+    """The project's app, if the project itself has imported it. Imports nothing."""
     if "celery.app.base" not in sys.modules:
         return None
     if options.app:
@@ -49,7 +49,7 @@ def _app_named(path: str, imp: Callable[..., ModuleType]) -> Celery | None:
 
 
 def _imported(name: str, **_: Any) -> ModuleType:
-    """What `importlib.import_module` returns, of a module that is there."""
+    """Do as `importlib.import_module`, for a module that is already imported."""
     if name not in sys.modules:
         raise ImportError(name)
     return sys.modules[name]
@@ -59,13 +59,13 @@ def check_named_app(options: Options) -> None:
     """Check ``djcelery_app``, without importing the module that it names.
 
     Raises:
-        AppNotFoundError: when there is no such module, or it is imported and has no such app.
+        AppNotFoundError: There is no such module, or it is imported and has no such app.
     """
     __tracebackhide__ = True
     if not options.app or imported_app(options) is not None:
         return
     module, colon, _ = options.app.partition(":")
-    # From the outside in: what is asked of a module that is there imports the packages around it.
+    # From the outside in: checking whether a module exists imports the packages that contain it.
     places = [module] if colon else [module.rpartition(".")[0], module, f"{module}.celery"]
     if not any(place and place not in sys.modules and _exists(place) for place in places):
         _app_at(options.app)
@@ -75,9 +75,9 @@ def _exists(module: str) -> bool:
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError as error:
-        # A package around it that is not there; anything else it lacks shows when it is imported.
+        # The package that contains it is missing. Any other missing module shows on import.
         return not f"{module}.".startswith(f"{error.name}.")
-    except Exception:  # noqa: BLE001 - an error in the package around it: likewise
+    except Exception:  # noqa: BLE001 - an error in the containing package also shows on import
         return True
 
 
@@ -85,7 +85,7 @@ def _exists(module: str) -> bool:
 def app_configuration_watched(callback: Callable[[], object]) -> Iterator[None]:
     """Call ``callback`` whenever an app has read its settings, before it can reach any server.
 
-    Celery itself is not imported for that.
+    This does not import Celery.
     """
     with ExitStack() as stack:
         watch = load_config_watched(lambda _: callback())
@@ -95,19 +95,20 @@ def app_configuration_watched(callback: Callable[[], object]) -> Iterator[None]:
 
 @patches(
     "celery.app.base:Celery._load_config",
-    why="The one place where any app reads its settings; app.on_init is for subclasses to replace.",
+    why="Every app reads its settings here, and only here; app.on_init is for subclasses to "
+    "replace.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def load_config_watched(callback: Callable[[Celery], object]) -> Iterator[None]:
     """Call ``callback`` with each app that has read its settings.
 
-    Wraps ``Celery._load_config``: the one place where any app reads them.
+    Wraps ``Celery._load_config``, where every app reads them.
 
-    The signals of an app that does not exist yet can't be connected to, and the hook for new apps
+    An app that doesn't exist yet has no signals to connect to, and the hook for new apps
     (`Celery.on_init`) is for subclasses to replace. Checked on Celery 5.4 to 5.7.
     """
-    from celery.app.base import Celery  # ``celery`` itself may still be on its way
+    from celery.app.base import Celery  # ``celery`` itself may not be fully imported yet
 
     load = vars(Celery)["_load_config"]
 
@@ -131,10 +132,10 @@ _SETTINGS_REMEDY = (
 
 
 def find_app(options: Options) -> Celery:
-    """The project's Celery app.
+    """Find the project's Celery app.
 
     Raises:
-        AppNotFoundError: which names the places looked in.
+        AppNotFoundError: There is none; the text names the places where it was looked for.
     """
     __tracebackhide__ = True
     if options.app:
@@ -182,10 +183,11 @@ def _current_app() -> Celery | None:
 
 @contextmanager
 def current_app_set(app: Celery) -> Iterator[None]:
-    """Make an app the current one in this thread for a block, for ``shared_task`` and its like.
+    """Within the ``with``, make an app this thread's current app, for ``shared_task`` and the like.
 
-    It often is already, having been found that way; of several apps, ``djcelery_app`` may name
-    another. Private API (``celery._state``), checked on Celery 5.4 to 5.7.
+    It often is already, since that is how it was found; but if there are several apps,
+    ``djcelery_app`` may name another. Private API (``celery._state``), checked on Celery 5.4 to
+    5.7.
     """
     from celery import _state
 
@@ -217,7 +219,7 @@ def _app_at(path: str) -> Celery:
         raise AppNotFoundError(msg) from error
     if not isinstance(found, Celery):
         msg = (
-            f"djcelery_app = {path!r} is {found!r}, which is no Celery app.\n"
+            f"djcelery_app = {path!r} is {found!r}, which is not a Celery app.\n"
             "Expected a module and the name of the app in it, such as 'proj.celery:app'."
         )
         raise AppNotFoundError(msg)

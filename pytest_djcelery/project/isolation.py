@@ -1,4 +1,4 @@
-"""Keep the project's Celery app away from every real broker and backend."""
+"""Keeps the project's Celery app away from every real broker and backend."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker, Topology
 
 _ENVIRONMENT = (
-    # Celery reads these before any setting.
+    # These take precedence over all settings.
     "CELERY_BROKER_URL",
     "CELERY_BROKER_READ_URL",
     "CELERY_BROKER_WRITE_URL",
@@ -37,7 +37,7 @@ _numbers = count(1)
 
 
 class Project:
-    """The project's app for the time of a test run."""
+    """The project's app during a test run."""
 
     def __init__(self, app: Celery, options: Options) -> None:
         self.app = app
@@ -51,16 +51,16 @@ class Project:
         self.others = OtherApps(app, self.virtual_host, self._base_values)
 
     def knows(self, app: object) -> bool:
-        """Whether an app is the project's, or one beside it that is kept from all outside."""
+        """Whether an app is the project's, or another one that is kept off real servers."""
         return app is self.app or app in self.others
 
     def configurations(self) -> list[Configuration]:
-        """Of the project's app, and of the others that have read their settings."""
+        """The configurations of the project's app and of others that have read their settings."""
         return [self.configuration, *self.others.configurations()]
 
     @property
     def broker(self) -> Broker | None:
-        """The in-memory broker, while the app really uses it."""
+        """The in-memory broker, while the app uses it."""
         if not self._publishes_to_memory:
             return None
         return addresses.broker(self.virtual_host)
@@ -71,7 +71,7 @@ class Project:
 
     @contextmanager
     def in_memory(self) -> Iterator[None]:
-        """Publish to memory for a block, unless a test has chosen another broker."""
+        """Within the ``with``, publish to memory, unless a test has chosen another broker."""
         if self._publishes_to_memory or self.app.conf.broker_url != self._broker_of_run:
             yield
             return
@@ -82,7 +82,7 @@ class Project:
         """Drop all messages, and results in memory.
 
         Args:
-            kept: what stays declared in the broker in memory.
+            kept: What stays declared in the broker in memory.
         """
         for broker in addresses.brokers([self.virtual_host]):
             broker.reset(kept if self._publishes_to_memory else None)
@@ -94,14 +94,14 @@ class Project:
 
     @property
     def pristine(self) -> bool:
-        """Whether nothing was ever declared or put in a broker in memory since it was emptied."""
+        """Whether nothing was declared or put in a broker in memory since it was last emptied."""
         return all(broker.pristine for broker in addresses.brokers(self._virtual_hosts()))
 
     def _virtual_hosts(self) -> list[str]:
         return [self.virtual_host, *self.others.virtual_hosts()]
 
     def describe(self) -> str:
-        """App, broker and backend in force, for the report header."""
+        """Name the app, and the broker and backend that it uses, for the report header."""
         from celery.app.utils import appstr
 
         broker = self.app.conf.broker_url
@@ -117,7 +117,7 @@ class Project:
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Publish to memory and store results in memory, as far as the options say so."""
+        """Within the ``with``, publish to memory and store results there, unless options differ."""
         from django.core.signals import setting_changed
 
         with ExitStack() as stack:
@@ -151,7 +151,7 @@ class Project:
             if layers:
                 configuration.reapply()
             else:
-                self.others.project_has_read()
+                self.others.note_project_settings()
                 layers.append(configuration.push(self._base_values(app, self.virtual_host)))
             self._broker_of_run = app.conf.broker_url
 
@@ -180,7 +180,7 @@ class Project:
             if self._spaces is not None:
                 values |= self._spaces.broker_settings(values["broker_transport_options"])
         if conf.broker_connection_retry_on_startup is None:
-            # What Celery 6 will do; before, a starting worker warns that nobody has chosen.
+            # As Celery 6 will do. Until then a starting worker warns that the setting is unset.
             values["broker_connection_retry_on_startup"] = conf.broker_connection_retry
         configured = str(conf.result_backend or "")
         kept = (*_DJANGO_BACKENDS, *addresses.BACKENDS)
@@ -212,7 +212,7 @@ class Project:
 
 
 def broker_values(url: str) -> dict[str, Any]:
-    """A broker, with nothing of the one that the settings name."""
+    """Settings for a broker that keep nothing of the one in the project's settings."""
     parts = ("user", "password", "vhost", "port", "login_method")
     return {
         "broker_url": url,
@@ -262,9 +262,13 @@ _PARAMETERS_AS_SETTINGS = {
 
 @contextmanager
 def parameters_applied(app: Celery, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give an existing app what ``celery_parameters`` would have given to a new one.
+    """Apply ``celery_parameters``, which are meant for a new app, to the existing one.
 
-    Yields those that are settings; the others are attributes, changed for the block.
+    Yields those that are settings. The others are attributes, which are changed within the
+    ``with``.
+
+    Raises:
+        BadOptionError: The existing app has no such attribute.
     """
     settings = {
         setting: parameters.pop(name)

@@ -1,7 +1,7 @@
-"""The Celery apps of the process beside the project's: they reach nothing outside either.
+"""The other Celery apps of the process: they reach no real server either.
 
-A project may have several (one for each broker, one that a library or a test makes). What is known
-of one stands on the app itself, so that it lives no longer for being known.
+There may be several (one for each broker, one that a library or a test makes). What is known of an
+app is kept on the app itself, so that it is garbage-collected as usual.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _KNOWN: Final = "_pytest_djcelery"
 
 
 class OtherApps:
-    """All apps but the project's, those that are yet to be made included.
+    """All apps but the project's, including those that are yet to be made.
 
-    Two apps meet in one broker, or one result backend, where their settings name the same.
+    Two apps share a broker, or a result backend, if their settings name the same one.
 
     Args:
-        app: the project's.
-        virtual_host: of the broker in memory that the project's app has.
-        values: the settings that keep an app from all that is outside, by the virtual host of its
-            broker.
+        app: The project's app.
+        virtual_host: The virtual host of its broker in memory.
+        values: Makes the settings that keep an app off real servers, from the app and the virtual
+            host of its broker.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class OtherApps:
         self._app = app
         self._values = values
         self._virtual_host = virtual_host
-        self._hosts: dict[str, str] = {}  # by the broker that the settings name
-        self._backend: str | None = None  # that the project's settings name
+        self._hosts: dict[str, str] = {}  # by the broker in the settings
+        self._backend: str | None = None  # in the project's settings
         self._apps: WeakSet[Celery] = WeakSet()
 
-    def project_has_read(self) -> None:
-        """The project's app has read its settings, and nothing is laid over them yet."""
+    def note_project_settings(self) -> None:
+        """Note the settings that the project's app has read, before anything is laid over them."""
         self._hosts.setdefault(str(self._app.conf.broker_url), self._virtual_host)
         self._backend = str(self._app.conf.result_backend)
 
@@ -53,16 +53,16 @@ class OtherApps:
         return app in self._apps
 
     def configurations(self) -> list[Configuration]:
-        """Of those that have read their settings."""
+        """The configurations of the apps that have read their settings."""
         return [vars(app)[_KNOWN] for app in list(self._apps)]
 
     def virtual_hosts(self) -> list[str]:
-        """Of the brokers in memory that are not the project's."""
+        """The virtual hosts of the brokers in memory that are not the project's."""
         return [host for host in self._hosts.values() if host != self._virtual_host]
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Keep them from all that is outside, from when they read their settings on."""
+        """Within the ``with``, keep each app off real servers once it has read its settings."""
         from celery import _state
 
         apps: Any = vars(_state)["_apps"]  # private; checked on Celery 5.4 to 5.7
@@ -82,10 +82,10 @@ class OtherApps:
     def _isolate(self, app: Celery) -> None:
         if app is self._app:
             return
-        if app in self._apps:  # it has read its settings anew
+        if app in self._apps:  # it has read its settings again
             vars(app)[_KNOWN].reapply()
             return
-        # The Django settings, which several apps may read, show the project's by now.
+        # Several apps may read the Django settings, which by now show the project app's values.
         shares = str(app.conf.result_backend) in (self._backend, *addresses.BACKENDS)
         vars(app)[_KNOWN] = configuration = Configuration(app, django=False)
         self._apps.add(app)
@@ -101,7 +101,7 @@ class OtherApps:
 
     @contextmanager
     def queues_restored(self) -> Iterator[None]:
-        """Put their queues back, as those of the project's app are."""
+        """Restore their queues, as is done for the project's app."""
         with ExitStack() as stack:
             for app in self._with_queues():
                 stack.enter_context(queues_restored(app))
@@ -110,8 +110,8 @@ class OtherApps:
                 yield
             finally:
                 for app in set(self._with_queues()).difference(found):
-                    vars(app).pop("amqp")  # and Celery makes them anew
+                    vars(app).pop("amqp")  # Celery makes them again
 
     def _with_queues(self) -> list[Celery]:
-        """Those whose queues Celery has made from their settings."""
+        """The apps whose queues Celery has already made from their settings."""
         return [app for app in self._apps if "queues" in vars(vars(app).get("amqp", object))]

@@ -1,4 +1,4 @@
-"""The tasks that the app knows: those of a fresh worker process, and those of one test."""
+"""The tasks that an app knows: those of a fresh worker process, and those of one test."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def check(app: Celery, *, timeout: float) -> None:
     """Check that a fresh worker process would know each task that this process knows.
 
     Args:
-        app: the project's app.
-        timeout: seconds that the process may take.
+        app: The project's app.
+        timeout: Seconds that the process may take.
 
     Raises:
-        UnregisteredTaskError: naming the tasks, their modules and the remedy.
-        DjceleryError: when the process fails.
+        UnregisteredTaskError: It lacks some; the text has the tasks, their modules and the remedy.
+        DjceleryError: The process fails.
     """
     __tracebackhide__ = True
     fresh = _fresh_tasks(app, timeout)
@@ -60,10 +60,10 @@ def check(app: Celery, *, timeout: float) -> None:
 
 @contextmanager
 def tasks_restored(app: Celery) -> Iterator[None]:
-    """Forget the tasks that a test defines in its body, so that the next test may use their names.
+    """Forget the tasks that a test defines in its body, so that the next test can use their names.
 
-    Celery keeps the first task of a name: a second test would run the first test's task. What a
-    test has imported stays, since a module is imported only once.
+    Celery keeps the first task of each name, so a second test would run the first test's task.
+    What a test has imported stays, since a module is imported only once.
     """
     found = dict(app.tasks)
     try:
@@ -96,14 +96,14 @@ def _fresh_tasks(app: Any, timeout: float) -> set[str]:
 
 
 def _place(app: Any) -> tuple[str, str]:
-    """Module and name that the app is reached by."""
+    """The module and the name in it through which the app can be reached."""
     for module_name, module in list(sys.modules.items()):
         if module_name.startswith("celery.") or _for_tests(module_name):
-            continue  # Celery's own references; and what a test imports, a worker doesn't
+            continue  # Celery's own references, and modules that a worker doesn't import
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is app:
                 return module_name, name
-    msg = f"{app!r} stands in no module, so a fresh worker can't find it."
+    msg = f"{app!r} is not an attribute of any module, so a fresh worker can't find it."
     raise DjceleryError(msg)
 
 
@@ -112,7 +112,7 @@ def _module(task: Any) -> str:
 
 
 def _of_a_test(task: Any) -> bool:
-    """Whether a task is defined in a test itself; no worker is meant to know it."""
+    """Whether a task is defined in a test module, so that no worker is meant to know it."""
     return _for_tests(_module(task))
 
 

@@ -21,7 +21,7 @@ from pytest_djcelery.project import consumed_queues, registry
 from pytest_djcelery.project.configuration import settings_writes_applied
 from pytest_djcelery.project.derived import queues_restored
 from pytest_djcelery.project.finding import current_app_set
-from pytest_djcelery.project.shortcuts.message_path import shorter_ways_taken
+from pytest_djcelery.project.shortcuts.message_path import message_path_shortened
 from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 from pytest_djcelery.recording import failures
 from pytest_djcelery.recording.publishing import PublishRecorder, publishes_recorded
@@ -242,7 +242,7 @@ class Sandbox:
             stack.enter_context(current_app_set(self.app))
             stack.enter_context(self._queues_and_results_emptied())
             stack.enter_context(settings_reads_cached(self.app, self.project.settings_cache))
-            stack.enter_context(shorter_ways_taken())
+            stack.enter_context(message_path_shortened())
             stack.enter_context(settings_writes_applied(self.project.configurations))
             # The pytest session notes them already; without pytest there is none.
             stack.enter_context(self._captures.capture_blocks_noted())

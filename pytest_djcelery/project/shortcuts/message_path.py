@@ -1,11 +1,11 @@
-"""Shorter ways for a message: how it is encoded, named, dated and handed to the broker in memory.
+"""Shortcuts for a message: how it is encoded, named, dated and handed to the broker in memory.
 
-Each stands in for a function that every message passes several times, and says what it saves of one
-message. Whatever is out of the ordinary goes to the function that it stands in for.
+Each replaces a function that every message passes several times, and says what it saves for each
+message. Anything out of the ordinary still goes to the function that was replaced.
 
-Producers for the broker in memory stay connected, since nothing can be lost there. Celery takes a
-producer out of kombu's pool for each message, and kombu a connection for it, to which the producer
-is bound anew: a tenth of what a message costs.
+Producers for the broker in memory stay connected, since no connection can be lost there. Celery
+takes a producer from kombu's pool for each message, and kombu takes a connection for it and binds
+the producer to it again: a tenth of what a message costs.
 """
 
 from __future__ import annotations
@@ -32,9 +32,16 @@ _OF_MESSAGES: Final = frozenset({"lang", "task", "argsrepr", "kwargsrepr", "comp
 
 
 @contextmanager
-def shorter_ways_taken() -> Iterator[None]:
-    """Take them for the time of a block."""
-    with _representations(), _json(), _errors_of_serializers(), _moments(), _ids(), _requests():
+def message_path_shortened() -> Iterator[None]:
+    """Within the ``with``, take all the shortcuts of a message."""
+    with (
+        _arguments_written_at_once(),
+        _json_codec_kept(),
+        _serializer_errors_wrapped(),
+        _utc_times_kept(),
+        _ids_made(),
+        _custom_headers_found(),
+    ):
         yield
 
 
@@ -45,12 +52,12 @@ def shorter_ways_taken() -> Iterator[None]:
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def _representations() -> Iterator[None]:
-    """Write arguments of plain types out at once: 14 µs.
+def _arguments_written_at_once() -> Iterator[None]:
+    """Write arguments of plain types as text at once: 14 µs.
 
-    Celery puts them together token by token, so that those that are long or deep end early.
+    Celery builds the text token by token, to cut off arguments that are long or deep.
 
-    Private API (``saferepr`` as `celery.app.amqp` and `celery.app.trace` know it), checked on
+    Private API (``saferepr`` as imported by `celery.app.amqp` and `celery.app.trace`), checked on
     Celery 5.4 to 5.7.
     """
     from celery.app import amqp, trace
@@ -58,7 +65,7 @@ def _representations() -> Iterator[None]:
 
     def quick(o: Any, maxlen: Any = None, maxlevels: Any = 3, seen: Any = None) -> str:
         text = _written(o)
-        # Of what is as long as allowed, Celery decides what is left out.
+        # If it reaches the limit, Celery decides what is left out.
         if text is None or (maxlen is not None and len(text) >= maxlen):
             text = str(saferepr(o, maxlen, maxlevels, seen))
         return text
@@ -71,10 +78,10 @@ def _representations() -> Iterator[None]:
 
 
 def _written(values: Any) -> str | None:
-    """As Celery writes them; ``None``: some of them are not of plain types."""
+    """The text that Celery writes; ``None`` if some values are not of plain types."""
     kind = type(values)
     if kind is tuple or kind is list:
-        texts = [_scalar(each) for each in values]
+        texts = [_scalar(value) for value in values]
         if None in texts:
             return None
         inside = ", ".join(texts)  # type: ignore[arg-type]  # none of them is None
@@ -97,8 +104,8 @@ def _scalar(value: Any) -> str | None:
 
 
 @contextmanager
-def _json() -> Iterator[None]:
-    """Keep kombu's encoder and decoder of JSON, which it makes anew each time: 10 µs.
+def _json_codec_kept() -> Iterator[None]:
+    """Keep kombu's JSON encoder and decoder, which kombu makes each time: 10 µs.
 
     A project that has registered a serializer named ``json`` keeps its own.
 
@@ -117,7 +124,7 @@ def _json() -> Iterator[None]:
     def loads(s: Any) -> Any:
         if type(s) is bytes:
             s = s.decode("utf-8")
-        # A mark of byte order is an error with a text of its own.
+        # For a byte-order mark, kombu raises an error with its own text.
         if type(s) is not str or s.startswith("\ufeff"):
             return of_kombu.loads(s)
         return decode(s)
@@ -134,7 +141,7 @@ def _json() -> Iterator[None]:
     decoders[kind] = loads
     try:
         yield
-    finally:  # where the block has registered another, that one stays
+    finally:  # if another one has been registered meanwhile, it stays
         if encoders.get("json") is ours:
             encoders["json"] = codec
         if decoders.get(kind) is loads:
@@ -147,7 +154,7 @@ def _json() -> Iterator[None]:
     checked_on="kombu 5.4 to 5.7",
 )
 @contextmanager
-def _errors_of_serializers() -> Iterator[None]:
+def _serializer_errors_wrapped() -> Iterator[None]:
     """Wrap the errors of a serializer without a generator: 7 µs.
 
     Private API (``kombu.serialization._reraise_errors``), checked on kombu 5.4 to 5.7.
@@ -159,7 +166,7 @@ def _errors_of_serializers() -> Iterator[None]:
 
 
 class _Reraised:
-    """As ``kombu.serialization._reraise_errors``."""
+    """Does what ``kombu.serialization._reraise_errors`` does."""
 
     __slots__ = ("_exclude", "_include", "_wrapper")
 
@@ -194,12 +201,12 @@ class _Reraised:
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def _moments() -> Iterator[None]:
-    """Take a moment in UTC for what it is: 2 µs.
+def _utc_times_kept() -> Iterator[None]:
+    """Leave a time that is in UTC as it is: 2 µs.
 
-    Celery has dateutil find out for each result whether such a moment comes twice.
+    For each result, Celery has dateutil find out whether such a time is ambiguous.
 
-    Private API (``to_utc`` as `celery.app.base` knows it), checked on Celery 5.4 to 5.7.
+    Private API (``to_utc`` as imported by `celery.app.base`), checked on Celery 5.4 to 5.7.
     """
     from datetime import datetime
     from datetime import timezone as fixed
@@ -223,16 +230,16 @@ def _moments() -> Iterator[None]:
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def _ids() -> Iterator[None]:
-    """Make the id of a task without an object for it: 4 µs.
+def _ids_made() -> Iterator[None]:
+    """Make the id of a task without a `UUID` object: 4 µs.
 
-    Private API (``uuid`` as `celery.app.base` knows it), checked on Celery 5.4 to 5.7.
+    Private API (``uuid`` as imported by `celery.app.base`), checked on Celery 5.4 to 5.7.
     """
     from celery.app import base
     from kombu.utils.uuid import uuid as of_kombu
 
     def quick() -> str:
-        # As `uuid.uuid4`: random but for its version and its variant.
+        # Like `uuid.uuid4`, random except for its version and its variant.
         number = int.from_bytes(os.urandom(16), "big") & _RANDOM | _FOURTH
         text = f"{number:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
@@ -250,10 +257,10 @@ def _ids() -> Iterator[None]:
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def _requests() -> Iterator[None]:
-    """Find the project's own headers of a message among Celery's: 3 µs.
+def _custom_headers_found() -> Iterator[None]:
+    """Find a message's custom headers among Celery's own: 3 µs.
 
-    Celery takes each name that a request may have away from them, three times as many as there are.
+    Celery removes every name that a request may have, which are three times as many as there are.
 
     Private API (``Context._get_custom_headers``), checked on Celery 5.4 to 5.7.
     """
@@ -261,7 +268,7 @@ def _requests() -> Iterator[None]:
 
     find = vars(Context)["_get_custom_headers"]
     names = vars(Context)
-    # Those of Celery's that are no attribute of a request.
+    # Celery's own headers that are not attributes of a request.
     others = _OF_MESSAGES.difference(find(None, dict.fromkeys(_OF_MESSAGES)) or ())
 
     def quick(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -270,7 +277,7 @@ def _requests() -> Iterator[None]:
             for name, value in dict(*args, **kwargs).items()
             if name not in names and name not in others
         }
-        # Few messages have any: of those Celery decides, whatever else it may take away.
+        # Few messages have any. For those, Celery decides whether it removes any more.
         return find(self, own) if own else None
 
     with replaced(Context, _get_custom_headers=quick):
@@ -280,7 +287,7 @@ def _requests() -> Iterator[None]:
 class ConnectedProducers(pools.ProducerPool):
     """A pool in which each producer keeps a connection.
 
-    There are as many as are in use at one time, so that none ever has to be waited for.
+    It has as many producers as are ever in use at one time, so that nothing waits for one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -288,7 +295,7 @@ class ConnectedProducers(pools.ProducerPool):
         super().__init__(*args, **kwargs)
 
     def setup(self) -> None:
-        """Producers are made as they are needed."""
+        """Do nothing: producers are made when they are needed."""
 
     def acquire(self, block: bool = False, timeout: float | None = None) -> Producer:
         try:
@@ -316,7 +323,7 @@ class ConnectedProducers(pools.ProducerPool):
 )
 @contextmanager
 def producers_kept_connected() -> Iterator[None]:
-    """Have kombu make such pools for the broker in memory, for the time of a block."""
+    """Within the ``with``, have kombu make such pools for the broker in memory."""
     create = pools.producers.create
 
     def create_connected(connection: Connection, limit: int) -> pools.ProducerPool:

@@ -1,8 +1,8 @@
-"""Celery's settings, read once: what no Django setting says is not looked for each time.
+"""Caches Celery's settings, so that those missing from Django's are not looked up each time.
 
-Celery reads some ten settings for each message, and each of them in up to four spellings from
-Django's settings, where most are missing; that is a quarter of what a message costs. A setting
-kept here is given only while nothing that it could come from has changed.
+Celery reads some ten settings for each message, and looks each of them up in up to four spellings
+in Django's settings, where most are missing; that is a quarter of what a message costs. A cached
+setting is used only while none of its possible sources has changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SettingsCache:
-    """What was read of an app's settings: the blocks of one run have it in common."""
+    """What was read of an app's settings; it is shared by all tests of a run."""
 
     def __init__(self) -> None:
         self.known: dict[str, tuple[tuple[tuple[str, Any], ...], Any]] = {}
@@ -28,7 +28,7 @@ class SettingsCache:
         self._names: list[frozenset[str]] = []
 
     def found(self, conf: Any, django: _DjangoSettings) -> None:
-        """Forget all where settings come from elsewhere now, or Django's have other names."""
+        """Forget everything if the sources of settings, or the names in Django's, have changed."""
         sources = [conf, *conf.maps, *django.held]
         names = [frozenset(settings) for settings in django.held]
         if names != self._names or list(map(id, sources)) != list(map(id, self._sources)):
@@ -43,11 +43,11 @@ class SettingsCache:
 )
 @contextmanager
 def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> Iterator[None]:
-    """Let ``app.conf`` remember what it has read, for the time of a block.
+    """Within the ``with``, have ``app.conf`` remember what it has read.
 
     Args:
-        app: whose settings.
-        cache: what was read in the blocks before this one.
+        app: The app whose settings are cached.
+        cache: What was read in earlier tests.
 
     Private API (``ConfigurationView.__getitem__`` and ``_to_keys``, ``LazySettings._wrapped``),
     checked on Celery 5.4 to 5.7 and Django 4.2 to 6.1.
@@ -95,12 +95,12 @@ def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> It
 
 @patches(
     "celery.app.utils:Settings.find_value_for_key",
-    why="Speed: a part of those 100 µs.",
+    why="Speed: part of those 100 µs.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def _setting_names_cached() -> Iterator[None]:
-    """Let a setting that Celery names by its parts, for each result it stores, be found once.
+    """Remember which setting Celery means when, for each stored result, it names it by its parts.
 
     Private API (``Settings.find_value_for_key``), checked on Celery 5.4 to 5.7.
     """
@@ -119,7 +119,7 @@ def _setting_names_cached() -> Iterator[None]:
 
 
 def _is_readable(maps: list[Any]) -> bool:
-    """Whether settings come from Celery's own maps, which stay, and from Django's settings."""
+    """Whether settings only come from Celery's own maps, which stay, and Django's settings."""
     from celery.utils.collections import DictAttribute
     from django.conf import LazySettings
 
@@ -131,7 +131,7 @@ def _is_readable(maps: list[Any]) -> bool:
 
 
 class _DjangoSettings:
-    """Django's settings, and whether they hold other names than when they were looked at."""
+    """Django's settings, and whether names in them were added or removed since a look."""
 
     def __init__(self) -> None:
         from django.conf import settings
@@ -140,7 +140,7 @@ class _DjangoSettings:
         self.look()
 
     def look(self) -> None:
-        """Remember what they hold."""
+        """Remember which names there are."""
         holder = self._holder = self._settings["_wrapped"]
         held = [vars(holder)]
         while "default_settings" in vars(holder):  # of ``override_settings``
@@ -150,12 +150,12 @@ class _DjangoSettings:
 
     @property
     def held(self) -> list[Mapping[str, Any]]:
-        """What `look` has found: the settings, and under them those that they override."""
+        """What `look` has found: the settings, followed by those that they override."""
         return [names for names, _ in self._held]
 
     @property
     def changed(self) -> bool:
-        """Whether a name has come or gone since `look`."""
+        """Whether a name was added or removed since `look`."""
         if self._settings["_wrapped"] is not self._holder:
             return True
         for names, count in self._held:  # noqa: SIM110 - `any()` takes twice as long

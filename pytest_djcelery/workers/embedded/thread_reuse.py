@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.brokers import servers
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.project.consumed_queues import comes_to
+from pytest_djcelery.project.consumed_queues import is_routed_to
 from pytest_djcelery.session.runner import KeptWorker, keep, stop_others
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker
@@ -131,7 +131,7 @@ def _outstanding(journal: Journal, queues: list[Any]) -> bool:
     """Whether a message that is due, and goes to one of the queues, has not been run yet."""
     now = datetime.now(timezone.utc)
     return any(
-        (sent.eta is None or sent.eta <= now) and any(comes_to(queue, sent) for queue in queues)
+        (sent.eta is None or sent.eta <= now) and any(is_routed_to(queue, sent) for queue in queues)
         for sent in not_ended(journal)
     )
 

@@ -69,7 +69,7 @@ class Environment:
             path=tuple(sys.path),
             debug=settings.DEBUG,
             databases=_databases(),
-            configuration=_pickled(sandbox.project.configuration.laid_over()),
+            configuration=_pickled(sandbox.project.configuration.overridden()),
             sent_in_transaction=sandbox.options.sent_in_transaction,
             timeout=sandbox.options.timeout,
         )
@@ -88,7 +88,7 @@ class Environment:
         others = OtherApps(
             app, host, lambda _, virtual_host: _values_of_other_app(values, virtual_host, host)
         )
-        others.project_has_read()
+        others.note_project_settings()
         Configuration(app).push(values)
         return app, others
 

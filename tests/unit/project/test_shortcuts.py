@@ -19,7 +19,7 @@ from kombu import serialization
 from kombu.exceptions import DecodeError, EncodeError, SerializerNotInstalled
 from kombu.utils import json as of_kombu
 
-from pytest_djcelery.project.shortcuts.message_path import shorter_ways_taken
+from pytest_djcelery.project.shortcuts.message_path import message_path_shortened
 
 scalars = (
     st.none()
@@ -57,7 +57,7 @@ def test_arguments_are_written_as_celery_writes_them(
 ) -> None:
     expected = of_celery.saferepr(value, maxlen, maxlevels)
 
-    with shorter_ways_taken():
+    with message_path_shortened():
         assert amqp.saferepr(value, maxlen, maxlevels=maxlevels) == expected
         assert trace.saferepr(value, maxlen, maxlevels) == expected
         assert amqp.saferepr is not of_celery.saferepr
@@ -71,7 +71,7 @@ def test_json_is_encoded_and_decoded_as_kombu_does(value: Any) -> None:
         for form in (encoded[2], encoded[2].encode(), bytearray(encoded[2], "utf-8"))
     ]
 
-    with shorter_ways_taken():
+    with message_path_shortened():
         assert serialization.dumps(value, "json") == encoded
         assert [
             serialization.loads(form, *encoded[:2])
@@ -116,7 +116,7 @@ def test_what_serializers_raise_is_raised_as_kombu_raises_it(
 ) -> None:
     expected = raised(call)
 
-    with shorter_ways_taken():
+    with message_path_shortened():
         assert raised(call) == expected
     assert expected[0] is error
 
@@ -126,7 +126,7 @@ def test_an_interrupt_in_a_serializer_is_not_taken_for_its_error() -> None:
         def __json__(self) -> object:
             raise KeyboardInterrupt
 
-    with shorter_ways_taken(), pytest.raises(KeyboardInterrupt):
+    with message_path_shortened(), pytest.raises(KeyboardInterrupt):
         serialization.dumps(Interrupting(), "json")
 
 
@@ -136,7 +136,7 @@ def test_a_type_that_a_project_registers_later_is_encoded_too(
     monkeypatch.setattr(of_kombu, "_encoders", dict(of_kombu._encoders))
     monkeypatch.setattr(of_kombu, "_decoders", dict(of_kombu._decoders))
 
-    with shorter_ways_taken():
+    with message_path_shortened():
         of_kombu.register_type(complex, "complex", str, complex)
 
         _, _, text = serialization.dumps([1j], "json")
@@ -151,11 +151,11 @@ def test_a_serializer_that_a_project_has_registered_as_json_is_its_own() -> None
     before = registry._encoders["json"], registry._decoders["application/json"]
     try:
         serialization.register("json", shouted, str, "application/json")
-        with shorter_ways_taken():
+        with message_path_shortened():
             assert serialization.dumps("a", "json")[2] == '"A"'
             assert loads("1") == "1"
         serialization.register_json()
-        with shorter_ways_taken():  # in a test: it stays, as it would without us
+        with message_path_shortened():  # in a test: it stays, as it would without us
             serialization.register("json", shouted, str, "application/json")
         assert serialization.dumps("a", "json")[2] == '"A"'
         assert loads("1") == "1"
@@ -167,7 +167,7 @@ def test_a_serializer_that_a_project_has_registered_as_json_is_its_own() -> None
 def test_a_time_is_the_one_that_celery_makes_of_it(moment: datetime) -> None:
     expected = base.to_utc(moment)
 
-    with shorter_ways_taken():
+    with message_path_shortened():
         quick = base.to_utc(moment)
     assert (quick, quick.tzinfo, quick.isoformat()) == (
         expected,
@@ -177,7 +177,7 @@ def test_a_time_is_the_one_that_celery_makes_of_it(moment: datetime) -> None:
 
 
 def test_ids_are_random_uuids_of_the_fourth_version() -> None:
-    with shorter_ways_taken():
+    with message_path_shortened():
         ids = {base.uuid() for _ in range(500)}
 
     assert len(ids) == 500
@@ -194,7 +194,7 @@ def test_ids_are_random_uuids_of_the_fourth_version() -> None:
 def test_ids_that_a_test_has_patched_stay_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "uuid", lambda: "fixed")
 
-    with shorter_ways_taken():
+    with message_path_shortened():
         assert base.uuid() == "fixed"
 
 
@@ -206,7 +206,7 @@ def test_the_headers_of_a_request_are_those_that_celery_finds(headers: dict[str,
     request = Context()
     expected = request._get_custom_headers(headers, args=())
 
-    with shorter_ways_taken():
+    with message_path_shortened():
         assert request._get_custom_headers(headers, args=()) == expected
 
 
@@ -227,7 +227,7 @@ def test_all_is_put_back_after_an_error_too() -> None:
     before, inside = found(), []
 
     def fail() -> None:
-        with shorter_ways_taken():
+        with message_path_shortened():
             inside.extend(found())
             raise RuntimeError
 
