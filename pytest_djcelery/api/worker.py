@@ -178,7 +178,7 @@ class SessionWorker:
 
     def __getattr__(self, name: str) -> Any:
         if self._here is None:
-            return getattr(thread_reuse.held_controller(), name)
+            return getattr(thread_reuse.kept_controller(), name)
         return getattr(self._here, name)
 
 

@@ -1,1 +1,1 @@
-"""Who runs the messages."""
+"""What runs the messages: the kinds of workers, and what they share."""

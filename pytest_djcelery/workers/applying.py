@@ -1,8 +1,8 @@
-"""How a prefork pool runs a task, for pools that have no processes.
+"""Runs a task as a prefork pool does, for pools that have no processes.
 
-Whatever leaves a task's tracer is an outcome there, not only what Celery turns into one: an
-``on_failure`` that raises, a `GeneratorExit`. The child reports it and goes on
-(``billiard.pool.Worker.workloop``); what the callbacks of the request raise is logged, and the
+Under prefork, any exception that leaves a task's tracer is an outcome, not only those that Celery
+turns into one: an ``on_failure`` that raises, a `GeneratorExit`. The child reports it and goes on
+(``billiard.pool.Worker.workloop``); errors in the callbacks of the request are logged, and the
 worker goes on (``billiard.pool.ApplyResult.safe_apply_callback``). Celery's solo and threads pools
 do neither. Checked on Celery 5.4 to 5.7 and billiard 4.2 to 4.3.
 """
@@ -39,13 +39,13 @@ def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
     """Run a task in the calling thread, with the outcome that prefork would give it.
 
     Args:
-        target: what runs the task.
-        args: of ``target``.
-        kwargs: of ``target``.
-        passes: whether an exception is not an outcome of the task, and leaves this call.
-        callback: called with what ``target`` returned.
-        error_callback: called with what it raised.
-        accept_callback: called as it begins.
+        target: What runs the task.
+        args: Positional arguments of ``target``.
+        kwargs: Keyword arguments of ``target``.
+        passes: Whether an exception is not an outcome of the task, and is raised by this call.
+        callback: Called with what ``target`` returned.
+        error_callback: Called with what it raised.
+        accept_callback: Called when it begins.
     """
     if accept_callback is not None:
         accept_callback(os.getpid(), monotonic())
@@ -63,9 +63,9 @@ def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
 
 
 def ends_the_test(error: BaseException) -> bool:
-    """Whether an exception is that of Ctrl-C, or of a tool that ends or skips the test.
+    """Whether an exception comes from Ctrl-C, or from a tool that ends or skips the test.
 
-    `pytest.fail` in a mock that a task calls is one.
+    `pytest.fail` in a mock that a task calls raises one, for example.
     """
     return isinstance(error, KeyboardInterrupt) or any(
         kind.__module__.partition(".")[0] in _TEST_TOOLS for kind in type(error).__mro__
@@ -73,7 +73,7 @@ def ends_the_test(error: BaseException) -> bool:
 
 
 def _exits(error: BaseException) -> bool:
-    """Whether it ends the child under prefork; what the parent sees then is a lost worker."""
+    """Whether an exception ends the child under prefork, so that the parent sees a lost worker."""
     return isinstance(error, (SystemExit, KeyboardInterrupt))
 
 
@@ -91,7 +91,7 @@ def _call_back(callback: Callable[[Any], None] | None, outcome: Any) -> bool:
         return True
     try:
         callback(outcome)
-    except MemoryError:  # with which Celery ends the worker
+    except MemoryError:  # Celery lets it end the worker
         raise
     except Exception as error:  # noqa: BLE001 - as billiard
         logger.exception("Pool callback raised exception: %r", error)
@@ -101,16 +101,16 @@ def _call_back(callback: Callable[[Any], None] | None, outcome: Any) -> bool:
 
 @patches(
     "celery.app.trace:report_internal_error",
-    why="Celery warns of what a handler or receiver raised, which is an error where warnings are "
-    "errors.",
+    why="Celery reports an error in a handler or receiver by a warning, which itself would be "
+    "raised where warnings are errors.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def internal_errors_reported() -> Iterator[None]:
-    """Have Celery report what a handler or receiver raised even where warnings are errors.
+    """Have Celery report errors of handlers and receivers even where warnings are errors.
 
-    It warns, and goes on with the report (``celery.app.trace.report_internal_error``): a worker
-    prints the warning. The failure is reported all the same, as the outcome of the task.
+    Celery warns before it goes on with the report (``celery.app.trace.report_internal_error``); a
+    worker prints the warning. The failure is reported in any case, as the outcome of the task.
 
     Private API, checked on Celery 5.4 to 5.7.
     """

@@ -1,8 +1,8 @@
-"""The project's part in the start of a worker, and what a worker changes that is put back.
+"""Runs the project's part in the start of a worker, and puts back what a worker changes.
 
-That part is the boot steps that are added to the app, and the receivers of the signals of a start.
-Libraries such as django-structlog connect there what only a worker should do; in a process that
-outlives its worker, it has to be disconnected with the worker.
+That part consists of the boot steps added to the app, and the receivers of the start-up signals.
+Libraries such as django-structlog use these to connect what only a worker should do; in a process
+that outlives its worker, it has to be disconnected with the worker.
 
 Private API (``Signal.receivers``), checked on Celery 5.4 to 5.7.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MISSING = object()
 _working = SharedChange()
 _ALL = [signal for signal in vars(signals).values() if isinstance(signal, Signal)]
-_OF_A_START = (
+_START_SIGNALS = (
     signals.celeryd_init,
     signals.celeryd_after_setup,
     signals.worker_init,
@@ -44,9 +44,9 @@ _OF_A_START = (
 def process_as_found(app: Celery) -> Iterator[None]:
     """Put back what a worker changes for the whole process.
 
-    Those are ``celery.worker.state``, the queues selected on the app, the flag that forbids
+    That is ``celery.worker.state``, the queues selected on the app, the flag that forbids
     ``get()`` in tasks, the limits set by remote control, and the optimized tracing of tasks.
-    Workers may end in any order: the process is put back as the last one ends.
+    Workers may end in any order: the process is put back when the last one ends.
     """
     with _working.used(_as_found(app)):
         _forget_requests()
@@ -103,7 +103,7 @@ def _tracing_as_found(app: Celery) -> Iterator[None]:
 
 
 def limits_changed(app: Celery) -> bool:
-    """Undo limits that remote control set on tasks; whether there were any."""
+    """Undo limits that remote control set on tasks, and return whether there were any."""
     changed = False
     for task in app.tasks.values():
         for name in ("rate_limit", "time_limit", "soft_time_limit"):
@@ -119,7 +119,7 @@ class BootReceivers:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Collect what a block connects, except what importing a module connects: that stays."""
+        """Collect what is connected within the ``with``, except by importing a module."""
         before = {id(entry) for signal in _ALL for entry in signal.receivers}
         modules = set(sys.modules)
         try:
@@ -159,7 +159,7 @@ class Controller(WorkController):
     """
 
     def run(self) -> BaseException | None:
-        """Start, and return at the end what ended it, which Celery only logs.
+        """Run until the end, and return the error that ended it, which Celery only logs.
 
         Private API (``WorkController.blueprint``), checked on Celery 5.4 to 5.7.
         """
@@ -196,10 +196,10 @@ class Controller(WorkController):
 
 
 def _raised_by_task(error: BaseException) -> BaseException:
-    """What a task has ended the worker with, which Celery's own follow-up hides.
+    """The error with which a task ended the worker, which Celery's subsequent error hides.
 
-    A solo pool calls back with what no callback can take (`celery.concurrency.base.apply_target`),
-    and the worker dies of a `TypeError`.
+    A solo pool calls back with an argument that no callback accepts
+    (`celery.concurrency.base.apply_target`), so the worker dies of a `TypeError`.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -210,14 +210,14 @@ def _raised_by_task(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def booted(app: Celery, consumer: Any) -> Iterator[None]:
+def project_steps_run(app: Celery, consumer: Any) -> Iterator[None]:
     """Run the project's part in the start of a worker that has neither thread nor controller.
 
     Args:
-        app: the project's app.
-        consumer: its consumer, whose ``controller`` stands for the worker.
+        app: The project's app.
+        consumer: The worker's consumer, whose ``controller`` stands for the worker.
     """
-    if not (app.steps["worker"] or any(map(_of_project, _OF_A_START))):
+    if not (app.steps["worker"] or any(map(_of_project, _START_SIGNALS))):
         yield
         return
     worker, receivers = consumer.controller, BootReceivers()
@@ -238,7 +238,7 @@ def booted(app: Celery, consumer: Any) -> Iterator[None]:
                 stack.callback(_stop, step, worker)
             signals.worker_ready.send(sender=consumer)
         yield
-        steps.clear()  # until now: they may hold the only references to receivers
+        steps.clear()  # kept until now: they may hold the only references to receivers
 
 
 def _stop(step: Any, worker: Any) -> None:
@@ -251,16 +251,16 @@ def _of_project(signal: Signal) -> list[Any]:
 
 
 def _of_fixup(entry: Any) -> bool:
-    """Whether it belongs to Celery's Django fixup, which closes every connection it finds."""
+    """Whether a receiver is of Celery's Django fixup, which closes every connection it finds."""
     return isinstance(getattr(_receiver(entry), "__self__", None), DjangoFixup)
 
 
 def _of_import(entry: Any, modules: set[str]) -> bool:
-    """Whether it is a function of a module that was imported since: that happens only once.
+    """Whether a receiver was connected by importing a module, which happens only once.
 
     Args:
-        entry: of a signal's list.
-        modules: those that were imported before.
+        entry: An entry of a signal's list.
+        modules: The modules that were imported before.
     """
     receiver = _receiver(entry)
     return isinstance(receiver, FunctionType) and receiver.__module__ not in modules

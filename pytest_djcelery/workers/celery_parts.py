@@ -1,6 +1,6 @@
-"""Parts of Celery's own worker that wake on an event where Celery polls.
+"""Parts of a worker that wake on an event where Celery's own parts poll.
 
-Consumer and timer are classes that Celery lets a worker be built from (``worker_consumer``,
+Celery lets the classes of the consumer and the timer be chosen (``worker_consumer``,
 ``worker_timer``).
 """
 
@@ -25,15 +25,15 @@ from pytest_djcelery.recording.task_threads import enter_worker_thread
 from pytest_djcelery.session.session import current_sandbox
 
 _POLL = 0.05  # seconds
-# How long after a lost connection the next one is tried: Celery's 2, 4, 6, … seconds are a test.
-_AGAIN = {"interval_start": 0.05, "interval_step": 0.05, "interval_max": 0.5}
+# Seconds between attempts to reconnect; with Celery's 2, 4, 6, … a test would be over by then.
+_RECONNECT_INTERVALS = {"interval_start": 0.05, "interval_step": 0.05, "interval_max": 0.5}
 
 
 class Strategies(dict[str, Any]):
-    """Knows the tasks that a test registered after the worker had started.
+    """A worker's strategies, including those for tasks registered after the worker had started.
 
-    A worker asks for a strategy by name; each is kept with the task that it was built for, which
-    another may have replaced.
+    A worker looks strategies up by name; each is kept with the task that it was built for, since
+    another task may have taken that name.
     """
 
     def __init__(self, consumer: Any) -> None:
@@ -48,14 +48,14 @@ class Strategies(dict[str, Any]):
         try:
             task = self._tasks[name]
         except NotRegistered:
-            raise KeyError(name) from None  # what receivers of `task_unknown` are given
+            raise KeyError(name) from None  # the error that `task_unknown` receivers get
         built_for, strategy = self.get(name, (None, None))
         if built_for is not task:
             strategy = self[name] = self.build(task)
         return strategy
 
     def build(self, task: Any) -> Any:
-        """Build a task's strategy, and its tracer, which a worker builds at its start."""
+        """Build a task's strategy, and its tracer, which a worker builds when it starts."""
         consumer = self._consumer
         with info_logging_enabled():
             if task.__trace__ is None:
@@ -66,7 +66,7 @@ class Strategies(dict[str, Any]):
 
 
 class Consumer(CeleryConsumer):
-    """Returns from its wait for messages when there is something else to do."""
+    """Celery's consumer, which stops waiting for messages when there is something else to do."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -85,7 +85,7 @@ class Consumer(CeleryConsumer):
             super().update_strategies()
 
     def connect(self) -> Any:
-        """Connect; a broker that can't be interrupted is asked often."""
+        """Connect; if the broker's transport can't be interrupted, poll it often."""
         connection = super().connect()
         if not hasattr(connection.transport, "interrupt"):
             drain_events = connection.drain_events
@@ -116,7 +116,9 @@ class Consumer(CeleryConsumer):
         ensure_connection = conn.ensure_connection
 
         def ensure_soon(errback: Any, max_retries: Any, **_: Any) -> Any:
-            return ensure_connection(errback, max_retries, callback=self._attend, **_AGAIN)
+            return ensure_connection(
+                errback, max_retries, callback=self._attend, **_RECONNECT_INTERVALS
+            )
 
         conn.ensure_connection = ensure_soon
         try:
@@ -161,7 +163,7 @@ class Timer(timer2.Timer):
     """Celery's timer thread, woken by new entries and by `stop`.
 
     Args:
-        wake: called when it has done what was due.
+        wake: Called whenever it has run a due entry.
     """
 
     def __init__(self, *args: Any, wake: Callable[[], None], **kwargs: Any) -> None:
@@ -172,7 +174,7 @@ class Timer(timer2.Timer):
         self._stopping = False
 
     def ensure_started(self) -> None:
-        with self._starting:  # a test can be the first to use it, and so can the worker
+        with self._starting:  # either the test or the worker may be the first to use it
             super().ensure_started()
 
     def run(self) -> None:

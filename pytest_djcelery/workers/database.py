@@ -1,4 +1,4 @@
-"""A worker has its own database connections, and none of them outlives its test."""
+"""Gives a worker its own database connections, none of which outlives its test."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _CLOSES_POOLS: Final = (5, 6)  # the version of Celery
 
 
 class WorkerConnections:
-    """The connections that worker threads opened, and threads that tasks in these have started.
+    """The connections opened by worker threads, and by threads that their tasks started.
 
     Args:
-        busy: whether a task runs that can have started one.
+        busy: Whether a task is running that may have started such a thread.
     """
 
     def __init__(self, busy: Callable[[], bool]) -> None:
@@ -42,7 +42,7 @@ class WorkerConnections:
             self.add(connection)
 
     def add(self, connection: BaseDatabaseWrapper) -> None:
-        """Close this one, too, when all are closed."""
+        """Close this connection, too, when all are closed."""
         with self._lock:
             self._opened[id(connection)] = connection
 
@@ -51,15 +51,15 @@ class WorkerConnections:
         connection_created.disconnect(self._on_created)
 
     def close_in_thread(self) -> None:
-        """After a task: close the calling thread's connections, as Celery's Django fixup does."""
+        """Close the calling thread's connections after a task, as Celery's Django fixup does."""
         for connection in connections.all(initialized_only=True):
             connection.close()
 
     def close(self) -> None:
-        """Close all connections that worker threads still hold. Call it while none runs a task.
+        """Close all connections that worker threads still hold, while none of them runs a task.
 
-        Django keeps in-memory SQLite open on ``close()``, to keep the database alive; the
-        test's own connection does that, so a worker's may go.
+        Django ignores ``close()`` for in-memory SQLite, to keep the database alive; the test's own
+        connection does that, so a worker's can be closed.
         """
         with self._lock:
             opened, self._opened = list(self._opened.values()), {}
@@ -73,10 +73,10 @@ class WorkerConnections:
 
 @contextmanager
 def other_threads_watched() -> Iterator[None]:
-    """Close what threads open beside a task that runs in place, or refuse to open it.
+    """Close the connections of threads that run beside a task in place, or refuse to open them.
 
-    Raises (in such a thread):
-        FixtureConflictError: the test's rows are in a transaction, which no other connection sees.
+    Such a thread gets a `FixtureConflictError` if the test's rows are in a transaction, which no
+    other connection sees.
     """
     of_test = {connection.alias: connection for connection in connections.all()}
     opened = WorkerConnections(beside_task)
@@ -104,7 +104,7 @@ def _other_thread(alias: str) -> str:
     return (
         f"A task uses the database {alias!r} in another thread ({threading.current_thread().name!r}"
         "): the ORM under asyncio.run() or another event loop, or a thread pool. The test's "
-        "rows stand in a transaction that is never committed, so no other connection sees them.\n"
+        "rows are in a transaction that is never committed, so no other connection sees them.\n"
         "Use @pytest.mark.django_db(transaction=True) or TransactionTestCase. Coroutines that a "
         "task runs by asgiref's async_to_sync use its own connection, and need neither."
     )
@@ -114,9 +114,9 @@ def _other_thread(alias: str) -> str:
 def fixups_kept_to_workers(app: Celery) -> Iterator[None]:
     """Keep Celery's Django fixup to worker threads, and disconnect it at the end.
 
-    A starting worker connects handlers that close every database connection of the thread
-    they are called in, for good, for all tasks in the process. In a process that is a worker
-    that is right; here the test's own connections must stay. Private API
+    A starting worker permanently connects handlers that close every database connection of the
+    thread they are called in, for all tasks in the process. That is right in a worker's own
+    process, but here the test's connections must stay open. Private API
     (``celery.fixups.django``), checked on Celery 5.4 to 5.7.
     """
     from celery import signals
@@ -158,8 +158,8 @@ def _only_in_workers(close: Any) -> Any:
 def warn_of_shared_connections() -> None:
     """Warn of a connection pool that the worker's child processes would share with their parent.
 
-    That is so in production, too, so it is not mended here. The parent opens its pool where it
-    stores a result itself, as after a time limit.
+    This happens in production too, so it isn't fixed here. The parent opens its pool when it
+    stores a result itself, for example after a time limit.
     """
     if celery.VERSION >= _CLOSES_POOLS:
         return
@@ -175,7 +175,7 @@ def warn_of_shared_connections() -> None:
                 f"processes that it forks (database {', '.join(map(repr, pooled))}). One that is "
                 "forked after the worker itself has used the database, as for a time limit, shares "
                 'its connections and fails: "another command is already in progress", or worse. '
-                "In production, too.\n"
+                "This happens in production, too.\n"
                 "Celery 5.6 closes it: upgrade, or turn the pool off."
             ),
             stacklevel=2,

@@ -1,14 +1,14 @@
-"""SQLite beside a worker: threads take turns, and processes wait for one another.
+"""Lets a worker use SQLite beside the test: threads take turns, processes wait for one another.
 
-An in-memory database is shared by threads through SQLite's shared cache, where a table in use
-is answered with "table is locked" at once, whatever the time-out; a file answers "database is
-locked" to a transaction that turns from reading to writing. While a worker runs beside the
-test, a whole transaction (or one statement outside any) has the database for itself, and the
-next one waits its turn. So nothing locks, nothing is read before its commit, and two
-transactions that would deadlock run one after the other.
+Threads share an in-memory database through SQLite's shared cache, which raises "table is locked" at
+once for a table in use, whatever the timeout; a file raises "database is locked" in a transaction
+that first reads and then writes. While a worker runs beside the test, each transaction (or each
+statement outside of one) has the database to itself, and the next one waits for its turn. So
+nothing is locked, nothing is read before it is committed, and two transactions that would deadlock
+run one after the other.
 
-A thread that only reads from a file, outside any transaction, waits for nobody: there SQLite
-answers with what is committed, as in production.
+A thread that only reads from a file, outside any transaction, does not wait: SQLite then returns
+what is committed, as in production.
 """
 
 from __future__ import annotations
@@ -28,21 +28,25 @@ from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.blocks import atomic_replaced
 
-_UNFINISHED_CURSOR = 0.005  # seconds until a cursor that is still being read is asked again
+_UNFINISHED_CURSOR = 0.005  # seconds to wait for another thread's unfinished cursor
 
 
 class DatabaseBusyError(DjceleryError, OperationalError):
-    """Another thread kept SQLite to itself for too long."""
+    """Another thread kept SQLite to itself for too long, so a statement got no turn in time.
+
+    Usually a test waits for a task inside its own ``atomic()`` block: wait after the block. It is
+    also Django's ``OperationalError``, as "database is locked" is.
+    """
 
 
 class Turns:
     """A re-entrant lock over all SQLite databases of the process, with a deadline.
 
     The thread that has waited longest is next. If any thread could take the turn, a worker that
-    goes from task to task would keep the test waiting until all are done, or until its deadline.
+    runs task after task would keep the test waiting until all are done, or until its deadline.
 
     Args:
-        timeout: seconds to wait for a turn.
+        timeout: Seconds to wait for a turn.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -57,7 +61,7 @@ class Turns:
         """Wait for the calling thread's turn.
 
         Raises:
-            DatabaseBusyError: when another thread did not end its transaction in time.
+            DatabaseBusyError: Another thread did not end its transaction in time.
         """
         me = threading.current_thread()
         with self._lock:
@@ -76,7 +80,7 @@ class Turns:
                 place[1].wait(deadline.remaining)
             came = self._owner is me
         finally:
-            if not came:  # after Ctrl-C, too, where nobody else would give the place up
+            if not came:  # also after Ctrl-C, where nothing else would give up the place
                 self._step_out(place)
         if not came:
             owner = self._owner.name if self._owner else None
@@ -110,7 +114,7 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Hold the databases in a block."""
+        """Have a turn within the ``with``."""
         self.take()
         try:
             yield
@@ -119,7 +123,7 @@ class Turns:
 
     @contextmanager
     def stepped_aside(self) -> Iterator[None]:
-        """Let others go first in a block: a commit hook runs after its transaction."""
+        """Let others have the turn within the ``with``, since a hook runs after its transaction."""
         with self._lock:
             depth = self._depth if self._owner is threading.current_thread() else 0
             if depth:
@@ -141,8 +145,8 @@ class Turns:
                 with nullcontext() if _reads_beside_others(sql, context) else self.turn():
                     return execute(sql, params, many, context)
             except OperationalError as error:
-                # Rows that another thread has asked for and not yet read hold their table,
-                # outside any turn. Nothing says when they have been read to the end.
+                # A query of another thread locks its table until all its rows are read, outside
+                # any turn. Nothing signals that.
                 if (
                     "locked" not in str(error)
                     or deadline.passed
@@ -163,10 +167,10 @@ def _reads_beside_others(sql: Any, context: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def taking_turns(timeout: float) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Let all threads of this process take turns on SQLite.
+def threads_in_turns(timeout: float) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Within the ``with``, have all threads of this process take turns on SQLite.
 
-    Yields what to enter around a commit hook.
+    Yields a function that makes the context manager to enter around an on_commit hook.
     """
     if not any(
         settings["ENGINE"].endswith("sqlite3") for settings in connections.settings.values()
@@ -237,15 +241,15 @@ def _transactions_in_turns(turns: Turns) -> Iterator[None]:
 
 @contextmanager
 def waiting_for_other_processes(timeout: float) -> Iterator[None]:
-    """Have SQLite wait for other processes in a block, where it would refuse this one.
+    """Within the ``with``, have SQLite wait for other processes instead of raising an error.
 
     A transaction that reads and then writes gets "database is locked" at once, whatever the
-    time-out, if another process has written meanwhile: waiting could not help it. The test stands
-    for a project whose database has no such rule, so transactions ask for the right to write as
-    they begin, and wait for it.
+    timeout, if another process has written meanwhile: waiting would not help. In production the
+    project's database usually has no such rule, so here each transaction claims the right to write
+    as it begins, and waits for it.
 
     Args:
-        timeout: seconds that a statement waits.
+        timeout: Seconds that a statement waits.
     """
 
     def wait(connection: Any, **_: Any) -> None:
@@ -275,13 +279,14 @@ def _set_busy_timeout(connection: Any, seconds: float) -> None:
 
 @patches(
     "django.db.backends.sqlite3.base:DatabaseWrapper._start_transaction_under_autocommit",
-    why="The option transaction_mode, which Django has since 5.1, is for connections yet to be "
-    "made.",
+    why="Django's option transaction_mode, new in 5.1, only applies to connections yet to be made.",
     checked_on="Django 4.2, 5.2, 6.0 and 6.1",
 )
 @contextmanager
 def _transactions_begun_for_writing() -> Iterator[None]:
-    """Django's option ``transaction_mode`` does this since 5.1, for connections yet to be made.
+    """Begin transactions with the right to write.
+
+    Since Django 5.1 its option ``transaction_mode`` does so, but only for new connections.
 
     Private API (``DatabaseWrapper._start_transaction_under_autocommit``), checked on Django 4.2 to
     6.1.

@@ -1,4 +1,4 @@
-"""Messages that no worker is done with, and workers that ended before they were."""
+"""Messages that no worker has finished, and workers that ended too early."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ def waiting(
     """The messages that are due and have been neither run nor dropped.
 
     Args:
-        journal: of the test.
-        later: whether those with an ETA to come count too.
-        queues: that a worker consumes from, where that is known; a message in another one will
-            not be run.
+        journal: The journal of the test.
+        queues: The queues that a worker consumes, if known; messages in others won't be run.
+        later: Whether messages with an ETA in the future count too.
     """
     now = datetime.now(timezone.utc)
     return (
@@ -48,7 +47,7 @@ def waiting(
 
 
 def not_ended(journal: Journal) -> Iterator[SentTask]:
-    """The messages of a test that no worker is done with, as far as is known."""
+    """The messages of a test that no worker has finished, as far as is known."""
     ended = Counter((event.task_id, event.retries) for event in journal.events(Ended))
     dropped = {event.task_id for event in journal.events(Dropped)}
     for event in journal.published():
@@ -57,13 +56,13 @@ def not_ended(journal: Journal) -> Iterator[SentTask]:
         if event.eager or sent.id in dropped:
             continue
         if ended[attempt]:
-            ended[attempt] -= 1  # a task that replaces another has its id, too
+            ended[attempt] -= 1  # a task that replaces another has the same id
         else:
             yield sent
 
 
 class CanEnd(Protocol):
-    """A worker, as far as its end is concerned."""
+    """A worker, as far as its end matters."""
 
     @property
     def alive(self) -> bool:
@@ -95,7 +94,7 @@ def check_worker(sandbox: Sandbox, worker: CanEnd) -> None:
     """Check that a worker runs, or has ended with nothing left to do.
 
     Raises:
-        WorkerError: when it has ended, unless it was asked to and no message waits for it.
+        WorkerError: It has ended, unless it was asked to and no message waits for it.
     """
     __tracebackhide__ = True
     if worker.alive:
@@ -106,7 +105,7 @@ def check_worker(sandbox: Sandbox, worker: CanEnd) -> None:
 
 
 def check_worker_unless_reported(sandbox: Sandbox, worker: CanEnd) -> None:
-    """The same at the end of a test, which may have seen the worker end, and meant it to."""
+    """Do the same at the end of a test, unless the test has seen, and meant, the worker's end."""
     __tracebackhide__ = True
     if sandbox.runner is None or not sandbox.runner.end_reported:
         check_worker(sandbox, worker)

@@ -419,7 +419,7 @@ def test_bad_use(run: Run) -> None:
 
         @pytest.mark.celery(beat_schedule=schedule(0, 1, 2))
         def test_an_entry_without_interval(celery_beat):
-            with pytest.raises(BeatError, match="'bad' was due 101 times in one moment"):
+            with pytest.raises(BeatError, match="'bad' was due 101 times at one moment"):
                 celery_beat.run(until=HOUR)
     """)
     result.assert_outcomes(passed=11)
@@ -526,7 +526,7 @@ def told(beat, **arguments):
     assert isinstance(error.value, (DjceleryError, AssertionError))
     first, *lines, last = str(error.value).splitlines()
     assert first == "Entries of the beat schedule that no worker could run:"
-    assert last.startswith("Correct them where they stand: in beat_schedule, ")
+    assert last.startswith("Correct them where they are: in beat_schedule, ")
     return [line.strip() for line in lines]
 
 def configured(**entries):

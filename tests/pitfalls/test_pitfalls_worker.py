@@ -59,7 +59,7 @@ def test_pitfalls_15_and_16_a_task_that_never_ends_is_named_and_the_next_test_ru
                 "*WorkerError: A task still runs 1 s after the test; "
                 "running: shop.tasks.wait_for_ever[[]*]"
             ),
-            "*Thread 'celery-*' stands at:",
+            "*Thread 'celery-*' is at:",
             '*shop*tasks.py", line *, in wait_for_ever',
             "*never.wait()*",
             (
@@ -151,7 +151,7 @@ def test_next(celery_worker):
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(
         [
-            "*WorkerError: The embedded worker was not ready after 1 s. Its thread stands at:",
+            "*WorkerError: The embedded worker was not ready after 1 s. Its thread is at:",
             "*threading.Event().wait()  # for ever*",
         ]
     )

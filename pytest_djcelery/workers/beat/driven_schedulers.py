@@ -1,9 +1,9 @@
-"""Celery's own scheduler, which looks when it is asked to: beat without loop, process and file.
+"""Celery's own scheduler, driven by calls: beat without its loop, process and file.
 
 The project's own scheduler class computes what is due and publishes it. A subclass changes only
-what doesn't fit a clock that goes from due time to due time: nothing is kept in a file, waits
+what doesn't suit a clock that jumps from due time to due time: nothing is kept in a file, waits
 are exact to the microsecond, django-celery-beat's table is not polled, and an entry that can't
-be sent is not merely logged.
+be sent is an error rather than a log record.
 
 Private API (`celery.beat.Scheduler`, `django_celery_beat.schedulers.DatabaseScheduler`),
 checked on Celery 5.4 to 5.7 and django-celery-beat 2.6 to 2.9.
@@ -28,14 +28,14 @@ NEVER: Final = 30 * 365 * 24 * 3600  # seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """An entry that was due: its name, and the id of its message where there is one."""
+    """An entry that was due: its name, and the id of its message if there is one."""
 
     name: str
     task_id: str | None
 
 
 class Driven(Scheduler):
-    """A scheduler that looks when it is asked to; mixed into the project's own class."""
+    """A scheduler that looks for due entries on request; mixed into the project's own class."""
 
     _heap: list[Any] | None
 
@@ -50,7 +50,7 @@ class Driven(Scheduler):
         self.max_interval = NEVER
 
     def populate_heap(self, *args: Any, **kwargs: Any) -> None:
-        """Send what is due in one moment in the order of the schedule, not in an arbitrary one."""
+        """Send entries that are due at one moment in the order of the schedule."""
         super().populate_heap(*args, **kwargs)
         rank = {name: index for index, name in enumerate(self.in_order())}
         # A list that is sorted is a heap.
@@ -60,7 +60,7 @@ class Driven(Scheduler):
         )
 
     def in_order(self) -> list[str]:
-        """The names of the entries: those of the settings as they stand there, then the others."""
+        """The names of the entries: those in the settings in their order, then the others."""
         names = dict.fromkeys(self.app.conf.beat_schedule)
         return [name for name in {**names, **self.schedule} if name in self.schedule]
 
@@ -70,20 +70,20 @@ class Driven(Scheduler):
         return False
 
     def follow(self, changed: Mapping[str, Any]) -> None:
-        """Read the settings again, as beat does when it starts with what it has stored.
+        """Read the settings again, as beat does when it starts with stored entries.
 
         Args:
-            changed: the entries of the settings that are new, or not as they were.
+            changed: The entries in the settings that are new or changed.
         """
         before = dict(self.schedule)
         self.setup_schedule()
-        for name, entry in before.items():  # Celery makes its own entries anew
+        for name, entry in before.items():  # Celery makes all its entries again
             if name in self.schedule and self.schedule[name] == entry:
                 self.schedule[name] = entry
         self._heap = None
 
     def adjust(self, n: Any, drift: float = 0) -> Any:
-        """Nothing sleeps that would have to wake early."""
+        """Return the wait unchanged: nothing sleeps that would have to wake early."""
         return n
 
     def _when(self, *args: Any, **kwargs: Any) -> float:
@@ -127,9 +127,9 @@ class _DrivenPersistent(Driven):
 
 
 class DrivenDatabase(Driven):
-    """Learns of changes by Django's signals, which tell those of one moment apart.
+    """Learns of changes through Django's signals, even of several at one moment.
 
-    A poll would compare times that the test's clock makes equal.
+    Polling would compare times, which are equal if the test's clock stands still.
     """
 
     Changes: Any
@@ -151,7 +151,7 @@ class DrivenDatabase(Driven):
 
     @property
     def outdated(self) -> bool:
-        """For example by an entry that has disabled itself; a poll would see it within seconds."""
+        """Whether the table has changed, for example because an entry has disabled itself."""
         return self._changed
 
     def schedule_changed(self) -> bool:
@@ -172,7 +172,7 @@ class DrivenDatabase(Driven):
         return sorted(self._schedule, key=lambda name: self._schedule[name].model.pk)
 
     def reload(self) -> None:
-        """Read the table, whoever has changed it."""
+        """Read the table again, whatever has changed it."""
         self._initial_read = True
         self._heap = None
 
@@ -185,7 +185,7 @@ class DrivenDatabase(Driven):
 
 @lru_cache(maxsize=8)
 def driven(scheduler: type[Scheduler]) -> type[Driven]:
-    """The project's scheduler class, as one that looks when it is asked to."""
+    """The project's scheduler class, made to look for due entries on request."""
     over: type[Driven] = Driven
     if issubclass(scheduler, PersistentScheduler):
         over = _DrivenPersistent

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _ROUTING = ("queue", "exchange", "routing_key")
 _TICK: Final = timedelta(microseconds=1)
-_ENDLESS: Final = 100  # times that one entry was due in one moment
+_ENDLESS: Final = 100  # how often one entry may be due at one moment
 
 
 def check_entries(
@@ -36,12 +36,12 @@ def check_entries(
     """Check each entry's task, arguments and queue.
 
     Args:
-        app: the project's app.
-        entries: by name.
-        consumed: the names of the queues that workers consume.
+        app: The project's app.
+        entries: The entries, by name.
+        consumed: The names of the queues that workers consume.
 
     Raises:
-        BadScheduleError: naming each entry with what is wrong with it.
+        BadScheduleError: Some are wrong; the text names each of them and what is wrong with it.
     """
     __tracebackhide__ = True
     declared = dict(app.amqp.Queues(app.conf.task_queues))
@@ -55,7 +55,7 @@ def check_entries(
     msg = (
         "Entries of the beat schedule that no worker could run:\n"
         + "\n".join(lines)
-        + "\nCorrect them where they stand: in beat_schedule, in the call of add_periodic_task, or "
+        + "\nCorrect them where they are: in beat_schedule, in the call of add_periodic_task, or "
         "among the admin's periodic tasks."
     )
     raise BadScheduleError(msg)
@@ -72,8 +72,8 @@ def _problems(app: Celery, entry: ScheduleEntry) -> Iterator[str]:
 
 def _near(name: str, app: Celery) -> str:
     known = [task for task in app.tasks if not task.startswith("celery.")]
-    # By the last part first: what comes before it is the same for all tasks of a module, and
-    # tells little when a module was moved.
+    # By the last part first: the part before it is the same for all tasks of a module, and says
+    # little if the module was moved.
     last = {task: task.rpartition(".")[2] for task in (name, *known)}
     moved = [task for task in known if last[task] == last[name]]
     alike = difflib.get_close_matches(last[name], {last[task] for task in known}, n=3)
@@ -116,7 +116,7 @@ def _unconsumed(
 def _reached(
     exchange: Any, routing_key: Any, declared: Mapping[str, Any], consumed: Collection[str]
 ) -> bool:
-    """Whether a queue that is consumed is bound to an exchange; a pattern is taken to match."""
+    """Whether a consumed queue is bound to an exchange; a pattern is assumed to match."""
     return any(
         _name(queue.exchange) == _name(exchange)
         and (queue.exchange.type != "direct" or queue.routing_key == routing_key)
@@ -130,11 +130,11 @@ def _name(entity: Any) -> str:
 
 
 class VirtualScheduler:
-    """The project's scheduler, from the moment at which it was made.
+    """The project's scheduler, as if beat had started when this was made.
 
     Args:
-        app: the project's app.
-        override: lays settings over the app's for a block.
+        app: The project's app.
+        override: Makes a context manager that overrides settings of the app.
     """
 
     def __init__(self, app: Celery, override: Callable[..., AbstractContextManager[None]]) -> None:
@@ -161,7 +161,7 @@ class VirtualScheduler:
     def outlook(self) -> tuple[int, tuple[str, timedelta] | None]:
         """How many entries there are, which is due next, and in how long.
 
-        Nothing is read again: a test that fails may have broken its transaction.
+        Nothing is read from the database: a failing test may have broken its transaction.
         """
         if self.reads_database:  # where asking an entry may change its row
             return len(self._scheduler._schedule or ()), None
@@ -190,11 +190,11 @@ class VirtualScheduler:
             self._scheduler.reload()
 
     def send_due(self) -> tuple[list[Sent], timedelta]:
-        """Send what is due now; returns that, and in how long to look again.
+        """Send what is due now, and return it, with the time until the next look.
 
         Raises:
-            BeatError: an entry is due without end.
-            SchedulingError: an entry could not be sent; the others are sent by the next call.
+            BeatError: An entry is due again and again at one moment.
+            SchedulingError: An entry could not be sent; the next call sends the others.
         """
         __tracebackhide__ = True
         self._follow_settings()
@@ -202,7 +202,7 @@ class VirtualScheduler:
             return _send_due(self._scheduler)
 
     def save(self) -> None:
-        """Store when entries last ran, where the scheduler stores it."""
+        """Store when entries last ran, if the scheduler does so."""
         with self._as_in_test():
             self._scheduler.sync()
 
@@ -223,10 +223,10 @@ class VirtualScheduler:
 
     @contextmanager
     def rehearsal(self, *, start: datetime | None = None) -> Iterator[VirtualScheduler]:
-        """A copy of this scheduler as it stands, which publishes nothing and is then discarded.
+        """Yield a copy of this scheduler that publishes nothing and is discarded afterwards.
 
         Args:
-            start: have the copy stand as if it had been started at this moment, which is now.
+            start: The present moment, if the copy should be as if beat had only just started.
         """
         other: VirtualScheduler = copy(self)
         with ExitStack() as stack:
@@ -248,7 +248,7 @@ class VirtualScheduler:
             yield other
 
     def _made(self, **kwargs: Any) -> Any:
-        """A scheduler with copies of the entries: those of the settings stay as they are."""
+        """Make a scheduler with copies of the entries, so that the settings stay as they are."""
         with self._override(beat_schedule=_copies(self._read)):
             return self._class(self.app, **kwargs)
 
@@ -272,7 +272,7 @@ class VirtualScheduler:
     def _as_in_test(self) -> Iterator[None]:
         """Keep the test's connections open, and leave out no entry.
 
-        Every five minutes the database's scheduler reads what is due in the next five.
+        Every five minutes, the database's scheduler only reads what is due in the next five.
         """
         if not self.reads_database:
             yield
@@ -306,7 +306,7 @@ def _check_ends(sent: list[Sent]) -> None:
     name, times = Counter(entry.name for entry in sent).most_common(1)[0]
     if times > _ENDLESS:
         msg = (
-            f"The entry {name!r} was due {times} times in one moment, and is due again: beat would "
+            f"The entry {name!r} was due {times} times at one moment, and is due again: beat would "
             "send it without end.\nGive it an interval longer than zero."
         )
         raise BeatError(msg)

@@ -1,4 +1,4 @@
-"""Celery's own `WorkController` in a thread of this process, up and down in milliseconds."""
+"""Celery's own `WorkController` in a thread of this process, which starts in milliseconds."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """How to build a worker: what `celery.contrib.pytest` lets a conftest say."""
+    """How to build a worker: what `celery.contrib.pytest` lets a conftest.py choose."""
 
     pool: Any = "solo"
     concurrency: int = 1
     parameters: Mapping[str, Any] = field(default_factory=dict)  # for `WorkController`
     logging: bool = False
-    queues: tuple[str, ...] = ()  # those that the app declares when empty
+    queues: tuple[str, ...] = ()  # if empty, those that the app declares
 
-    # ``start_worker`` takes these beside those of the worker; they have no meaning here.
+    # Parameters of ``start_worker`` that are not the worker's; they have no meaning here.
     IGNORED = ("perform_ping_check", "shutdown_timeout", "ping_task_timeout")
 
     def arguments(self) -> dict[str, Any]:
@@ -59,14 +59,14 @@ class WorkerSettings:
 
 
 class EmbeddedWorker:
-    """The thread, the controller in it, and what can be asked of both.
+    """An embedded worker: its thread, and the controller in it.
 
     Args:
-        app: the project's app.
-        settings: how to build the worker.
-        timeout: seconds for each of start, idle and stop.
-        wake: called whenever a task is over, for those who wait.
-        surroundings: what tasks are run in.
+        app: The project's app.
+        settings: How to build the worker.
+        timeout: Seconds that each of start, idle and stop may take.
+        wake: Called whenever a task is over, to wake whatever waits.
+        surroundings: What tasks are run in.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class EmbeddedWorker:
         """Start the worker and wait until it consumes.
 
         Raises:
-            WorkerError: when it doesn't within the time-out, or dies; the cause is its own
+            WorkerError: It doesn't within the timeout, or dies; then the cause is its own
                 exception.
         """
         self._cleanup = ExitStack()
@@ -118,7 +118,7 @@ class EmbeddedWorker:
         self._cleanup.enter_context(fixups_kept_to_workers(self.app))
         self._cleanup.callback(self._receivers.disconnect)
         with self._receivers.collected():
-            # Python 3.14 can give a thread the context of the code that starts it: here, a test.
+            # In Python 3.14 a thread may inherit the context of the code that starts it: a test's.
             self._surroundings.context().run(self._thread.start)
             in_time = self._ready.wait(self.timeout)
         if self.error is None and in_time:
@@ -127,7 +127,7 @@ class EmbeddedWorker:
             self._consumed_at_start = self._consumed()
             return
         error = self.error
-        where = "" if error else f" Its thread stands at:\n{stack_of(self._thread)}"
+        where = "" if error else f" Its thread is at:\n{stack_of(self._thread)}"
         self.abandon()
         what = (
             f"died: {type(error).__name__}: {error}"
@@ -170,7 +170,7 @@ class EmbeddedWorker:
         """Stop the worker's thread as a warm shutdown does.
 
         Raises:
-            WorkerError: when a task still runs after the time-out; it is named, with its stack.
+            WorkerError: A task still runs after the timeout; the text has its name and its stack.
         """
         if self._thread.is_alive() and self.controller is not None:
             self._call_soon(_shut_down)
@@ -186,7 +186,7 @@ class EmbeddedWorker:
         self._leave_process_as_found()
 
     def abandon(self) -> None:
-        """Abandon a thread that can't be stopped, so that it harms no later test."""
+        """Abandon a thread that can't be stopped, so that it doesn't affect later tests."""
         transport = self._transport()
         if hasattr(transport, "park"):
             transport.park(parked=True)
@@ -219,7 +219,7 @@ class EmbeddedWorker:
         return self._consumed_at_start
 
     def park(self) -> None:
-        """Leave messages in their queues from now on, and let go of the database."""
+        """Leave messages in their queues from now on, and close the database connections."""
         self._transport().park(parked=True)
         self._receivers.disconnect()
         batches.forget_held(self.app)
@@ -229,10 +229,10 @@ class EmbeddedWorker:
         state.reset_state()
 
     def _forget_scheduled(self) -> None:
-        """A task that waits for its ETA belongs to the last test, and must not run in a later one.
+        """Drop tasks that wait for their ETA: they belong to the last test, not to a later one.
 
-        Private API (what `celery.worker.strategy` gives to `Timer.call_at`), checked on Celery 5.4
-        to 5.7.
+        Private API (what `celery.worker.strategy` passes to `Timer.call_at`), checked on Celery
+        5.4 to 5.7.
         """
         for request in list(state.requests.values()):
             request._already_revoked = True  # in case its timer is about to fire
@@ -242,7 +242,7 @@ class EmbeddedWorker:
                 scheduled.entry.cancel()
 
     def _forget_pool_of_replies(self) -> None:
-        """The mailbox of remote control keeps a test's pool, which ends with the test.
+        """Drop the connection pool that remote control's mailbox keeps, and which ends with a test.
 
         Private API (``Pidbox.node``, ``Mailbox.producer_pool``), checked on Celery 5.4 to 5.7.
         """
@@ -317,7 +317,7 @@ class EmbeddedWorker:
         )
 
     def has_in_hand(self, task_id: str) -> bool:
-        """Whether it is still busy with a task, though an outcome may be stored."""
+        """Whether it is still busy with a task, even if an outcome is already stored."""
         return task_id in self._in_hand
 
     def wait_in_task(self, journal: Journal, done: Callable[[], bool], timeout: float) -> bool:
@@ -338,8 +338,7 @@ class EmbeddedWorker:
             or "no task is running"
         )
         stacks = "".join(
-            f"Thread {thread.name!r} stands at:\n{stack_of(thread)}"
-            for thread in self._task_threads()
+            f"Thread {thread.name!r} is at:\n{stack_of(thread)}" for thread in self._task_threads()
         )
         return f"running: {names}\n{stacks}"
 

@@ -1,12 +1,12 @@
-"""The pools of an embedded worker, and what becomes of a task in one that waits for another.
+"""The pools of an embedded worker, and how a task in one of them waits for another task.
 
-A pool is a class that Celery lets a worker be built from (``worker_pool``): these are Celery's own,
-and know what they are busy with.
+Celery lets the class of the pool be chosen (``worker_pool``): these are Celery's own pools, which
+also know what they are busy with.
 
-A task may wait for another where Celery's ``allow_join_result`` lets it. Under prefork another
-process runs what it waits for. With one thread, that thread goes on taking messages from inside
-the task that waits, and a second one runs them. With several threads, another one does; where all
-of them wait, none is left to run anything, and the task fails at once.
+A task may wait for another one if Celery's ``allow_join_result`` lets it. Under prefork another
+process runs that one. With a single thread, the waiting task itself keeps taking messages, and a
+second thread runs them. With several threads, another thread runs it; if all of them wait, none is
+left to run anything, and the task fails at once.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.recording.task_surroundings import Surroundings
 
-#: kombu's kinds of broker whose connection can be read again while a message of it is handled.
+#: kombu's kinds of brokers whose connection can be read while one of its messages is handled.
 _READ_INSIDE: Final = ("memory", "amqp", "filesystem")
-_POLL: Final = 0.05  # seconds, for what other threads do
+_POLL: Final = 0.05  # seconds between looks at what other threads have done
 
 
 class InHand:
-    """The tasks that a pool has taken and is not done with, including what comes after them.
+    """The tasks that a pool has taken and hasn't finished, including their clean-up.
 
-    Celery's own list of requests doesn't say that: it drops a request before the thread that ran it
-    is done with its database connections, and drops one attempt at a task together with the next,
+    Celery's own list of requests doesn't show that: it drops a request before the thread that ran
+    it has closed its database connections, and drops one attempt at a task together with the next,
     which has the same id.
 
     Args:
-        after_task: called in the thread that ran a task, before the task counts as done.
-        wake: called when it does.
-        surroundings: what tasks are run in.
+        after_task: Called in the thread that ran a task, before the task counts as done.
+        wake: Called when the task counts as done.
+        surroundings: What tasks are run in.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class InHand:
         self.count = 0
         #: How many of them wait for the result of another.
         self.waiting = 0
-        #: The threads of a pool that has one: the worker's own, which takes the messages, and one
-        #: more for each task that waits for another.
+        #: The threads of a single-threaded pool: the worker's own, which takes the messages, and
+        #: another one for each task that waits for a result.
         self.taking_turns: list[threading.Thread] = []
 
     def __contains__(self, task_id: str) -> bool:
@@ -85,7 +85,7 @@ class InHand:
         passes: Callable[[BaseException], bool],
         **kwargs: Any,
     ) -> None:
-        """Run a task that has been taken as `apply_as_prefork` does, and let go of it."""
+        """Run a task that has been taken, by `apply_as_prefork`, and let go of it."""
         try:
             target = partial(self._surroundings.run, target)
             apply_as_prefork(target, *args, passes=passes, **kwargs)
@@ -106,7 +106,7 @@ class InHand:
 
     @contextmanager
     def one_waits(self) -> Iterator[int]:
-        """The task in the calling thread waits for another; yields how many do so now."""
+        """Enter while the calling thread's task waits for another; yields how many tasks wait."""
         with self._lock:
             self.waiting += 1
             waiting = self.waiting
@@ -118,7 +118,7 @@ class InHand:
 
 
 class SoloPool(solo.TaskPool):
-    """Runs tasks in the worker's own thread; in another while the task there waits for them."""
+    """Runs tasks in the worker's own thread, or in another one while the task there waits."""
 
     in_hand: ClassVar[InHand]
 
@@ -138,11 +138,11 @@ class SoloPool(solo.TaskPool):
         try:
             self.in_hand.run(task_id, *args, passes=_exits, **options)
         except (SystemExit, KeyboardInterrupt) as error:
-            # Unchanged, it would ask the worker to shut down, and not be what the task did to it.
+            # Unchanged, it would look like a request to shut the worker down.
             raise WorkerLostError(repr(error)) from error
 
     def _run_beside(self, task_id: str | None, *args: Any, **options: Any) -> None:
-        """Run a task in another thread: as under prefork, it shares no connection."""
+        """Run a task in another thread, so that it shares no connection, as under prefork."""
         errors: list[BaseException] = []
 
         def run() -> None:
@@ -156,7 +156,7 @@ class SoloPool(solo.TaskPool):
         self.in_hand.taking_turns.append(helper)
         try:
             helper.start()
-            helper.join()  # as long as the task takes, like every other of this pool
+            helper.join()  # as long as the task takes, as with any other task of this pool
         finally:
             self.in_hand.taking_turns.remove(helper)
         for error in errors:
@@ -203,20 +203,20 @@ class ThreadPool(thread.TaskPool):
 
 
 def _exits(error: BaseException) -> bool:
-    """Whether the worker's own thread ends, as it does in a worker whose pool is solo."""
+    """Whether an error ends the worker's own thread, as it does with Celery's solo pool."""
     return isinstance(error, (SystemExit, KeyboardInterrupt))
 
 
 def _nothing(_error: BaseException) -> bool:
-    """Nothing that a task raises ends a thread of a pool."""
+    """Nothing that a task raises ends a thread of this pool."""
     return False
 
 
 def leave_behind(thread: threading.Thread) -> None:
-    """Let the process end while ``thread`` still runs a task.
+    """Let the process end even if ``thread`` still runs a task.
 
-    Pool threads are daemons, as the worker's thread that starts them; `concurrent.futures`
-    joins them at exit all the same. Private API, checked on Python 3.10 to 3.13.
+    Pool threads are daemons, like the worker's thread that starts them, but `concurrent.futures`
+    joins them at exit anyway. Private API, checked on Python 3.10 to 3.13.
     """
     from concurrent.futures import thread as futures_thread
 
@@ -228,7 +228,7 @@ _OURS: dict[type[BasePool], type[BasePool]] = {solo.TaskPool: SoloPool, thread.T
 
 
 def pool_class(pool: Any, in_hand: InHand) -> type[BasePool] | None:
-    """The pool for a ``celery_worker_pool`` value, ``None`` for one that can't be embedded."""
+    """The pool for a ``celery_worker_pool`` value; ``None`` if it can't be embedded."""
     ours = _OURS.get(get_implementation(pool))
     return ours and type(ours.__name__, (ours,), {"in_hand": in_hand})
 
@@ -240,17 +240,17 @@ def wait_in_task(
     done: Callable[[], bool],
     timeout: float,
 ) -> bool:
-    """Wait in a task until ``done()``; returns whether it was in time.
+    """Wait in a task until ``done()``, and return whether that was in time.
 
     Args:
-        controller: the worker.
-        in_hand: what its pool is busy with.
-        journal: of the test; it wakes the wait.
-        done: whether all results are there.
-        timeout: seconds.
+        controller: The worker.
+        in_hand: What its pool is busy with.
+        journal: The journal of the test, which wakes the wait.
+        done: Whether all results are there.
+        timeout: Seconds.
 
     Raises:
-        WorkerError: when no thread is left that could run what is waited for.
+        WorkerError: No thread is left that could run what is waited for.
     """
     if done():
         return True
@@ -264,7 +264,7 @@ def wait_in_task(
 
 
 def _serve_until(controller: WorkController, done: Callable[[], bool], timeout: float) -> bool:
-    """Take messages from inside a task that keeps the thread from its loop."""
+    """Take messages from inside a task that keeps the worker's thread from its loop."""
     connection = controller.consumer.connection
     kind = connection.transport.driver_type
     if kind not in _READ_INSIDE:

@@ -17,7 +17,7 @@ from pytest_djcelery.project.consumed_queues import is_routed_to
 from pytest_djcelery.session.runner import KeptWorker, keep, stop_others
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.embedded.embedded_worker import EmbeddedWorker
-from pytest_djcelery.workers.sqlite import taking_turns
+from pytest_djcelery.workers.sqlite import threads_in_turns
 from pytest_djcelery.workers.unfinished import check_worker_unless_reported, not_ended
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class _Kept(KeptWorker):
-    """The worker, and what it was started for."""
+    """The embedded worker that is kept, and what it was started for."""
 
     is_thread = True
     worker: EmbeddedWorker | None = None
@@ -76,10 +76,10 @@ def _wanted(project: Project, settings: WorkerSettings) -> Any:
 
 
 def start(project: Project, settings: WorkerSettings, wake: Callable[[], None]) -> EmbeddedWorker:
-    """The held worker if it suits, or a new one.
+    """Return the kept worker if it suits, or start a new one.
 
     Raises:
-        WorkerError: when a new worker doesn't start.
+        WorkerError: A new worker doesn't start.
     """
     wanted = _wanted(project, settings)
     worker = _kept.worker
@@ -104,14 +104,14 @@ def start(project: Project, settings: WorkerSettings, wake: Callable[[], None]) 
 
 @contextmanager
 def embedded_worker_for(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[EmbeddedWorker]:
-    """A worker that consumes in a block.
+    """Have a worker that consumes within the ``with``.
 
     Raises:
-        WorkerError: when it doesn't start, or a task still runs when its time is over.
+        WorkerError: It doesn't start, or a task still runs when the time for it is over.
     """
     with ExitStack() as stack:
-        # Sooner than the test gives up waiting for the task, so that it gets this error to see.
-        turns = stack.enter_context(taking_turns(sandbox.options.timeout / 2))
+        # Half the time that the test waits for the task, so that the test gets to see this error.
+        turns = stack.enter_context(threads_in_turns(sandbox.options.timeout / 2))
         sandbox.watch.around_hook = turns
         worker = start(sandbox.project, settings, sandbox.journal.wake)
         worker.wake = sandbox.journal.wake
@@ -167,16 +167,16 @@ def _end(worker: EmbeddedWorker) -> None:
 
 
 def keep_for_session() -> None:
-    """Have the held worker serve session fixtures too, from now on."""
+    """Have the kept worker serve session fixtures too, from now on."""
     _kept.for_session = True
     _kept.serve_session_fixtures()
 
 
-def held_controller() -> Any:
-    """Celery's `WorkController` of the held worker; ``None`` if no worker is held."""
+def kept_controller() -> Any:
+    """Celery's `WorkController` of the kept worker; ``None`` if none is kept."""
     return _kept.worker and _kept.worker.controller
 
 
 def stop() -> None:
-    """Stop the held worker, if there is one."""
+    """Stop the kept worker, if there is one."""
     _kept.stop()

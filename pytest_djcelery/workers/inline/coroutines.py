@@ -1,7 +1,7 @@
-"""Where the tasks that a coroutine publishes may use the database.
+"""Runs the tasks that a coroutine publishes in a thread where they may use the database.
 
-Django refuses the ORM to a coroutine, and runs it in another thread by `sync_to_async`: the
-test's own where Django itself has started the event loop, a thread for all such code elsewhere.
+Django refuses to run the ORM in a coroutine; `sync_to_async` runs it in another thread: the test's
+own if Django itself started the event loop, otherwise one thread for all such code.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def run_for_test(
 ) -> None:
     """Run a function where the code of a test may use the test's database.
 
-    It is not run in a thread that the code under test has started, except in one that serves a
-    request to the live server, which the test waits for.
+    It isn't run in a thread that the code under test has started, except in one that serves a
+    request to the live server, for which the test waits.
 
     Args:
-        function: what to run; it has ended when this returns.
-        home: the test's thread.
-        timeout: seconds to wait for the thread of a coroutine's ORM to be free, and for each
-            step of what it runs.
-        progress: how many steps it has made.
+        function: What to run; it has ended when this returns.
+        home: The test's thread.
+        timeout: Seconds to wait until the thread of the ORM is free, and for each step of what
+            runs there.
+        progress: Returns how many steps have been made.
 
     Raises:
-        InlineError: when that is not free in time, or what it runs makes no step in time.
+        InlineError: The thread isn't free in time, or makes no step in time.
     """
     __tracebackhide__ = True
     if in_coroutine():
@@ -51,10 +51,10 @@ def run_for_test(
 def _run_beside(
     function: Callable[[], object], timeout: float, progress: Callable[[], int]
 ) -> None:
-    """Run a function in the thread that `sync_to_async` runs it in, and block until it is over.
+    """Run a function in the thread that `sync_to_async` uses, and block until it is over.
 
-    The first step of what `sync_to_async` returns hands the function over to the thread; all that
-    comes after would wait in the event loop, which a publish can't.
+    The first step of the coroutine that `sync_to_async` returns hands the function to that thread;
+    its further steps would wait in the event loop, which a publish can't do.
     """
     __tracebackhide__ = True
     from asgiref.sync import sync_to_async
@@ -87,27 +87,27 @@ def _run_beside(
         seen = progress()
         while not wait([outcome], timeout).done:
             if seen == progress():
-                raise InlineError(_stands_still(runs_in[0], timeout))
+                raise InlineError(_no_progress_text(runs_in[0], timeout))
             seen = progress()
         outcome.result()
     finally:
         handed_over.close()
 
 
-def _stands_still(thread: threading.Thread, timeout: float) -> str:
+def _no_progress_text(thread: threading.Thread, timeout: float) -> str:
     return (
         f"A task that celery_inline delivers at a publish in a coroutine has not ended within "
         f"{timeout:g} s. The event loop stands still until then: a task that waits for it waits "
         "for ever.\nWithout auto=True, deliver later: await celery_inline.arun()\n"
-        f"The task stands at:\n{stack_of(thread)}"
+        f"The task is at:\n{stack_of(thread)}"
     )
 
 
 def event_loop_hidden() -> AbstractContextManager[None]:
-    """Hide from a task the event loop that its coroutines would run in: a worker has none.
+    """Hide the test's event loop from a task, since a worker has none.
 
-    In the thread that `sync_to_async` runs code in, ``async_to_sync`` would hand them to the loop
-    of the test, which waits for the task.
+    In the thread that `sync_to_async` uses, ``async_to_sync`` would run the task's coroutines in
+    the test's loop, which waits for the task.
 
     Private API (``SyncToAsync.threadlocal``), checked on asgiref 3.6 to 3.13.
     """

@@ -1,4 +1,4 @@
-"""What `celery_inline` delivers, one message after another, and what became of each."""
+"""Delivers the messages of `celery_inline` one after another, and says what became of each."""
 
 from __future__ import annotations
 
@@ -37,20 +37,25 @@ _BY_STATE = {
     states.REJECTED: "rejected",
     states.REVOKED: "revoked",
 }
-#: Publishers, each of which another one published; a task that sends many makes a short line.
+#: The length of a line of tasks, each published by the one before. A task that publishes many
+#: others only makes short lines.
 _LINE: Final = 10
-_ENDLESS: Final = 10_000  # deliveries at the end of a longer line
+_ENDLESS: Final = 10_000  # deliveries at the end of longer lines
 _Takes = Callable[[str], bool]  # whether a queue is delivered from
 
 
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """One delivery of one message.
+    """One delivery of one message by `celery_inline`, and what became of it.
 
-    ``state`` is one of Celery's: ``SUCCESS``, ``FAILURE``, ``RETRY``, ``REVOKED`` (also when it
-    had expired), ``IGNORED`` or ``REJECTED``. ``value`` is what the task returned, ``exception``
-    what it raised or was retried, ignored or rejected with. ``attempt`` counts from 1.
+    ``celery_inline.step()`` returns one, and ``celery_inline.run().executions`` has those of a
+    run, in order.
+
+    ``state`` is one of Celery's: ``SUCCESS``, ``FAILURE``, ``RETRY``, ``REVOKED`` (also if the
+    message had expired), ``IGNORED`` or ``REJECTED``. ``value`` is what the task returned;
+    ``exception`` is what it raised, or was retried, ignored or rejected with. ``attempt`` counts
+    from 1. ``message`` is the `SentTask`, or ``None`` if it wasn't published through Celery.
     """
 
     message: SentTask | None  # None: not published through Celery
@@ -70,7 +75,7 @@ class Execution:
         ended: Iterable[Ended],
         refused: BaseException | None,
     ) -> Execution:
-        """What became of a kombu message, by the events since it was delivered."""
+        """Make the record of a kombu message's delivery from the events since then."""
         headers = message.headers or {}
         task_id = sent.id if sent else str(headers.get("id"))
         for own in ended:
@@ -98,12 +103,12 @@ class Execution:
 
     @property
     def failed(self) -> bool:
-        """Whether the task ended in failure, an unknown task included."""
+        """Whether the task failed, or was unknown."""
         return self.state in _FAILED
 
     @property
     def counted_as(self) -> str:
-        """Which of the counts of `Summary` it belongs to."""
+        """The count of `Summary` that it belongs to."""
         if isinstance(self.exception, NotRegistered):
             return "unknown"
         return "expired" if self.expired else _BY_STATE.get(self.state, "ignored")
@@ -115,11 +120,11 @@ class Execution:
 
 
 class Summary:
-    """What one run delivered.
+    """What one call of ``celery_inline.run()`` delivered, for assertions about a whole run.
 
-    ``executions`` in the order of delivery, and how many of them succeeded, failed, were
-    retried, ignored, rejected, revoked, expired or unknown; ``scheduled`` is how many messages
-    with an ETA to come it left.
+    It has the ``executions`` in the order of delivery, and how many of them ``succeeded`` or
+    ``failed``, or were ``retried``, ``ignored``, ``rejected``, ``revoked``, ``expired`` or
+    ``unknown``. ``scheduled`` is how many messages with an ETA in the future the run left.
 
     A failure counts as looked at once ``executions`` or ``failed`` has been read.
     """
@@ -175,10 +180,10 @@ class Deliveries:
     """Delivers messages, and says how each went.
 
     Args:
-        worker: which delivers them.
-        origins: finds the records of the messages.
-        journal: of the test.
-        watch: of the test's transactions.
+        worker: The worker that delivers them.
+        origins: Finds the records of the messages.
+        journal: The journal of the test.
+        watch: The watch over the test's transactions.
     """
 
     def __init__(
@@ -193,10 +198,10 @@ class Deliveries:
     def executions(
         self, takes: _Takes, stretch: Stretch | None, limit: int | None
     ) -> Iterator[list[Execution]]:
-        """Deliver one after another, the clock going from ETA to ETA.
+        """Deliver one message after another, moving the clock from ETA to ETA.
 
-        Yields each with those that ended during its delivery, as they ended: tasks that it has
-        waited for, and the others of its batch.
+        Yields each execution after those that ended during it, in the order in which they ended:
+        tasks that it waited for, and the others of its batch.
         """
         __tracebackhide__ = True
         delivered, endless = 0, Endless(self._journal, bounded=limit is not None)
@@ -213,14 +218,14 @@ class Deliveries:
                 return
 
     def one(self, takes: _Takes) -> Execution | None:
-        """Deliver one."""
+        """Deliver one message."""
         __tracebackhide__ = True
         execution = self._next(takes, AutocommitRestorer())
         self._taken_others()
         return execution
 
     def inside_until(self, done: Callable[[], bool]) -> None:
-        """Deliver inside a task that waits, until ``done()`` or nothing is due."""
+        """Deliver from inside a waiting task, until ``done()`` or nothing is due."""
         __tracebackhide__ = True
         endless, connections = Endless(self._journal, bounded=False), AutocommitRestorer()
         with self._watch.autocommit():
@@ -231,7 +236,7 @@ class Deliveries:
                 self._others.append(execution)
 
     def next_eta(self, takes: _Takes) -> datetime | None:
-        """When the next message that the worker holds is due, or the next repeated function."""
+        """When the next scheduled message, or the next repeated function, is due."""
         timer = self._worker.timer
         first, repeated = timer.first(takes), timer.next_repeated()
         eta = None if first is None else first.turn.eta
@@ -257,7 +262,7 @@ class Deliveries:
             if message is None:
                 return None
             ended = self._executions_of(message, since)
-            if ended:  # else a task holds it, to run it with others
+            if ended:  # otherwise a batch task holds it, to run it with others
                 break
         *others, execution = ended
         self._others += others
@@ -267,7 +272,7 @@ class Deliveries:
         return execution
 
     def _executions_of(self, delivered: Any, since: int) -> list[Execution]:
-        """What became of a message, or of a function that was due; of a batch, one for each."""
+        """What became of a message, or of a due function; for a batch, one for each message."""
         batched = self._worker.batched
         is_message = hasattr(delivered, "headers")
         if not batched:

@@ -1,11 +1,11 @@
-"""A worker that has no thread: Celery's consumer, requests and tracer, one message at a time.
+"""A worker without a thread: Celery's consumer, requests and tracer, one message at a time.
 
-Messages come off the in-memory broker through a kombu channel. From there all is Celery's own:
-`Consumer.create_task_handler` finds the strategy, the strategy builds the request and checks
-what is revoked or expired, the request goes to the pool and is acknowledged by what the pool
-calls back. Ours are the parts that a worker is built from: a pool that runs in place, a timer
-that asks the test's clock, and no event loop. Where Celery's solo and threads pools differ from
-prefork, this pool does what prefork does.
+Messages come from the in-memory broker through a kombu channel. From there on everything is
+Celery's own: `Consumer.create_task_handler` finds the strategy, the strategy builds the request
+and checks what is revoked or expired, the request goes to the pool, and the pool's callbacks
+acknowledge it. Ours are some parts that a worker is built from: a pool that runs tasks in place, a
+timer that uses the test's clock, and no event loop. Where Celery's solo and threads pools differ
+from prefork, this pool does what prefork does.
 
 Private API (`celery.worker.consumer.Consumer` without its event loop, ``celery.app.trace``),
 checked on Celery 5.4 to 5.7.
@@ -33,7 +33,7 @@ from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_surroundings import SharedStateRestored
 from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
-from pytest_djcelery.workers.boot import booted, process_as_found
+from pytest_djcelery.workers.boot import process_as_found, project_steps_run
 from pytest_djcelery.workers.celery_parts import Strategies
 from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
 from pytest_djcelery.workers.inline.limits import limits_of
@@ -52,11 +52,11 @@ _RUNS_IN_PLACE = 1  # tasks at a time
 
 
 class InlineWorker:
-    """Delivers the messages of a broker, one whenever it is asked to.
+    """Delivers the messages of a broker, one at each request.
 
     Args:
-        sandbox: of the test whose tasks it runs.
-        broker: the in-memory broker that the app publishes to.
+        sandbox: The sandbox of the test whose tasks it runs.
+        broker: The in-memory broker that the app publishes to.
     """
 
     def __init__(self, sandbox: Sandbox, broker: Broker) -> None:
@@ -74,7 +74,7 @@ class InlineWorker:
 
     @contextmanager
     def started(self) -> Iterator[InlineWorker]:
-        """Be a worker in a block; what it has not acknowledged then goes back to its queue."""
+        """Be a worker within the ``with``; unacknowledged messages then return to their queues."""
         with ExitStack() as stack:
             stack.enter_context(process_as_found(self.app))
             stack.callback(self._put_tracers_back)
@@ -91,14 +91,14 @@ class InlineWorker:
             stack.callback(mailbox.shutdown, self._consumer)
             self._mailbox_queue = mailbox.consumer.queues[0].name
             self._connection = connection
-            stack.enter_context(booted(self.app, self._consumer))
+            stack.enter_context(project_steps_run(self.app, self._consumer))
             yield self
 
     def read_configuration(self) -> None:
-        """Apply the current settings, as a worker does that starts now."""
+        """Apply the current settings, as a worker that starts now would."""
         with _CurrentApp(self.app):
             setup_worker_optimizations(self.app, self.hostname)
-        self._consumer.pool.start()  # until then it would describe each task for its debug log
+        self._consumer.pool.start()  # before that it would describe each task for its debug log
         self._consumer.strategies.clear()
         queues = list(self._sandbox.consumed.queues)
         if self.app.conf.worker_direct:
@@ -110,7 +110,7 @@ class InlineWorker:
 
     @contextmanager
     def delivering(self) -> Iterator[None]:
-        """Deliver in a block; what tasks change beyond their own context is put back after it."""
+        """Enter around deliveries: what tasks change outside their context is put back after it."""
         with _CurrentApp(self.app), SharedStateRestored():
             yield
 
@@ -133,13 +133,13 @@ class InlineWorker:
         If a repeated function was due, it is called, and what is returned is its `Repeated`.
 
         A message is due when it is published, or at its ETA. One with an ETA is received at
-        once, whatever is before it in its queue, and waits in `timer`, as under a worker that
-        listens all the time: so it makes no difference when this worker is asked to deliver.
+        once, whatever is before it in its queue, and waits in `timer`, as in a worker that
+        listens all the time. So it makes no difference when this worker is asked to deliver.
 
         Args:
-            takes: which queues to deliver from.
+            takes: Whether to deliver from a queue.
         """
-        self._obey_remote_control()
+        self._handle_remote_control()
         self._consumer.refused = None
         message = None
         while message is None:
@@ -180,7 +180,7 @@ class InlineWorker:
 
     @property
     def refused(self) -> BaseException | None:
-        """Why a worker can't read the message that was delivered last."""
+        """Why a worker can't read the message that was last delivered."""
         return self._consumer.refused
 
     def _receive(self, oldest: tuple[str, Ready, bool]) -> Any:
@@ -199,13 +199,13 @@ class InlineWorker:
         self.timer.delivered += 1
         return message
 
-    def _obey_remote_control(self) -> None:
+    def _handle_remote_control(self) -> None:
         while self.broker.depth(self._mailbox_queue):
             self._connection.drain_events(timeout=0)
 
 
 class _CurrentApp:
-    """Let an app be the current one of this thread, as it is of a worker's process."""
+    """Makes an app the current one of this thread, as it is in a worker's process."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -264,26 +264,26 @@ class _Consumer(CeleryConsumer):
         self.strategies = _Strategies(self)
 
     def reset_rate_limits(self) -> None:
-        """There are none."""
+        """Do nothing: there are none."""
 
     def call_soon(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """At once: before Celery 5.7 this is how a message is acknowledged as its task starts."""
+        """Call at once: before Celery 5.7 a message is acknowledged this way as its task starts."""
         promised = super().call_soon(p, *args, **kwargs)
         self.perform_pending_operations()
         return promised
 
     def built(self, task: Any) -> Any:
-        """A task's strategy and tracer, built as a worker that starts now would build them."""
+        """Build a task's strategy and tracer, as a worker that starts now would."""
         self._worker.keep_tracer(task)
         task.__trace__ = build_tracer(task.name, task, self.app.loader, self.hostname, app=self.app)
         return task.start_strategy(self.app, self)
 
     def _execute(self, request: Request) -> None:
-        """As `WorkController._process_task`."""
+        """Do what `WorkController._process_task` does."""
         timer = self._worker.timer
         if request.eta is not None and request is not timer.started:
-            # Celery converts an ETA to the time since the machine was started: it gives the timer
-            # none that is earlier, and the order of the others would depend on the machine.
+            # Celery converts an ETA to the time since the machine was started. It passes the timer
+            # no earlier ETA, and the order of the others would depend on the machine.
             timer.hold(request, partial(self._execute, request))
             return
         with suppress(TaskRevokedError):  # the request has reported it
@@ -314,7 +314,7 @@ class _InPlacePool(BasePool):
 
     def __init__(self, surroundings: Surroundings, **options: Any) -> None:
         super().__init__(**options)
-        # Under prefork the consumer is another process, whose context the task does not see.
+        # Under prefork the consumer is in another process, whose context a task doesn't see.
         self._new_context = surroundings.context
 
     def on_apply(

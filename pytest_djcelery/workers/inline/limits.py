@@ -25,11 +25,11 @@ _SETTINGS = {
 
 
 class Limits:
-    """The limits that a run has warned of.
+    """Warns of limits, and remembers those that the run has already warned of.
 
-    It warns of a task's or a message's own limit at the delivery. Of one that the project gives to
-    all tasks (``CELERY_TASK_TIME_LIMIT`` of Celery's Django tutorial) it warns when a task really
-    took longer: until then, nothing differs from a worker that enforces it.
+    It warns of a task's or a message's own limit upon delivery. Of one that the project sets for
+    all tasks (``CELERY_TASK_TIME_LIMIT`` in Celery's Django tutorial) it only warns when a task
+    has taken longer: until then, nothing differs from a worker that enforces it.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Limits:
     def warned_of(
         self, tasks: Mapping[str, Any], headers: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
-        """Warn of the limits of a message that is delivered in the block, of one of these tasks."""
+        """Enter around the delivery of a message, to warn of the limits of its task."""
         task = tasks.get(headers.get("task", ""))
         limits = self._limits(headers, task) if task is not None else None
         return self._warned_of_each(task, limits) if limits else _NOTHING

@@ -1,4 +1,4 @@
-"""The runs of `celery_inline`: one at a time, where the tasks may use the test's database."""
+"""The runs of `celery_inline`: one at a time, in a thread that may use the test's database."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 class _BusyError(InlineError):
-    """A run is under way already."""
+    """Another run is already under way."""
 
 
 class Runs:
     """The inline worker of a test, which is built when it is first needed, and its runs.
 
     Args:
-        sandbox: of the test.
+        sandbox: The sandbox of the test.
     """
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -47,8 +47,8 @@ class Runs:
         self._clock = sandbox.clock
         self._thread = threading.current_thread()
         self._busy = threading.Lock()
-        self._asked = False  # to deliver what was published since an automatic run began
-        self._automatic = False  # whether publishing began the run that is under way
+        self._asked = False  # whether to deliver what was published since an automatic run began
+        self._automatic = False  # whether a publish started the run that is under way
         self._building = threading.RLock()
         self._built: InlineWorker | None = None
         self._undelivered: Undelivered
@@ -58,10 +58,10 @@ class Runs:
 
     @contextmanager
     def possible(self) -> Iterator[None]:
-        """Have a worker in a block, as soon as one is needed.
+        """Within the ``with``, have a worker as soon as one is needed.
 
         Raises:
-            InlineError: when the test has chosen another broker than the one in memory.
+            InlineError: The test has chosen another broker than the one in memory.
         """
         with (
             ExitStack() as self._stack,
@@ -78,7 +78,7 @@ class Runs:
 
     @property
     def undelivered(self) -> Undelivered:
-        """What the worker has yet to deliver."""
+        """The messages that the worker has yet to deliver."""
         if self._built is None:
             self._build()
         return self._undelivered
@@ -118,7 +118,7 @@ class Runs:
         __tracebackhide__ = True
         worker = self.worker
         worker.limits.follow(self._sandbox.app)
-        # A tracer asks once, as it is built, whether anyone listens to what a worker logs.
+        # A tracer checks once, when it is built, whether anything listens to a worker's log.
         version = self._version_of_now()
         if version != self._version:
             self._broker()
@@ -126,7 +126,7 @@ class Runs:
             self._version = version
 
     def _version_of_now(self) -> tuple[Any, ...]:
-        """Of all that the worker has read as it was built."""
+        """The version of everything that the worker read when it was built."""
         options = self._sandbox.options
         return self._sandbox.project.configuration.version, logs_listened_to(), options.queues
 
@@ -169,7 +169,7 @@ class Runs:
         return execution
 
     def next_eta(self) -> datetime | None:
-        """The earliest ETA of what a run has received and left."""
+        """The earliest ETA of the messages that have been received and wait."""
         takes = self.worker.takes
         return self._deliveries.next_eta(takes)
 
@@ -196,13 +196,13 @@ class Runs:
         return names.__contains__
 
     def _raise(self, failed: Sequence[Execution]) -> None:
-        """Raise the last failure: if its task waited for the others, it knows of theirs."""
+        """Raise the last failure: its task may have waited for the others, and know of theirs."""
         __tracebackhide__ = True
         execution = failed[-1]
         error: Any = execution.exception
         ids = [failure.id for failure in failed]
         if self._automatic:
-            # In the middle of the project's code, which may keep it from the test.
+            # It is raised within the project's code, which may catch it before the test sees it.
             self._sandbox.journal.append(RaisedElsewhere(task_ids=tuple(ids), error=error))
         else:
             for task_id in ids:
@@ -222,7 +222,7 @@ class Runs:
     def run_after_publish(self) -> None:
         """Deliver what is due, in a thread that may use the test's database."""
         __tracebackhide__ = True
-        self._asked = True  # first: a run that is under way in another thread looks at it last
+        self._asked = True  # set first: a run in another thread checks it at its very end
         if self._busy.locked():
             return
         run_for_test(
@@ -240,13 +240,13 @@ class Runs:
             before, self._automatic = self._automatic, True
             try:
                 self.run(raise_failures=raises)
-            except _BusyError:  # with what another request has published: it will look again
+            except _BusyError:  # with what another request has published; that run checks again
                 self._asked = True
                 return
             finally:
                 self._automatic = before
 
-    # Runs for the sake of a result --------------------------------------------------------
+    # Runs to get a result -----------------------------------------------------------------
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Deliver until ``done()`` or nothing is due."""
@@ -293,7 +293,7 @@ class Runs:
             raise NeverReadyError("\n".join(map(why_never_ready, still)))
 
     def _is_stored(self, task_id: str) -> bool:
-        # A result object would end the subscription of the one that is waited for, as it goes.
+        # When a result object is collected, it would end the subscription that the wait needs.
         meta = self._sandbox.app.backend.get_task_meta(task_id)
         return meta["status"] in states.READY_STATES
 
@@ -301,17 +301,17 @@ class Runs:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Deliver as a worker does, which has neither the test's transactions nor its changes."""
+        """Enter around a run, to deliver like a worker, without the test's transactions."""
         __tracebackhide__ = True
         with self.exclusive(), self._sandbox.watch.autocommit(), self.worker.delivering():
             yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Refuse every other run in a block.
+        """Within the ``with``, refuse every other run.
 
         Raises:
-            InlineError: inside a task, in a coroutine, or while another run is under way.
+            InlineError: Inside a task, in a coroutine, or while another run is under way.
         """
         __tracebackhide__ = True
         if in_task():
@@ -341,7 +341,7 @@ class Runs:
 
 
 def _start_no_other() -> None:
-    """What the worker itself sends while it is built starts no second one."""
+    """Do nothing: what the worker sends while it is built must not start a second one."""
 
 
 def _check_limit(limit: object) -> None:

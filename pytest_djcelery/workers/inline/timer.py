@@ -1,4 +1,4 @@
-"""The requests that wait for their ETA, held as a worker holds them, by the test's clock."""
+"""The requests that wait for their ETA, held as in a worker, but by the test's clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POLL: Final = "celery.chord_unlock"
 
 
 class Turn(NamedTuple):
-    """When it is a message's turn: at its ETA; of those with one ETA, in publish order."""
+    """When it is a message's turn: at its ETA, and in publish order for equal ETAs."""
 
     eta: datetime
     order: int
@@ -29,7 +29,7 @@ class Turn(NamedTuple):
 
     @property
     def due(self) -> tuple[datetime, int]:
-        """From when on it was due, to be compared with `Ready.turn` of what has no ETA."""
+        """When it became due, comparable with `Ready.turn` of messages without an ETA."""
         return max(self.eta, self.put_at), self.order
 
 
@@ -41,17 +41,17 @@ class Scheduled:
     request: Request
     queue: str
     start: Callable[[], None]
-    received_at: int  # how many tasks had been delivered by then
+    received_at: int  # how many tasks had been delivered at that time
 
     @property
     def polls(self) -> bool:
-        """Whether all it does is look whether others are done."""
+        """Whether all it does is to check whether others are done."""
         return bool(self.request.type == _POLL)
 
 
 @dataclass(slots=True, kw_only=True)
 class Repeated:
-    """A function that is called again and again, until it is cancelled."""
+    """A function that is called at intervals until it is cancelled."""
 
     due: datetime
     interval: timedelta
@@ -59,7 +59,7 @@ class Repeated:
     canceled: bool = False
 
     def cancel(self) -> None:
-        """Call it no more."""
+        """Stop calling it."""
         self.canceled = True
 
 
@@ -67,17 +67,17 @@ _Heap = list[tuple[Turn, Scheduled]]
 
 
 class Timer:
-    """Takes the place of a worker's timer, with a heap for each queue.
+    """Replaces a worker's timer, with a heap for each queue.
 
     Args:
-        now: the clock: an aware datetime.
+        now: Returns the clock's time, an aware datetime.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.receiving: tuple[str, Ready]  # the message that is being received, and its queue
-        self.kept: Ready | None = None  # the one that was received last, to wait here
-        self.started: Request | None = None  # the one that was taken last
-        self.delivered = 0  # tasks, but for those that only look whether others are done
+        self.kept: Ready | None = None  # the last message that was received and has to wait
+        self.started: Request | None = None  # the last request that was started
+        self.delivered = 0  # tasks, except those that only check whether others are done
         self._now = now
         self._held = 0
         self._waiting: dict[str, _Heap] = defaultdict(list)
@@ -90,7 +90,7 @@ class Timer:
     def call_at(
         self, _eta: float, start: Callable[..., None], args: tuple[Any, ...], **_: Any
     ) -> Scheduled:
-        """Start a request at its ETA, as Celery asks for it."""
+        """Start a request at its ETA, as Celery requests."""
         return self.hold(args[0], partial(start, *args))
 
     def call_repeatedly(
@@ -119,7 +119,7 @@ class Timer:
         return min(self._repeated, key=attrgetter("due"), default=None)
 
     def repeated_due(self) -> Repeated | None:
-        """The same, if its time has come; it is called next after its interval."""
+        """The same function, if it is due now; its next call is after its interval."""
         repeated = self.next_repeated()
         if repeated is None or repeated.due > self._now():
             return None
@@ -143,20 +143,20 @@ class Timer:
         return held
 
     def first(self, takes: Callable[[str], bool]) -> Scheduled | None:
-        """The request whose turn is next, of the queues that are delivered from."""
+        """The request whose turn is next, in the queues to deliver from."""
         heads = [heap[0] for heap in self._heaps(takes) if heap]
         return min(heads)[1] if heads else None
 
     def first_due(self, takes: Callable[[str], bool]) -> Scheduled | None:
-        """The same, if its ETA has come."""
+        """The same request, if its ETA has come."""
         first = self.first(takes)
         return first if first is not None and first.turn.eta <= self._now() else None
 
     def first_poll(self, takes: Callable[[str], bool]) -> Scheduled | None:
-        """A ``chord_unlock`` that may find something new, before its ETA.
+        """A ``chord_unlock`` that may find something new, even before its ETA.
 
-        Over a backend that can't count, Celery has this task look every second whether the
-        header of a chord is done. That second is nothing that a test should have to wait for.
+        With a backend that can't count, Celery has this task check every second whether the
+        header of a chord is done. A test should not have to wait for that second.
         """
         heaps = (heap for queue, heap in self._polls.items() if takes(queue))
         polls = [
@@ -165,7 +165,7 @@ class Timer:
         return min(polls)[1] if polls else None
 
     def start(self, held: Scheduled) -> None:
-        """Hold a request no longer, and let the worker have it."""
+        """Stop holding a request, and start it."""
         heap = (self._polls if held.polls else self._waiting)[held.queue]
         if heap[0][1] is held:
             heapq.heappop(heap)
@@ -178,7 +178,7 @@ class Timer:
         held.start()
 
     def held(self) -> Iterator[Scheduled]:
-        """All requests, in no order."""
+        """All requests, in no particular order."""
         return (held for heap in self._heaps() for _, held in heap)
 
     def clear(self) -> list[Request]:
@@ -191,7 +191,7 @@ class Timer:
         return requests
 
     def count_later(self) -> int:
-        """How many there are whose ETA is to come."""
+        """How many requests have an ETA in the future."""
         now = self._now()
         return self._held - sum(1 for heap in self._heaps() for _ in _until(now, heap))
 
@@ -203,7 +203,7 @@ class Timer:
 
 
 def _until(moment: datetime, heap: _Heap) -> Iterator[tuple[Turn, Scheduled]]:
-    """What is due by a moment. In a heap, what stands below something later is later."""
+    """What is due by a moment. In a heap, whatever is below a later entry is later too."""
     pending = [0]
     while pending:
         index = pending.pop()

@@ -1,4 +1,4 @@
-"""The messages that `celery_inline` has yet to deliver, and one that is put back among them."""
+"""The messages that `celery_inline` has yet to deliver, and how one is redelivered."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Undelivered:
-    """What waits in the queues, together with what the worker has received and holds.
+    """The messages in the queues, together with those that the worker has received and holds.
 
     Args:
-        worker: which delivers them.
-        origins: finds their records.
+        worker: The worker that delivers them.
+        origins: Finds their records.
     """
 
     def __init__(self, worker: InlineWorker, origins: Origins) -> None:
@@ -45,12 +45,12 @@ class Undelivered:
         return [*found, *(sent for _, sent in turns)]
 
     def later(self, now: datetime) -> list[SentTask]:
-        """Those with an ETA to come, by ETA."""
+        """The messages with an ETA in the future, by ETA."""
         _, timed = self._waiting()
         return [sent for turn, sent in sorted(timed) if turn.eta > now]
 
     def count_later(self, now: datetime) -> int:
-        """How many there are with an ETA to come."""
+        """How many messages have an ETA in the future."""
         worker = self._worker
         if not (worker.timer or worker.broker.has_timed):
             return 0
@@ -59,7 +59,7 @@ class Undelivered:
         return unreceived + worker.timer.count_later()
 
     def _waiting(self) -> tuple[list[tuple[Any, SentTask]], list[tuple[Turn, SentTask]]]:
-        """Those without an ETA, in the order of delivery, and those with one, in no order."""
+        """Messages without an ETA, in the order of delivery, and those with one, in no order."""
         worker = self._worker
         plain: list[tuple[Any, SentTask]] = []
         timed: list[tuple[Turn, SentTask]] = []

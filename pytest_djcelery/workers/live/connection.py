@@ -1,10 +1,10 @@
 """The connections between a test and the processes of its live worker.
 
 Each process of the worker connects to the test and reports the events of its journal as they
-happen: Celery's own task events travel through the broker, late, and carry only the `repr` of a
-value. A process goes on once the test has acknowledged an event, so that a message or a result,
-whichever way it goes, never arrives before what led to it. The worker's main process also answers
-questions, on a second connection.
+happen: Celery's own task events travel through the broker, arrive late, and contain only the `repr`
+of a value. A process goes on once the test has acknowledged an event, so that no message or result
+arrives before the events that led to it. The worker's main process also answers questions, on a
+second connection.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ KEY: Final = "DJCELERY_LIVE_KEY"  # in the worker's environment
 _ANSWERS: Final = "answers"
 _EVENTS: Final = "events"
 _RECEIVED: Final = b""
-_ACKNOWLEDGED_WITHIN: Final = 30  # seconds; something may have stopped the test
+_ACKNOWLEDGED_WITHIN: Final = 30  # seconds; the test may have been stopped
 _LONGEST_PATH: Final = 100  # bytes; a socket's takes 107 on Linux, 103 on macOS
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it stands for a traceback, and is never raised
+class RemoteTraceback(Exception):  # noqa: N818 - it is a traceback, and never raised
     """The cause of an exception that was raised in another process: its traceback, as text."""
 
     def __init__(self, remote_traceback: str) -> None:
@@ -44,8 +44,8 @@ class TestEnd:
     """The test's end of the connections.
 
     Args:
-        path: where to create the socket; where the path is too long for one, a local port is used.
-        on_event: called with each event, in one thread for each process of the worker.
+        path: Where to create the socket; if the path is too long for one, a local port is used.
+        on_event: Called with each event, in one thread for each process of the worker.
     """
 
     def __init__(self, path: str, *, on_event: Callable[[Event], None]) -> None:
@@ -53,7 +53,7 @@ class TestEnd:
         self._on_event = on_event
         too_long = len(os.fsencode(path)) > _LONGEST_PATH
         self._listener = Listener(("127.0.0.1", 0) if too_long else path, authkey=self.key)
-        #: Where a `WorkerEnd` connects to.
+        #: The address to which a `WorkerEnd` connects.
         self.address = _as_text(self._listener.address)
         self._main: Connection | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -62,14 +62,14 @@ class TestEnd:
         self._start(self._accept, "djcelery-live-accept")
 
     def ask(self, timeout: float, *, patience: float = 0.0) -> Any:
-        """What the worker is doing.
+        """Ask what the worker is doing.
 
         Args:
-            timeout: seconds for the answer.
-            patience: seconds for which a busy worker may delay it, until it is idle.
+            timeout: Seconds to wait for the answer.
+            patience: Seconds for which a busy worker may delay it, until it is idle.
 
         Returns:
-            ``None`` when it doesn't answer in time.
+            The answer, or ``None`` if it doesn't come in time.
         """
         with self._asking, suppress(OSError):
             if self._main is not None:
@@ -78,9 +78,10 @@ class TestEnd:
         return None
 
     def answer(self, timeout: float) -> Any:
-        """The next answer: a worker that is ready gives one unasked.
+        """Wait for the next answer, the first of which a worker gives unasked once it is ready.
 
-        Returns ``None`` when none comes in ``timeout`` seconds, or never will.
+        Returns:
+            The answer, or ``None`` if none comes within ``timeout`` seconds, or ever will.
         """
         try:
             return self._answers.get(timeout=timeout)
@@ -88,7 +89,7 @@ class TestEnd:
             return None
 
     def give_up(self) -> None:
-        """The worker has ended: end a wait for an answer, which will not come."""
+        """End a wait for an answer, since the worker has ended."""
         self._answers.put(None)
 
     def close(self) -> None:
@@ -120,12 +121,12 @@ class TestEnd:
 
 
 class WorkerEnd:
-    """The worker's end, in each of its processes, where it takes the place of the journal.
+    """The worker's end, in each of its processes, where it replaces the journal.
 
     Args:
-        address: of the `TestEnd`.
-        key: authenticates this process to the test.
-        kinds: the events to report; the test has no use for others.
+        address: The address of the `TestEnd`.
+        key: Authenticates this process to the test.
+        kinds: The events to report; the test has no use for others.
     """
 
     def __init__(self, address: str, key: bytes, *, kinds: tuple[type[Event], ...]) -> None:
@@ -138,7 +139,7 @@ class WorkerEnd:
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
     def append(self, event: Event) -> None:
-        """Report an event, where `Journal.append` would keep it; the test may have ended."""
+        """Report an event, which `Journal.append` would keep; the test may have ended."""
         if not isinstance(event, self._kinds):
             return
         data = _dumped(event)
@@ -149,18 +150,18 @@ class WorkerEnd:
                 self._events.send_bytes(data)
                 _await_acknowledgement(self._events)
             except BaseException:
-                # Such as a time limit, with half of it sent: the connection is of no more use.
+                # For example a time limit, when half of it is sent: the connection is unusable.
                 self._events.close()
                 self._events = None
                 raise
 
     def wake(self) -> None:
-        """Nobody waits here."""
+        """Do nothing: nobody waits here."""
 
     def questions(self) -> Iterator[float]:
-        """The questions of the test, each with its patience, until the test has ended.
+        """Yield the patience of each question, until the test has ended.
 
-        The first needs no asking: what the worker is doing once it is ready.
+        The first comes unasked, so that the worker says what it is doing once it is ready.
         """
         with suppress(OSError, EOFError):
             self._answers = self._connected(_ANSWERS)
@@ -180,7 +181,7 @@ class WorkerEnd:
         return connection
 
     def _leave_to_parent(self) -> None:
-        """In a forked process: the connections that it inherits are its parent's."""
+        """Drop the connections in a forked process: they are its parent's."""
         for connection in (self._answers, self._events):
             if connection is not None:
                 connection.close()
@@ -189,7 +190,7 @@ class WorkerEnd:
 
 
 def _await_acknowledgement(connection: Connection) -> None:
-    """Wait until the test has an event; a stopped test gets it when it goes on."""
+    """Wait until the test has an event; a stopped test gets it when it continues."""
     if not connection.poll(_ACKNOWLEDGED_WITHIN):
         raise TimeoutError
     connection.recv_bytes()
@@ -220,7 +221,7 @@ def _dumped(event: Event) -> bytes:
 
 
 def _value(value: Any) -> Any:
-    """A value that arrives as it is, or says what it was."""
+    """A value in a form that arrives as it is; an exception brings its traceback as text."""
     if not isinstance(value, BaseException):
         return value
     from celery.utils.serialization import get_pickleable_exception
@@ -230,7 +231,7 @@ def _value(value: Any) -> Any:
 
 
 class _Raised:
-    """An exception on its way: arrives as itself, caused by its `RemoteTraceback`."""
+    """An exception in transit: it arrives as itself, with a `RemoteTraceback` as its cause."""
 
     def __init__(self, error: BaseException, text: str) -> None:
         self.error = error

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _PAUSE: Final = 0.002  # seconds
 _CELERYS_OWN: Final = "celery.worker.consumer:Consumer"
-#: What the test's journal has a use for; hooks are known by numbers of their process.
+#: The events that the test's journal can use: hooks are known by numbers of their process.
 _REPORTED: Final = (
     journal.Dropped, journal.Ended, journal.NotSent, journal.NotStored, journal.Published,
     journal.StateStored, journal.Storing, journal.Warned,
@@ -52,9 +52,9 @@ class MainProcess:
     """Answers the test's questions, and ends the worker when the test has ended.
 
     Args:
-        app: the project's app.
-        connection: to the test.
-        folder: what the test made for its worker; of no use without the test.
+        app: The project's app.
+        connection: The connection to the test.
+        folder: The folder that the test made for its worker, useless without the test.
     """
 
     def __init__(self, app: Celery, connection: WorkerEnd, folder: Path) -> None:
@@ -72,8 +72,8 @@ class MainProcess:
         if sender.hub is None:
             self._begin()
         else:
-            # After the first turn of the loop, with which a worker subscribes to remote control
-            # at Redis: what was sent before is lost.
+            # After the first turn of the loop, in which a worker subscribes to remote control in
+            # Redis: whatever is sent before that is lost.
             sender.hub.call_soon(sender.hub.call_later, _PAUSE, self._begin)
 
     def _begin(self) -> None:
@@ -81,9 +81,9 @@ class MainProcess:
 
     def _answer(self) -> None:
         pause = threading.Event()
-        for patience in self._connection.questions():  # the first is whether it is ready
+        for patience in self._connection.questions():  # the first asks whether it is ready
             deadline = Deadline(patience)
-            # No event says when the main process is done with a task that has ended.
+            # No event says when the main process has finished with a task that has ended.
             while self._state()["busy"] and not deadline.passed:
                 pause.wait(_PAUSE)
             self._connection.answer(self._state())
@@ -93,7 +93,7 @@ class MainProcess:
             os.killpg(os.getpgid(0), signal.SIGKILL)
 
     def _state(self) -> dict[str, Any]:
-        """What the worker is doing, and what remote control can have changed."""
+        """What the worker is doing, and what remote control may have changed."""
         scheduled = {
             request.id for request in list(getattr(state, "scheduled_requests", ()))
         }  # since Celery 5.6
@@ -120,7 +120,7 @@ class MainProcess:
 def _in_timer(timer: Any) -> set[str]:
     """The ids of the requests that wait for their ETA in the worker's timer.
 
-    Private API (what `celery.worker.strategy` gives to `Timer.call_at`), checked on Celery 5.4
+    Private API (what `celery.worker.strategy` passes to `Timer.call_at`), checked on Celery 5.4
     to 5.7.
     """
     entries = [scheduled.entry for scheduled in list(getattr(timer, "schedule", timer).queue)]
@@ -160,13 +160,13 @@ def main() -> None:
     with (
         addresses.scheme_registered(),
         others.isolated(),
-        _reporting(app, environment, connection),
+        _events_reported(app, environment, connection),
     ):
         main_process = MainProcess(app, connection, path.parent)
         sys.argv = ["celery", *arguments]
         _read_no_addresses_from_the_environment()
         run_command_line()
-        del main_process  # until now: Celery's signals refer to its methods weakly
+        del main_process  # kept until now: Celery's signals only refer to its methods weakly
 
 
 def _read_no_addresses_from_the_environment() -> None:
@@ -181,9 +181,9 @@ def _read_no_addresses_from_the_environment() -> None:
 
 
 def _keep_temporary_files_in(folder: Path) -> None:
-    """Have multiprocessing, and billiard through it, keep its files where they will be removed.
+    """Have multiprocessing, and through it billiard, keep its files where they will be removed.
 
-    It creates a folder for them once, which a killed process leaves behind.
+    It creates a folder for them once, which a killed process would leave behind.
     """
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
@@ -193,8 +193,10 @@ def _keep_temporary_files_in(folder: Path) -> None:
 
 
 @contextmanager
-def _reporting(app: Celery, environment: Environment, connection: WorkerEnd) -> Iterator[None]:
-    """Report what happens in this process to the test."""
+def _events_reported(
+    app: Celery, environment: Environment, connection: WorkerEnd
+) -> Iterator[None]:
+    """Within the ``with``, report to the test what happens in this process."""
     remote_journal: Any = connection
     watch = TransactionWatch(
         remote_journal,
@@ -206,7 +208,7 @@ def _reporting(app: Celery, environment: Environment, connection: WorkerEnd) -> 
         watch=watch,
         journal=remote_journal,
         surroundings=Surroundings(),
-        sent=lambda _: None,  # the test, which knows the queues, judges it
+        sent=lambda _: None,  # the test, which knows the queues, checks the message
         published=lambda: None,
     )
     with (

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.options import Policy
     from pytest_djcelery.session.sandbox import Sandbox
 
-#: The settings by which a connection finds its database. The others come with the project's own.
+#: The settings that lead to a test database. The others are the same as in the project's settings.
 _DATABASE = ("NAME", "USER", "PASSWORD", "HOST", "PORT")
 
 
@@ -40,7 +40,7 @@ _DATABASE = ("NAME", "USER", "PASSWORD", "HOST", "PORT")
 class Environment:
     """The environment of a test, in a form that another process can read."""
 
-    app: str  # what stands after ``celery -A``
+    app: str  # the argument of ``celery -A``
     path: tuple[str, ...]  # `sys.path`
     debug: bool  # Django's ``DEBUG``
     databases: Mapping[str, Mapping[str, Any]]
@@ -53,8 +53,8 @@ class Environment:
         """The environment of a test that is being set up.
 
         Raises:
-            WorkerError: when another process could not work in it.
-            BadOptionError: for a setting that can't be sent.
+            WorkerError: Another process could not work in it.
+            BadOptionError: A setting can't be sent.
         """
         if not os.environ.get("DJANGO_SETTINGS_MODULE"):
             msg = (
@@ -75,13 +75,13 @@ class Environment:
         )
 
     def apply(self) -> tuple[Celery, OtherApps]:
-        """Set the worker's process up for it; returns the project's app, and the others."""
+        """Set up the worker's process for it, and return the project's app and the others."""
         sys.path[:] = self.path
         from django.test.utils import setup_test_environment
 
         for alias, database in self.databases.items():
             settings.DATABASES[alias].update(database)
-        setup_test_environment(debug=self.debug)  # no mail leaves
+        setup_test_environment(debug=self.debug)  # among other things, no mail is sent
         app: Celery = find_app(self.app)
         values = {key: _unpickled(value) for key, value in self.configuration.items()}
         host = f"live-{os.getpid()}"
@@ -93,7 +93,7 @@ class Environment:
         return app, others
 
     def write(self, path: Path) -> None:
-        """Write it where only this user can read it: it has the database's password."""
+        """Write it so that only this user can read it: it contains the database's password."""
         path.touch(mode=0o600)
         path.write_bytes(pickle.dumps(self))
 
@@ -105,7 +105,7 @@ class Environment:
 
 
 def _values_of_other_app(values: Mapping[str, Any], virtual_host: str, host: str) -> dict[str, Any]:
-    """The settings of an app beside the project's: the project's broker, or one nobody reads."""
+    """The settings of another app: the project's broker, or one from which nothing consumes."""
     prefixes = ("broker_", "redis_", "result_")
     outside = {key: value for key, value in values.items() if key.startswith(prefixes)}
     if virtual_host != host and values.get("broker_transport") == filesystem.TRANSPORT:
@@ -114,14 +114,14 @@ def _values_of_other_app(values: Mapping[str, Any], virtual_host: str, host: str
 
 
 def path_of(app: Celery, given: str | None) -> str:
-    """Where ``celery -A`` finds the app.
+    """The argument with which ``celery -A`` finds the app.
 
     Args:
-        app: the project's app.
-        given: ``djcelery_app``.
+        app: The project's app.
+        given: The value of ``djcelery_app``.
 
     Raises:
-        WorkerError: when no module has it as an attribute.
+        WorkerError: No module has the app as an attribute.
     """
     if given:
         return given
@@ -144,18 +144,17 @@ def _databases() -> dict[str, dict[str, Any]]:
     """Where the test databases are.
 
     Raises:
-        WorkerError: when one is in this process' memory.
+        WorkerError: One of them is in this process's memory.
     """
-    connections[
-        DEFAULT_DB_ALIAS
-    ].ensure_connection()  # a test without database access fails here, and is told why
+    # A test without database access fails here, with an error that says why.
+    connections[DEFAULT_DB_ALIAS].ensure_connection()
     hidden = [
         f"{connection.alias!r}" for connection in connections.all() if _is_in_memory(connection)
     ]
     if hidden:
         msg = (
             "celery_live_worker runs in a separate process, and needs a test database that it can "
-            f"open; SQLite in memory is this process' alone (database {', '.join(hidden)}).\n"
+            f"open; SQLite in memory exists in this process only (database {', '.join(hidden)}).\n"
             f"Set DATABASES[{hidden[0]}]['TEST'] = {{'NAME': BASE_DIR / 'test.sqlite3'}} in the "
             "settings, or use PostgreSQL or MariaDB. celery_inline and celery_worker work with "
             "SQLite in memory."

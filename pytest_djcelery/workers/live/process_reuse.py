@@ -1,7 +1,7 @@
 """One live worker for the process, used by one test after another.
 
-It stays between tests as long as the next one wants the same worker. A test that leaves it changed
-(a task that waits for its ETA, a limit set by remote control) ends it.
+It is kept between tests as long as the next one wants the same worker. It is ended after a test
+that leaves it changed (a task that waits for its ETA, a limit set by remote control).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _Kept(KeptWorker):
-    """The worker, and the threads in which others are being stopped."""
+    """The live worker that is kept, and the threads in which earlier ones are being stopped."""
 
     worker: LiveProcesses | None = None
 
@@ -41,8 +41,8 @@ class _Kept(KeptWorker):
         """Stop the worker, if there is one.
 
         Args:
-            wait: until it, and those that were stopped before it, have ended. A pool takes a while
-                to end, and another worker may start meanwhile.
+            wait: Whether to wait until it, and those stopped before it, have ended. A pool takes a
+                while to end, and another worker may start meanwhile.
         """
         worker, self.worker = self.worker, None
         if worker is not None:
@@ -58,10 +58,10 @@ _kept = _Kept()
 
 @contextmanager
 def live_processes_for(sandbox: Sandbox, settings: LiveSettings) -> Iterator[LiveProcesses]:
-    """A worker that runs the messages of a test in a block.
+    """Have a worker that runs the messages of a test within the ``with``.
 
     Raises:
-        WorkerError: when it doesn't start, or a task still runs when its time is over.
+        WorkerError: It doesn't start, or a task still runs when the time for it is over.
     """
     with ExitStack() as stack:
         worker = _suitable(sandbox, settings, stack) or _started(sandbox, settings, stack)
@@ -78,7 +78,7 @@ def live_processes_for(sandbox: Sandbox, settings: LiveSettings) -> Iterator[Liv
 
 
 def _suitable(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveProcesses | None:
-    """The worker that is held, if it is what the test wants."""
+    """The kept worker, if it is what the test wants."""
     worker = _kept.worker
     if worker is None or worker.settings != settings:
         return None
@@ -91,7 +91,7 @@ def _suitable(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> Liv
 
 
 def _started(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> LiveProcesses:
-    """A new worker."""
+    """Start a new worker."""
     _kept.stop(wait=not _has_private_broker(sandbox))
     keep(_kept)
     folder = Path(tempfile.mkdtemp(prefix="djcelery-"))
@@ -120,7 +120,7 @@ def _started(sandbox: Sandbox, settings: LiveSettings, stack: ExitStack) -> Live
 
 @contextmanager
 def _in_memory_moved_to(sandbox: Sandbox, folder: Path) -> Iterator[None]:
-    """Move a broker and results that are in memory to a folder that both processes can open."""
+    """Move a broker and results in memory to a folder that both processes can open."""
     values: dict[str, Any] = {}
     if sandbox.project.broker is not None:
         values |= filesystem.settings(folder)
@@ -133,7 +133,7 @@ def _in_memory_moved_to(sandbox: Sandbox, folder: Path) -> Iterator[None]:
 
 
 def _has_private_broker(sandbox: Sandbox) -> bool:
-    """Whether no other worker uses its broker, so that nothing sees what it does later."""
+    """Whether no other worker uses its broker, so that it affects nothing while it ends."""
     conf = sandbox.app.conf
     return sandbox.project.broker is not None or conf.broker_transport == filesystem.TRANSPORT
 
@@ -170,11 +170,11 @@ def _give_back(sandbox: Sandbox, worker: LiveProcesses) -> None:
 
 
 def _end(worker: LiveProcesses) -> None:
-    """End the held worker, whatever it is doing."""
+    """End the kept worker, whatever it is doing."""
     _kept.worker = None
     worker.stop(warmly=False)
 
 
 def stop() -> None:
-    """Stop the held worker, if there is one, and wait until all have ended."""
+    """Stop the kept worker, if there is one, and wait until all have ended."""
     _kept.stop()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _START: Final = 30.0  # seconds; the imports of a project can take many
 _LAST_LINES: Final = 40
 _PAUSE: Final = 0.005  # seconds
-_PATIENCE: Final = 0.2  # seconds from the last event of a task until its worker is done with it
+_PATIENCE: Final = 0.2  # seconds a worker may take to finish after the last event of a task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +45,10 @@ class LiveSettings:
 
     @classmethod
     def chosen(cls, run: Options, **given: Any) -> LiveSettings:
-        """What a test gives, and the options of the run for the rest.
+        """The settings that a test gives, completed by the options of the run.
 
         Raises:
-            BadOptionError: for a value that Celery's command line doesn't take.
+            BadOptionError: Celery's command line doesn't accept a value.
         """
         checks = {
             "pool": options.pool,
@@ -65,23 +65,23 @@ class LiveSettings:
         return cls(**values)
 
     def arguments(self) -> list[str]:
-        """What stands after ``celery -A proj``."""
+        """The command line after ``celery -A proj``."""
         queues = ["-Q", ",".join(self.queues)] if self.queues else []
         return [
             "worker", "-l", self.loglevel, "-P", self.pool, "-c", str(self.concurrency), *queues,
-            # There is no other worker to hear of.
+            # There is no other worker to synchronize with.
             "--without-mingle", "--without-gossip",
         ]  # fmt: skip
 
 
 class LiveProcesses:
-    """The worker's processes, and what can be asked of them.
+    """The processes of a live worker.
 
     Args:
-        environment: of the test.
-        settings: how to start it.
-        folder: for its log and its connection to the test; removed when it has ended.
-        timeout: seconds for an answer, and for it to end.
+        environment: The environment of the test.
+        settings: How to start the worker.
+        folder: A folder for its log and its socket, which is removed when the worker has ended.
+        timeout: Seconds that an answer may take, and the worker's end.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ class LiveProcesses:
         """Start it and wait until it consumes.
 
         Raises:
-            WorkerError: when it ends before, or takes longer than 30 seconds (or the run's
-                ``djcelery_timeout``, if that is more), with the end of its log.
+            WorkerError: It ends before that, or takes longer than 30 seconds (or the run's
+                ``djcelery_timeout``, if that is more). The text has the end of its log.
         """
         self.environment.write(self._environment_file)
         module = "pytest_djcelery.workers.live.entry_point"
@@ -127,7 +127,7 @@ class LiveProcesses:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, KEY: self._connection.key.hex()},
-                start_new_session=True,  # Ctrl-C is the test's, and all of it ends together
+                start_new_session=True,  # Ctrl-C only reaches the test, and it ends as a group
             )
         watch = threading.Thread(
             target=self._watch, args=(process.pid,), name="djcelery-live-watch", daemon=True
@@ -144,8 +144,8 @@ class LiveProcesses:
         self._as_started = state
 
     def _watch(self, pid: int) -> None:
-        """Wait for the end of the main process, and leave collecting it to others."""
-        with suppress(ChildProcessError):  # it has been collected
+        """Wait for the end of the main process, without reaping it."""
+        with suppress(ChildProcessError):  # it has been reaped
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self._ended.set()
         self._connection.give_up()
@@ -156,14 +156,14 @@ class LiveProcesses:
         """End all its processes.
 
         Args:
-            warmly: give running tasks the time-out to end, and kill only what is left then.
+            warmly: Give running tasks the time of the timeout to end, then kill what is left.
         """
         process = self._process
         if process is not None:
             if warmly and not self._ended.is_set():
                 process.send_signal(signal.SIGTERM)
                 self._ended.wait(self.timeout)
-            # Whatever it forked and left behind; macOS refuses to signal a process that is dead.
+            # Kill whatever it forked and left behind; macOS refuses to signal a dead process.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -172,25 +172,25 @@ class LiveProcesses:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def park(self, app: Celery) -> bool:
-        """Leave the messages of a shared broker alone; whether it does so in time."""
+        """Have it leave a shared broker's messages alone, and return whether it did in time."""
         return self._consume(app.control.cancel_consumer, [])
 
     def unpark(self, app: Celery) -> bool:
-        """Consume again, if it was parked; whether it is then as it was started."""
+        """Have it consume again, if parked, and return whether it is then as it was started."""
         missing = set(self._as_started["queues"]) - set(self.queues)
         if missing:
             self._consume(app.control.add_consumer, self._as_started["queues"])
         return self.as_started
 
     def _consume(self, command: Callable[..., Any], queues: list[str]) -> bool:
-        """Have it consume from exactly these queues, by remote control."""
+        """Have it consume exactly these queues, by remote control, and return whether it does."""
         for queue in set(queues) ^ set(self.queues):
             try:
                 command(queue, reply=True, limit=1, timeout=self.timeout)
             except Exception:  # noqa: BLE001 - such as a serializer that it may not read
-                return False  # so it is ended, and not kept
+                return False  # so it will be ended rather than kept
         deadline = Deadline(self.timeout)
-        # It answers before it obeys.
+        # It answers before it has followed the command.
         while self.queues != queues and not deadline.passed:
             self._ended.wait(_PAUSE)
         return self.queues == queues
@@ -232,14 +232,14 @@ class LiveProcesses:
         self._log_seen = self.log_file.stat().st_size
 
     def leave(self) -> None:
-        """Report nothing until the next test, which is to hear nothing of this one's messages."""
+        """Report nothing until the next test, and nothing about this test's messages after that."""
         if self.journal is not None:
             self._past = {event.message.id for event in self.journal.published()}
         self.journal = None
 
     def _record(self, event: Event) -> None:
         journal = self.journal
-        # A pool that has ended a child process may report on the task that it ran.
+        # A pool that has killed a child process may still report on the task that it ran.
         if journal is not None and getattr(event, "task_id", None) not in self._past:
             journal.append(event)
 

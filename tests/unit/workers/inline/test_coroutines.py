@@ -114,7 +114,7 @@ def test_one_that_stands_still_is_shown_where() -> None:
         text = str(error.value)
         assert "has not ended within 0.05 s" in text
         assert "await celery_inline.arun()" in text
-        assert "stuck_here" in text.partition("The task stands at:\n")[2]
+        assert "stuck_here" in text.partition("The task is at:\n")[2]
 
     asyncio.run(main())
 
