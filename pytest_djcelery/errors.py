@@ -1,111 +1,138 @@
-"""Everything this plugin raises or warns with.
+"""All errors and warnings of this plugin.
 
-One base class. Every text says what was expected, what happened and what to do, so the
-subclasses below only name the kind; the facts stand in attributes where code may want them.
+Errors share one base class, and so do warnings. Each text says what was expected, what happened
+and what to do; the classes say when that is.
 """
 
 from __future__ import annotations
 
 
 class DjceleryError(Exception):
-    """Base of every error of pytest-djcelery."""
+    """The base class of all errors of pytest-djcelery, to catch any of them."""
 
 
 class DjceleryWarning(UserWarning):
-    """Base of every warning of pytest-djcelery."""
+    """The base class of all warnings of pytest-djcelery, for ``filterwarnings``."""
 
 
 class AppNotFoundError(DjceleryError):
-    """No Celery app was found for the Django project."""
+    """No Celery app was found for the Django project.
+
+    The text says where it was looked for. In pytest it ends the run as a usage error.
+    """
 
 
 class BadOptionError(DjceleryError, ValueError):
-    """An ini value, command line option, marker or argument is not of the valid set."""
+    """An ini value, command-line option, marker or argument is not valid.
+
+    The text has the value, and the valid ones. It is a ``ValueError`` too.
+    """
 
 
 class BadScheduleError(DjceleryError, AssertionError):
-    """An entry of beat's schedule can't do what it says."""
+    """``celery_beat.check()`` found entries of the schedule that no worker could run."""
 
 
 class BatchError(DjceleryError, RuntimeError):
-    """A batch of celery-batches raised, and with it each of its messages has failed."""
+    """The outcome of each message in a batch of celery-batches that raised."""
 
 
 class BeatError(DjceleryError, RuntimeError):
-    """``celery_beat`` can't go on with the schedule."""
+    """``celery_beat`` can't go on: an entry is due again and again at one moment."""
 
 
 class ClockError(DjceleryError, RuntimeError):
-    """The time of the test can't be moved."""
+    """The clock of the test can't be moved, because of the way in which the test freezes time."""
 
 
 class FixtureConflictError(DjceleryError):
-    """Two fixtures that exclude each other, or one that the test's database can't serve."""
+    """Two fixtures exclude each other, or one can't work with the test's database.
+
+    A test has one way to run its tasks; and a worker can't see rows in a transaction that is never
+    committed.
+    """
 
 
 class InlineError(DjceleryError, RuntimeError):
-    """``celery_inline`` was asked to deliver where it can't."""
+    """``celery_inline`` was asked to deliver where it can't.
+
+    For example inside a task, in a coroutine, or with another broker than the one in memory.
+    """
 
 
 class LimitNotEnforcedWarning(DjceleryWarning):
-    """A task has a rate or time limit, which no worker in the test's own thread can enforce."""
+    """A task has a rate limit or a time limit, which ``celery_inline`` can't enforce."""
 
 
 class MessageNotSentError(DjceleryError, TimeoutError):
-    """``wait_for()`` waited in vain."""
+    """``celery_outbox.wait_for()`` waited for a message that was not sent in time."""
 
 
 class NeverEndsError(InlineError):
-    """The tasks that ``celery_inline`` runs go on publishing without end."""
+    """The tasks that ``celery_inline`` runs keep publishing one another without end."""
 
 
 class NotDeliveredWarning(DjceleryWarning):
-    """Messages were sent by a fixture that is wider than a test, and no worker will run them."""
+    """A class, module or session fixture has sent messages that no worker will run."""
 
 
 class NotASignatureError(DjceleryError, TypeError):
-    """A message was compared with something that is no Celery signature."""
+    """A message was compared with something that is not a Celery signature."""
 
 
 class NotOneMessageError(DjceleryError, AssertionError):
-    """``one()`` found no message, or several."""
+    """``celery_outbox.one()`` found no matching message, or several."""
 
 
 class QueueNotConsumedWarning(DjceleryWarning):
-    """A message is in a queue that no worker consumes."""
+    """A message was sent to a queue that no worker consumes, so it stays there.
+
+    See ``djcelery_queues``.
+    """
 
 
 class SentInTransactionError(DjceleryError):
-    """A message was published inside an open transaction."""
+    """A message was published inside an open transaction that writes.
+
+    A worker may run the task before the commit. ``djcelery_sent_in_transaction = error`` raises
+    this at the line that sends.
+    """
 
 
 class SentInTransactionWarning(DjceleryWarning):
-    """A message was published inside an open transaction."""
+    """A message was published inside an open transaction that writes.
+
+    A worker may run the task before the commit. ``djcelery_sent_in_transaction = warn``, the
+    default, gives this at the line that sends.
+    """
 
 
 class SharedConnectionsWarning(DjceleryWarning):
-    """Processes of a live worker may share connections of Django's connection pool."""
+    """The processes of a live worker may share connections of Django's connection pool."""
 
 
 class UnhandledTaskFailureError(DjceleryError):
-    """A task failed and the test never looked at it."""
+    """A task failed and the test never looked at it, so the test fails at its end.
+
+    The cause is the task's own exception. See ``djcelery_unhandled_failures``.
+    """
 
 
 class UnhandledTaskFailureWarning(DjceleryWarning):
-    """A task failed and the test never looked at it."""
+    """A task failed and the test never looked at it; see ``djcelery_unhandled_failures``."""
 
 
 class UnknownResultError(DjceleryError, LookupError):
-    """An id that no message of this test has."""
+    """``celery_results`` was asked for an id that no message of this test has."""
 
 
 class UnknownSettingWarning(DjceleryWarning):
-    """A ``CELERY_…`` setting that Celery does not know was changed in a test."""
+    """A test changed a ``CELERY_…`` setting that Celery doesn't have."""
 
 
 class UnregisteredTaskError(DjceleryError):
-    """A task is known here only because a test imported its module."""
+    """``check_registry()`` found tasks that a fresh worker would not know."""
 
 
 class WorkerError(DjceleryError):
-    """The worker could not start, could not stop or died."""
+    """A worker could not start, could not stop or died, or can't run what a task waits for."""

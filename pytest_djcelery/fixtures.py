@@ -1,8 +1,8 @@
 """The fixtures. Each enters a public context manager and yields what that yields.
 
-Where one asks for ``celery_app`` without using it, that opens the sandbox of the test.
+Those that request ``celery_app`` without using it do so to open the test's sandbox.
 
-Names that `celery.contrib.pytest` documents mean the same here, for the project's own app.
+Names that `celery.contrib.pytest` documents mean the same here, but for the project's own app.
 """
 
 from __future__ import annotations
@@ -35,43 +35,43 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def celery_config() -> Mapping[str, Any]:
-    """Override it to change the configuration of the app for the whole run."""
+    """Override it to change the app's configuration: return settings of Celery."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def celery_parameters() -> Mapping[str, Any]:
-    """Override it to give the app what `Celery` takes as arguments, as far as that can change."""
+    """Override it to give the app arguments of `Celery`, as far as an existing app takes them."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def celery_enable_logging() -> bool:
-    """Override it to let the worker set up Celery's logging."""
+    """Override it to return ``True``, and the worker sets up Celery's logging."""
     return False
 
 
 @pytest.fixture(scope="session")
 def celery_includes() -> Sequence[str]:
-    """Override it to name modules that a worker imports when it starts."""
+    """Override it to have the worker import modules when it starts: return their names."""
     return ()
 
 
 @pytest.fixture(scope="session")
 def celery_class_tasks() -> Sequence[Any]:
-    """Override it to register class-based tasks with the app."""
+    """Override it to register class-based tasks with the app: return the classes."""
     return []
 
 
 @pytest.fixture(scope="session")
 def celery_worker_pool() -> Any:
-    """Override it to choose the worker's pool: ``"solo"`` or ``"threads"``."""
+    """Override it to choose the worker's pool: return ``"solo"`` or ``"threads"``."""
     return "solo"
 
 
 @pytest.fixture(scope="session")
 def celery_worker_parameters() -> Mapping[str, Any]:
-    """Override it to give a worker what `WorkController` takes, such as ``queues``."""
+    """Override it to give the worker arguments of `WorkController`, such as ``queues``."""
     return {}
 
 
@@ -79,7 +79,7 @@ def celery_worker_parameters() -> Mapping[str, Any]:
 def celery_session_app(
     celery_config: Mapping[str, Any], celery_parameters: Mapping[str, Any]
 ) -> Iterator[Celery]:
-    """The Django project's own app, for session fixtures."""
+    """The Django project's own app, for session fixtures that send tasks or change settings."""
     with (
         _usage_errors(),
         pytest_djcelery.session_app(config=celery_config, parameters=celery_parameters) as app,
@@ -110,7 +110,11 @@ def celery_app(
     celery_config: Mapping[str, Any],
     celery_parameters: Mapping[str, Any],
 ) -> Iterator[Celery]:
-    """The Django project's own app, with this test's ``@pytest.mark.celery(…)`` applied."""
+    """The Django project's own app, with this test's settings.
+
+    Those are the ones of ``@pytest.mark.celery(task_acks_late=True, …)`` and of ``celery_config``.
+    They are undone at the end of the test.
+    """
     # Not through celery_session_app: a module, class or test may override celery_config.
     with (
         configured_app(config=celery_config, parameters=celery_parameters),
@@ -121,21 +125,30 @@ def celery_app(
 
 @pytest.fixture
 def celery_outbox(celery_app: Celery) -> Iterator[Outbox]:
-    """Every message that this test published."""
+    """Every message that this test has published, to compare with signatures.
+
+    ``assert celery_outbox == [send_email.s(user.pk)]``; see `pytest_djcelery.Outbox`.
+    """
     with pytest_djcelery.outbox(whole_test=True) as outbox:
         yield outbox
 
 
 @pytest.fixture
 def celery_on_commit(celery_app: Celery) -> Iterator[OnCommit]:
-    """The on_commit hooks of this test: pending, ran, discarded."""
+    """The on_commit hooks of this test, in the lists ``pending``, ``ran`` and ``discarded``.
+
+    ``with celery_on_commit.hold():`` keeps hooks back; see `pytest_djcelery.OnCommit`.
+    """
     with pytest_djcelery.on_commit(whole_test=True) as on_commit:
         yield on_commit
 
 
 @pytest.fixture
 def celery_eager(celery_app: Celery) -> Iterator[Celery]:
-    """Celery's eager mode, with results that can be read back."""
+    """Celery's eager mode for this test: each task runs inside its ``delay()``.
+
+    Yields the app. Results are stored, so ``AsyncResult`` and ``celery_results`` can read them.
+    """
     with pytest_djcelery.eager() as app:
         yield app
 
@@ -145,21 +158,33 @@ def celery_inline(
     request: pytest.FixtureRequest,
     celery_app: Celery,
 ) -> Iterator[Inline]:
-    """A worker in the test's own thread, connection and transaction, on a virtual clock."""
+    """A worker in the test's own thread, connection and transaction, on a virtual clock.
+
+    ``celery_inline.run()`` delivers what is due, and ``run(until=timedelta(hours=1))`` lets an
+    hour pass at once. With ``@pytest.mark.celery_inline(auto=True)`` it delivers by itself. See
+    `pytest_djcelery.Inline`.
+    """
     with pytest_djcelery.inline(**markers.inline(request.node)) as inline:
         yield inline
 
 
 @pytest.fixture
 def celery_beat(celery_app: Celery) -> Iterator[Beat]:
-    """The periodic schedule, on the test's clock."""
+    """The project's periodic schedule, on the test's clock.
+
+    ``celery_beat.run(until=…)`` sends what beat would send, ``due(…)`` says what that will be, and
+    ``check()`` finds entries that no worker could run. See `pytest_djcelery.Beat`.
+    """
     with pytest_djcelery.beat() as beat:
         yield beat
 
 
 @pytest.fixture
 def celery_results(celery_app: Celery) -> Iterator[Results]:
-    """Outcomes of tasks, in whatever result backend is configured."""
+    """The outcomes of this test's tasks, in whatever result backend is configured.
+
+    ``assert celery_results[task.delay()] == Success(8)``; see `pytest_djcelery.Results`.
+    """
     with pytest_djcelery.results() as results:
         yield results
 
@@ -180,7 +205,7 @@ def _worker_arguments(
     }
 
 
-# A test may override what they take, if they are of its scope; the session's worker has its own.
+# A test may override what these take if they have its scope; the session's worker has its own.
 _of_test = pytest.fixture(_worker_arguments, name="_celery_worker_arguments")
 _of_session = pytest.fixture(
     _worker_arguments, scope="session", name="_celery_session_worker_arguments"
@@ -193,7 +218,11 @@ def celery_worker(
     celery_app: Celery,
     _celery_worker_arguments: Mapping[str, Any],
 ) -> Iterator[Worker]:
-    """An embedded worker: a thread of this process that runs the project's own app."""
+    """An embedded worker: a thread of this process that runs tasks as they are published.
+
+    ``result.get()`` and ``celery_results`` wait for a task, ``celery_worker.wait_until_idle()`` for
+    all of them. It needs a test that commits. See `pytest_djcelery.Worker`.
+    """
     with pytest_djcelery.worker(**_celery_worker_arguments) as worker:
         markers.before_database_cleanup(request, worker.settle)
         yield worker
@@ -201,7 +230,7 @@ def celery_worker(
 
 @pytest.fixture(scope="session")
 def _celery_live_processes(
-    django_db_setup: None,  # to be gone before the databases are
+    django_db_setup: None,  # so that the processes end before the databases are removed
 ) -> Iterator[None]:
     yield
     from pytest_djcelery.workers.live import process_reuse  # needs Celery and Django
@@ -215,7 +244,11 @@ def celery_live_worker(
     celery_app: Celery,
     _celery_live_processes: None,
 ) -> Iterator[LiveWorker]:
-    """``celery -A proj worker`` in separate processes."""
+    """``celery -A proj worker`` in separate processes, with its real pool and start-up.
+
+    ``@pytest.mark.celery_live_worker(pool=…, concurrency=…)`` chooses its options. It needs a test
+    that commits. See `pytest_djcelery.LiveWorker`.
+    """
     markers.open_database(request)
     with pytest_djcelery.live_worker(**markers.live_worker(request.node)) as worker:
         markers.before_database_cleanup(request, worker.settle)
@@ -227,7 +260,7 @@ def celery_session_worker(
     celery_session_app: Celery,  # applies celery_config
     _celery_session_worker_arguments: Mapping[str, Any],
 ) -> Iterator[SessionWorker]:
-    """One embedded worker for the whole run."""
+    """One embedded worker for the whole run, which also runs what session fixtures send."""
     with pytest_djcelery.session_worker(**_celery_session_worker_arguments) as worker:
         yield worker
 
@@ -238,7 +271,7 @@ def _celery_session_worker_here(
     celery_app: Celery,
     celery_session_worker: SessionWorker,
 ) -> Iterator[None]:
-    """Lets the session's worker run the messages of a test that asks for it."""
+    """Have the session's worker run the messages of a test that requests it."""
     with celery_session_worker.in_test() as worker:
         markers.before_database_cleanup(request, worker.settle)
         yield

@@ -1,4 +1,4 @@
-"""The project's app in a test, and what every way to run its tasks asks of the test."""
+"""The project's app in a test, and what every way to run its tasks requires of the test."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def runs(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
-    """Have ``runner`` run this test's messages in a block; there can be only one."""
+def runner_set(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
+    """Within the ``with``, have ``runner`` run this test's messages; there can be only one.
+
+    Raises:
+        FixtureConflictError: Another runner is in use.
+        BadOptionError: ``djcelery_queues`` names a queue that the app doesn't declare.
+    """
     __tracebackhide__ = True
     before = sandbox.runner
     if before is not None and before is not runner and not before.implicit:
@@ -43,8 +48,8 @@ def runs(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
 
 
 @contextmanager
-def not_eager(sandbox: Sandbox) -> Iterator[None]:
-    """Turn eager mode off in a block: a test that asks for a worker means the worker."""
+def eager_mode_off(sandbox: Sandbox) -> Iterator[None]:
+    """Within the ``with``, turn eager mode off: a test that asks for a worker wants the worker."""
     with sandbox.project.configuration.insist(task_always_eager=False):
         yield
 
@@ -52,8 +57,11 @@ def not_eager(sandbox: Sandbox) -> Iterator[None]:
 def check_visible_to_workers(name: str) -> None:
     """Check that the rows of a test are not in a transaction that is never committed.
 
+    Args:
+        name: The fixture whose worker has to see them.
+
     Raises:
-        FixtureConflictError: when they are.
+        FixtureConflictError: They are.
     """
     from django.db import connections
 
@@ -71,14 +79,18 @@ def check_visible_to_workers(name: str) -> None:
 
 @contextmanager
 def app(**conf: Any) -> Iterator[Celery]:
-    """The project's own app, with settings of Celery changed in a block.
+    """Change Celery's settings for a part of a test.
+
+    ``with pytest_djcelery.app(task_acks_late=True) as app:`` yields the project's own app. The
+    settings, and whatever Celery has derived from them, are as before at the end of the ``with``.
+    The fixture ``celery_app`` does this with the settings of ``@pytest.mark.celery(…)``.
 
     Args:
-        **conf: any of Celery's settings, in lower case (``task_acks_late=True``).
+        **conf: Any of Celery's settings, in lower case.
 
     Raises:
-        AppNotFoundError: when the project has none.
-        BadOptionError: for a setting that Celery doesn't have.
+        AppNotFoundError: The project has no app.
+        BadOptionError: Celery doesn't have one of the settings.
     """
     with entered_sandbox() as sandbox, sandbox.project.configuration.insist(**conf):
         yield sandbox.app
@@ -88,15 +100,18 @@ def app(**conf: Any) -> Iterator[Celery]:
 def session_app(
     *, config: Mapping[str, Any] | None = None, parameters: Mapping[str, Any] | None = None
 ) -> Iterator[Celery]:
-    """The project's own app for a session, with settings changed.
+    """Use the project's own app outside a single test, for example in a session fixture.
+
+    Yields the app, with these settings until the end of the ``with``. The fixture
+    ``celery_session_app`` does this with ``celery_config`` and ``celery_parameters``.
 
     Args:
-        config: any of Celery's settings.
-        parameters: arguments of `Celery` to apply to the app that exists.
+        config: Any of Celery's settings.
+        parameters: Arguments of `Celery` to apply to the existing app.
 
     Raises:
-        AppNotFoundError: when the project has none.
-        BadOptionError: for a setting or parameter that the app doesn't have.
+        AppNotFoundError: The project has no app.
+        BadOptionError: The app doesn't have one of the settings or parameters.
     """
     from pytest_djcelery.project.isolation import parameters_applied  # needs Celery
 
@@ -113,7 +128,7 @@ def session_app(
 
 @contextmanager
 def configured_app(*, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[Celery]:
-    """`session_app` for one test, whose class may have changed some of the settings already."""
+    """Do as `session_app` for one test, whose class may already have changed some settings."""
     configuration = current_session().use_project().configuration
     with session_app(
         config=configuration.not_in_django_layers(config), parameters=parameters
@@ -122,18 +137,18 @@ def configured_app(*, config: Mapping[str, Any], parameters: Mapping[str, Any]) 
 
 
 def check_registry(*, timeout: float = 60.0) -> None:
-    """Check that a fresh worker process would know each task that this process knows.
+    """Check, in a test, that production's workers will know all of the project's tasks.
 
-    A task module that only tests or views import is never imported by ``celery worker``, which
-    then answers "Received unregistered task". Starts one Python process that imports what a
-    worker imports, and connects to nothing.
+    ``celery worker`` never imports a task module that only tests or views import, and then answers
+    "Received unregistered task". This starts a Python process that imports what a worker imports
+    and connects to nothing, and compares its tasks with those of this process.
 
     Args:
-        timeout: seconds that the process may take.
+        timeout: Seconds that the process may take.
 
     Raises:
-        UnregisteredTaskError: naming the tasks, their modules and the remedy.
-        DjceleryError: when the process fails.
+        UnregisteredTaskError: Tasks are missing there; the text has their modules and the remedy.
+        DjceleryError: The process fails.
     """
     __tracebackhide__ = True
     registry.check(current_session().use_project().app, timeout=timeout)

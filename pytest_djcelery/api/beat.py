@@ -1,4 +1,4 @@
-"""What ``celery_beat`` is in a test."""
+"""``celery_beat``: the periodic schedule in a test."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 
 
 class Beat:
-    """Beat, started with the test, on the test's clock.
+    """Runs the project's periodic schedule in a test, without waiting for real time.
 
-    It sends what ``celery beat`` would send, through the project's own scheduler: the schedule
-    of the settings, or django-celery-beat's. Each call here reads the schedule as it is then: an
-    entry that was changed is sent at its new times, and keeps when it last ran; a new one starts
-    then.
+    The fixture ``celery_beat`` and the context manager `beat` give one. ``run(until=…)`` sends
+    what ``celery beat`` would send until then, ``due(…)`` only says what that would be, and
+    ``check()`` finds entries that no worker could run.
 
-    Where the test travels by itself (time-machine, freezegun), beat starts anew at the
-    destination: it did not run on the way, to send what was due. It starts anew, too, where the
-    test chooses another scheduler (``CELERY_BEAT_SCHEDULER``).
+    It behaves as if beat had been started with the test, on the test's clock, with the project's
+    own scheduler: the schedule of the settings, or django-celery-beat's. Each call reads the
+    schedule as it then is: a changed entry is sent at its new times, and keeps the time of its
+    last run; a new one starts at that moment.
 
-    Args:
-        sandbox: the test.
+    If the test itself travels in time (time-machine, freezegun), beat starts again at the
+    destination, since it did not run on the way. It also starts again if the test chooses another
+    scheduler (``CELERY_BEAT_SCHEDULER``).
     """
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -46,7 +47,7 @@ class Beat:
 
     @contextmanager
     def started(self) -> Iterator[Beat]:
-        """Be beat in a block."""
+        """Within the ``with``, be beat."""
         app = self._sandbox.app
         app.loader.import_default_modules()
         app.finalize()
@@ -59,7 +60,7 @@ class Beat:
                 self._scheduler.close()
 
     def __repr__(self) -> str:
-        """How many entries there are, as they were last read, and which is sent next."""
+        """How many entries there are, as last read, and which one is sent next."""
         count, following = self._scheduler.outlook()
         entries = f"{count} entr{'y' if count == 1 else 'ies'}" if count else "no entries"
         if following is None:
@@ -70,21 +71,22 @@ class Beat:
 
     @property
     def entries(self) -> Mapping[str, ScheduleEntry]:
-        """The entries of the schedule by name; of the database's, those that are enabled."""
+        """The entries of the schedule, by name; in a database's schedule, the enabled ones."""
         return MappingProxyType(dict(self._current().entries))
 
     def due(self, between: timedelta | tuple[datetime, datetime]) -> list[tuple[datetime, str]]:
-        """What will be sent in a span of time: moments in UTC and names of entries, in order.
-
-        Nothing is published, and nothing changes.
+        """Say what beat will send in a span of time, without publishing or changing anything.
 
         Args:
-            between: how far from now; or from when to when, both included. For a span that begins
-                in the past, it is what a beat sends that was started then.
+            between: How far from now, or a pair of datetimes, both included. If the span begins in
+                the past, the answer is what a beat would have sent that was started then.
+
+        Returns:
+            Pairs of the moment, an aware UTC datetime, and the name of the entry, in order.
 
         Raises:
-            BadOptionError: the span is negative, or a moment is naive under ``USE_TZ``.
-            BeatError: an entry is due without end.
+            BadOptionError: The span is negative, or a moment is naive under ``USE_TZ``.
+            BeatError: An entry is due again and again at one moment.
         """
         __tracebackhide__ = True
         scheduler = self._current()  # first: an entry that is new starts no later than the span
@@ -102,22 +104,22 @@ class Beat:
         return fired
 
     def run(self, *, until: timedelta | datetime) -> list[SentTask]:
-        """Move the clock from due time to due time, and send what is due.
+        """Let time pass, and send what is due on the way.
 
-        With ``celery_inline`` in the test, messages are delivered as the clock passes them,
-        those with an ETA in between too.
+        The clock moves from due time to due time. With ``celery_inline`` in the test, messages are
+        delivered as the clock passes them, including those whose ETA comes in between.
 
         Args:
-            until: a moment, or how far from now; the clock is left there.
+            until: A moment, or how far from now. The clock is left there.
 
         Returns:
-            What beat sent, in order. What tasks sent is in the outbox.
+            The messages that beat sent, in order. What tasks sent is in the outbox.
 
         Raises:
             BadOptionError: ``until`` has passed or is naive.
-            BeatError: an entry is due without end.
-            SchedulingError: an entry could not be sent. (``celery beat`` logs it.)
-            Exception: what a task failed with that was delivered.
+            BeatError: An entry is due again and again at one moment.
+            SchedulingError: An entry could not be sent (``celery beat`` logs this).
+            Exception: A delivered task failed with it.
         """
         __tracebackhide__ = True
         scheduler = self._current()  # first: an entry that is new starts no later than the run
@@ -137,24 +139,24 @@ class Beat:
         return self._messages(sent, first)
 
     async def arun(self, *, until: timedelta | datetime) -> list[SentTask]:
-        """`run` for async tests: in the thread in which Django runs the ORM for a coroutine."""
+        """Do as `run`, in an async test: in the thread in which Django runs a coroutine's ORM."""
         from asgiref.sync import sync_to_async
 
         sent: list[SentTask] = await sync_to_async(self.run)(until=until)
         return sent
 
     def check(self, *, queues: Iterable[str] | None = None) -> None:
-        """Check that each entry can do what it says.
+        """Check that a worker could run each entry of the schedule.
 
-        Its task is registered, its arguments fit the task's signature, and a worker consumes
-        the queue that it is routed to.
+        That is, its task is registered, its arguments fit the task's signature, and a worker
+        consumes the queue that it is routed to.
 
         Args:
-            queues: those that workers are started with (``celery worker -Q``); by default those
-                that production's workers consume (``djcelery_queues``).
+            queues: The queues that workers are started with (``celery worker -Q``); by default
+                those that production's workers consume (``djcelery_queues``).
 
         Raises:
-            BadScheduleError: naming each entry that can't, and why.
+            BadScheduleError: Some could not be run; the text says which, and why.
         """
         __tracebackhide__ = True
         consumed = self._sandbox.consumed
@@ -173,7 +175,7 @@ class Beat:
         )
 
     def _current(self) -> VirtualScheduler:
-        """The scheduler, with what its schedule is now."""
+        """The scheduler, with its present schedule."""
         now = self._clock.now()
         chosen = self._sandbox.app.conf.beat_scheduler
         moved = self._clock.traveller is not self._traveller or now < self._latest
@@ -191,7 +193,7 @@ class Beat:
     def _stops(
         self, scheduler: VirtualScheduler, end: datetime, inline: Inline | None
     ) -> Iterator[list[Sent]]:
-        """Go from due time to due time, and give what is sent at each."""
+        """Go from due time to due time, and yield what is sent at each."""
         __tracebackhide__ = True
         zones = scheduler.zones
         while True:
@@ -200,10 +202,10 @@ class Beat:
             if sent:
                 yield sent
             if inline and self._delivered(inline):
-                continue  # what they did may have changed the schedule
+                continue  # the tasks may have changed the schedule
             now = self._clock.now()
             following = now + wait if wait <= end - now else None
-            # Beat wakes up every few minutes. What it has computed holds until then, except where
+            # Beat wakes up every few minutes. What it has computed is valid until then, unless
             # clocks are put forward or back.
             change = clock.first_offset_change(zones, now, following or end)
             eta = inline.next_eta() if inline else None
@@ -244,9 +246,13 @@ def _span(between: Any, now: datetime) -> tuple[datetime, datetime]:
 
 @contextmanager
 def beat() -> Iterator[Beat]:
-    """Beat, started with the block, on the test's clock.
+    """Use the project's periodic schedule in a part of a test; see `Beat`.
 
-    What it sends is delivered as the clock passes it where `inline` is in use.
+    Beat starts with the ``with``, on the test's clock. If `inline` is in use, what beat sends is
+    delivered as the clock passes it.
+
+    Raises:
+        AppNotFoundError: The project has no app.
     """
     with entered_sandbox() as sandbox, Beat(sandbox).started() as beat:
         yield beat

@@ -1,4 +1,4 @@
-"""What ``celery_inline`` is in a test."""
+"""``celery_inline``: a worker in the test's own thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pytest_djcelery import clock
-from pytest_djcelery.api.app import not_eager, runs
+from pytest_djcelery.api.app import eager_mode_off, runner_set
 from pytest_djcelery.messages.descriptions import call_text
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import in_task, requests_noted
@@ -34,10 +34,13 @@ _SECONDS = "%Y-%m-%d %H:%M:%S"
 class Inline(Runner):
     """A worker in the test's own thread, connection and transaction, on a virtual clock.
 
-    Args:
-        sandbox: the test.
-        auto: deliver after each publish by the test's own code.
-        implicit: give way to a runner that the test asks for.
+    It runs tasks by a real worker's code, when the test says so. The fixture ``celery_inline`` and
+    the context manager `inline` give one. ``run()`` delivers everything that is due,
+    ``run(until=timedelta(hours=1))`` lets time pass without waiting, and ``step()`` delivers a
+    single message. ``pending`` and ``scheduled`` are the messages that wait.
+
+    Tasks see the test's uncommitted rows and its mocks, but not its language, time zone or context
+    variables, since a worker's process has none of these.
     """
 
     name = "celery_inline"
@@ -54,10 +57,10 @@ class Inline(Runner):
 
     @contextmanager
     def started(self) -> Iterator[Inline]:
-        """Be the test's worker in a block.
+        """Within the ``with``, be the test's worker.
 
         Raises:
-            InlineError: when the test has chosen another broker than the one in memory.
+            InlineError: The test has chosen another broker than the one in memory.
         """
         with (
             other_threads_watched(),
@@ -68,7 +71,7 @@ class Inline(Runner):
         self._over = True
 
     def __repr__(self) -> str:
-        """What there is to deliver, and where the clock was moved to."""
+        """What there is to deliver, and the time to which the clock was moved."""
         name = f"{self.name}, automatic" if self.auto else self.name
         if self._over:
             return f"<{name}: its test is over>"
@@ -79,7 +82,7 @@ class Inline(Runner):
             text += f"; next {call_text(sent.task, sent.args, sent.kwargs)}"
             text += "" if due or sent.eta is None else f" at {sent.eta:{_SECONDS}} UTC"
         if self._clock.moved:
-            text += f"; the clock stands at {self._clock.now():{_SECONDS}} UTC"
+            text += f"; the clock is at {self._clock.now():{_SECONDS}} UTC"
         return f"<{name}: {text}>"
 
     # Delivery ---------------------------------------------------------------------------
@@ -95,20 +98,23 @@ class Inline(Runner):
         """Deliver messages until none is due.
 
         Args:
-            queues: deliver from these only, of those that production's workers consume
-                (``djcelery_queues``); from all of them by default.
-            limit: deliver so many at most.
-            until: move the clock from ETA to ETA up to a moment, or as far from where it is now,
-                and leave it there.
-            raise_failures: raise what a task fails with, and keep what was not yet delivered
-                for the next `run`; else go on, and tell in the summary.
+            queues: Only deliver from these, out of the queues that production's workers consume
+                (``djcelery_queues``). By default, from all of them.
+            limit: The largest number of messages to deliver.
+            until: Let time pass up to a moment, or for a time from now: the clock moves from ETA
+                to ETA, and is left at the end.
+            raise_failures: Whether to raise the error of a failing task, and leave the remaining
+                messages to the next `run`. Otherwise go on, and report failures in the summary.
+
+        Returns:
+            What was delivered, and how it went.
 
         Raises:
             BadOptionError: ``until`` has passed or is naive, ``limit`` is negative, or no worker
-                consumes a queue.
-            InlineError: inside a task, in a coroutine, or while another thread runs it.
-            NeverEndsError: when the tasks go on publishing without end.
-            Exception: what a task failed with, with notes that name it.
+                consumes one of the queues.
+            InlineError: Inside a task, in a coroutine, or while another thread runs it.
+            NeverEndsError: The tasks keep publishing without end.
+            Exception: A task failed with it; its notes name the task.
         """
         __tracebackhide__ = True
         summary = self._runs.run(
@@ -126,7 +132,7 @@ class Inline(Runner):
         until: timedelta | datetime | None = None,
         raise_failures: bool = True,
     ) -> Summary:
-        """`run` for async tests: in the thread in which Django runs the ORM for a coroutine."""
+        """Do as `run`, in an async test: in the thread in which Django runs a coroutine's ORM."""
         from asgiref.sync import sync_to_async
 
         summary: Summary = await sync_to_async(self.run)(
@@ -135,37 +141,45 @@ class Inline(Runner):
         return summary
 
     def step(self) -> Execution | None:
-        """Deliver the next message that is due, and return how it went; ``None``: there is none.
+        """Deliver the next message that is due.
 
-        A failure is not raised: what is returned tells of it.
+        A failure isn't raised, but is in what is returned.
+
+        Returns:
+            The delivery and how it went, or ``None`` if no message is due.
 
         Raises:
-            InlineError: as for `run`.
+            InlineError: Inside a task, in a coroutine, or while another thread runs it.
         """
         __tracebackhide__ = True
         return self._runs.step()
 
     def advance(self, delta: timedelta) -> None:
-        """Move the clock, and deliver nothing.
+        """Move the clock forward without delivering anything.
+
+        Args:
+            delta: How far.
 
         Raises:
-            BadOptionError: for a negative ``delta``.
+            BadOptionError: ``delta`` is negative.
         """
         clock.check_distance(delta)
         self._clock.move_to(clock.end_of(delta, self._clock.now()))
 
     def redeliver(self, message: SentTask) -> None:
-        """Put a message back at the head of its queue, as a broker does that missed the ack.
+        """Put a message back at the head of its queue, as a broker does that missed its ack.
+
+        The next `run` or `step` delivers it once more, marked as redelivered.
 
         Args:
-            message: one that was sent in this test, from the outbox or from an execution.
+            message: A message sent in this test, from the outbox or from an execution.
 
         Raises:
-            BadOptionError: for anything else.
+            BadOptionError: It is anything else.
         """
         redeliver(message, self._sandbox.app)
 
-    # What is there to deliver -------------------------------------------------------------
+    # What there is to deliver -------------------------------------------------------------
 
     @property
     def pending(self) -> list[SentTask]:
@@ -174,18 +188,18 @@ class Inline(Runner):
 
     @property
     def scheduled(self) -> list[SentTask]:
-        """The messages with an ETA to come, by ETA."""
+        """The messages with an ETA in the future, by ETA."""
         return self._runs.undelivered.later(self._clock.now())
 
     def next_eta(self) -> datetime | None:
-        """The earliest ETA of what a run has received and left."""
+        """The earliest ETA of the messages that a run has received and that still wait."""
         return self._runs.next_eta()
 
     def hold(self) -> AbstractContextManager[None]:
-        """Deliver nothing in a block, whatever is published in it.
+        """Within the ``with``, deliver nothing, whatever is published.
 
         Raises:
-            InlineError: as for `run`.
+            InlineError: Inside a task, in a coroutine, or while another thread runs it.
         """
         return self._runs.exclusive()
 
@@ -216,17 +230,17 @@ class Inline(Runner):
             self._runs.run_after_publish()
 
     def bring_about(self, task_ids: Collection[str]) -> bool:
-        """Deliver until the results of all these are stored.
+        """Deliver until all these results are stored.
 
         Raises:
-            NeverReadyError: when nothing that is due will make one of them ready.
+            NeverReadyError: Nothing that is due will make one of them ready.
         """
         __tracebackhide__ = True
         self._runs.run_until_stored(task_ids, self.why_never_ready, for_task=False)
         return True
 
     def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
-        """Deliver as a second process would do while the first one waits."""
+        """Deliver as a second process would while the first one waits."""
         __tracebackhide__ = True
         self._runs.run_until_stored(task_ids, self.why_never_ready, for_task=True)
 
@@ -247,16 +261,17 @@ class Inline(Runner):
 
 @contextmanager
 def inline(*, auto: bool = False) -> Iterator[Inline]:
-    """A worker in the calling thread, in a block: its connection, its transaction.
+    """Run tasks in the calling thread, in a part of a test; see `Inline`.
 
     Args:
-        auto: deliver after each publish by the test's own code, after its commit if it is in a
-            transaction.
+        auto: Whether messages are delivered by themselves after each publish, or after its commit
+            if it is in a transaction.
 
     Raises:
-        FixtureConflictError: beside another way to run tasks.
-        InlineError: when the test has chosen another broker than the one in memory, which
-            inline delivery takes its messages off.
+        FixtureConflictError: Another way to run tasks is in use.
+        InlineError: The test has chosen another broker than the one in memory, from which inline
+            delivery takes its messages.
+        AppNotFoundError: The project has no app.
     """
     with entered_sandbox() as sandbox:
         running = sandbox.runner
@@ -268,8 +283,8 @@ def inline(*, auto: bool = False) -> Iterator[Inline]:
 
 
 @contextmanager
-def automatic() -> Iterator[Sandbox]:
-    """Automatic delivery, unless a block around this one, or inside it, runs the tasks."""
+def automatic_delivery() -> Iterator[Sandbox]:
+    """Deliver automatically, unless a block around this one, or inside it, runs the tasks."""
     with entered_sandbox(checks=False) as sandbox:
         if sandbox.runner is not None:
             yield sandbox
@@ -281,5 +296,10 @@ def automatic() -> Iterator[Sandbox]:
 @contextmanager
 def _delivering(sandbox: Sandbox, runner: Inline) -> Iterator[Inline]:
     __tracebackhide__ = True
-    with runs(sandbox, runner), not_eager(sandbox), sandbox.project.in_memory(), runner.started():
+    with (
+        runner_set(sandbox, runner),
+        eager_mode_off(sandbox),
+        sandbox.project.in_memory(),
+        runner.started(),
+    ):
         yield runner

@@ -1,4 +1,4 @@
-"""What ``celery_live_worker`` is in a test."""
+"""``celery_live_worker``: ``celery -A proj worker`` in processes of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_djcelery.api.app import check_visible_to_workers, not_eager, runs
+from pytest_djcelery.api.app import check_visible_to_workers, eager_mode_off, runner_set
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.messages.journal import Warned
 from pytest_djcelery.project.consumed_queues import named
@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
 
 class LiveWorker(Runner):
-    """A running ``celery -A proj worker``, in separate processes."""
+    """A running ``celery -A proj worker``, for what only separate processes show.
+
+    Such are prefork itself, time limits, signals and start-up. The fixture ``celery_live_worker``
+    and the context manager `live_worker` give one, over a broker that crosses processes and a
+    test database that they can open. ``wait_until_idle()`` waits for its tasks, ``log`` is what it
+    has logged.
+    """
 
     name = "celery_live_worker"
     processes: LiveProcesses
@@ -50,7 +56,7 @@ class LiveWorker(Runner):
 
     @property
     def queues(self) -> list[str]:
-        """The names of the queues that it consumes from now."""
+        """The names of the queues that it now consumes."""
         return self.processes.queues
 
     @property
@@ -59,14 +65,15 @@ class LiveWorker(Runner):
         return self.processes.log
 
     def wait_until_idle(self, timeout: float | None = None) -> None:
-        """Wait until every message that is due has been run; ETAs to come are not waited for.
+        """Wait until every message that is due has been run, but not for those with a later ETA.
 
         Args:
-            timeout: seconds; the run's ``djcelery_timeout`` by default.
+            timeout: Seconds to wait; by default the run's ``djcelery_timeout``.
 
         Raises:
-            WaitTimeoutError: with the queues, what is running, and the end of the worker's log.
-            WorkerError: when the worker has ended, by itself or with messages left to run.
+            WaitTimeoutError: It is not idle in time; the text has the queues, what is running, and
+                the end of the worker's log.
+            WorkerError: The worker has ended, by itself or with messages left to run.
         """
         __tracebackhide__ = True
         seconds = self._sandbox.options.timeout if timeout is None else timeout
@@ -78,10 +85,10 @@ class LiveWorker(Runner):
         self._sandbox.unconsumed.waited()
 
     def settle(self) -> None:
-        """Let all that is due run, as far as the time-out goes.
+        """Wait until everything due has run, up to the timeout.
 
         Raises:
-            WorkerError: when the worker has ended, and the test doesn't know it.
+            WorkerError: The worker has ended, and no error has told the test so.
         """
         __tracebackhide__ = True
         self._wait(self._sandbox.options.timeout)
@@ -126,23 +133,24 @@ def live_worker(
     queues: Sequence[str] | None = None,
     loglevel: str | None = None,
 ) -> Iterator[LiveWorker]:
-    """``celery -A proj worker`` in separate processes, in a block.
+    """Have ``celery -A proj worker`` run the tasks of a part of a test; see `LiveWorker`.
 
-    What is not given is as the options ``djcelery_live_…`` say. The processes may serve the next
-    block that wants the same; they end with the run.
+    Arguments that are not given come from the options ``djcelery_live_…``. The processes may serve
+    the next test that wants the same worker, and end with the run.
 
     Args:
         pool: ``"prefork"``, ``"threads"`` or ``"solo"``.
-        concurrency: child processes, or threads.
-        queues: to consume from; those that production's workers consume when empty.
-        loglevel: of the worker's log.
+        concurrency: The number of child processes or threads.
+        queues: The queues to consume; if empty, those that production's workers consume.
+        loglevel: The level of the worker's log.
 
     Raises:
-        BadOptionError: for a value that Celery's command line doesn't take.
-        FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
-            no worker can see.
-        WorkerError: when it doesn't start, or can't open the test's databases; when a task
-            is still running at the end of its time-out.
+        BadOptionError: Celery's command line doesn't accept a value.
+        FixtureConflictError: Another way to run tasks is in use, or the test is in a transaction
+            whose rows no worker can see.
+        WorkerError: It doesn't start, or can't open the test's databases, or a task still runs
+            when the time for it is over.
+        AppNotFoundError: The project has no app.
     """
     with entered_sandbox() as sandbox:
         settings = LiveSettings.chosen(
@@ -160,18 +168,18 @@ def live_worker(
         runner = LiveWorker(sandbox)
         runner.consumed = consumed
         with ExitStack() as stack:
-            stack.enter_context(runs(sandbox, runner))
+            stack.enter_context(runner_set(sandbox, runner))
             check_visible_to_workers(runner.name)
-            stack.enter_context(not_eager(sandbox))
+            stack.enter_context(eager_mode_off(sandbox))
             runner.processes = stack.enter_context(live_processes_for(sandbox, settings))
             _make_known(sandbox.app, consumed)
             yield runner
 
 
 def _make_known(app: Celery, consumed: ConsumedQueues) -> None:
-    """Make the exchanges that the worker has declared known in this process, as a server would.
+    """Make the exchanges that the worker has declared known in this process, as a server does.
 
-    kombu's brokers of files keep the types of exchanges in the process that declares them.
+    kombu's filesystem broker keeps the types of exchanges in the process that declares them.
     """
     exchanges = [queue.exchange for queue in consumed.queues if queue.exchange.type != "direct"]
     if exchanges and app.conf.broker_transport == filesystem.TRANSPORT:

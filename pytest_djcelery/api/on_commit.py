@@ -1,4 +1,4 @@
-"""What ``celery_on_commit`` is in a test."""
+"""``celery_on_commit``: the on_commit hooks of a test."""
 
 from __future__ import annotations
 
@@ -30,25 +30,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """A function that ``transaction.on_commit`` was given.
+    """A function that was passed to ``transaction.on_commit``, and what became of it.
 
-    ``error`` is what it raised, where it ran; ``reason`` says why, where it was discarded.
+    ``location`` is the line that registered it, ``using`` the alias of the database, ``robust`` the
+    argument of ``on_commit``, ``function`` the name of the function. ``sent`` are the messages
+    that it published. ``error`` is what it raised if it ran, and ``reason`` says why it was
+    discarded if it was.
     """
 
     location: Location | None
     using: str
     robust: bool
     function: str
-    # A hook stays equal to itself, whatever becomes of it.
+    # A hook stays equal to itself, whatever happens to it.
     sent: tuple[SentTask, ...] = field(default=Items(), compare=False)
     error: BaseException | None = field(default=None, compare=False)
     reason: str | None = field(default=None, compare=False)
 
 
 class OnCommit:
-    """The on_commit hooks of a test: those that wait, those that ran, those that never will.
+    """The on_commit hooks of a test, to check what waits for a commit and what a rollback drops.
 
-    A view of the journal: each list is read afresh.
+    The fixture ``celery_on_commit`` and the context manager `on_commit` give one. Each hook is in
+    one of the lists ``pending``, ``ran`` and ``discarded``, which are up to date whenever they are
+    read. ``with celery_on_commit.hold():`` keeps hooks back.
+
+    Hooks run when production would run them, also in a test that is rolled back: when the code's
+    own outermost ``atomic()`` block exits, or at once where there is none.
     """
 
     def __init__(self, journal: Journal, watch: TransactionWatch, since: int = 0) -> None:
@@ -58,25 +66,25 @@ class OnCommit:
 
     @property
     def pending(self) -> list[Hook]:
-        """Hooks whose transaction is open or that ``hold()`` keeps back, oldest first."""
+        """The hooks whose transaction is open or that ``hold()`` keeps back, oldest first."""
         return self._read()[0]
 
     @property
     def ran(self) -> list[Hook]:
-        """Hooks that ran, in the order in which they began; one that is running is the last."""
+        """The hooks that ran, in the order in which they began; a running one is the last."""
         return self._read()[1]
 
     @property
     def discarded(self) -> list[Hook]:
-        """Hooks that will never run, in the order in which that was decided."""
+        """The hooks that will never run, in the order in which they were discarded."""
         return self._read()[2]
 
     def hold(self) -> AbstractContextManager[None]:
         """Keep the hooks of committed transactions back until the ``with`` ends.
 
-        Then they run in order, in the thread that ends it. Where it is nested, the outermost
-        releases them. A hook that raises loses the rest of its own transaction, as in Django;
-        those of the others run before the error is raised.
+        They then run in order, in the thread that ends it. If several are nested, the outermost
+        one releases the hooks. If a hook raises, the remaining hooks of its transaction are
+        discarded, as in Django; those of other transactions run before the error is raised.
         """
         return self._watch.hold()
 
@@ -124,10 +132,15 @@ class OnCommit:
 
 @contextmanager
 def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
-    """The on_commit hooks registered in the block; they run when production would run them.
+    """Look at the on_commit hooks of a part of a test; see `OnCommit`.
+
+    It shows the hooks registered within the ``with``, which run when production would run them.
 
     Args:
-        whole_test: show those that the test registered before the block, too.
+        whole_test: Whether it also shows those that the test registered earlier.
+
+    Raises:
+        AppNotFoundError: The project has no app.
     """
     with entered_sandbox() as sandbox:
         yield OnCommit(

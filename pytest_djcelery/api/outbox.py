@@ -1,4 +1,4 @@
-"""Every message that a test published, to be compared with signatures."""
+"""``celery_outbox``: every message that a test published, to compare with signatures."""
 
 from __future__ import annotations
 
@@ -41,17 +41,21 @@ if TYPE_CHECKING:
 
 
 class Outbox(Listing[SentTask]):
-    """The messages of a test, oldest first, as a worker would receive them.
+    """The messages of a test, to assert what the code under test has sent.
 
-    Compare it with a list of Celery signatures; `messages.signatures` says what is
-    compared. It grows as messages are published.
+    The fixture ``celery_outbox`` and the context manager `outbox` give one. It is a sequence of
+    `SentTask`, oldest first, as a worker would receive them, and grows as messages are published.
+    Compare it with a list of Celery signatures: ``assert celery_outbox == [send_email.s(user.pk)]``
+    compares the task, the call and each option that the signature sets. ``of()``, ``on_queue()``,
+    ``after_commit`` and ``in_transaction`` show parts of it, ``canvas`` the chains, groups and
+    chords, ``one()`` a single message, and ``wait_for()`` one that is yet to come.
 
     Args:
-        journal: where messages are recorded.
-        since: the position in the journal where this outbox begins.
-        until: the position where it ends; ``None`` is open.
-        timeout: seconds that :meth:`wait_for` waits unless told otherwise.
-        situation: says what else is going on (workers, pending hooks), for failure texts.
+        journal: The journal in which messages are recorded.
+        since: The position in the journal where this outbox begins.
+        until: The position where it ends; ``None`` if it is still open.
+        timeout: Seconds that :meth:`wait_for` waits by default.
+        situation: Says what else is going on (workers, pending hooks), for failure texts.
     """
 
     description = "celery_outbox"
@@ -77,7 +81,7 @@ class Outbox(Listing[SentTask]):
         self._messages: list[SentTask] = []
 
     def items(self) -> Sequence[SentTask]:
-        """The messages so far; the journal is read once, however often this is called."""
+        """The messages so far; each part of the journal is only read once."""
         with self._lock:
             end = len(self._journal) if self._until is None else self._until
             if end > self._position:
@@ -118,18 +122,19 @@ class Outbox(Listing[SentTask]):
     # -- views -------------------------------------------------------------------------------
 
     def of(self, task: Task[Any, Any] | Signature | str, /, **arguments: object) -> Outbox:
-        """The messages of one task: all, or those called with the arguments that are named.
+        """The messages of one task, or those of them whose call includes these arguments.
 
         ``celery_outbox.of(send_email, user_pk=1)`` has the message of ``send_email.delay(1)`` as
-        well as that of ``send_email.delay(user_pk=1, subject="Hello")``. Defaults count, and what
-        goes into ``**kwargs``; ``mock.ANY`` and dirty-equals values work at any depth.
+        well as that of ``send_email.delay(user_pk=1, subject="Hello")``. Default values and names
+        inside ``**kwargs`` count too; ``mock.ANY`` and dirty-equals values work at any depth.
 
         Args:
-            task: the task, or its name.
-            arguments: those that the call is to include, by the names of the task's parameters.
+            task: The task, or its name.
+            **arguments: Arguments that the call must include, by the names of the task's
+                parameters.
 
         Raises:
-            BadOptionError: ``task`` is not a task, or takes no argument of such a name.
+            BadOptionError: ``task`` is not a task, or has no parameter of such a name.
         """
         name = task if isinstance(task, str) else getattr(task, "name", None)
         if not isinstance(name, str) or isinstance(task, Queue):
@@ -150,7 +155,7 @@ class Outbox(Listing[SentTask]):
         """The messages published to a queue.
 
         Args:
-            queue: the queue, or its name.
+            queue: The queue, or its name.
 
         Raises:
             BadOptionError: ``queue`` is neither.
@@ -183,8 +188,11 @@ class Outbox(Listing[SentTask]):
     def one(self, signature: object) -> SentTask:
         """The only message that matches a signature.
 
+        Args:
+            signature: A Celery signature.
+
         Raises:
-            NotOneMessageError: no message does, or several do.
+            NotOneMessageError: No message does, or several do.
             NotASignatureError: ``signature`` is not a signature.
         """
         __tracebackhide__ = True
@@ -197,14 +205,14 @@ class Outbox(Listing[SentTask]):
         raise NotOneMessageError("\n".join(explain_one(self, matcher, found)))
 
     def wait_for(self, signature: object, timeout: float | None = None) -> SentTask:
-        """The first message that matches a signature, as soon as it is published.
+        """Wait for the first message that matches a signature, and return it.
 
         Args:
-            signature: what to wait for.
-            timeout: seconds; that of the outbox unless given.
+            signature: A Celery signature.
+            timeout: Seconds to wait; by default the run's ``djcelery_timeout``.
 
         Raises:
-            MessageNotSentError: it was not published in time.
+            MessageNotSentError: It was not published in time.
             NotASignatureError: ``signature`` is not a signature.
         """
         __tracebackhide__ = True
@@ -229,13 +237,13 @@ class Outbox(Listing[SentTask]):
     # -- parts of a test ---------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Forget what was published so far."""
+        """Forget what has been published so far."""
         with self._lock:
             self._read_from(len(self._journal))
 
     @contextmanager
     def record(self) -> Iterator[Outbox]:
-        """Collect the messages published inside the ``with`` block in a new outbox."""
+        """Collect the messages published within the ``with`` in a new outbox."""
         block = self._block()
         try:
             yield block
@@ -243,7 +251,7 @@ class Outbox(Listing[SentTask]):
             block.close()
 
     def close(self) -> None:
-        """End here: what is published from now on is not part of this outbox."""
+        """End the outbox: it leaves out what is published from now on."""
         self._until = len(self._journal)
 
     def _block(self) -> Outbox:
@@ -258,7 +266,7 @@ class Outbox(Listing[SentTask]):
 
 
 def _function_of(task: object, name: str) -> Callable[..., object] | None:
-    """The function of a task; ``None`` where it isn't registered in this process."""
+    """The function of a task; ``None`` if the task isn't registered in this process."""
     if isinstance(task, (str, Signature)):
         app = task.app if isinstance(task, Signature) else current_app
         task = app.tasks.get(name)
@@ -311,7 +319,7 @@ class _View(Outbox):
 
     @property
     def root(self) -> Outbox:
-        """The outbox that this shows a part of."""
+        """The outbox of which this shows a part."""
         return self.source.root if isinstance(self.source, _View) else self.source
 
     def clear(self) -> None:
@@ -329,10 +337,15 @@ class _View(Outbox):
 
 @contextmanager
 def outbox(*, whole_test: bool = False) -> Iterator[Outbox]:
-    """Every message published in the block, in the order in which they were sent.
+    """Record what is sent in a part of a test; see `Outbox`.
+
+    It has the messages published within the ``with``, in the order in which they were sent.
 
     Args:
-        whole_test: show those that the test published before the block, too.
+        whole_test: Whether it also has those that the test published earlier.
+
+    Raises:
+        AppNotFoundError: The project has no app.
     """
     with entered_sandbox() as sandbox:
         yield Outbox(

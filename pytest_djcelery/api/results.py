@@ -1,4 +1,4 @@
-"""Outcomes of tasks, in whatever result backend is configured."""
+"""``celery_results``: outcomes of tasks, in whatever result backend is configured."""
 
 from __future__ import annotations
 
@@ -52,17 +52,21 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """What ``celery_results`` is.
+    """The outcomes of a test's tasks, to assert how they ended, whatever the result backend.
 
-    ``results[result]`` waits for the final outcome of an `AsyncResult`, an id, a group or a
-    chord; ``now`` looks without waiting. A group has `Outcomes`.
+    The fixture ``celery_results`` and the context manager `results` give one.
+    ``celery_results[result]`` waits for the final outcome of an `AsyncResult`, an id, a group or a
+    chord (with ``celery_inline``, it delivers). Compare it with ``Success(value)``,
+    ``Failure(ValueError, match=…)`` or ``Revoked()``; for a group it is a list of outcomes.
+    ``now(result)`` looks without waiting, ``of(task)`` has the outcomes of all messages of a task,
+    and ``history(result)`` the states that a task has passed through.
     """
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def __repr__(self) -> str:
-        """How many tasks are in which state; this does not count as looking at their outcomes."""
+        """How many tasks are in which state; this doesn't count as a look at their outcomes."""
         journal = self._sandbox.journal
         since = self._sandbox.began
         found = {event.message.id: states.PENDING for event in journal.published(since)}
@@ -76,11 +80,16 @@ class Results:
         return f"<celery_results: {len(found)} message{'s' * (len(found) > 1)}: {counted}>"
 
     def __getitem__(self, result: ResultBase | str) -> Outcome | Outcomes:
-        """The final outcome.
+        """Wait for the final outcome.
+
+        Args:
+            result: What ``delay()`` or ``apply_async()`` returned, also of a group or a chord; or
+                the id of a task.
 
         Raises:
-            UnknownResultError: when no message of this test has that id.
-            WaitTimeoutError: when it does not come in time, or at once when no worker runs.
+            UnknownResultError: No message of this test has that id.
+            WaitTimeoutError: It doesn't come in time; raised at once if no worker runs.
+            NeverReadyError: It will never come.
         """
         __tracebackhide__ = True
         if isinstance(result, ResultSet):
@@ -93,8 +102,11 @@ class Results:
     def now(self, result: ResultBase | str) -> Outcome | Outcomes:
         """The present outcome, without waiting or delivering anything.
 
+        Args:
+            result: As for ``celery_results[result]``.
+
         Raises:
-            UnknownResultError: when no message of this test has that id.
+            UnknownResultError: No message of this test has that id.
         """
         __tracebackhide__ = True
         if isinstance(result, ResultSet):
@@ -105,7 +117,15 @@ class Results:
         return self._outcome(task_id)
 
     def of(self, task: Any) -> list[Outcome | Outcomes]:
-        """The outcome of every message of a task (or task name), in publish order. Waits."""
+        """Wait for the outcomes of all messages of a task, and return them in publish order.
+
+        Args:
+            task: The task, or its name.
+
+        Raises:
+            WaitTimeoutError: One of them doesn't come in time.
+            NeverReadyError: One of them will never come.
+        """
         __tracebackhide__ = True
         name = getattr(task, "name", task)
         sent = dict.fromkeys(
@@ -116,7 +136,14 @@ class Results:
         return [self[task_id] for task_id in sent]
 
     def history(self, result: ResultBase | str) -> list[StateChange]:
-        """The states that the task passed through, as they were stored in the result backend."""
+        """The states that a task has passed through, as they were stored in the result backend.
+
+        Args:
+            result: As for ``celery_results[result]``.
+
+        Raises:
+            UnknownResultError: No message of this test has that id.
+        """
         __tracebackhide__ = True
         task_id = self._id(result)
         return History(
@@ -126,7 +153,7 @@ class Results:
 
     def _id(self, result: ResultBase | str) -> str:
         __tracebackhide__ = True
-        if isinstance(result, EagerResult):  # it has the outcome itself
+        if isinstance(result, EagerResult):  # it contains the outcome itself
             return str(result.id)
         if not isinstance(result, AsyncResult | str):
             msg = (
@@ -135,10 +162,10 @@ class Results:
             )
             raise BadOptionError(msg)
         task_id = str(result)
-        # The result of a chain or chord has the id of a message to come.
+        # The result of a chain or chord has the id of a message that is yet to be sent.
         ids = {task_id} if isinstance(result, str) else {*with_relatives(result)}
         if not self._known(ids):
-            self._sandbox.settle()  # a task that runs now may send it
+            self._sandbox.settle()  # a running task may send it
             if not self._known(ids):
                 raise UnknownResultError(self._unknown(task_id))
         return task_id
@@ -156,7 +183,8 @@ class Results:
         known = [event.message for event in self._sandbox.journal.published()]
         listed = "\n".join(f"  {message.id}  {message.task}" for message in known[-10:]) or "  none"
         return (
-            f"No message of this test has the id {task_id!r}, and the result backend knows none.\n"
+            f"No message of this test has the id {task_id!r}, and the result backend does not know "
+            "it.\n"
             f"Sent in this test:\n{listed}"
         )
 
@@ -167,10 +195,10 @@ class Results:
         return self._stored_state(task_id) in states.READY_STATES
 
     def _refuse_to_wait_in_vain(self, task_id: str) -> None:
-        """Refuse to wait for a task that has raised `Ignore`, of which a worker stores nothing.
+        """Refuse to wait for a task that has raised `Ignore`, for which a worker stores nothing.
 
         Raises:
-            NeverReadyError: unless the task has stored a final state itself.
+            NeverReadyError: It has done so without storing a final state itself.
         """
         __tracebackhide__ = True
         ended = self._ended(task_id)
@@ -183,7 +211,7 @@ class Results:
             raise NeverReadyError(msg)
 
     def _ending(self, task_id: str) -> Callable[[], bool]:
-        """`_final`, asked again only when something new is known of the task."""
+        """Make a function that only checks `_final` again when there is news of the task."""
         seen = 0
 
         def ended() -> bool:
@@ -200,7 +228,7 @@ class Results:
         attempts = self._sandbox.journal.ended(task_id)
         runner = self._sandbox.runner
         if runner is None or not runner.in_place:
-            # Where attempts run side by side, one may end before the one that led to it.
+            # If attempts run side by side, one may end before the one that led to it.
             attempts.sort(key=lambda attempt: attempt.goes_on, reverse=True)
         return attempts[-1] if attempts and not attempts[-1].goes_on else None
 
@@ -215,11 +243,11 @@ class Results:
 
     @contextmanager
     def _reading(self, task_id: str) -> Iterator[None]:
-        """Read what the backend has of a task: nothing, maybe, because the settings are eager."""
+        """Enter to read what the backend has about a task, which may be nothing in eager mode."""
         __tracebackhide__ = True
         with ExitStack() as stack:
             if self._sandbox.app.conf.task_always_eager:
-                # Celery warns then that nothing is stored; the journal has the outcome.
+                # Celery then warns that nothing is stored, but the journal has the outcome.
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", "Results are not stored", RuntimeWarning)
             stack.enter_context(
@@ -252,7 +280,7 @@ class Results:
 
         def over() -> bool:
             nonlocal reason
-            # First, so that what the worker had stored by then is found.
+            # First, so that everything the worker stored before its end is found.
             reason = sandbox.situation() if sandbox.worker_has_ended() else ""
             reason = reason or sandbox.unconsumed.blocking([task_id])
             return self._final(task_id) or bool(reason) or self._ended(task_id) is not None
@@ -294,7 +322,7 @@ class Results:
             and ended
             and not isinstance(ended, EndedWithoutOutcome)
         ):
-            return _of_ended(ended)  # its result is ignored, or there is no backend
+            return _of_ended(ended)  # the task ignores its result, or there is no backend
         retries = ended.retries if ended else self._retries(task_id, state)
         if state == states.SUCCESS:
             return Success(stored.result, retries=retries)
@@ -314,13 +342,13 @@ class Results:
         return Progress(stored.info, state)
 
     def _retries(self, task_id: str, state: str) -> int | None:
-        """How often a task was retried whose state is stored, and whose end is not yet reported."""
+        """How often a task was retried whose state is stored but whose end isn't yet reported."""
         stored = self._sandbox.journal.states(task_id)
         return stored[-1].retries if stored and stored[-1].state == state else None
 
 
 def _names(carried: Any, ids: set[str]) -> bool:
-    """Whether a signature that a message carries will be sent with one of the ids."""
+    """Whether a signature inside a message will be sent with one of the ids."""
     if isinstance(carried, Mapping):
         return carried.get("task_id") in ids or _names(tuple(carried.values()), ids)
     return isinstance(carried, list | tuple) and any(_names(part, ids) for part in carried)
@@ -342,6 +370,10 @@ def _traceback(error: Any) -> str | None:
 
 @contextmanager
 def results() -> Iterator[Results]:
-    """Outcomes of tasks, from whatever result backend is configured."""
+    """Look at the outcomes of a test's tasks; see `Results`.
+
+    Raises:
+        AppNotFoundError: The project has no app.
+    """
     with entered_sandbox() as sandbox:
         yield Results(sandbox)

@@ -1,7 +1,7 @@
-"""What is sent while the fixtures of a class, a module or the session are set up.
+"""Handles what is sent while the fixtures of a class, a module or the session are set up.
 
-That is before the test opens a sandbox. Where the test's messages are delivered automatically,
-theirs are too, at once; elsewhere the test warns that no worker will run them.
+That is before the test opens a sandbox. If the test's messages are delivered automatically, theirs
+are too, at once; otherwise the test warns that no worker will run them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class WiderFixtures:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        """The next test begins clean."""
+        """Let the next test begin clean."""
         try:
             return (yield)
         finally:
@@ -58,7 +58,7 @@ class WiderFixtures:
         if fixturedef.scope == "function":
             return (yield)
         if fixturedef.argname == "django_db_setup":
-            # What migrations and the handlers of their signals send belongs to no test.
+            # Whatever migrations and the handlers of their signals send belongs to no test.
             with self._automatic.interrupted():
                 return (yield)
         if current_session().sandbox is not None or "celery.app.base" not in sys.modules:
@@ -67,7 +67,7 @@ class WiderFixtures:
             try:
                 return (yield)
             finally:
-                # A fixture that opens a block says itself what is run.
+                # A fixture that opens a block decides itself what is run.
                 if sent and current_session().sandbox is None and not runner.serves_session():
                     request.node.stash.setdefault(_LOST, []).extend(sent)
 
@@ -78,9 +78,9 @@ class WiderFixtures:
 
 
 class _Automatic:
-    """Automatic delivery, in one block for as many tests as leave Celery alone.
+    """Automatic delivery, in one block for as many tests as don't touch Celery.
 
-    One block for each test would cost a suite more than all its tasks do.
+    A block for each test would take longer than all the tasks of a suite.
     """
 
     def __init__(self) -> None:
@@ -88,12 +88,12 @@ class _Automatic:
         self._sandbox: Sandbox | None = None
 
     def begin(self) -> None:
-        """Deliver from now on, if this is not so yet."""
+        """Deliver from now on, unless it already does."""
         if self._sandbox is None:
-            from pytest_djcelery.api.inline import automatic  # needs Celery
+            from pytest_djcelery.api.inline import automatic_delivery  # needs Celery
 
             with ExitStack() as block:
-                self._sandbox = block.enter_context(automatic())
+                self._sandbox = block.enter_context(automatic_delivery())
                 self._block = block.pop_all()
 
     def test_ended(self) -> None:
@@ -109,7 +109,7 @@ class _Automatic:
 
     @contextmanager
     def interrupted(self) -> Iterator[None]:
-        """Deliver nothing in a block."""
+        """Within the ``with``, deliver nothing."""
         delivers = self._sandbox is not None and not self._sandbox.is_shared
         if delivers:
             self._close()
@@ -126,7 +126,7 @@ class _Automatic:
 
 @contextmanager
 def _sends_noted() -> Iterator[list[str]]:
-    """Yields what is sent in a block, as text."""
+    """Collect, as text, what is sent within the ``with``."""
     from celery.signals import after_task_publish
 
     from pytest_djcelery.messages.descriptions import call_text  # needs Celery
@@ -147,7 +147,7 @@ def _sends_noted() -> Iterator[list[str]]:
 
 
 def report_lost(item: pytest.Item) -> None:
-    """Warn, in the first test that uses Celery, of what fixtures wider than it have sent."""
+    """Warn, in the first test that uses Celery, of what wider fixtures have sent."""
     for node in item.listchain():
         lost = node.stash.get(_LOST, [])
         if lost:
@@ -160,8 +160,8 @@ def report_lost(item: pytest.Item) -> None:
                     f"test starts with empty queues.\n{messages}\n"
                     "To have such messages delivered as they are sent, put "
                     "@pytest.mark.celery_inline(auto=True) on the class or module, or set "
-                    "djcelery_mode = inline; else send them in the test itself, or in a fixture of "
-                    "its own scope."
+                    "djcelery_mode = inline; otherwise send them in the test itself, or in a "
+                    "fixture of function scope."
                 ),
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""What ``celery_worker`` is in a test."""
+"""``celery_worker``: a worker in a thread of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 from celery.utils.text import str_to_list
 
-from pytest_djcelery.api.app import check_visible_to_workers, not_eager, runs
+from pytest_djcelery.api.app import check_visible_to_workers, eager_mode_off, runner_set
 from pytest_djcelery.messages.journal import StateStored
 from pytest_djcelery.project.consumed_queues import is_routed_to, named, of_project
 from pytest_djcelery.recording import batches
@@ -37,10 +37,14 @@ if TYPE_CHECKING:
 
 
 class Worker(Runner):
-    """A running embedded worker.
+    """A running embedded worker: a thread of this process, with the project's own app.
 
-    Everything that Celery's `WorkController` has (``hostname``, ``consumer``, ``pool``, …) is
-    there as well.
+    The fixture ``celery_worker`` and the context manager `worker` give one. It takes messages as
+    they are published; ``result.get()`` and ``celery_results`` wake when a task ends, and
+    ``wait_until_idle()`` waits for all of them. Remote control works too.
+
+    It also has every attribute of Celery's `WorkController` (``hostname``, ``consumer``, ``pool``,
+    …).
     """
 
     name = "celery_worker"
@@ -52,14 +56,15 @@ class Worker(Runner):
         self.settings = settings
 
     def wait_until_idle(self, timeout: float | None = None) -> None:
-        """Wait until every message that is due has been run; ETAs to come are not waited for.
+        """Wait until every message that is due has been run, but not for those with a later ETA.
 
         Args:
-            timeout: seconds; the run's ``djcelery_timeout`` by default.
+            timeout: Seconds to wait; by default the run's ``djcelery_timeout``.
 
         Raises:
-            WaitTimeoutError: with the queues, what is running, and where it stands.
-            WorkerError: when the worker has ended, by itself or with messages left to run.
+            WaitTimeoutError: It is not idle in time; the text has the queues, what is running, and
+                where in the code that is.
+            WorkerError: The worker has ended, by itself or with messages left to run.
         """
         __tracebackhide__ = True
         seconds = self._sandbox.options.timeout if timeout is None else timeout
@@ -76,10 +81,10 @@ class Worker(Runner):
         self._sandbox.unconsumed.waited()
 
     def settle(self) -> None:
-        """Let all that is due run, as far as the time-out goes.
+        """Wait until everything due has run, up to the timeout.
 
         Raises:
-            WorkerError: when the worker has ended, and the test doesn't know it.
+            WorkerError: The worker has ended, and no error has told the test so.
         """
         __tracebackhide__ = True
         timeout = self._sandbox.options.timeout
@@ -112,13 +117,13 @@ class Worker(Runner):
 
     def wait_in_task(self, task_ids: Collection[str], timeout: float | None) -> None:
         __tracebackhide__ = True
-        # Sooner than the test gives up waiting for this task, so that it gets to see the error.
+        # Half the time that the test waits for this task, so that the test gets to see the error.
         seconds = self._sandbox.options.timeout / 2 if timeout is None else timeout
         journal, missing, seen = self._sandbox.journal, set(task_ids), 0
 
         def done() -> bool:
             nonlocal seen
-            since, seen = seen, len(journal)  # before the look: other threads go on
+            since, seen = seen, len(journal)  # before the look, since other threads go on
             stored = journal.events(StateStored, since)
             missing.difference_update(
                 event.task_id for event in stored if event.state in states.READY_STATES
@@ -138,9 +143,9 @@ class Worker(Runner):
         return reported_situation(self, self.embedded)
 
     def reload(self, *args: Any, **kwargs: Any) -> None:
-        """Kept from `celery.contrib.pytest`, where a worker has to reload to find new tasks.
+        """Do nothing: this worker knows each task as soon as it is registered.
 
-        This one knows a task as soon as it is registered.
+        It exists for tests written for `celery.contrib.pytest`, whose worker has to reload.
         """
 
     def __getattr__(self, name: str) -> Any:
@@ -165,7 +170,7 @@ class SessionWorker:
 
     @contextmanager
     def in_test(self) -> Iterator[Worker]:
-        """Have the worker run the messages of the test that is open."""
+        """Within the ``with``, have the worker run the messages of the running test."""
         with (
             entered_sandbox() as sandbox,
             running_worker(sandbox, self._settings, self._consumed) as worker,
@@ -183,7 +188,7 @@ class SessionWorker:
 
 
 @contextmanager
-def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest say
+def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest.py choose
     *,
     pool: Any = "solo",
     concurrency: int = 1,
@@ -192,20 +197,22 @@ def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest 
     class_tasks: Sequence[Any] = (),
     logging: bool = False,
 ) -> Iterator[Worker]:
-    """An embedded worker in a block: a thread of this process.
+    """Have a thread of this process run the tasks of a part of a test; see `Worker`.
 
     Args:
         pool: ``"solo"`` or ``"threads"``.
-        concurrency: threads of a ``"threads"`` pool.
-        parameters: keyword arguments for Celery's `WorkController`, such as ``queues``.
-        includes: modules to import first.
-        class_tasks: class-based tasks to register first.
-        logging: set up Celery's logging, which replaces the root handlers.
+        concurrency: The number of threads of a ``"threads"`` pool.
+        parameters: Keyword arguments for Celery's `WorkController`, such as ``queues``.
+        includes: Modules to import first.
+        class_tasks: Class-based tasks to register first.
+        logging: Whether to set up Celery's logging, which replaces the handlers of the root logger.
 
     Raises:
-        FixtureConflictError: beside another way to run tasks, or in a transaction whose rows
-            no worker can see.
-        WorkerError: when it doesn't start, or a task is still running at the end of its time-out.
+        BadOptionError: The pool can't be embedded.
+        FixtureConflictError: Another way to run tasks is in use, or the test is in a transaction
+            whose rows no worker can see.
+        WorkerError: It doesn't start, or a task still runs when the time for it is over.
+        AppNotFoundError: The project has no app.
     """
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
     with entered_sandbox() as sandbox:
@@ -219,12 +226,12 @@ def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest 
 def running_worker(
     sandbox: Sandbox, settings: WorkerSettings, consumed: ConsumedQueues
 ) -> Iterator[Worker]:
-    """Have an embedded worker run the messages of ``sandbox``.
+    """Within the ``with``, have an embedded worker run the messages of ``sandbox``.
 
     Args:
-        sandbox: of the test.
-        settings: how to build the worker.
-        consumed: the queues of production's workers, which it consumes if the settings name none.
+        sandbox: The sandbox of the test.
+        settings: How to build the worker.
+        consumed: The queues of production's workers, which it consumes if the settings name none.
     """
     if isinstance(sandbox.runner, Worker) and sandbox.runner.settings == settings:
         yield sandbox.runner  # celery_worker beside celery_session_worker: there is one
@@ -232,9 +239,9 @@ def running_worker(
     runner = Worker(sandbox, settings)
     runner.consumed = _consumed_by(sandbox.app, settings, consumed)
     with ExitStack() as stack:
-        stack.enter_context(runs(sandbox, runner))
+        stack.enter_context(runner_set(sandbox, runner))
         check_visible_to_workers(runner.name)
-        stack.enter_context(not_eager(sandbox))
+        stack.enter_context(eager_mode_off(sandbox))
         runner.embedded = stack.enter_context(thread_reuse.embedded_worker_for(sandbox, settings))
         yield runner
 
@@ -249,10 +256,22 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
     class_tasks: Sequence[Any] = (),
     logging: bool = False,
 ) -> Iterator[SessionWorker]:
-    """One embedded worker for a whole session; arguments as for `worker`.
+    """Have one embedded worker for a whole session, which also runs what session fixtures send.
+
+    The fixture ``celery_session_worker`` does this. The arguments are those of `worker`.
+
+    Args:
+        pool: ``"solo"`` or ``"threads"``.
+        concurrency: The number of threads of a ``"threads"`` pool.
+        parameters: Keyword arguments for Celery's `WorkController`, such as ``queues``.
+        includes: Modules to import first.
+        class_tasks: Class-based tasks to register first.
+        logging: Whether to set up Celery's logging, which replaces the handlers of the root logger.
 
     Raises:
-        WorkerError: when it doesn't start or stop.
+        BadOptionError: The pool can't be embedded.
+        WorkerError: It doesn't start or stop.
+        AppNotFoundError: The project has no app.
     """
     session = current_session()
     settings = _worker_settings(pool, concurrency, parameters, logging=logging)
@@ -282,7 +301,7 @@ def _worker_settings(
 
 
 def _consuming(settings: WorkerSettings, consumed: ConsumedQueues) -> WorkerSettings:
-    """Settings for production's queues, unless a conftest says otherwise."""
+    """Settings for production's queues, unless a conftest.py says otherwise."""
     if consumed.stock or "queues" in settings.parameters:
         return settings
     return replace(settings, queues=tuple(consumed.shown))
@@ -304,5 +323,5 @@ def _prepare(app: Celery, includes: Sequence[str], class_tasks: Sequence[Any]) -
     for task in class_tasks:
         kind = task if isinstance(task, type) else type(task)
         name = task.name or app.gen_task_name(kind.__name__, kind.__module__)
-        if type(app.tasks.get(name)) is not kind:  # else a worker before this one has
+        if type(app.tasks.get(name)) is not kind:  # otherwise an earlier worker has done so
             app.register_task(task)

@@ -156,7 +156,7 @@ def test_the_representations_show_the_state(run: Run, project: Project) -> None:
             celery_inline.run(until=timedelta(seconds=30))
             text = repr(celery_inline)
             assert text.startswith("<celery_inline: 1 scheduled; next shop.tasks.add(5, 6) at 20")
-            assert " UTC; the clock stands at 20" in text and text.endswith(" UTC>")
+            assert " UTC; the clock is at 20" in text and text.endswith(" UTC>")
 
         kept = []
 

@@ -610,7 +610,7 @@ def test_the_worker_shows_what_it_has_to_deliver() -> None:
         assert repr(worker) == "<celery_inline: nothing to deliver>"
         worker.run(until=START)
         add.apply_async((1,), eta=START + MINUTE)
-        moved = "the clock stands at 2030-01-01 12:00:00 UTC"
+        moved = "the clock is at 2030-01-01 12:00:00 UTC"
         assert repr(worker) == (
             f"<celery_inline: 1 scheduled; next shop.add(1) at 2030-01-01 12:01:00 UTC; {moved}>"
         )
