@@ -96,13 +96,13 @@ class _AsInstalled:
     """Finds the modules of this package before pytest does, which would rewrite each of them.
 
     pytest rewrites the assertions of every file of a plugin's distribution. The marker in a
-    docstring spares it only the rewriting: it would still compile each file anew wherever it has
-    no bytecode yet, as in CI, and read the source of each in every run.
+    docstring only prevents the rewriting: pytest would still compile each file where there is no
+    bytecode yet, as in CI, and read its source in every run.
     """
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """As installed; ``None``: not one of ours."""
+        """Find one of our modules as Python itself does; ``None`` for any other."""
         return PathFinder.find_spec(name, path, target) if name.startswith(_WITHIN) else None
 
 
@@ -113,7 +113,7 @@ if "_pytest.assertion.rewrite" in sys.modules:
 
 @cache
 def _homes() -> dict[str, str]:
-    """The module of each public name: what stands above for type checkers, read as a table."""
+    """The module of each public name, read from the imports above for type checkers."""
     module = ast.parse(inspect.getsource(importlib.import_module(__name__)))
     for_checkers = next(node for node in module.body if isinstance(node, ast.If))
     return {
@@ -124,7 +124,7 @@ def _homes() -> dict[str, str]:
     }
 
 
-if not TYPE_CHECKING:  # a checker would take any name that is asked for as one of ours
+if not TYPE_CHECKING:  # with it, a checker would accept any name as an attribute
 
     def __getattr__(name: str) -> Any:
         if name == "__all__":

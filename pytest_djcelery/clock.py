@@ -1,11 +1,11 @@
-"""The clock of a test: real time until it is moved, and then where it was moved to.
+"""The clock of a test, which shows real time until it is moved, and then the time it is moved to.
 
-Beside it stand waits on a clock that no test can move (`Deadline`), and the moments that a test
-names (`end_of`, `aware`).
+The module also has waits on a clock that no test can move (`Deadline`), and reads the moments that
+a test names (`end_of`, `aware`).
 
-time-machine moves it for all code of the process; monotonic clocks go on, so that waits end.
-Where the test travels by itself, with time-machine or freezegun, the innermost traveller is the
-one that is moved, since it alone decides what code sees.
+time-machine moves the clock for all code of the process; monotonic clocks go on, so that waits end.
+If the test itself travels in time, with time-machine or freezegun, the innermost traveller is
+moved, since it alone decides which time code sees.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import time_machine
 
 _SEASON = dt.timedelta(days=30)  # shorter than any daylight-saving time
-# UTC or a zone with a name would become the local time of the process, too.
+# UTC, or a zone with a name, would become the local time of the process as well.
 _NO_PLACE = dt.timezone(dt.timedelta(hours=1))
 
 
 class Clock:
-    """Where the time of a test stands.
+    """The clock of a test.
 
     ``datetime`` is looked up in its module at each call, since freezegun replaces it there.
     """
@@ -40,7 +40,7 @@ class Clock:
 
     @property
     def moved(self) -> bool:
-        """Whether this clock stands where it was moved to."""
+        """Whether this clock has been moved, and so stands still."""
         return self._journey is not None
 
     def now(self) -> dt.datetime:
@@ -49,7 +49,7 @@ class Clock:
 
     @property
     def traveller(self) -> object:
-        """What else moves the time in this test, if anything does."""
+        """Whatever else moves the time in this test; ``None`` if nothing does."""
         if _frozen():
             return _freezer()
         others = [journey for journey in _journeys() if journey is not self._traveller]
@@ -57,7 +57,7 @@ class Clock:
 
     @contextmanager
     def excursion(self) -> Iterator[None]:
-        """Be moved in a block, and stand after it where it stood before."""
+        """Within the ``with``, allow the clock to be moved; then put it back to where it was."""
         moved, before = self.moved, self.now()
         try:
             yield
@@ -68,23 +68,23 @@ class Clock:
                 self.move_to(before)
 
     def move_to(self, moment: dt.datetime) -> None:
-        """Go to an aware datetime, and stand there.
+        """Move the clock to an aware datetime, where it stands still.
 
         Raises:
-            ClockError: code still sees an earlier time. A loop from moment to moment would
+            ClockError: Code still sees an earlier time, so a loop from moment to moment would
                 never end.
         """
         __tracebackhide__ = True
         self._travel(moment)
         if self.now() < moment:
-            # ``time.time`` is a float: in some decades coarser than a microsecond.
+            # ``time.time`` is a float, which in some decades is coarser than a microsecond.
             step = dt.timedelta(seconds=2 * math.ulp(moment.timestamp()))
             self._travel(moment + step)
         now = self.now()
         if now < moment:
             msg = (
-                f"The clock was moved to {moment}, but code still sees {now}: something "
-                "holds the time that can't be moved, such as a patched datetime.datetime.\n"
+                f"The clock was moved to {moment}, but code still sees {now}: something that can't "
+                "be moved holds the time, such as a patched datetime.datetime.\n"
                 "Let time-machine or freezegun hold it, which the clock follows."
             )
             raise ClockError(msg)
@@ -94,30 +94,30 @@ class Clock:
         if _frozen():
             _move_freezer(moment)
         elif not journeys:
-            import time_machine  # which imports pytest: a live worker has neither
+            import time_machine  # it imports pytest, and a live worker needs neither
 
             self._journey = time_machine.travel(moment.astimezone(_NO_PLACE), tick=False)
             self._traveller = self._journey.start()
         elif journeys[-1] is self._traveller:
             self._traveller.move_to(moment.astimezone(_NO_PLACE), tick=False)
         else:
-            # By a distance: a destination would end the time zone that was asked for.
+            # By a distance: a destination would replace the time zone that the test asked for.
             journeys[-1].shift(moment - self.now())
 
     def put_back(self) -> None:
-        """Let real time go on."""
+        """Return to real time."""
         journey, self._journey, self._traveller = self._journey, None, None
         if journey is not None:
-            with suppress(IndexError):  # the test has stopped all journeys by itself
+            with suppress(IndexError):  # the test itself has stopped all journeys
                 journey.stop()
 
 
 class Stretch:
-    """How far a run moves the clock, counted from where it stood when the run began.
+    """How far a run moves the clock, measured from the time at which the run began.
 
     Args:
-        clock: that is moved.
-        until: a moment, or how far from now.
+        clock: The clock to move.
+        until: A moment, or how far from now.
 
     Raises:
         BadOptionError: ``until`` has passed or is naive, or is neither.
@@ -135,10 +135,10 @@ class Stretch:
         self._go(self._at)
 
     def reach(self, moment: dt.datetime) -> bool:
-        """Go to a moment, if it lies within the stretch."""
+        """Move to a moment if it lies within the stretch, and return whether it does."""
         __tracebackhide__ = True
-        if self._moves_on and not stands():
-            # Another traveller's clock, which ticks: what went by is not counted either.
+        if self._moves_on and not stands_still():
+            # Another traveller's clock ticks; the time that has passed doesn't count either.
             self._end += max(self._clock.now() - self._at, dt.timedelta(0))
         if moment > self._end:
             return False
@@ -149,11 +149,11 @@ class Stretch:
         __tracebackhide__ = True
         self._clock.move_to(moment)
         self._at = self._clock.now()
-        # A float can't tell each microsecond, and back-off adds up from where the clock stands.
+        # A float can't represent each microsecond, and back-off adds up from the clock's time.
         self._end += max(self._at - moment, dt.timedelta(0))
 
     def finish(self) -> None:
-        """Go to the end."""
+        """Move to the end."""
         __tracebackhide__ = True
         self._clock.move_to(max(self._end, self._clock.now()))
 
@@ -161,8 +161,7 @@ class Stretch:
 class Deadline:
     """A moment ``seconds`` from now, on the monotonic clock.
 
-    freezegun replaces every *module* attribute that is ``time.monotonic``; a class
-    attribute stays what it was.
+    freezegun replaces every *module* attribute that is ``time.monotonic``, but no class attribute.
 
     Raises:
         BadOptionError: ``seconds`` is not a number.
@@ -182,7 +181,7 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is left."""
+        """Whether no time is left."""
         return self.remaining == 0.0
 
 
@@ -197,8 +196,8 @@ def end_of(until: object, now: dt.datetime) -> dt.datetime:
     """The moment that ``until`` names, in UTC.
 
     Args:
-        until: a moment, or how far from now.
-        now: an aware datetime.
+        until: A moment, or how far from now.
+        now: An aware datetime.
 
     Raises:
         BadOptionError: ``until`` has passed, is naive under ``USE_TZ``, or is neither.
@@ -210,13 +209,13 @@ def end_of(until: object, now: dt.datetime) -> dt.datetime:
         return now + until
     moment = aware(until, "until")
     if moment < now:
-        msg = f"until={until} has passed: the clock stands at {now}, and only goes forward."
+        msg = f"until={until} has passed: the clock is at {now}, and only goes forward."
         raise BadOptionError(msg)
     return moment
 
 
 def check_distance(delta: object) -> None:
-    """Refuse what is no distance for ``advance()`` to go.
+    """Check how far ``advance()`` is to move the clock.
 
     Raises:
         BadOptionError: ``delta`` is not a timedelta.
@@ -227,11 +226,11 @@ def check_distance(delta: object) -> None:
 
 
 def aware(moment: object, name: str) -> dt.datetime:
-    """A datetime in UTC; a naive one is in Django's time zone where ``USE_TZ`` is off.
+    """Return a datetime in UTC; a naive one is in Django's time zone if ``USE_TZ`` is off.
 
     Args:
-        moment: the datetime.
-        name: the argument that it was given for.
+        moment: The datetime.
+        name: The name of the argument, for the error.
 
     Raises:
         BadOptionError: ``moment`` is naive under ``USE_TZ``, or is not a datetime.
@@ -257,9 +256,9 @@ def offset_change(zone: dt.tzinfo, start: dt.datetime, end: dt.datetime) -> dt.d
     """When a zone's clocks are next put forward or back, to the second.
 
     Args:
-        zone: the time zone.
-        start: where to begin, in UTC; a change in this very moment is not seen.
-        end: where to stop, in UTC, included.
+        zone: The time zone.
+        start: Where to begin, in UTC; a change at exactly this moment is not found.
+        end: Where to stop, in UTC, included.
     """
     while start < end:
         stop = min(start + _SEASON, end)
@@ -284,11 +283,11 @@ def first_offset_change(
     return min((change for change in changes if change is not None), default=None)
 
 
-def stands() -> bool:
-    """Whether the time that code sees stands still: what is sent now has exact times.
+def stands_still() -> bool:
+    """Whether the time that code sees stands still, so that what is sent now has exact times.
 
     Private API (``_tick`` of time-machine's travellers), checked on time-machine 2.13 to 3.6.
-    freezegun doesn't tell whether it ticks.
+    freezegun doesn't show whether it ticks.
     """
     journeys = [] if _frozen() else _journeys()
     return bool(journeys) and not getattr(journeys[-1], "_tick", True)
@@ -300,14 +299,14 @@ def _journeys() -> list[Any]:
     Private API (the list has another name since 3.0), checked on time-machine 2.13 to 3.6.
     """
     module = sys.modules.get("time_machine")
-    if module is None:  # nobody has travelled
+    if module is None:  # nothing has travelled
         return []
     stack = getattr(module, "traveller_stack", None)
     return list(module.coordinates_stack if stack is None else stack)  # its name before 3.0
 
 
 def _frozen() -> bool:
-    """Whether freezegun decides the time: time-machine can't start inside of it."""
+    """Whether freezegun decides the time: time-machine can't start inside it."""
     return "freezegun" in sys.modules and dt.datetime.__name__ == "FakeDatetime"
 
 
@@ -319,9 +318,9 @@ def _freezer() -> Any:
 
 
 def _move_freezer(moment: dt.datetime) -> None:
-    """Let what freezegun shows be an aware datetime.
+    """Have freezegun show an aware datetime.
 
-    Its factories are without the ``tz_offset`` that it adds to whatever it shows. Private API,
+    Its factories don't include the ``tz_offset`` that it adds to whatever it shows. Private API,
     checked on freezegun 1.2 to 1.5 (1.5 for ``tick=True``, which could not be moved before).
     """
     from freezegun import api

@@ -1,4 +1,4 @@
-"""Where in the project's own code something happened."""
+"""Finds out where in the project's own code something happened."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIBRARIES = (
     "pytest_mock", "pytest_djcelery",
 )  # fmt: skip
 
-# What is installed, whichever environment it is in, and the name that it is imported by.
+# Installed packages, in any environment, and the name by which each is imported.
 _INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\](?P<name>[^/\\.]+)", re.DOTALL)
 #: The methods of tasks and of signatures that publish.
 PUBLISHES = frozenset({"delay", "apply_async", "delay_on_commit", "apply_async_on_commit"})
@@ -27,7 +27,10 @@ PUBLISHES = frozenset({"delay", "apply_async", "delay_on_commit", "apply_async_o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """A line of the project's code."""
+    """A line of the project's code: where a message was sent or a hook registered.
+
+    ``str()`` of it reads ``shop/views.py:12 in checkout``.
+    """
 
     path: str
     line: int
@@ -38,7 +41,7 @@ class Location:
 
 
 def relative(path: str) -> str:
-    """Shorten ``path`` to the working folder where it lies below it."""
+    """Make ``path`` relative to the working folder if it lies inside it."""
     try:
         short = os.path.relpath(path)
     except ValueError:  # another drive, on Windows
@@ -49,7 +52,8 @@ def relative(path: str) -> str:
 def from_root(path: str, root: str) -> str:
     """A path relative to the root of a project, with slashes.
 
-    One of an installed package begins with its place there, which is on every machine the same.
+    The path of an installed package's file starts at its site-packages, so that it is the same on
+    every machine.
     """
     installed = _INSTALLED.match(path)
     if installed is not None:
@@ -72,16 +76,16 @@ def _library_folders() -> tuple[str, ...]:
     return tuple(folders)
 
 
-# Its modules stand between a library and the code that it calls: ``contextlib``, ``threading``.
+# Its modules may come between a library and the code that it calls: ``contextlib``, ``threading``.
 _STANDARD_LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
 _WORKING_FOLDER = os.getcwd()
 
 
 @cache
 def in_library(filename: str) -> bool:
-    """Whether a code object's file is of Python, Celery, kombu, Django or this plugin, or none."""
-    # Code that has none is made at run time, as `unittest.mock` makes a function by a signature;
-    # ``<frozen …>`` is of Python.
+    """Whether code is of Python, Celery, kombu, Django or this plugin, or has no file."""
+    # Code without a file is made at run time: `unittest.mock` makes functions by a signature.
+    # ``<frozen …>`` is Python's own.
     return filename.startswith(("<string>", "<frozen ", *_library_folders())) or (
         filename.startswith(_STANDARD_LIBRARY) and not _INSTALLED.match(filename)
     )
@@ -89,10 +93,10 @@ def in_library(filename: str) -> bool:
 
 @cache
 def installed_package(filename: str) -> str | None:
-    """The name of the installed package that a file is of; ``None`` where it is the project's.
+    """The name of the installed package that a file belongs to; ``None`` if it is the project's.
 
-    A project that is itself installed, as tox does it, is recognised by its settings, or by its
-    sources in the working folder.
+    A project that is itself installed, as by tox, is recognized by its settings, or by its sources
+    in the working folder.
     """
     found = _INSTALLED.match(filename)
     if found is None:
@@ -117,12 +121,12 @@ _SUITE: set[str] = set()  # files in which pytest has found tests
 
 
 def note_suite_file(path: str) -> None:
-    """A file has tests, whatever its name."""
+    """Note that a file has tests, whatever its name."""
     _SUITE.add(path)
 
 
 def in_suite(path: str) -> bool:
-    """Whether a file is of the tests, and not of the code under test."""
+    """Whether a file belongs to the tests rather than to the code under test."""
     return path in _SUITE or _named_as_tests(path)
 
 
@@ -135,7 +139,7 @@ def _named_as_tests(path: str) -> bool:
 
 
 def _without_place(path: str) -> str:
-    """A path below the working folder, or below where packages are: those may be in any folder."""
+    """A path relative to the working folder or to the folder of packages, wherever these are."""
     installed = _INSTALLED.match(path)
     if installed is not None:
         return path[installed.start("name") :]
@@ -145,7 +149,7 @@ def _without_place(path: str) -> str:
     return relative(path)
 
 
-# They stand between a test and its caller, and raise again what they catch.
+# Packages between a test and its caller, which raise again what they catch.
 _RUNNERS = frozenset(
     {
         "_pytest", "asyncio", "concurrent", "contextlib", "functools", "hypothesis", "pluggy",
@@ -155,13 +159,13 @@ _RUNNERS = frozenset(
 
 
 def in_runner(frame: FrameType) -> bool:
-    """Whether a frame is of what runs tests, and of no code under test."""
+    """Whether a frame belongs to what runs the tests, rather than to code under test."""
     name = str(frame.f_globals.get("__name__"))
     return name.partition(".")[0] in _RUNNERS
 
 
 def tests_running() -> frozenset[CodeType]:
-    """The tests and fixtures that are on the stack, without the functions of theirs they call."""
+    """The tests and fixtures that are on the stack, without the helper functions they call."""
     frames: list[FrameType] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -174,7 +178,7 @@ def tests_running() -> frozenset[CodeType]:
         if in_it and not from_suite:
             found.add(frame.f_code)
         elif found and not in_it and not in_runner(frame):
-            break  # the code under test, which may call a function of the test's
+            break  # the code under test, which may call a function of the test
         from_suite = in_it
     return frozenset(found)
 
@@ -199,16 +203,17 @@ def of_traceback(traceback: TracebackType | None) -> Location | None:
     return found
 
 
-@cache  # a loop sends from one line, and every record keeps its location
+@cache  # a loop sends many times from one line, and every record keeps its location
 def _location(path: str, line: int, function: str) -> Location:
     return Location(path=path, line=line, function=function)
 
 
 def of_caller(frame: FrameType | None = None, *, until: CodeType | None = None) -> Location | None:
-    """The project's nearest line; that of an installed package where the project has none.
+    """The project's nearest line, or an installed package's if none is the project's.
 
-    ``frame`` is where to begin, instead of the caller's. ``until`` names a code object to stop at:
-    ``None`` is returned when no project frame is nearer than that one.
+    Args:
+        frame: Where to begin, instead of the caller's frame.
+        until: A code object to stop at: ``None`` is returned if no frame of the project is nearer.
     """
     found = frame_of_project(frame or sys._getframe(1), is_between, until=until)
     return None if found is None else of_frame(found)
@@ -220,21 +225,21 @@ def frame_of_project(
     *,
     until: CodeType | None = None,
 ) -> FrameType | None:
-    """The project's nearest frame; that of an installed package where the project has none.
+    """The project's nearest frame, or an installed package's if none is the project's.
 
-    What a task runs began with that task: the line that had it delivered did not ask for it.
+    The search stops at a task: what runs in it was not caused by the line that had it delivered.
 
     Args:
-        frame: where to begin.
-        between: whether a frame is passed by, as those of libraries are.
-        until: a code object; ``None`` is returned when no project frame is nearer.
+        frame: Where to begin.
+        between: Whether a frame is skipped, as those of libraries are.
+        until: A code object to stop at: ``None`` is returned if no frame of the project is nearer.
     """
     installed: FrameType | None = None
     while frame is not None and not (installed and _begins(frame)):
         code = frame.f_code
         if code is until:
             return None
-        # A message is sent from under a dozen frames of libraries: of those, nobody else is asked.
+        # A message is sent from below a dozen library frames, for which this check is enough.
         if not in_library(code.co_filename) and not between(frame):
             if installed_package(code.co_filename) is None:
                 return frame
@@ -244,7 +249,7 @@ def frame_of_project(
 
 
 def _begins(frame: FrameType) -> bool:
-    """Whether what a frame runs was not asked for by what lies beneath it: a task, or a test."""
+    """Whether a frame starts something that its callers did not cause: a task or a test."""
     name = str(frame.f_globals.get("__name__"))
     if name == "celery.app.trace":
         return frame.f_code.co_name == "trace_task"
@@ -257,16 +262,17 @@ def of_library(frame: FrameType) -> bool:
 
 
 def is_between(frame: FrameType) -> bool:
-    """Whether a frame stands between the project's line and what that line makes happen."""
-    return of_library(frame) or _passes_on(frame)
+    """Whether a frame is between the project's line and what that line makes happen."""
+    return of_library(frame) or _publishes_for_caller(frame)
 
 
-def _passes_on(frame: FrameType) -> bool:
-    """Whether a frame publishes what another has asked for.
+def _publishes_for_caller(frame: FrameType) -> bool:
+    """Whether a frame publishes on behalf of another.
 
-    A task class of the project's own overrides `Task.apply_async`, or a library wraps it, as Sentry
-    does: all messages would be of that one line. It is called by Celery's own ``delay``, or by that
-    name with a task; what it defines to be called later counts, too (since Python 3.11).
+    If the project's own task class overrides `Task.apply_async`, or a library such as Sentry wraps
+    it, all messages would seem to be sent from that one line. Such a method is called by Celery's
+    own ``delay``, or has that name and a task as its argument; functions that it defines, to be
+    called later, count too (since Python 3.11).
     """
     caller = frame.f_back
     if caller is not None and caller.f_code.co_name in PUBLISHES and _is_celerys(caller):
@@ -284,7 +290,7 @@ def _is_celerys(frame: FrameType) -> bool:
 
 
 def first_argument(frame: FrameType) -> Any:
-    """What a function was called with, or the object whose method it is."""
+    """The first argument of a function, which for a method is its object."""
     code = frame.f_code
     if not code.co_varnames:
         return None
@@ -295,7 +301,7 @@ def first_argument(frame: FrameType) -> Any:
 
 
 def of_hook(runner: FrameType) -> Location | None:
-    """The project's line in a hook that ``runner`` runs, else that which has registered the hook.
+    """The project's line in a hook that ``runner`` runs, or else the one that registered the hook.
 
     The runner and its file belong to the test, and don't count.
     """
@@ -312,12 +318,12 @@ def of_hook(runner: FrameType) -> Location | None:
 
 
 def publishing_frame() -> FrameType | None:
-    """The frame in which eager mode has called `Task.apply`; ``None`` for a test's own call.
+    """The frame in which eager mode has called `Task.apply`; ``None`` if the test itself did so.
 
-    Celery does not mark it, but the stack shows it: a method of a task or a canvas that would
-    publish without eager mode, with no other running task between. What a project's own task class
-    does on the way, overriding ``apply`` or decorating it, is passed over. Private names, checked
-    on Celery 5.4 to 5.7.
+    Celery does not mark such a call, but the stack shows it: a method of a task or a canvas that
+    would publish without eager mode, with no other running task in between. Frames of a project's
+    own task class that overrides or decorates ``apply`` are skipped. Private names, checked on
+    Celery 5.4 to 5.7.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -331,14 +337,14 @@ def publishing_frame() -> FrameType | None:
     return None
 
 
-def passes_by(frame: FrameType, task: Any) -> bool:
-    """Whether eager mode passes by a task's own ``apply_async``, which may wait for the commit.
+def skips_own_apply_async(frame: FrameType, task: Any) -> bool:
+    """Whether eager mode skips a task's own ``apply_async``, which may wait for the commit.
 
-    That is what it does with the tasks of a workflow; a broker would get them by that method.
+    It does so with the tasks of a workflow; without eager mode, that method would publish them.
 
     Args:
-        frame: of `publishing_frame`.
-        task: that runs.
+        frame: The frame that `publishing_frame` has found.
+        task: The task that runs.
     """
     from celery.app.task import Task
 

@@ -1,4 +1,4 @@
-"""What a test says of itself: its markers, and the fixtures it needs because of others."""
+"""A test's markers, and the fixtures that it needs because of them or of other fixtures."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ DECLARED = (
         "does in this test: 'warn', 'error' or 'ignore'"
     ),
     (
-        "celery_queues(*names): the queues that production's workers consume, for this test: a "
-        "message to another one stays there, and is warned of"
+        "celery_queues(*names): the queues that production's workers consume, for this test; a "
+        "message to any other stays there, and gives a warning"
     ),
     (
         "celery_unhandled_failures(policy): what a task failure that the test never looked at "
@@ -47,7 +47,7 @@ _RUNNERS = (*_OTHER_WAYS, "celery_worker", "celery_session_worker")
 _QUEUES = "celery_queues"
 _LIVE = "celery_live_worker"
 _LIVE_OPTIONS = ("pool", "concurrency", "queues", "loglevel")
-# Those of one test, in the order in which pytest would find them.
+# The fixtures that open the test's sandbox, in the order of set-up.
 _OPENING = ("_celery_sandbox", "celery_app")
 _OURS = frozenset(
     {
@@ -64,7 +64,7 @@ _DATABASE_FIXTURES = frozenset(
     {*_DATABASE, "_django_db_helper", "_django_db_marker", "_live_server_helper"}
 )
 
-#: Of a test: whether its messages are delivered by themselves.
+#: On a test: whether its messages are delivered automatically.
 AUTOMATIC: pytest.StashKey[bool] = pytest.StashKey()
 
 
@@ -72,7 +72,7 @@ def options(node: pytest.Item) -> dict[str, Any]:
     """Options of the run that markers change for one test.
 
     Raises:
-        BadOptionError: for a marker used the wrong way.
+        BadOptionError: The marker is used in a wrong way.
     """
     changes: dict[str, Any] = {}
     for name, option in _POLICIES.items():
@@ -114,7 +114,7 @@ def configuration(node: pytest.Item) -> dict[str, Any]:
     """The settings that ``@pytest.mark.celery(…)`` changes; the closest marker wins.
 
     Raises:
-        BadOptionError: for a marker used the wrong way.
+        BadOptionError: The marker is used in a wrong way.
     """
     settings: dict[str, Any] = {}
     for marker in reversed(list(node.iter_markers("celery"))):
@@ -132,7 +132,7 @@ def inline(node: pytest.Item) -> dict[str, Any]:
     """Arguments for `inline`, by ``@pytest.mark.celery_inline``.
 
     Raises:
-        BadOptionError: for a marker used the wrong way.
+        BadOptionError: The marker is used in a wrong way.
     """
     marker = node.get_closest_marker("celery_inline")
     if marker is None:
@@ -151,7 +151,7 @@ def live_worker(node: pytest.Item) -> dict[str, Any]:
     """Arguments for `live_worker`, by ``@pytest.mark.celery_live_worker``.
 
     Raises:
-        BadOptionError: for a marker used the wrong way.
+        BadOptionError: The marker is used in a wrong way.
     """
     marker = node.get_closest_marker(_LIVE)
     if marker is None:
@@ -174,14 +174,14 @@ def _call(marker: pytest.Mark) -> str:
 
 
 def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
-    """Add the fixtures that a test needs because of those it asks for, and of its markers.
+    """Add the fixtures that a test needs because of those it requests, and of its markers.
 
-    Ours are set up first, whatever the order of its arguments, but for those of the database: what
-    the others send is the test's.
+    Ours are set up first (after those of the database), whatever the order of the test's
+    arguments, so that what the other fixtures send counts as the test's.
 
     Args:
-        item: the test.
-        mode: ``djcelery_mode``.
+        item: The test.
+        mode: The value of ``djcelery_mode``.
 
     Returns:
         Whether the test uses a fixture of ours, or ``djcelery_mode``.
@@ -202,11 +202,11 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
         names.append("celery_app")
     item.stash[AUTOMATIC] = by_mode or _is_automatic(item)
     if "transactional_db" not in names and (
-        # Its processes open the databases that they find; those are to be the test's.
+        # Its processes open the databases that they find, which must be the test's.
         (_LIVE in names and not _is_django_test_case(item))
         or (("celery_worker" in names or served_by_session) and _uses_database(item, marked))
     ):
-        # Before the worker, which is to be gone before the database is.
+        # Before the worker, so that the worker ends before the database is removed.
         names.append("transactional_db")
     if not any(name in _OURS for name in names):
         return by_mode
@@ -215,7 +215,7 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
 
 
 def _is_automatic(item: pytest.Item) -> bool:
-    """Whether its marker asks for automatic delivery; a wrong use is reported later."""
+    """Whether a test's marker asks for automatic delivery; wrong use is reported later."""
     marker = item.get_closest_marker("celery_inline")
     return marker is not None and marker.kwargs.get("auto") is True
 
@@ -223,8 +223,8 @@ def _is_automatic(item: pytest.Item) -> bool:
 def _in_order(item: pytest.Function) -> list[str]:
     """The fixtures in the order in which they are set up: those of classes, modules, … come first.
 
-    What starts a worker or beat, as it is then, comes after the fixtures that say how: those before
-    it that ask for one of ours themselves.
+    A fixture that starts a worker or beat comes after the fixtures that may configure it: those
+    named before it which themselves request one of ours.
     """
     names = item.fixturenames
     starting = [index for index, name in enumerate(names) if name in _STARTING]
@@ -259,7 +259,7 @@ def _asks_for_ours(item: pytest.Function, name: str) -> bool:
 
 
 def _overridden(item: pytest.Function, name: str) -> bool:
-    """Whether the project has a fixture in place of ours."""
+    """Whether the project overrides a fixture of ours."""
     definitions = item.session._fixturemanager.getfixturedefs(name, item) or ()
     return len(definitions) > 1
 
@@ -267,8 +267,8 @@ def _overridden(item: pytest.Function, name: str) -> bool:
 def _definitions(item: pytest.Function, name: str) -> Sequence[Any]:
     """The fixtures of a name that the test can see, the nearest last; none for one added here.
 
-    Private API (``_fixtureinfo`` and ``_fixturemanager``, which pytest has no other way for while
-    it collects), checked on pytest 8.0 to 9.2.
+    Private API (``_fixtureinfo`` and ``_fixturemanager``, since pytest offers nothing else during
+    collection), checked on pytest 8.0 to 9.2.
     """
     return item._fixtureinfo.name2fixturedefs.get(name, ())
 
@@ -276,8 +276,8 @@ def _definitions(item: pytest.Function, name: str) -> Sequence[Any]:
 def _served_by_session_worker(item: pytest.Function) -> bool:
     """Whether the session's worker runs the test's own tasks.
 
-    Not where only a fixture, of the session say, asks for it, and the test itself has another
-    way to run tasks.
+    It doesn't if only another fixture, such as a session fixture, requests it and the test itself
+    has another way to run tasks.
     """
     names = item.fixturenames
     if "celery_session_worker" not in names:
@@ -297,12 +297,12 @@ def _uses_database(item: pytest.Function, marked: Collection[str]) -> bool:
 
 
 def open_database(request: pytest.FixtureRequest) -> None:
-    """Open the test's database for a live worker that was asked for by ``getfixturevalue()``."""
+    """Open the test's database for a live worker that was requested by ``getfixturevalue()``."""
     item = request.node
     marked = {marker.name for marker in item.iter_markers()}
     if _is_django_test_case(item) or _uses_database(item, marked):
         return
-    # pytest-django looks there for what kind of database a test wants.
+    # There pytest-django looks for the kind of database that a test wants.
     item.fixturenames.append("transactional_db")
     try:
         request.getfixturevalue("transactional_db")
@@ -311,7 +311,7 @@ def open_database(request: pytest.FixtureRequest) -> None:
 
 
 def _is_django_test_case(item: pytest.Function) -> bool:
-    """Django's own test cases set the database up by themselves."""
+    """Whether a test is in one of Django's own test cases, which set the database up themselves."""
     return item.cls is not None and hasattr(item.cls, "databases")
 
 

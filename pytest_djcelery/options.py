@@ -1,4 +1,4 @@
-"""Ini values, command line options and markers: parsed, checked, frozen."""
+"""Ini values, command-line options and markers: parsed, checked, frozen."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ LOGLEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 class Options:
     """What the user chose for the run.
 
-    ``app`` is where the Celery app stands (``proj.celery:app``), ``None`` to find it.
+    ``app`` is where the Celery app is (``proj.celery:app``); ``None`` means that it is looked for.
     ``broker`` and ``result_backend`` are ``memory``, ``project`` (what the settings say) or
-    a URL. ``timeout`` is in seconds. ``mode`` is what runs the tasks of a test that asks for
-    nothing: ``None`` or ``inline``. ``queues`` are those that production's workers consume; none,
-    to go by the settings. ``live_…`` are options of ``celery worker`` for the live
-    worker. ``audit`` only watches the tests; ``audit_…`` say what becomes of what it finds.
+    a URL. ``timeout`` is in seconds. ``mode`` says what runs the tasks of a test that requests no
+    fixture: ``None`` or ``inline``. ``queues`` are those that production's workers consume; if
+    empty, the settings decide. ``live_…`` are options of ``celery worker`` for the live worker.
+    ``audit`` only watches the tests; ``audit_…`` say what becomes of its findings.
     """
 
     app: str | None = None
@@ -64,13 +64,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """An option as ini file and command line show it."""
+    """An option, as it is in the ini file and on the command line."""
 
     name: str
-    parse: Callable[[str, object], Any]  # of text, or of a value as TOML has it
+    parse: Callable[[str, object], Any]  # takes text, or a value from TOML
     help: str
     switch: bool = False  # on the command line it takes no value
-    path: bool = False  # of a file; in the ini file from there, as pytest's own
+    path: bool = False  # of a file; in the ini file, relative to that, as pytest's own options are
 
     @property
     def ini(self) -> str:
@@ -199,7 +199,7 @@ def _names(value: object) -> tuple[str, ...] | None:
 DECLARED: tuple[Declared, ...] = (
     Declared(
         name="app", parse=_app,
-        help="where the project's Celery app stands, such as proj.celery:app (found by itself)",
+        help="the project's Celery app, such as proj.celery:app (found automatically)",
     ),
     Declared(
         name="broker", parse=_place,
@@ -268,10 +268,10 @@ DECLARED: tuple[Declared, ...] = (
 def parse(raw: Mapping[str, object]) -> Options:
     """Build `Options` from raw values by name; ``None`` and ``""`` mean not given.
 
-    A value is text, or whatever TOML has: a number, a bool, a list.
+    A value is text, or a value from TOML: a number, a bool, a list.
 
     Raises:
-        BadOptionError: which names the option, the value and the valid set.
+        BadOptionError: A value isn't valid; the text has the option, the value and valid ones.
     """
     values = {
         declared.name: declared.parse(declared.ini, value)
@@ -282,10 +282,10 @@ def parse(raw: Mapping[str, object]) -> Options:
 
 
 def refuse_without_audit(options: Options, given: Collection[str]) -> None:
-    """Check the names of options that the command line gives.
+    """Check the names of the options given on the command line.
 
     Raises:
-        BadOptionError: for one that only an audit reads, when there is no audit.
+        BadOptionError: One of them is only for an audit, and there is no audit.
     """
     for declared in DECLARED:
         if declared.name.startswith("audit_") and declared.name in given and not options.audit:

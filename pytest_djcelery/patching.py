@@ -1,4 +1,4 @@
-"""Replace attributes of other packages for the time of a block, and say which and why."""
+"""Replaces attributes of other packages within a ``with``, and registers which and why."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Patch:
     checked_on: str
 
 
-#: Every patch there is, by its target: modules add theirs as they are imported.
+#: All patches, by target: modules add theirs as they are imported.
 PATCHES: dict[str, Patch] = {}
 
 
@@ -36,12 +36,12 @@ def patches(*targets: str, why: str, checked_on: str) -> Callable[[_F], _F]:
     """Register the attributes that a function replaces. Each of them has one owner.
 
     Args:
-        targets: such as ``celery.app.task:Task.apply``.
-        why: why no public extension point would do.
-        checked_on: the versions on which the attributes were looked up.
+        *targets: The attributes, such as ``celery.app.task:Task.apply``.
+        why: Why no public extension point would do.
+        checked_on: The versions on which the attributes were looked up.
 
     Raises:
-        ValueError: another function replaces one of them.
+        ValueError: Another function already replaces one of them.
     """
 
     def registered(function: _F) -> _F:
@@ -58,10 +58,10 @@ def patches(*targets: str, why: str, checked_on: str) -> Callable[[_F], _F]:
 
 @contextmanager
 def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
-    """Set ``attributes`` on ``owner`` and put back exactly what stood there, after an error too.
+    """Set ``attributes`` on ``owner``, and put back exactly what was there, after an error too.
 
-    A function has the name, the text and the signature of the one that it replaces, for those who
-    ask: `inspect`, and mocks with ``autospec``.
+    A function gets the name, the docstring and the signature of the one that it replaces, for
+    `inspect` and for mocks with ``autospec``.
     """
     before = {name: vars(owner).get(name, _INHERITED) for name in attributes}
     for name, value in attributes.items():
@@ -79,7 +79,7 @@ def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
 
 
 class SharedChange:
-    """A change to the process that several want: the first one makes it, the last one undoes it."""
+    """A change to the process with several users: the first makes it, the last undoes it."""
 
     def __init__(self) -> None:
         self._changing = threading.RLock()

@@ -1,7 +1,7 @@
-"""The hooks of pytest, and nothing else.
+"""The pytest hooks, and nothing else.
 
-Neither Django nor Celery is imported here before a test asks for a fixture; what explains failures
-and what audits is imported by the runs that have a use for it.
+Neither Django nor Celery is imported here before a test requests a fixture; the code that explains
+failures, and that of the audit, is imported by the runs that need it.
 
 PYTEST_DONT_REWRITE: `pytest_djcelery` finds its modules before pytest does, which would warn that
 it came too late for this one.
@@ -33,7 +33,7 @@ _RUN: pytest.StashKey[Session] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare ini values and command line options."""
+    """Declare ini values and command-line options."""
     group = parser.getgroup("djcelery", "Celery in Django projects")
     for declared in options.DECLARED:
         parser.addini(declared.ini, declared.help, default="")
@@ -45,8 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options; register the fixtures after those of every other plugin.
 
-    Of two plugins' fixtures with one name, pytest takes those of the later: pytest-celery and
-    `celery.contrib.pytest` claim some of these names too.
+    If two plugins have fixtures of one name, pytest uses those registered last: pytest-celery and
+    `celery.contrib.pytest` also have some of these names.
     """
     with _usage_errors():
         chosen = options.parse(
@@ -77,11 +77,11 @@ def _in_ini_file(config: pytest.Config, declared: options.Declared) -> object:
 
 
 def _as_written(config: pytest.Config, name: str) -> object:
-    """A value of the ini file or of ``-o``: text, or what TOML has (number, bool, list).
+    """A value of the ini file or of ``-o``: text, or a value from TOML (number, bool, list).
 
-    An option has one type for `Config.getini`, which since pytest 9 refuses all others in
-    ``[tool.pytest]``, and only since 9.2 may it be several. Private API (``_inicfg``, which
-    pytest 8 has not), checked on pytest 8.0 to 9.2.
+    `Config.getini` allows one type for each option, and since pytest 9 refuses all others in
+    ``[tool.pytest]``; several types are possible since 9.2. Private API (``_inicfg``, which pytest
+    8 doesn't have), checked on pytest 8.0 to 9.2.
     """
     values = getattr(config, "_inicfg", None)
     if values is None:
@@ -104,7 +104,7 @@ def pytest_report_header() -> str | None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Note where tests are; give one the fixtures that those it asks for need."""
+    """Note where tests are, and add the fixtures that a test needs besides those it requests."""
     locations.note_suite_file(str(item.path))
     if isinstance(item, pytest.Function):
         session = current_session()
@@ -113,7 +113,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """A test module may have imported the app; what is imported now, a worker would import too."""
+    """Isolate an app that a test module has imported, and note the state of the process.
+
+    What has been imported by now, a worker would import too.
+    """
     _isolate_imported_app()
     ours = current_session()
     if ours.has_tests:
@@ -123,18 +126,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """A test before this one may have imported the app; session fixtures may need a worker."""
+    """Isolate an app that an earlier test has imported; let a worker serve session fixtures."""
     _isolate_imported_app()
     session = current_session()
     session.set_up(begins=True)
-    if session.sandbox is not None:  # of a class or module: that of the test is yet to be opened
+    if session.sandbox is not None:  # a class's or a module's: the test's isn't open yet
         session.sandbox.test_begins()
     runner.serve_session_fixtures()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test whose failures nobody saw; undo what one has set on ``app.conf``."""
+    """Fail a test that never looked at task failures; undo what it has set on ``app.conf``."""
     session = current_session()
     session.set_up(begins=False)
     if session.sandbox is None or session.sandbox.is_automatic:
@@ -143,7 +146,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         with session.settings_restored():
             outcome = yield
         if session.sandbox is not None:
-            # Loads what reads the journal; so in the hooks below.
+            # This loads the code that reads the journal, as do the hooks below.
             from pytest_djcelery.reporting import sections
 
             sections.judge_races(item, session.sandbox)
@@ -158,7 +161,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Explain why a test failed, as far as its tasks tell."""
+    """Explain why a test failed, as far as its tasks show."""
     sandbox = current_sandbox() if call.when == "call" else None
     if sandbox is None:
         return (yield)
@@ -172,7 +175,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Generator[None, object, object]:
-    """Let tasks end before fixtures do; drop what a test that uses none of ours has published."""
+    """Let tasks end before fixtures do; drop what a test without our fixtures has published."""
     session = current_session()
     runner = None if session.sandbox is None else session.sandbox.runner
     if runner is not None and not session.interrupted:
@@ -211,13 +214,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_keyboard_interrupt() -> None:
-    """Have the teardown that is to come wait for no task."""
+    """Have the following teardown wait for no task."""
     current_session().interrupted = True
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Put the app back as it was."""
-    if _RUN in config.stash:  # else the options were refused
+    if _RUN in config.stash:  # otherwise the options were refused
         end_session(config.stash[_RUN])
 
 

@@ -1,4 +1,4 @@
-"""Arguments of a call: by the names of the parameters, and which of them can't be sent."""
+"""The arguments of a call: by the names of the parameters, and which of them can't be sent."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 _LONGEST: Final = 60  # characters of a value
-FINE: Final = object()  # of a value: no part of it is at fault
+FINE: Final = object()  # no part of a value is at fault
 
 
 def explain_unserializable(error: Exception, task: str, body: Any, serializer: str) -> None:
-    """Note on an ``EncodeError`` the arguments at fault and the remedy, unless they are there.
+    """Note on an ``EncodeError`` the arguments at fault and the remedy, unless it has that note.
 
-    What Celery raised keeps its arguments: code may look at them.
+    The error keeps its own arguments, which code may look at.
     """
     args, kwargs, _ = body
     notes: list[str] = getattr(error, "__notes__", [])
@@ -42,7 +42,7 @@ def explain_unserializable(error: Exception, task: str, body: Any, serializer: s
 
 
 def add_note(error: Any, note: str) -> None:
-    """What ``add_note`` does from Python 3.11 on; pytest shows the notes on 3.10 too."""
+    """Do what ``add_note`` does from Python 3.11 on; pytest shows the notes on 3.10 too."""
     error.__notes__ = [*getattr(error, "__notes__", []), note]
 
 
@@ -55,7 +55,7 @@ def named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str,
 def culprit(value: Any, serializer: str, around: tuple[int, ...] = ()) -> Any:
     """The innermost part of a value that a serializer can't encode, or `FINE`.
 
-    It is encoded to find out, so it has to be one that may be: its own code runs.
+    The value is encoded to find out, which runs its own code.
     """
     from kombu import serialization
     from kombu.exceptions import EncodeError
@@ -75,7 +75,7 @@ def culprit(value: Any, serializer: str, around: tuple[int, ...] = ()) -> Any:
     )
     around = (*around, id(value))
     for part in parts:
-        # What contains itself is at fault as a whole.
+        # A value that contains itself is at fault as a whole.
         found = FINE if id(part) in around else culprit(part, serializer, around)
         if found is not FINE:
             return found
@@ -85,7 +85,7 @@ def culprit(value: Any, serializer: str, around: tuple[int, ...] = ()) -> Any:
 def remedy(value: Any) -> str:
     """What to send instead of a value that can't be encoded.
 
-    Only its type is asked: looking up an attribute of the value may run a query, or anything else.
+    Only its type is looked at: an attribute of the value could run a query, or anything else.
     """
     kind = type(unwrapped(value))
     if hasattr(kind, "_meta") and hasattr(kind, "pk"):
@@ -103,13 +103,13 @@ def remedy(value: Any) -> str:
 
 
 def is_lazy(kind: type) -> bool:
-    """Whether values of a type are lazy objects of Django's, such as ``request.user``."""
+    """Whether a type is one of Django's lazy objects, such as that of ``request.user``."""
     functional = sys.modules.get("django.utils.functional")
     return functional is not None and issubclass(kind, functional.LazyObject)
 
 
 def unwrapped(value: Any) -> Any:
-    """What a lazy object of Django's stands for, where that is made already.
+    """What one of Django's lazy objects stands for, if it is already evaluated.
 
     ``_wrapped`` and ``empty`` are private; checked on Django 4.2, 5.2, 6.0 and 6.1.
     """
@@ -127,12 +127,12 @@ def _short(value: Any) -> str:
 
 @lru_cache(maxsize=256)
 def signature_of(run: Callable[..., object]) -> inspect.Signature:
-    """The signature of a task's function; a bound task's is without ``self``."""
+    """The signature of a task's function; for a bound task, without ``self``."""
     return inspect.signature(run)
 
 
 def parameters_of(run: Callable[..., object]) -> inspect.Signature:
-    """The same without annotations, for a text."""
+    """The same signature without annotations, for a text."""
     signature = signature_of(run)
     parameters = [
         parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()
@@ -161,15 +161,15 @@ def bound_call(
 
 
 class SomeArguments:
-    """A part of a call, by the names that the task's own signature gives to its arguments.
+    """A part of a call, by the names of the task's parameters.
 
     Args:
-        task: the name of the task.
-        run: its function; ``None`` where it isn't registered in this process.
-        arguments: what the call is to include.
+        task: The name of the task.
+        run: Its function; ``None`` if it isn't registered in this process.
+        arguments: What the call has to include.
 
     Raises:
-        BadOptionError: the task takes no argument of a name.
+        BadOptionError: The task has no parameter of such a name.
     """
 
     def __init__(
@@ -196,8 +196,8 @@ class SomeArguments:
         """Whether a message of the task was called with all of them.
 
         Raises:
-            BadOptionError: that can't be known, because the task isn't registered here, and so
-                the names of its positional arguments are unknown.
+            BadOptionError: That can't be known: the task isn't registered here, so the names of
+                its positional arguments are unknown.
         """
         call = bound_call(self._run, message.args, message.kwargs)
         if call is None:
@@ -205,9 +205,9 @@ class SomeArguments:
             if self._run is None and message.args and not self._arguments.keys() <= call.keys():
                 raise BadOptionError(
                     f"of({self._task!r}, {', '.join(f'{name}=...' for name in self._arguments)}): "
-                    f"{self._task} isn't registered here, so that nobody knows the names of the "
-                    f"arguments {tuple(message.args)!r}. Import the module that has it, or look at "
-                    "the args of each message."
+                    f"{self._task} isn't registered here, so the names of the arguments "
+                    f"{tuple(message.args)!r} are unknown. Import the module that defines it, or "
+                    "look at the args of each message."
                 )
         return all(
             same(value, call.get(name, ABSENT), message.serializer)

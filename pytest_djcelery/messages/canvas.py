@@ -1,9 +1,9 @@
-"""``celery_outbox.canvas``: how what was started compares with chains, groups and chords.
+"""``celery_outbox.canvas``: compares what was started with chains, groups and chords.
 
-`canvas_form` has the one form that both sides are brought to, `canvas_sent` rebuilds what was
-sent from its messages, and `rehearsal` finds out which messages a canvas makes. Celery compares
-signatures as dictionaries, and what was sent is never the dictionary that a test writes: freezing
-has put ids into it, and the serializer has made lists of tuples.
+`canvas_form` has the form to which both sides are converted, `canvas_sent` rebuilds what was sent
+from its messages, and `rehearsal` finds out which messages a canvas sends. Celery compares
+signatures as dictionaries, but what was sent is never the dictionary that a test writes: freezing
+has put ids into it, and the serializer has turned tuples into lists.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class EmbeddedSignature(Signature):
-    """A signature inside a message: it equals one by the rules by which the message does."""
+    """A signature inside a message, which compares by the same rules as the message."""
 
     serializer: str
 
@@ -55,7 +55,7 @@ class EmbeddedSignature(Signature):
 
 
 def embedded_signature(written: Mapping[str, Any], app: Celery, serializer: str) -> Signature:
-    """What stands in a message, as a signature that a test can compare with its own."""
+    """Make a signature inside a message comparable with one that a test writes."""
     signature = app.signature(written)
     kind: Any = type(signature)
     signature.__class__ = _embedded_type(kind)
@@ -66,13 +66,13 @@ def embedded_signature(written: Mapping[str, Any], app: Celery, serializer: str)
 def embedded_signatures(
     written: Iterable[Mapping[str, Any]], app: Celery, serializer: str
 ) -> Iterable[Signature]:
-    """Several of them."""
+    """Do so with several signatures."""
     return (embedded_signature(one, app, serializer) for one in written)
 
 
 @cache
 def _embedded_type(kind: type[Signature]) -> type[Signature]:
-    """A chain, group or chord stays one."""
+    """A subclass for a kind of signature, so that a chain, group or chord stays one."""
     return type(kind.__name__, (EmbeddedSignature, kind), {})
 
 
@@ -82,7 +82,7 @@ def line_differences(mine: Line, theirs: Line, serializer: str) -> Iterator[Diff
 
 
 def same_step(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, serializer: str) -> bool:
-    """Whether a signature inside a message (a link, say) is the one expected."""
+    """Whether a signature inside a message, such as a link, is the one expected."""
     wanted, sent = as_signature(mine), as_signature(theirs)
     given = Given(wanted)
     if is_canvas(wanted) and "task_id" in sent.options:
@@ -174,7 +174,7 @@ def _differing_groups(
 
 
 class _Written:
-    """What a test wrote, to be compared with many canvases."""
+    """What a test wrote, to compare with many canvases."""
 
     def __init__(self, written: object) -> None:
         check_signature(written)
@@ -185,7 +185,7 @@ class _Written:
             return
         try:
             self._line = written_canvas(written, Given(written))
-        except Exception as error:  # noqa: BLE001 - whatever Celery says of it
+        except Exception as error:  # noqa: BLE001 - whatever Celery raises
             self._unsendable = f"{type(error).__name__}: {error}"
 
     def matches(self, entry: CanvasEntry) -> bool:

@@ -1,7 +1,7 @@
-"""The one form of every canvas: what runs one after the other, and what runs side by side.
+"""The common form of all canvases: what runs one after the other, and what runs side by side.
 
-What a test wrote and what was sent are compared in this form. Both are brought to it by the same
-code (`canvas_sent`), out of what is published for them.
+What a test wrote and what was sent are compared in this form. The same code (`canvas_sent`)
+converts both to it, from what is published for them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One task: a message, or a signature that a message carries or a test wrote."""
+    """One task: a message, or a signature that is inside a message or that a test wrote."""
 
     source: TaskMessage | Signature
 

@@ -1,8 +1,8 @@
 """Chains, groups and chords, rebuilt from the messages that start them.
 
 Celery publishes a chain as its first task, with the rest inside the message; a group as its
-members, which share an id; a chord as its header's members, each with the body inside. What a
-message carries is brought to the same form: by what a worker will publish for it.
+members, which share an id; a chord as its header's members, each with the body inside. Signatures
+inside a message are converted to the same form, according to what a worker will publish for them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pytest_djcelery.messages.signature_types import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """A canvas, or a part of one while it is put together, and the group that it belongs to."""
+    """A canvas, or a part of one while it is assembled, and the group that it belongs to."""
 
     position: int
     line: Line
@@ -45,17 +45,17 @@ class Unit:
 def sent_canvases(messages: Iterable[SentTask]) -> list[Unit]:
     """Each chain, group, chord or single task that was started, in publish order.
 
-    Only messages that start something count. What a task sent while it ran (``parent_id`` is set:
-    the later steps, links, follow-ups) and retries are messages of the outbox, but no canvas.
+    Only messages that start something count. What a running task sent (``parent_id`` is set: later
+    steps, links, follow-ups) and retries are messages in the outbox, but don't start a canvas.
     """
     return _rebuilt([_part_of(message) for message in messages if _starts_something(message)], None)
 
 
 def written_canvas(written: Signature, given: Given) -> Line:
-    """What a test wrote; nothing, where publishing it sends nothing.
+    """The steps of a canvas that a test wrote; none if publishing it sends nothing.
 
     Raises:
-        Exception: what publishing it raises.
+        Exception: Publishing it raises the same.
     """
     if is_canvas(written):
         return _side_by_side(_rebuilt(rehearsed(written, given=given), given))
@@ -63,7 +63,7 @@ def written_canvas(written: Signature, given: Given) -> Line:
 
 
 def line_of(written: Mapping[str, Any], given: Given | None = None) -> Line:
-    """The steps of a signature that a message carries."""
+    """The steps of a signature inside a message."""
     signature = as_signature(written)
     if is_canvas(signature):
         parts = rehearsed(signature, after_result=True, given=given)
@@ -111,7 +111,7 @@ def _rebuilt(parts: Iterable[Part], given: Given | None) -> list[Unit]:
         path = _groups_around(unit.group_id, unit.chord)
         for depth, group_id in enumerate(reversed(path)):
             depths[group_id] = max(depth, depths.get(group_id, 0))
-    # Innermost first, so that a chord inside a group is whole when the group is put together.
+    # Innermost first, so that a chord inside a group is complete when the group is assembled.
     for group_id in sorted(depths, key=lambda group_id: -depths[group_id]):
         unit = _together(group_id, waiting.pop(group_id), given)
         (done if unit.group_id is None else waiting[unit.group_id]).append(unit)
@@ -119,7 +119,7 @@ def _rebuilt(parts: Iterable[Part], given: Given | None) -> list[Unit]:
 
 
 def _starts_something(message: SentTask) -> bool:
-    # ``chord_unlock`` is Celery's own: it polls for backends that can't count.
+    # ``chord_unlock`` is Celery's own task, which polls backends that can't count.
     return (
         message.parent_id is None and not message.retries and message.task != "celery.chord_unlock"
     )
@@ -130,7 +130,7 @@ def _part_of(message: SentTask) -> Part:
 
 
 def _unit(position: int, part: Part, given: Given | None) -> Unit:
-    # Of a chain inside a group, it is the last step that knows the group.
+    # In a chain inside a group, it is the last step that knows the group.
     group_id, chord = _membership(part.later[-1]) if part.later else (part.group_id, part.chord)
     return Unit(
         position=position,
@@ -179,7 +179,7 @@ def _membership(written: Mapping[str, Any]) -> tuple[str | None, Signature | Non
     if isinstance(signature, _chord):
         last = signature.kwargs.get("body")
     elif isinstance(signature, (_chain, group)):
-        # A group's members know it: freezing a group as a body overwrites what the group knew.
+        # The members know the group: freezing a group as a body overwrites the group's own ids.
         last = next(iter(list(signature.kwargs["tasks"])[-1:]), None)
     found = _membership(last) if last else (None, None)
     if found != (None, None):

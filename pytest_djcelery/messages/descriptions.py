@@ -1,4 +1,4 @@
-"""Calls, messages, signatures and canvases as text: as a person writes them."""
+"""Writes calls, messages, signatures and canvases as text, as a person would."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def call_text(task: str, args: Iterable[object], kwargs: Mapping[str, object]) -
 
 
 def arguments_text(args: Iterable[object], kwargs: Mapping[str, object]) -> str:
-    """What stands between the parentheses of a call."""
+    """The text between the parentheses of a call."""
     return ", ".join(
         [
             *map(_argument_text, args),
@@ -50,7 +50,7 @@ def arguments_text(args: Iterable[object], kwargs: Mapping[str, object]) -> str:
 
 
 def _argument_text(value: Any) -> str:
-    # Its class is not asked for: a lazy object of Django's would be made.
+    # By its type: asking one of Django's lazy objects for its class would evaluate it.
     if issubclass(type(value), Mapping) and value.keys() >= _KEYS_OF_SIGNATURE:
         return describe_call(value)
     return shown(value)
@@ -113,7 +113,7 @@ def _described_options(options: Mapping[str, Any]) -> str:
         for name, value in options.items()
         if name not in BOOKKEEPING
         and not (name in ("link", "link_error") and not value)
-        # What freezing and publishing gave to a signature inside a message.
+        # Freezing and publishing add these to a signature inside a message.
         and not (name in ("task_id", "add_to_parent") and "reply_to" in options)
     ]
     return f".set({', '.join(given)})" if given else ""
@@ -151,7 +151,7 @@ def _sent_text(name: str, found: object, options: Mapping[str, Any], actual: Act
     if name == "expires" and in_seconds and isinstance(found, datetime) and actual.sent_at:
         return f"{round((found - actual.sent_at).total_seconds(), 1):g}"
     if name in ("routing_key", "exchange") and actual.option("exchange") == "":
-        # amqp.send_task_message: both are needed, or Celery goes by the queue alone.
+        # amqp.send_task_message: without both, Celery only uses the queue.
         return (
             f"{_option_text(name, found)} (Celery publishes straight to the queue unless both "
             "exchange and routing_key are set)"
@@ -165,7 +165,7 @@ def describe_entry(item: Item) -> str:
 
 
 def describe_item(item: Item) -> str:
-    """A message or a canvas, with where it was sent, and when."""
+    """A message or a canvas, with the place and the situation in which it was sent."""
     message = message_of(item)
     when = {
         "on_commit": "by an on_commit hook",
@@ -177,12 +177,12 @@ def describe_item(item: Item) -> str:
 
 
 def message_of(item: Item) -> TaskMessage:
-    """The message itself; of a canvas the first that was sent for it."""
+    """The message itself; for a canvas, the first message that was sent for it."""
     return item if isinstance(item, TaskMessage) else item.messages[0]
 
 
 def task_name(call: object) -> str | None:
-    """The task of a message or signature; of a canvas, that of its first step."""
+    """The task of a message or signature; for a canvas, the task of its first step."""
     if isinstance(call, Mapping):
         return first_task(call)
     if isinstance(call, TaskMessage) or hasattr(call, "messages"):

@@ -17,9 +17,9 @@ _NAMES: Final = frozenset({str})
 
 
 class Recorded(dict[str, Any]):
-    """The headers of a message that was recorded, from its producer to the broker in memory.
+    """The headers of a recorded message, on their way from the producer to the broker in memory.
 
-    That is how the broker knows which record a message is of.
+    They tell the broker which record belongs to the message.
     """
 
     __slots__ = ("record",)
@@ -30,13 +30,13 @@ class Recorded(dict[str, Any]):
 
 
 def received(sent: Mapping[Any, Any]) -> dict[str, Any]:
-    """Headers or properties as a worker gets them, which shares nothing with the sender's.
+    """Headers or properties as a worker gets them, sharing no object with the sender's.
 
-    kombu's brokers carry them as JSON (`kombu.transport.virtual`), whatever serializer the
-    arguments have. Nearly all of them come out as they went in, and are not encoded to find out.
+    kombu's brokers transport them as JSON (`kombu.transport.virtual`), whatever the serializer of
+    the arguments. Nearly all of them are unchanged by that, and so are not encoded.
 
     Raises:
-        TypeError: kombu's own, for what can't be carried; a note names the header.
+        TypeError: kombu's own error if a value can't be encoded; its note names the header.
     """
     if not _NAMES.issuperset(map(type, sent)):
         return _encoded_and_decoded(sent)

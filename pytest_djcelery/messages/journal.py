@@ -1,8 +1,7 @@
 """What happened in a test: immutable events, in order, and a way to wait for the next.
 
-Celery's signals, the publishing tap, the result backend and the commit hooks append; the
-outbox, the hooks, the results and the failure report are views that read, and keep no state
-themselves.
+Celery's signals, publishes, the result backend and the commit hooks append to it; the outbox, the
+hooks, the results and the failure report are views that read it and keep no state themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5
 
 
 def stores_nothing(state: str) -> str:
-    """Why a task that ended so has no outcome."""
+    """Why a task that ended in such a state has no outcome."""
     raised = {"IGNORED": "Ignore", "REJECTED": "Reject"}[state]
     return (
         f"it ended as {state}, which stores no result (the task raised {raised}): its state stays "
@@ -36,22 +35,22 @@ def stores_nothing(state: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events. The order of the journal is the order of time."""
+    """The base class of all events. Their order in the journal is the order of time."""
 
 
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published(Event):
-    """A message is about to leave for the broker, or to be run at once by eager mode.
+    """A message is about to be sent to the broker, or to be run at once by eager mode.
 
-    This event stands before all that the message leads to: a worker may be quicker than the
+    This event comes before everything that the message leads to: a worker may be faster than the
     sender's next line.
     """
 
     message: SentTask
     hook: int | None = None  # the on_commit hook that sent it
     eager: bool = False
-    other_app: bool = False  # by an app beside the project's
+    other_app: bool = False  # by an app other than the project's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +62,10 @@ class NotSent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaceRaised(Event):
-    """An error was raised because of such a message, or a warning that is an error here."""
+    """An error, or a warning that is an error here, was raised about messages that race."""
 
     error: Exception
-    tests: frozenset[CodeType]  # that were running
+    tests: frozenset[CodeType]  # the tests that were running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +77,14 @@ class HookRegistered(Event):
     using: str
     robust: bool
     function: str  # what was registered, as a person would name it
-    through: str | None = None  # the method of a task that was called, as ``delay_on_commit``
-    task: str | None = None  # whose
-    package: str | None = None  # the installed package whose own function it is
+    through: str | None = None  # the method of a task that registered it: ``delay_on_commit``
+    task: str | None = None  # the name of that task
+    package: str | None = None  # the installed package that the function belongs to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookDue(Event):
-    """Production would run the hook now, and the test's own transaction keeps it."""
+    """Production would run the hook now, but the test's own transaction keeps it."""
 
     hook: int
 
@@ -116,21 +115,22 @@ class HookDiscarded(Event):
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storing(Event):
-    """A state is about to be stored in the result backend, by ``update_state`` too.
+    """A state is about to be stored in the result backend, possibly by ``update_state``.
 
-    This event stands before all that the state leads to: whoever has read it there finds it here.
+    This event comes before everything that the state leads to: whoever has read the state in the
+    backend also finds it here.
     """
 
     task_id: str
     state: str
     meta: Any
-    retries: int | None = None  # of the attempt, where the task itself stores it
+    retries: int | None = None  # of the attempt, if the task itself stores the state
 
 
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateStored(Event):
-    """What `Storing` announced is in the result backend: who waits for a result may look."""
+    """What `Storing` announced is in the result backend now, for those who wait for it."""
 
     task_id: str
     state: str
@@ -157,12 +157,12 @@ class Ended(Event):
     args: tuple[Any, ...] | None = None
     kwargs: dict[str, Any] | None = None
     expected: bool = False  # the exception is one that ``Task.throws`` names
-    expired: bool = False  # it was too late to run it
+    expired: bool = False  # it came too late to be run
     eager: bool = False
 
     @property
     def goes_on(self) -> bool:
-        """Whether the task has another attempt, so that this one is not its outcome."""
+        """Whether the task has another attempt, so that this one isn't its outcome."""
         if self.state == "REJECTED":
             return bool(getattr(self.value, "requeue", False))
         return self.state == "RETRY" or (self.state == "IGNORED" and str(self.value) == _REPLACED)
@@ -170,9 +170,9 @@ class Ended(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedWithoutOutcome(Ended):
-    """An attempt is over, and nothing of it is stored: it raised ``Ignore``.
+    """An attempt is over and nothing is stored, because it raised ``Ignore`` or ``Reject``.
 
-    Or ``Reject``, for which Celery 5.7 stores a failure.
+    For ``Reject``, Celery 5.7 stores a failure instead.
     """
 
 
@@ -188,7 +188,7 @@ class Warned(Event):
     """A process of the worker warned of a message that was sent inside a transaction."""
 
     text: str
-    location: Location | None  # that sent it
+    location: Location | None  # the line that sent it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ class Looked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaisedElsewhere(Event):
-    """Tasks' failures were raised to code that is not the test's; it may have let them through."""
+    """Tasks' failures were raised in code that is not the test's, which may let them through."""
 
     task_ids: tuple[str, ...]
     error: BaseException
@@ -214,8 +214,8 @@ class Journal:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
-        self._first = 0  # those before it are not shown
-        self._by_task: dict[str, list[Event]] = {}  # made when it is asked for, not as events come
+        self._first = 0  # earlier events are not shown
+        self._by_task: dict[str, list[Event]] = {}  # filled on demand, not as events come
         self._sorted = 0  # how many events are in it
         self._lock = threading.RLock()
         self._waiters: list[tuple[type[Event] | tuple[type[Event], ...], threading.Condition]] = []
@@ -232,7 +232,7 @@ class Journal:
             self._notify(type(event))
 
     def wake(self) -> None:
-        """Let those who wait for anything look again, for a change that is no event."""
+        """Have everyone who waits look again, after a change that isn't an event."""
         with self._lock:
             self._version += 1
             self._notify(Event)
@@ -248,15 +248,15 @@ class Journal:
         return (event for event in events if isinstance(event, kind))
 
     @contextmanager
-    def afresh(self) -> Iterator[None]:
-        """Show a block nothing of what was before it, and forget after it what it has appended."""
+    def emptied(self) -> Iterator[None]:
+        """Hide earlier events within the ``with``, and forget at its end what it has appended."""
         before, self._first = self._first, len(self)
         self._sort_again()
         try:
             yield
         finally:
             with self._lock:
-                # Who remembers how far it has read goes on from there.
+                # Positions up to which readers have read must stay valid.
                 own = slice(self._first, None)
                 self._events[own] = [Event()] * len(self._events[own])
                 self._first = before
@@ -270,9 +270,9 @@ class Journal:
             return events
 
     def of_task(self, task_id: str) -> list[Event]:
-        """The events of one task, its messages included, oldest first.
+        """The events of one task, including its messages, oldest first.
 
-        What this costs for all tasks together grows as the journal does.
+        For all tasks together this takes time in proportion to the length of the journal.
         """
         with self._lock:
             for event in self._events[self._sorted :]:
@@ -288,7 +288,7 @@ class Journal:
             self._by_task, self._sorted = {}, self._first
 
     def sent(self, task_id: str) -> list[SentTask]:
-        """The messages with an id that were really sent, oldest first."""
+        """The messages with an id that were actually sent, oldest first."""
         events = self.of_task(task_id)
         failed = {event.message for event in events if isinstance(event, NotSent)}
         messages = [event.message for event in events if isinstance(event, Published)]
@@ -299,9 +299,9 @@ class Journal:
         return [event for event in self.of_task(task_id) if isinstance(event, Ended)]
 
     def published(self, since: int = 0) -> list[Published]:
-        """Every message that was really sent, in the order of sending, from ``since`` on."""
+        """Every message that was actually sent, in the order of sending, from ``since`` on."""
         published = list(self.events(Published, since))
-        # By what they say: records of other processes are copies.
+        # By equality: records from other processes are copies.
         failed = {event.message for event in self.events(NotSent, since)}
         return (
             [event for event in published if event.message not in failed] if failed else published
@@ -324,11 +324,16 @@ class Journal:
         *,
         kind: type[Event] | tuple[type[Event], ...] = Event,
     ) -> bool:
-        """Block until ``condition()`` holds, looking again after each event of ``kind``.
+        """Block until ``condition()`` is true, checking again after each event of ``kind``.
 
-        Returns whether it held before ``timeout`` seconds had passed. ``condition`` is
-        called without the journal's lock, so that it may read anything. A waiter that is woken
-        for nothing slows the worker down, which shares the interpreter with it.
+        Args:
+            condition: Called without the journal's lock, so that it can read anything.
+            timeout: Seconds.
+            kind: The events to wake for. Waking for nothing slows the worker down, which shares
+                the interpreter with the waiter.
+
+        Returns:
+            Whether it was true before the timeout.
         """
         deadline = Deadline(timeout)
         changed = threading.Condition(self._lock)

@@ -1,4 +1,4 @@
-"""A sequence of what was sent that compares with a list of signatures.
+"""A sequence of what was sent, which compares with a list of signatures.
 
 The outbox and its canvas are listings; ``reporting`` explains a comparison of either.
 """
@@ -39,7 +39,7 @@ class Matcher(Protocol[T_contra]):
 
 
 class Listing(Sequence[T]):
-    """An immutable view; equal to a list of signatures that its items match, in order."""
+    """An immutable view, which equals a list of signatures that its items match, in order."""
 
     description: str
 
@@ -52,15 +52,15 @@ class Listing(Sequence[T]):
         """Compile what a test wrote.
 
         Raises:
-            NotASignatureError: it can't be compared with an item.
+            NotASignatureError: It can't be compared with an item.
         """
 
     def circumstances(self) -> list[str]:
-        """What may explain that there is nothing."""
+        """What may explain why there is nothing."""
         return []
 
     def remedies(self, _matcher: Matcher[T], /) -> list[str]:
-        """What may explain that there is no match."""
+        """What may explain why there is no match."""
         return []
 
     def __repr__(self) -> str:
@@ -99,7 +99,7 @@ class Listing(Sequence[T]):
 
     def __eq__(self, other: object) -> bool:
         unittest_failures.compared()
-        items = list(self.items())  # a worker may be publishing meanwhile
+        items = list(self.items())  # a worker may publish meanwhile
         if is_wildcard(other):
             return equal(other, items)
         if isinstance(other, Listing):
@@ -116,7 +116,7 @@ class Listing(Sequence[T]):
         """Compile a list that a test wrote.
 
         Raises:
-            NotASignatureError: it isn't a list, or an item of it can't be compared.
+            NotASignatureError: It isn't a list, or an item of it can't be compared.
         """
         if isinstance(other, (list, tuple)):
             return [self.matcher(written) for written in other]
@@ -146,7 +146,7 @@ class Listing(Sequence[T]):
         """The position of the first item that matches a signature.
 
         Raises:
-            ValueError: none does.
+            ValueError: None of them does.
         """
         matcher = self.matcher(value)
         positions = range(len(self))[start:stop]
@@ -159,12 +159,12 @@ class Listing(Sequence[T]):
 
 @final
 class Count(int):
-    """How many items of a listing match; a failed comparison of it names them.
+    """How many items of a listing match; a failed comparison of this number names them.
 
     Args:
-        number: how many.
-        listing: where they were counted.
-        matcher: what they match.
+        number: How many.
+        listing: Where they were counted.
+        matcher: What they match.
     """
 
     listing: Listing[Any]
@@ -177,7 +177,7 @@ class Count(int):
         return count
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
-        return int, (int(self),)  # a copy of it is a number
+        return int, (int(self),)  # a copy is a plain number
 
 
 class Messages(Listing[SentTask]):

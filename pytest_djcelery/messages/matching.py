@@ -1,4 +1,4 @@
-"""How a message compares with a Celery signature, and in what it differs.
+"""Compares a message with a Celery signature, and says in what it differs.
 
 A signature is compiled once and then compared with any number of messages: the task's name
 first, then the call bound to the task's own signature, then each option that the signature
@@ -30,7 +30,7 @@ from pytest_djcelery.messages.wire import ABSENT, can_be_sent, differing, equal,
 
 
 class _PreviousResult:
-    """The first argument that a later step of a chain gets from the step before it."""
+    """The first argument of a later step of a chain, which comes from the previous step."""
 
     def __repr__(self) -> str:
         return "<the result before>"
@@ -49,11 +49,11 @@ class Difference:
     property: str
     expected: str
     actual: str
-    option: bool = False  # of the call, which a signature need not name
+    option: bool = False  # whether it is an option, which a signature need not set
 
 
 class Expectation(Protocol):
-    """What a message may be compared with, compiled."""
+    """Something a message can be compared with, compiled."""
 
     written: object  # what the test wrote
 
@@ -84,7 +84,7 @@ def expectation(written: object) -> Expectation:
     """Compile what a test wrote, to compare it with many messages.
 
     Raises:
-        NotASignatureError: it can't be compared with a message.
+        NotASignatureError: It can't be compared with a message.
     """
     check_signature(written)
     if not isinstance(written, Signature):
@@ -92,7 +92,7 @@ def expectation(written: object) -> Expectation:
     if is_canvas(written):
         raise NotASignatureError(
             f"expected the signature of one task, got {describe_call(written)}.\n"
-            f"A {kind_of(written)} is sent as several messages, or as one that carries the rest. "
+            f"A {kind_of(written)} is sent as several messages, or as one that contains the rest. "
             f"Compare it with celery_outbox.canvas:\n"
             f"    assert celery_outbox.canvas == [{kind_of(written)}(...)]"
         )
@@ -100,7 +100,7 @@ def expectation(written: object) -> Expectation:
 
 
 class Alike:
-    """Expects a message that ``==`` something: another message, or a wildcard."""
+    """Expects a message that equals something: another message, or a wildcard."""
 
     __slots__ = ("written",)
 
@@ -123,12 +123,12 @@ class Alike:
 
 
 class Expected:
-    """Expects a message, or a signature inside one, that says what a signature says.
+    """Expects a message, or a signature inside one, that agrees with a signature.
 
     Args:
-        written: a signature of one task.
-        after_result: a later step: unless it is immutable, the worker puts the result of the
-            step before it in front of its arguments.
+        written: A signature of one task.
+        after_result: Whether it is a later step: unless it is immutable, the worker then puts the
+            result of the previous step in front of its arguments.
     """
 
     __slots__ = ("_app", "_args", "_bound", "_kwargs", "_prefix", "_run", "written")
@@ -141,7 +141,7 @@ class Expected:
         args, kwargs = tuple(written.args or ()), dict(written.kwargs or {})
         if written["task"] in ("celery.map", "celery.starmap"):
             kwargs["it"] = list(kwargs["it"])  # lazy until it is published
-        dump = getattr(task, "_dump_pydantic_arguments", None)  # Celery 5.7: models go as dicts
+        dump = getattr(task, "_dump_pydantic_arguments", None)  # Celery 5.7 sends models as dicts
         if dump is not None:
             args, kwargs = dump(args, kwargs)
         self._args, self._kwargs = args, kwargs
@@ -166,14 +166,14 @@ class Expected:
     def differing_options(
         self, options: Mapping[str, object], actual: ActualCall
     ) -> Iterator[Difference]:
-        """Every one of these options that ``actual`` doesn't have so."""
+        """Each of these options that is different in ``actual``."""
         for found in option_differences(options, actual, self._app):
             expected, sent = describe_difference(found, options, actual)
             yield Difference(property=found.path, expected=expected, actual=sent, option=True)
 
     @property
     def misfit(self) -> str | None:
-        """Why the call doesn't fit the task's own signature; ``None`` when it does."""
+        """Why the call doesn't fit the task's own signature; ``None`` if it does."""
         if self._run is None:
             return None
         try:
@@ -193,7 +193,7 @@ class Expected:
         return [name for name in self._app.tasks if not name.startswith("celery.")]
 
     def unsendable(self, serializer: str) -> list[tuple[str, object]]:
-        """The arguments that ``serializer`` can't carry, each with its name."""
+        """The arguments that ``serializer`` can't encode, each with its name."""
         named = [(f"argument {index}", value) for index, value in enumerate(self._args)]
         named += [(f"argument {name}", value) for name, value in self._kwargs.items()]
         return [(name, value) for name, value in named if not can_be_sent(value, serializer)]

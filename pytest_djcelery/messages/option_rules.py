@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
 
 TOLERANCE: Final = 1.0  # seconds between two times that count as the same
-_ROUNDING: Final = 0.001  # … where the clock stood when the message was sent
+_ROUNDING: Final = 0.001  # … if the clock stood still when the message was sent
 
 
 class NoValue:
-    """Stands for the value of an option where there is none to compare with."""
+    """Stands for the value of an option when there is none to compare with."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -48,11 +48,11 @@ _NONE_MEANS_NONE: Final = frozenset(
         *("parent_id", "priority", "shadow", "soft_time_limit", "time_limit"),
     }
 )
-# What ``Signature.freeze`` writes into a signature; no one writes it by hand.
+# What ``Signature.freeze`` writes into a signature; nobody writes it by hand.
 BOOKKEEPING: Final = frozenset(
     {"chord", "group_id", "group_index", "parent_id", "reply_to", "root_id", "stamped_headers"}
 )
-# How a call is made, which is over once the message is on its way: no worker can know.
+# Options for the call itself, which no message shows: a worker can't know them.
 NOT_SENT: Final = frozenset(
     {
         *("add_to_parent", "confirm_timeout", "connection", "declare", "event_dispatcher"),
@@ -60,7 +60,7 @@ NOT_SENT: Final = frozenset(
         *("route_name", "router", "timeout"),
     }
 )
-# What is sent where the call says nothing.
+# The settings whose values are sent if the call sets nothing.
 _SETTINGS: Final = {
     "compression": "task_compression",
     "delivery_mode": "task_default_delivery_mode",
@@ -77,7 +77,7 @@ class ActualCall:
     kwargs: Mapping[str, Any]
     option: Callable[[str], object]
     serializer: str
-    same_signature: Callable[[Any, Any], bool]  # of one that is expected and one that it holds
+    same_signature: Callable[[Any, Any], bool]  # compares an expected one with one inside it
     sent_at: datetime | None = None  # None for a signature, which has not been sent yet
     immutable: bool = False
     exact_times: bool = False
@@ -87,7 +87,7 @@ class ActualCall:
         return abs(expected - found) <= (_ROUNDING if self.exact_times else TOLERANCE)
 
     def same_wait(self, expected: float | None, found: object) -> bool:
-        """Whether two countdowns count as the same; a short one is another thing than none."""
+        """Whether two countdowns count as the same; a short one differs from none."""
         if not isinstance(found, (int, float, type(None))) or bool(expected) is not bool(found):
             return False
         if self.sent_at is None:  # nothing has been added to the time of day yet
@@ -96,7 +96,7 @@ class ActualCall:
 
 
 def _same_signature(mine: Any, theirs: object) -> bool:
-    return bool(theirs == as_signature(mine))  # what a message holds knows how to compare
+    return bool(theirs == as_signature(mine))  # a signature inside a message compares itself
 
 
 def call_in_message(message: TaskMessage) -> ActualCall:
@@ -177,7 +177,7 @@ def _message_option(message: TaskMessage, name: str) -> object:
 def option_differences(
     options: Mapping[str, Any], actual: ActualCall, app: Celery
 ) -> Iterator[Leaf]:
-    """Every option that ``options`` sets and ``actual`` doesn't have so."""
+    """Every option that ``options`` sets and that is different in ``actual``."""
     stamps = options.get("stamped_headers") or ()
     for name, expected in options.items():
         if (
@@ -187,7 +187,7 @@ def option_differences(
         ):
             continue
         if name == ("eta" if options.get("countdown") else "countdown") and _both_set(options):
-            continue  # Celery computes the ETA from the countdown, if that is not 0
+            continue  # Celery computes the ETA from the countdown, unless that is 0
         if name == "reply_to" and expected == app.thread_oid:
             continue  # not the user's: ``Signature.freeze`` writes it
         found = actual.option(name)
@@ -244,7 +244,7 @@ def _same_time(expected: Any, found: Any, actual: ActualCall, app: Celery) -> bo
 
 
 def _moment(value: Any, app: Celery) -> datetime | None:
-    """The moment that the record of a message would show for a value of the option."""
+    """The moment that a message's record would have for a value of the option."""
     try:
         return header_moment(app, value) if isinstance(value, (str, datetime)) else None
     except ValueError:

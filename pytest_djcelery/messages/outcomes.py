@@ -1,4 +1,4 @@
-"""What became of a task: values to compare with."""
+"""The outcomes of tasks, as values to compare with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from pytest_djcelery.messages import unittest_failures
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """A state that was stored in the result backend, and what came with it."""
+    """A state that was stored in the result backend, as ``celery_results.history()`` lists them.
+
+    ``state`` is one of Celery's, or a custom one; ``meta`` is what was stored with it: a value, an
+    exception, or the ``meta`` of ``update_state``.
+    """
 
     state: str
     meta: Any = None
@@ -22,7 +26,7 @@ class History(list[StateChange]):
 
 
 class Outcome:
-    """Base of all outcomes. One that really happened names its ``task``, for texts."""
+    """The base class of all outcomes. One that really happened has its ``task``, for texts."""
 
     __slots__ = ()
     task: str | None
@@ -40,7 +44,7 @@ class Outcome:
 
 
 class _WithRetries(Outcome):
-    """Final outcomes: how often the task was retried counts only where a test names it."""
+    """Final outcomes: the number of retries is only compared if a test gives it."""
 
     __slots__ = ()
     retries: int | None
@@ -51,11 +55,11 @@ class _WithRetries(Outcome):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Success(_WithRetries):
-    """The task returned ``value``.
+    """The task returned ``value``: ``assert celery_results[result] == Success(8)``.
 
     Args:
-        value: what it returned, as the caller of ``get()`` would see it.
-        retries: how often it was retried; not compared where it isn't given.
+        value: What it returned, as the caller of ``get()`` would see it.
+        retries: How often it was retried; not compared if it isn't given.
     """
 
     value: Any
@@ -71,16 +75,16 @@ class Success(_WithRetries):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Failure(_WithRetries):
-    """The task raised.
+    """The task raised: ``assert celery_results[result] == Failure(ValueError, match="empty")``.
 
     Args:
-        exception: the type expected (or a tuple of them, or an instance to be equal to); in an
-            outcome that really happened, the exception itself.
-        match: a regular expression that ``str(exception)`` must contain, as in `pytest.raises`.
-        retries: how often it was retried; not compared where it isn't given.
-        traceback: of one that really happened, as text.
-        raised: what the task itself raised, where this process knows; the result backend may keep
-            less of it, and ``exception`` is what ``get()`` raises.
+        exception: The expected type, or a tuple of types, or an instance to compare with. In an
+            outcome that really happened, the exception that ``get()`` raises.
+        match: A regular expression to search for in ``str(exception)``, as in `pytest.raises`.
+        retries: How often it was retried; not compared if it isn't given.
+        traceback: In an outcome that really happened, the traceback as text.
+        raised: In an outcome that really happened, the exception that the task itself raised, if
+            this process knows it; the result backend may keep less of it.
     """
 
     exception: Any
@@ -104,7 +108,11 @@ class Failure(_WithRetries):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Revoked(_WithRetries):
-    """The task was revoked, or had expired when a worker came to it."""
+    """The task was revoked, or had expired when a worker received it.
+
+    Args:
+        retries: How often it was retried; not compared if it isn't given.
+    """
 
     retries: int | None = field(default=None, kw_only=True)
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
@@ -117,10 +125,10 @@ class Revoked(_WithRetries):
 
 
 class Outcomes(list["Outcome | Outcomes"]):
-    """The outcomes of a group, in its order.
+    """The outcomes of a group, in the group's order.
 
-    Compare it with a list of outcomes, or with one for the whole as ``get()`` would see it:
-    `Success` of the list of values, or the first `Failure`.
+    Compare it with a list of outcomes, or with a single one for the whole group, as ``get()`` would
+    see it: `Success` of the list of values, or the first `Failure`.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -143,21 +151,25 @@ class Outcomes(list["Outcome | Outcomes"]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pending(Outcome):
-    """Nothing is known of the task yet."""
+    """Nothing is known of the task yet: ``celery_results.now(result) == Pending()``."""
 
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Started(Outcome):
-    """A worker has begun (only with ``task_track_started``)."""
+    """A worker has begun to run the task (only with ``task_track_started``)."""
 
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Retrying(Outcome):
-    """The task waits for its next attempt; ``exception`` is why."""
+    """The task waits for its next attempt.
+
+    Args:
+        exception: Why it is retried: a type or an instance; not compared if it isn't given.
+    """
 
     exception: Any = None
     task: str | None = field(default=None, kw_only=True, repr=False, compare=False)
@@ -173,7 +185,12 @@ class Retrying(Outcome):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Progress(Outcome):
-    """A custom state that the task set with ``update_state``, and its meta."""
+    """A custom state that the task set with ``update_state``.
+
+    Args:
+        meta: What was stored with the state.
+        state: The name of the state.
+    """
 
     meta: Any = None
     state: str = "PROGRESS"

@@ -1,9 +1,9 @@
-"""What publishing a canvas sends, found out by publishing a copy of it to nobody.
+"""Finds out what publishing a canvas sends, by publishing a copy of it to nobody.
 
-Which messages become of a chain, a group or a chord, which of their options reach which task, and
-in which order members are sent, is Celery's own business, and differs from release to release. So
-no rule of Celery's is repeated here: the copy belongs to a stand-in for the app, whose tasks write
-down what they are called with.
+Which messages a chain, a group or a chord sends, which of their options reach which task, and in
+which order members are sent, is up to Celery and differs between releases. So none of Celery's
+rules is repeated here: the copy belongs to a stand-in for the app, whose tasks record what they
+are called with.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from pytest_djcelery.messages.wire import is_wildcard
 if TYPE_CHECKING:
     from celery import Celery
 
-NOBODY: Final = "nobody waits for an answer"  # stands for the id that freezing writes
-# What freezing writes into a signature, and no one writes by hand.
+NOBODY: Final = "nobody waits for an answer"  # in place of the id that freezing writes
+# What freezing writes into a signature, and nobody writes by hand.
 FREEZING: Final = BOOKKEEPING - {"reply_to", "stamped_headers"}
-# What Celery passes along while it publishes, and no message shows.
+# What Celery passes on while it publishes, and no message shows.
 _PASSED_ALONG: Final = frozenset({"add_to_parent", "chain", "producer", "route_name"})
 
 
 class Given:
-    """The ids that a test wrote into a canvas, as opposed to those that Celery makes up."""
+    """The ids that a test wrote into a canvas, as opposed to those that Celery generates."""
 
     def __init__(self, written: Mapping[str, Any]) -> None:
         self._ids: list[object] = []
@@ -56,9 +56,9 @@ def rehearsed(
     """What publishing ``written`` sends, in the order of sending.
 
     Args:
-        written: any canvas; it is left as it is.
-        after_result: a worker publishes it, with the result of the step before it.
-        given: the ids to keep, of a canvas that a test wrote; what was sent has its own.
+        written: Any canvas; it is not changed.
+        after_result: Whether a worker publishes it, with the result of the previous step.
+        given: For a canvas that a test wrote, the ids to keep; what was sent has its own.
     """
     stage = _Stage(written.app, given, later=after_result)
     copy = stage.copy_of(written)
@@ -68,7 +68,7 @@ def rehearsed(
 
 
 def overridden(signature: Signature) -> Mapping[str, Any]:
-    """The options of a task of a later canvas that those of the canvas take the place of.
+    """The options of a task in a later canvas that the canvas's own options replace.
 
     A worker receives both.
     """
@@ -77,7 +77,7 @@ def overridden(signature: Signature) -> Mapping[str, Any]:
 
 
 def frozen(written: Signature) -> Signature:
-    """A copy of a signature as it travels inside a message that starts what comes before it."""
+    """A copy of a signature in the form that it has inside a message."""
     stage = _Stage(written.app, None)
     copy = stage.copy_of(written)
     copy.freeze()
@@ -85,7 +85,7 @@ def frozen(written: Signature) -> Signature:
 
 
 def _settled(part: Part) -> Part:
-    """Who got the result of the step before was not immutable."""
+    """Mark as immutable a part that was not passed the result of the previous step."""
     source: Any = part.source
     takes_it = bool(source.args) and source.args[0] is PREVIOUS
     source["immutable"] = not takes_it
@@ -94,9 +94,9 @@ def _settled(part: Part) -> Part:
 
 
 class _Stage:
-    """Stands in for an app while a canvas is published: it sends nothing and stores nothing.
+    """Stands in for an app while a canvas is published; it sends nothing and stores nothing.
 
-    It has what `celery.canvas` asks of an app; checked on Celery 5.4 to 5.7. All else is the
+    It has what `celery.canvas` needs of an app; checked on Celery 5.4 to 5.7. Anything else is the
     app's own.
     """
 
@@ -212,11 +212,11 @@ class _Stage:
         if self._in_order and issubclass(inside, group):
             # Freezing turns the members of nested groups around; eager mode freezes nothing.
             copies = list(_flattened(copies))
-        # What came out of a generator Celery freezes in another way.
+        # Celery freezes what came from a generator in another way.
         return regen(iter(copies)) if isinstance(members, _LAZY) else copies
 
     def record(self, signature: Signature, args: Any, kwargs: Any, options: Any) -> None:
-        """Write down what a task of the canvas was called with."""
+        """Record what a task of the canvas was called with."""
         own = {
             name: value
             for name, value in options.items()
@@ -245,7 +245,7 @@ class _Stage:
 
 _LAZY: Final = type(regen(iter(())))
 _KEPT: Final = frozenset({"_frozen", "_use_link"})
-# Links are added to; all else that freezing writes is replaced.
+# Freezing adds to the links, and replaces all other options that it writes.
 _NOT_OVERRIDDEN: Final = FREEZING | {"chain", "link", "link_error", "reply_to", "task_id"}
 
 
@@ -269,7 +269,7 @@ class _Backend:
 
 
 class _Tasks:
-    """Any task: signatures out of a serializer look theirs up."""
+    """A registry with any task, since signatures from a serializer look their tasks up."""
 
     def __init__(self, stage: _Stage) -> None:
         self._stage = stage

@@ -15,13 +15,16 @@ from pytest_djcelery.messages.task_message import TaskMessage, quickly_made
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SentTask(TaskMessage):
-    """One message that the test's code published.
+    """One message that the test's code published, as a worker would receive it.
 
-    Arguments are what came out of the real serializer; times are aware and in UTC.
+    `Outbox` is a sequence of them. Compare one with a Celery signature: the task has to be the
+    same, the call (bound to the task's own signature), and each option that the signature sets.
+    The signatures in ``links``, ``link_errors``, ``chain`` and ``chord`` compare in the same way.
 
-    Compare it with a Celery signature: same task, same call once bound to the task's own
-    signature, and each option that the signature sets. The signatures in ``links``,
-    ``link_errors``, ``chain`` and ``chord`` compare in the same way.
+    Arguments are those that came out of the real serializer, and times are aware UTC datetimes.
+    ``location`` is the project's line that sent it. ``transaction`` is ``"on_commit"`` if an
+    on_commit hook sent it, ``"atomic"`` if it was sent inside an open block, and otherwise
+    ``"autocommit"``.
     """
 
     def __eq__(self, other: object) -> bool:

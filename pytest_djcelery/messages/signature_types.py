@@ -1,4 +1,4 @@
-"""Which signatures there are, what they hold, and what is no signature at all."""
+"""The kinds of signatures, what they contain, and what is not a signature at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CANVAS_NAMES = ("chain", "chord", "chunks", "group")
 def kind_of(signature: Signature) -> str:
     """``chain``, ``group``, ``chord``, ``chunks``, or ``task`` for a plain signature."""
     if isinstance(signature, chunks):
-        return "chunks"  # Celery gives it no type of its own
+        return "chunks"  # Celery has no separate type for it
     return signature.subtask_type or "task"
 
 
@@ -58,7 +58,7 @@ def signatures_of(name: str, value: object) -> list[Any]:
 
 
 def as_signature(value: Mapping[str, Any] | Signature) -> Signature:
-    """A signature that went through a serializer is a plain dictionary."""
+    """Make a signature of what may be the plain dictionary that a serializer has left of one."""
     if isinstance(value, Signature):
         return value
     if isinstance(value, dict) and "task" in value:
@@ -79,8 +79,8 @@ def check_signature(written: object) -> None:
     """Refuse what can't be compared with a message.
 
     Raises:
-        NotASignatureError: it is neither a signature, a message nor a wildcard; the text says
-            what to write in its place.
+        NotASignatureError: It is neither a signature, a message nor a wildcard; the text says
+            what to write instead.
     """
     if isinstance(written, (Signature, TaskMessage)) or is_wildcard(written):
         return

@@ -1,4 +1,4 @@
-"""What a message says, without how it compares: that comes with `SentTask`."""
+"""What a message contains; how it compares is added by `SentTask`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _Item = TypeVar("_Item")
 
 
 def quickly_made(cls: type[_Record]) -> type[_Record]:
-    """Have a frozen dataclass with slots filled through its slots.
+    """Make the ``__init__`` of a frozen dataclass with slots faster.
 
-    What ``dataclass`` writes sets each field by its name, with ``object.__setattr__``, which looks
-    the slot up each time.
+    The one that ``dataclass`` writes sets each field by name, through ``object.__setattr__``,
+    which looks the slot up each time; this one sets the slots directly.
 
     Args:
-        cls: the dataclass: its fields are keywords, none has a default factory, and it has no
+        cls: The dataclass. Its fields are keyword-only, none has a default factory, and it has no
             ``__post_init__``.
     """
     record: Any = cls
@@ -43,7 +43,7 @@ def quickly_made(cls: type[_Record]) -> type[_Record]:
 
 
 class Items(tuple[_Item, ...]):
-    """A tuple that equals a list of the same, too: a worker gets one, a test writes the other."""
+    """A tuple that also equals a list: a worker gets the one, a test may write the other."""
 
     __slots__ = ()
 
@@ -57,7 +57,7 @@ class Items(tuple[_Item, ...]):
 
 
 class Message(Protocol):
-    """What is known of every message, also of one that no broker has seen."""
+    """What is known of every message, even of one that no broker has received."""
 
     @property
     def task(self) -> str:
@@ -103,8 +103,8 @@ class TaskMessage:
     location: Location | None
     transaction: Transaction
     serializer: str = field(default="json", repr=False)
-    exact_times: bool = field(default=False, repr=False)  # sent while the clock stood
-    properties: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what else it says
+    exact_times: bool = field(default=False, repr=False)  # sent while the clock stood still
+    properties: Mapping[str, Any] = field(default_factory=dict, repr=False)  # anything else
 
     @property
     def after_commit(self) -> bool:
@@ -113,10 +113,10 @@ class TaskMessage:
 
 
 def fields_of(headers: Mapping[str, Any], body: Any) -> Mapping[str, Any]:
-    """What a message says of its task: in its headers, or in its body by the first protocol."""
+    """What a message says about its task: in its headers, or with protocol 1 in its body."""
     if "id" in headers:
         return headers
-    from kombu.utils.json import loads  # which the audit does without
+    from kombu.utils.json import loads  # here, since the audit must not load kombu
 
     try:
         fields = loads(body)
@@ -126,7 +126,7 @@ def fields_of(headers: Mapping[str, Any], body: Any) -> Mapping[str, Any]:
 
 
 def header_moment(app: Celery, value: Any) -> datetime | None:
-    """The moment, in UTC, that a worker makes of a message's ``eta`` or ``expires``."""
+    """The moment, in UTC, as a worker understands a message's ``eta`` or ``expires``."""
     if not value:
         return None
     if isinstance(value, str):

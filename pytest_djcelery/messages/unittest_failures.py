@@ -1,9 +1,9 @@
-"""Assertions of `unittest` explain a comparison that fails as pytest explains ``assert``.
+"""Makes assertions of `unittest` explain a failed comparison as pytest explains ``assert``.
 
-`unittest` asks nobody how to explain a comparison; what it documents for frameworks that have more
-to say is ``TestCase.failureException``, which it calls with its own text. A test case has another
-one set, on itself alone, when one of its assertions compares something of this plugin's: so it is
-the same under pytest, ``manage.py test`` and ``python -m unittest``.
+`unittest` has no hook to explain a comparison; what it documents for frameworks that want to say
+more is ``TestCase.failureException``, which it calls with its own text. When an assertion of a
+test case compares an object of this plugin, another such exception is set on that test case alone.
+So it works under pytest, ``manage.py test`` and ``python -m unittest`` alike.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from unittest import TestCase
 from unittest.util import safe_repr
 
-# By the names of the methods: what is compared are their first two arguments.
+# By the names of the methods, whose first two arguments are compared.
 _OPERATORS = {
     "assertEqual": "==",
     "assertListEqual": "==",
@@ -37,12 +37,12 @@ _explanations: list[Explain] = []
 
 
 def explain_with(explanation: Explain) -> None:
-    """Have comparisons that fail explained so."""
+    """Set the function that explains failed comparisons."""
     _explanations[:] = [explanation]
 
 
 def compared() -> None:
-    """Something of this plugin's is being compared by the caller of the caller."""
+    """Note that the caller's caller is comparing an object of this plugin."""
     frame: FrameType | None = sys._getframe(2)
     module = frame.f_globals.get("__name__") if frame else None
     if module == "unittest.util" and frame:
@@ -52,7 +52,7 @@ def compared() -> None:
 
 
 def counted() -> None:
-    """Something of this plugin's was counted by the caller of the caller."""
+    """Note that the caller's caller has counted objects of this plugin."""
     _prepare(sys._getframe(2).f_locals.get("self"))
 
 
@@ -63,7 +63,7 @@ def _prepare(case: object) -> None:
 
 
 class _Explaining(BaseException):
-    """A failure whose text explains what was compared."""
+    """A failure whose text explains the comparison."""
 
     kind: type[BaseException]
 
@@ -76,7 +76,7 @@ class _Explaining(BaseException):
 
 @lru_cache(maxsize=16)
 def _explaining(kind: type[BaseException]) -> type[BaseException]:
-    """The same exception, called as it is."""
+    """A subclass of an exception that explains comparisons and has the same name."""
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "kind": kind}
     return type(kind.__name__, (_Explaining, kind), names)
 
@@ -89,7 +89,7 @@ def _explained(args: tuple[Any, ...], frame: FrameType | None) -> tuple[Any, ...
     if found is None or not _explanations:
         return args
     given = found.f_locals
-    # ``assertCountEqual`` counts in place of what it was given.
+    # ``assertCountEqual`` compares counters rather than its arguments.
     first, second = (
         given.get(f"{name}_seq", given[name]) for name in found.f_code.co_varnames[1:3]
     )
@@ -101,7 +101,7 @@ def _explained(args: tuple[Any, ...], frame: FrameType | None) -> tuple[Any, ...
 
 
 def _message(given: Mapping[str, Any], args: tuple[Any, ...]) -> str | None:
-    """What the test itself has to say; some assertions put their own text before it."""
+    """The message that the test itself passed; some assertions put their own text before it."""
     message = given.get("msg")
     if message is None or (message,) != args:
         return None if message is None else str(message)

@@ -1,9 +1,9 @@
-"""How a value that a test wrote compares with what came out of the serializer.
+"""Compares a value that a test wrote with what came out of the serializer.
 
-JSON makes lists of tuples, strings of lazy translations and of dictionary keys, and carries
-UUIDs, decimals and dates in an envelope. An expected value is equal when ``==`` says so, or when
-it is equal once it has gone the same way. Containers are compared item by item, so that
-``mock.ANY`` and dirty-equals values work at any depth.
+JSON turns tuples into lists, and lazy translations and dictionary keys into strings, and wraps
+UUIDs, decimals and dates. An expected value is equal if ``==`` says so, or if it is equal once it
+has been through the serializer. Containers are compared item by item, so that ``mock.ANY`` and
+dirty-equals values work at any depth.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST_TEXT = 160  # characters of a value that a text shows
 
 
 class _Absent:
-    """Stands where one side has no value at all."""
+    """Stands for a value where one side has none."""
 
     def __repr__(self) -> str:
         return "missing"
@@ -58,7 +58,7 @@ def same(expected: object, actual: object, serializer: str) -> bool:
 
 def differing(expected: object, actual: object, serializer: str, path: str = "") -> Iterator[Leaf]:
     """Every place where ``actual`` is not what arrives when ``expected`` is sent."""
-    if actual is ABSENT:  # not even ``mock.ANY`` equals what isn't there
+    if actual is ABSENT:  # not even ``mock.ANY`` equals a missing value
         yield Leaf(path, expected, actual)
         return
     if equal(expected, actual):
@@ -95,7 +95,7 @@ def _differing_items(
 
 
 def equal(left: object, right: object) -> bool:
-    """``==`` as a bool: objects whose comparison fails (arrays, say) are not equal."""
+    """``==`` as a bool; objects whose comparison raises, such as arrays, are not equal."""
     try:
         return bool(left == right) or (_is_nan(left) and _is_nan(right))
     except (TypeError, ValueError):
@@ -113,7 +113,7 @@ def _equal_when_sent(expected: object, actual: object, serializer: str) -> bool:
 
 def when_sent(value: object, serializer: str) -> object:
     """What a worker would receive for ``value``."""
-    from kombu.serialization import dumps, loads  # which the audit does without
+    from kombu.serialization import dumps, loads  # here, since the audit must not load kombu
 
     try:
         content_type, encoding, data = dumps(value, serializer)
@@ -123,7 +123,7 @@ def when_sent(value: object, serializer: str) -> object:
 
 
 def can_be_sent(value: object, serializer: str) -> bool:
-    """Whether ``serializer`` can carry ``value``; wildcards need not be carried."""
+    """Whether ``serializer`` can encode ``value``; a wildcard need not be encoded."""
     if is_wildcard(value) or type(value) in _PLAIN:
         return True
     if isinstance(value, Mapping):

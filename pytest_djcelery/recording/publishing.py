@@ -118,7 +118,7 @@ class PublishRecorder:
         app = task.app
         message, routed = as_published(app, task, args, kwargs, options)
         sent = sent_task(app, task.name, message, routed, situation, frame)
-        if not locations.passes_by(frame, task):
+        if not locations.skips_own_apply_async(frame, task):
             self.watch.check_race(sent)
         self.journal.append(Published(message=sent, hook=situation.hook, eager=True))
         with (

@@ -93,7 +93,7 @@ def sent_task(
         or situation.hook_location,
         transaction=situation.transaction,
         serializer=serializer,
-        exact_times=clock.stands(),
+        exact_times=clock.stands_still(),
         properties={
             name: value
             for name, value in {**message.properties, **options}.items()

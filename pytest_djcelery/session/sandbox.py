@@ -269,7 +269,7 @@ class Sandbox:
         try:
             with ExitStack() as stack:
                 stack.enter_context(rolled_back_example())
-                stack.enter_context(self.journal.afresh())
+                stack.enter_context(self.journal.emptied())
                 for tidy_up in (self._put_clock_back, self._drop_scheduled):
                     tidy_up()
                     stack.callback(tidy_up)

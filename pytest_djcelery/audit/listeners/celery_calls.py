@@ -137,7 +137,7 @@ def eager_runs_recorded(recorder: Recorder) -> Iterator[None]:
                     location=recorder.caller(frame),
                     way="eager",
                 )
-                if locations.passes_by(frame, self):
+                if locations.skips_own_apply_async(frame, self):
                     recorder.journal.append(sent)
                 else:
                     recorder.check_race_and_append(sent)

@@ -73,17 +73,17 @@ def test_states_are_those_that_were_stored_of_a_task() -> None:
 def test_a_block_afresh_sees_its_own_events_alone_and_leaves_none() -> None:
     journal = Journal()
     journal.append(Looked(task_id="before"))
-    with journal.afresh():
+    with journal.emptied():
         assert looked(journal) == []
         journal.append(Looked(task_id="inside"))
         assert looked(journal) == ["inside"]
-        with journal.afresh():
+        with journal.emptied():
             assert looked(journal) == []
         assert looked(journal) == ["inside"]
     journal.append(Looked(task_id="after"))
     assert looked(journal) == ["before", "after"]
     assert len(journal) == 3  # who has read so far goes on from there
-    with pytest.raises(ValueError, match="boom"), journal.afresh():
+    with pytest.raises(ValueError, match="boom"), journal.emptied():
         raise ValueError("boom")
     assert looked(journal) == ["before", "after"]
 

@@ -105,7 +105,7 @@ def test_events_by_task_are_those_of_the_whole_journal(steps: list[str]) -> None
 def test_in_a_block_afresh_a_task_has_only_what_happened_there() -> None:
     journal = Journal()
     journal.append(Looked(task_id="a"))
-    with journal.afresh():
+    with journal.emptied():
         assert journal.of_task("a") == []
         journal.append(ended("a"))
         assert journal.of_task("a") == [ended("a")]
