@@ -149,8 +149,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             # This loads the code that reads the journal, as do the hooks below.
             from pytest_djcelery.reporting import sections
 
-            sections.judge_races(item, session.sandbox)
-            sections.judge_failures(item, session.sandbox)
+            sections.check_races(item, session.sandbox)
+            sections.check_failures(item, session.sandbox)
     finally:
         if session.sandbox is not None:
             session.sandbox.test_ended()

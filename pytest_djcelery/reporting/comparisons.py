@@ -1,4 +1,4 @@
-"""Texts for assertions that fail: expected, what happened, the candidates, the remedy."""
+"""Texts for failed assertions: what was expected, what happened, the candidates, the remedy."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from pytest_djcelery.reporting import outcome_comparisons, remedies
 if TYPE_CHECKING:
     from pytest_djcelery.messages.listing import Matcher
 
-NEAREST = 3  # misses that a text compares in full
+NEAREST = 3  # near misses that a text compares in full
 _MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-# Items that are compared in search of the nearest; a text need not be worth a minute.
+# Items that are compared to find the nearest: a text is not worth a minute.
 _CANDIDATES = 300
 
 
@@ -45,9 +45,10 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def holds(op: str, left: object, right: object) -> bool:
-    """Whether a comparison with something of this plugin's is true; other values aren't asked.
+    """Whether a comparison with an object of this plugin is true; others aren't evaluated.
 
-    Of ``assert outbox == [] and other`` pytest wants each part explained, also the true one.
+    For ``assert outbox == [] and other`` pytest asks for each part to be explained, even the true
+    one.
     """
     compare = _OPERATORS.get(op)
     return compare is not None and (_ours(left) or _ours(right)) and bool(compare(left, right))
@@ -63,8 +64,9 @@ def _ours(side: object) -> bool:
 def explain(op: str, left: object, right: object) -> list[str] | None:
     """Explain a failed comparison of messages or outcomes.
 
-    Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary; ``None``
-    when neither side is ours or there is nothing to explain.
+    Returns:
+        The lines for ``pytest_assertrepr_compare``, the first of them a summary; ``None`` if
+        neither side is ours or there is nothing to explain.
     """
     return compare(op, left, right) or outcome_comparisons.compare(op, left, right)
 
@@ -243,7 +245,7 @@ def _explain_equal(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> I
 def explain_one(
     outbox: Listing[SentTask], matcher: Matcher[SentTask], found: Sequence[SentTask]
 ) -> Iterator[str]:
-    """Why there is not exactly one match."""
+    """Explain why there isn't exactly one match."""
     yield f"{outbox.description}.one({describe_call(matcher.written)}): {_number(len(found))} match"
     if not found:
         yield from _explain_missing(outbox, matcher)
@@ -260,7 +262,14 @@ def explain_one(
 def explain_wait(
     outbox: Listing[SentTask], matcher: Matcher[SentTask], seconds: float, situation: str
 ) -> Iterator[str]:
-    """Why the message did not come in time; ``situation`` is what else went on."""
+    """Explain why a message did not come in time.
+
+    Args:
+        outbox: Where it was waited for.
+        matcher: What was waited for.
+        seconds: How long.
+        situation: What else was going on.
+    """
     call = describe_call(matcher.written)
     yield f"{outbox.description}.wait_for({call}): not sent within {seconds:g} seconds"
     yield from _explain_missing(outbox, matcher)
@@ -271,7 +280,7 @@ def explain_wait(
 def _assigned(
     matchers: Sequence[Matcher[Any]], items: Sequence[Any]
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Which expectation each item meets: (missing, extra, pairs of positions)."""
+    """Assign items to the expectations they meet: (missing, extra, pairs of positions)."""
     wild = {at for at, matcher in enumerate(matchers) if is_wildcard(matcher.written)}
     pairs = [
         (at, at)
@@ -281,7 +290,7 @@ def _assigned(
     met = {at for at, _ in pairs}
     missing = [index for index in range(len(matchers)) if index not in met]
     extra = [at for at in range(len(items)) if at not in met]
-    # A wildcard takes any item, so it chooses last; its own position first.
+    # A wildcard takes any item, so it chooses last, and its own position first.
     for index in sorted(missing, key=wild.__contains__)[:_CANDIDATES]:
         likely = sorted(extra[:_CANDIDATES], key=partial(operator.ne, index))
         at = next((at for at in likely if matchers[index].matches(items[at])), None)
@@ -295,9 +304,9 @@ def _assigned(
 def _nearest(
     matcher: Matcher[Any], items: Sequence[tuple[int, Any]], position: int = 0
 ) -> list[tuple[int, Any]]:
-    """The items that come close, the closest first: those of the task, or of a like name.
+    """The nearest items, the nearest first: those of the same task, or of a similar name.
 
-    Of several that differ in as much, those come first that are nearer to ``position``.
+    Among items with equally many differences, those nearer to ``position`` come first.
     """
     name = task_name(matcher.written)
     if name is None:

@@ -1,6 +1,6 @@
-"""Many tests that fail by one error of a task are one line at the end of a run.
+"""Sums up, in one line at the end of a run, many tests that failed by one error of a task.
 
-A run that uses no fixture has failing tests, too: this module loads neither Django nor Celery.
+Tests also fail in a run that uses no fixture, so this module loads neither Django nor Celery.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _LONGEST = 160  # characters of an error
 
 
 def note(report: pytest.TestReport, sandbox: Sandbox, error: BaseException | None) -> None:
-    """Write into a failed test's report which errors of tasks it failed by.
+    """Note in a failed test's report by which errors of tasks it failed.
 
-    xdist sends what is plain to the process that ends the run.
+    The note is plain data, which xdist sends to the controlling process.
     """
     failed = failures.unhandled(sandbox.journal, sandbox.suite, sandbox.began)
     unseen = {id(failure) for failure in failed}
@@ -43,7 +43,7 @@ def note(report: pytest.TestReport, sandbox: Sandbox, error: BaseException | Non
 
 
 def led_to(cause: object, error: BaseException | None) -> bool:
-    """Whether an error is the other, or was raised in answer to it."""
+    """Whether an error is the given cause, or was raised because of it."""
     while error is not None:
         if error is cause:
             return True
@@ -52,12 +52,12 @@ def led_to(cause: object, error: BaseException | None) -> bool:
 
 
 def _is_copy(error: BaseException | None, original: object) -> bool:
-    """``get()`` raises what was decoded from the result backend."""
+    """Whether an error is a copy from the result backend, as ``get()`` raises it."""
     return type(error).__name__ == type(original).__name__ and str(error) == str(original)
 
 
 def _error_of(failure: Ended) -> tuple[str, str, str, str]:
-    """Task, place and type, which make it one error, and its text, which may differ."""
+    """Task, place and type, by which errors count as one, and the text, which may differ."""
     error = failure.value
     place = ""
     traceback = failures.own_traceback(error) if isinstance(error, BaseException) else None

@@ -1,4 +1,4 @@
-"""Outcomes that differ from what a test expected: what is said of them, and the remedy."""
+"""Texts for outcomes that differ from what a test expected, with the remedy."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ _LONGEST = 100  # characters of an outcome that a person would copy
 
 
 def compare(op: str, left: object, right: object) -> list[str] | None:
-    """Explain a failed comparison of outcomes, or of histories; ``None`` where neither side is.
+    """Explain a failed comparison of outcomes, or of histories.
 
-    Returns the lines for ``pytest_assertrepr_compare``, the first of them a summary.
+    Returns:
+        The lines for ``pytest_assertrepr_compare``, the first of them a summary; ``None`` if
+        neither side has outcomes.
     """
     if op == "in" and isinstance(left, Outcome) and isinstance(right, list):
         ours = all(isinstance(outcome, Outcome) for outcome in right)
@@ -47,7 +49,7 @@ def compare(op: str, left: object, right: object) -> list[str] | None:
     outcomes = [*_listed(left), *_listed(right)]
     if not any(isinstance(outcome, Outcome) for outcome in outcomes):
         return None
-    # What Results made knows its task; what a test wrote does not.
+    # Only an outcome that really happened has a task.
     actual, expected = (left, right)
     if any(_task(outcome) for outcome in _listed(right)):
         actual, expected = right, left
@@ -132,7 +134,7 @@ class _Absent:
 
 
 def _reasons(actual: Any, expected: Any) -> Iterable[str]:
-    """Which property differs, where it can't be seen at once; the task's own traceback."""
+    """Which property differs, if that isn't obvious, and the task's own traceback."""
     if not isinstance(expected, Outcome):
         expected = None  # a class has the names of its fields, but no values
     wanted, counted = getattr(expected, "retries", None), getattr(actual, "retries", None)
@@ -150,7 +152,7 @@ def _reasons(actual: Any, expected: Any) -> Iterable[str]:
 
 
 def of_difference(actual: Any, expected: Any) -> str:
-    """What to do where a task ended in another way, or is not yet at its end."""
+    """What to do if a task ended in another way, or hasn't ended yet."""
     if isinstance(actual, Outcomes):
         actual = actual.as_one
     if isinstance(expected, type) and issubclass(expected, Outcome):
@@ -158,7 +160,7 @@ def of_difference(actual: Any, expected: Any) -> str:
     if not isinstance(expected, Outcome):
         return (
             "celery_results has outcomes: compare with Success(...), Failure(...) or Revoked(); "
-            "result.get() has the value alone."
+            "result.get() returns the value itself."
         )
     if not _is_final(actual):
         return _of_unfinished() if _is_final(expected) else _of_value(actual)
@@ -189,8 +191,8 @@ def _of_ending(actual: Any, expected: Any) -> str:
         )
     if isinstance(expected, Revoked):
         return (
-            "What a worker has begun is run: call result.revoke(), or let expires pass, before the "
-            "message is delivered."
+            "A worker finishes what it has begun: call result.revoke(), or let expires pass, "
+            "before the message is delivered."
         )
     if isinstance(actual, Revoked):
         return "Nothing ran: find the revoke(), or the expires that passed before the delivery."
@@ -198,33 +200,33 @@ def _of_ending(actual: Any, expected: Any) -> str:
         return _of_failure(actual, expected)
     if isinstance(expected, Success) and _as_json_has_it(actual.value, expected.value):
         return (
-            "A result goes through the serializer, which makes a list of a tuple, for one: expect "
-            "what result.get() returns."
+            "A result goes through the serializer, which for example turns a tuple into a list: "
+            "expect what result.get() returns."
         )
     return _of_value(actual)
 
 
 def of_fewer() -> str:
-    """What to do where outcomes are missing."""
+    """What to do if outcomes are missing."""
     return "Each message that was sent has one outcome: see celery_outbox for what was sent."
 
 
 def of_more(actual: object) -> str:
-    """What to do where there are more outcomes than expected."""
+    """What to do if there are more outcomes than expected."""
     if isinstance(actual, Outcomes):
         return "A group has an outcome for each of its tasks; Success([...]) stands for the whole."
     return "celery_results.of(task) has every message of this test; celery_results[result] has one."
 
 
 def of_history(happened: Sequence[Any], wanted: Sequence[Any]) -> str:
-    """What to do where a task went through other states."""
+    """What to do if a task passed through other states."""
     states = [change.state for change in happened]
     expected = [getattr(change, "state", None) for change in wanted]
     if not happened:
         return "No state was stored: the task has not run yet, or it ignores its result."
     if "STARTED" in expected and "STARTED" not in states:
         return (
-            "Celery stores STARTED with task_track_started alone: "
+            "Celery only stores STARTED with task_track_started: "
             "@pytest.mark.celery(task_track_started=True)."
         )
     if states == expected:
@@ -257,9 +259,9 @@ def _of_failure(actual: Any, expected: Any) -> str:
     if lost := not_restored(actual):
         match = "" if _type_name(lost) not in text else f", match={_type_name(lost)!r}"
         return (
-            f"Celery can't make {_type_name(lost)} again from what is stored, so get() raises "
+            f"Celery can't restore {_type_name(lost)} from what is stored, so get() raises "
             f"{kind.__qualname__}. If the failure is meant, expect "
-            f"Failure({kind.__qualname__}{match}); if not, begin at the line that raised it."
+            f"Failure({kind.__qualname__}{match}); if not, start at the line that raised it."
         )
     alike = isinstance(expected, Failure) and type(expected.exception) is kind
     if alike and match is None:
@@ -267,11 +269,11 @@ def _of_failure(actual: Any, expected: Any) -> str:
     meant = f"Failure({kind.__qualname__}"
     if match is not None and len(text) <= _LONGEST:
         meant += f", match={re.escape(text)!r}"
-    return f"If the failure is meant, expect {meant}); if not, begin at the line that raised it."
+    return f"If the failure is meant, expect {meant}); if not, start at the line that raised it."
 
 
 def not_restored(failure: Any) -> list[str]:
-    """What a task raised, as text, where what is stored of it has become something else."""
+    """What a task raised, as text, if it was stored as something else."""
     raised = failure.raised
     lines = (
         raised_text(failure.traceback or "")

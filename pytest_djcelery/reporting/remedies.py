@@ -1,4 +1,4 @@
-"""What to write in place of an expected message that differs from the one that was sent."""
+"""What to do about a message that differs from what a test expects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST = 3  # of what the remedies of one comparison name: messages, outcomes, lin
 _ROUTED: Final = frozenset({"queue", "exchange", "routing_key"})
 _PART = "celery_outbox.clear() before it, or with celery_outbox.record() as sent: ..."
 _NOT_SENT = (
-    "Check that the code that sends {} runs, and that nothing stands in its place: "
+    "Check that the code that sends {} runs, and that it is not mocked: "
     "a mock of delay() or apply_async() sends nothing."
 )
 _UNNAMED = "Options that are not named are not compared: name those that this test is about."
@@ -50,7 +50,7 @@ def fixes(remedies: Iterable[str]) -> Iterator[str]:
 
 
 def of_missing(listing: Listing[Any], missing: Sequence[tuple[Matcher[Any], Near]]) -> list[str]:
-    """What to do about messages that were expected and not sent, each with what comes near."""
+    """What to do about messages that were expected but not sent, each with the nearest ones."""
     found: list[str] = []
     apart: list[tuple[Matcher[Any], Any]] = []
     absent: list[Matcher[Any]] = []
@@ -70,7 +70,7 @@ def of_missing(listing: Listing[Any], missing: Sequence[tuple[Matcher[Any], Near
 
 
 def of_nothing(listing: Listing[Any]) -> list[str]:
-    """What to do where anything at all was expected."""
+    """What to do if any message at all was expected."""
     return listing.circumstances() or [_NOT_SENT.format("it")]
 
 
@@ -92,8 +92,8 @@ def _of_differences(apart: Sequence[tuple[Matcher[Any], Any]]) -> Iterator[str]:
 def _of_near(matcher: Matcher[Any], item: Any, differences: Sequence[Difference]) -> str:
     if not differences:
         return (
-            f"{describe_call(matcher.written)} was sent less often than it is expected: leave "
-            "one out, or check that the code that sends it runs each time."
+            f"{describe_call(matcher.written)} was sent less often than expected: leave one out, "
+            "or check that the code that sends it runs each time."
         )
     if isinstance(matcher.written, SentTask):
         return "A message equals only itself; to match one like it, compare with a signature."
@@ -105,7 +105,7 @@ def _of_near(matcher: Matcher[Any], item: Any, differences: Sequence[Difference]
     call = written_as_sent(matcher, item, differences)
     named = ", ".join(found.property for found in differences[:MOST])
     more = ", …" if len(differences) > MOST else ""
-    right = f"expect {call}" if call else f"take over its {named}{more}"
+    right = f"expect {call}" if call else f"expect its {named}{more}"
     routed = any(
         found.option and found.property.rpartition(": ")[2] in _ROUTED for found in differences
     )
@@ -115,7 +115,7 @@ def _of_near(matcher: Matcher[Any], item: Any, differences: Sequence[Difference]
 
 
 def _was_single(entry: CanvasEntry, differences: Sequence[Difference]) -> bool:
-    """Whether a task was sent by itself where a canvas was expected."""
+    """Whether a task was sent by itself although a canvas was expected."""
     whole = differences[0].property in ("kind", "steps")
     return whole and len(entry.line) == 1 and isinstance(entry.line[0], Step)
 
@@ -123,7 +123,7 @@ def _was_single(entry: CanvasEntry, differences: Sequence[Difference]) -> bool:
 def of_unexpected(
     listing: Listing[Any], matchers: Sequence[Matcher[Any]], items: Sequence[Any]
 ) -> str:
-    """What to do about messages that were sent and not expected."""
+    """What to do about messages that were sent but not expected."""
     add = "Add what is meant to be sent to the list"
     if isinstance(listing, Messages):
         return f"{add}."
@@ -137,7 +137,7 @@ def of_unexpected(
 
 
 def of_order(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> str:
-    """What to do where only the order differs."""
+    """What to do if only the order differs."""
     one = min((matcher.written for matcher in matchers), key=is_wildcard)
     return (
         "If the order doesn't matter, ask for each: "
@@ -146,18 +146,18 @@ def of_order(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> str:
 
 
 def of_present(items: Sequence[Any]) -> str:
-    """What to do about messages that were sent and must not be."""
+    """What to do about messages that were sent but must not be."""
     places = list(dict.fromkeys(str(_location(item)) for item in items if _location(item)))
     more = f" and {len(places) - MOST} more" if len(places) > MOST else ""
     senders = " and ".join(places[:MOST]) + more or "the code that sends it"
     return (
-        f"Keep {senders} from sending it; where that is only set-up, look at the rest of the "
+        f"Keep {senders} from sending it; if that is only set-up, look at the rest of the "
         f"test alone: {_PART}"
     )
 
 
 def of_several(outbox: Listing[Any], found: Sequence[SentTask]) -> str:
-    """What to do where one message was asked for and several match."""
+    """What to do if one message was asked for and several match."""
     calls = {describe_call(message): None for message in found}
     queues = {message.queue: None for message in found}
     if len(calls) > 1:
@@ -165,7 +165,7 @@ def of_several(outbox: Listing[Any], found: Sequence[SentTask]) -> str:
     if len(queues) > 1:
         return f"Tell them apart by the queue: .set(queue={next(iter(queues))!r})."
     return (
-        f"If it is meant to be sent so often, count them: {outbox.description}.count(...); or "
+        f"If it is meant to be sent that often, count them: {outbox.description}.count(...); or "
         f"look at a part of the test alone: {_PART}"
     )
 
@@ -185,8 +185,8 @@ def _of_call(matcher: Matcher[Any], listing: Listing[Any]) -> Iterator[str]:
     serializer = next((item.serializer for item in listing if hasattr(item, "serializer")), "json")
     for name, value in matcher.unsendable(serializer):
         yield (
-            f"{name} of {call} is of type {type(value).__name__}, which {serializer} can't carry: "
-            "expect what the task is given in its place, such as a primary key."
+            f"{name} of {call} is of type {type(value).__name__}, which {serializer} can't encode: "
+            "expect what the task gets instead, such as a primary key."
         )
 
 
@@ -198,7 +198,7 @@ def _location(item: Any) -> object:
 def written_as_sent(
     matcher: Matcher[Any], item: Any, differences: Sequence[Difference]
 ) -> str | None:
-    """The signature that would match ``item``; ``None`` where no person would write it."""
+    """The signature that would match ``item``; ``None`` if no person would write it."""
     if not isinstance(item, SentTask):
         text = repr(item)  # a canvas
     elif isinstance(matcher.written, Signature):
@@ -231,7 +231,7 @@ def _signature(
 def _call(
     args: tuple[Any, ...], kwargs: dict[str, Any], message: SentTask
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What was sent, with what the test wrote (a wildcard, say) where that meets it."""
+    """What was sent, but with what the test wrote, such as a wildcard, wherever that matches."""
     if len(args) != len(message.args) or kwargs.keys() != message.kwargs.keys():
         return tuple(message.args), dict(message.kwargs)
 
@@ -247,7 +247,7 @@ def _call(
 def _options(
     written: Mapping[str, Any], message: SentTask, differences: Sequence[Difference]
 ) -> dict[str, Any]:
-    """The options that a test has set, as they were sent; without those that were not."""
+    """The options that a test sets, with the values that were sent, if there are any."""
     call = call_in_message(message)
     differing = {found.property for found in differences if found.option}
     options = {}
@@ -262,12 +262,12 @@ def _options(
         elif name == "countdown" and found is not None:
             options[name] = round(found, 3 if message.exact_times else None)
         elif name == "routing_key" and not message.exchange:
-            pass  # Celery went by the queue alone
+            pass  # Celery only used the queue
         elif found not in (None, "", (), UNKNOWN, NOT_SET) and _is_written(name, found):
             options[name] = found
     return options
 
 
 def _is_written(name: str, value: object) -> bool:
-    """Whether a person writes it into a test: ids and times differ from message to message."""
+    """Whether a person would write it in a test: ids and times differ for each message."""
     return name not in _IDS and not isinstance(value, datetime)

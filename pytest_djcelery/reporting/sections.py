@@ -1,4 +1,4 @@
-"""What a failing test's report says of messages, of failed tasks and of what is still due."""
+"""What a failing test's report says about messages, failed tasks and what is still due."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 _ON_COMMIT_METHODS = ("delay_on_commit", "apply_async_on_commit")
 _MOST = 3  # tracebacks in one report
 _CUT = "Full output truncated"  # pytest's words
-_JUDGED = pytest.StashKey[bool]()
+_FAILED_BY_TASKS = pytest.StashKey[bool]()
 _LAST_COMPARISON = pytest.StashKey["list[str] | None"]()
 
 
-def judge_races(item: pytest.Item, sandbox: Sandbox) -> None:
-    """Fail a test that passed if code of the project has caught what it should have seen."""
+def check_races(item: pytest.Item, sandbox: Sandbox) -> None:
+    """Fail a test that passed if the project's code has caught an error meant for the test."""
     __tracebackhide__ = True
     if _kept_errors(item):
         return
     sandbox.settle()
     found = sandbox.swallowed_races()
     if found:
-        item.stash[_JUDGED] = True
+        item.stash[_FAILED_BY_TASKS] = True
         pytest.fail(sent_in_transaction.swallowed_text(found), pytrace=False)
 
 
-def judge_failures(item: pytest.Item, sandbox: Sandbox) -> None:
+def check_failures(item: pytest.Item, sandbox: Sandbox) -> None:
     """Fail a test that passed, or warn, as the options say, if tasks failed unseen."""
     __tracebackhide__ = True
     if _kept_errors(item):
@@ -58,7 +58,7 @@ def judge_failures(item: pytest.Item, sandbox: Sandbox) -> None:
         warnings.warn(failures.text(found), UnhandledTaskFailureWarning, stacklevel=2)
         return
     own = "\n\n".join(_tracebacks(item, found))
-    item.stash[_JUDGED] = True
+    item.stash[_FAILED_BY_TASKS] = True
     pytest.fail(f"{failures.text(found)}\n\n{own}", pytrace=False)
 
 
@@ -71,7 +71,7 @@ def _kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]
 
 
 def explained_error(item: pytest.Item, call: pytest.CallInfo[None]) -> BaseException | None:
-    """The error that ends a test, with the remedy where there is one."""
+    """The error that ends a test, with a remedy added if there is one."""
     for info in (call.excinfo, *_kept_errors(item)):
         if info is not None:
             error: BaseException | None = info.value
@@ -99,13 +99,13 @@ def add_sections(
     if left:
         text = sandbox.unconsumed.text(left)
         report.sections.append(("celery: messages that no worker consumes", text))
-    if _JUDGED in item.stash:
-        return  # it is about nothing else
+    if _FAILED_BY_TASKS in item.stash:
+        return  # the failure itself is about this
     if caught := sent_in_transaction.swallowed_races(sandbox.journal, sandbox.began):
         report.sections.append(
             ("celery: errors that were caught", sent_in_transaction.swallowed_text(caught))
         )
-    # ``get()`` raises a copy, decoded from the result backend, that knows nothing of the task.
+    # ``get()`` raises a copy, decoded from the result backend, without the task's traceback.
     found = [
         attempt
         for attempt in sandbox.journal.events(Ended, sandbox.began)
@@ -116,7 +116,7 @@ def add_sections(
     if found:
         text = "\n\n".join(_tracebacks(item, found))
         report.sections.append(("celery: tasks that failed in this test", text))
-    # A test of what was sent, and of that alone, has nobody to run it.
+    # A test that only checks what was sent needs nothing to run it.
     about_messages = sandbox.runner is None and lines and lines[0] in report.longreprtext
     if not about_messages and not _raised_by_task(sandbox, error):
         text = undelivered_messages.text(sandbox)
@@ -125,7 +125,7 @@ def add_sections(
 
 
 def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:
-    """Whether the test ended with what a task raised: the rest was left for that reason."""
+    """Whether the test ended with a task's error, which is why the rest was not delivered."""
     ended = sandbox.journal.events(Ended, sandbox.began)
     return any(
         one_error.led_to(attempt.value, error) for attempt in ended if attempt.state == "FAILURE"
@@ -140,10 +140,10 @@ def _tracebacks(item: pytest.Item, found: list[Ended]) -> Iterator[str]:
 
 
 def _traceback(item: pytest.Item, error: BaseException) -> str:
-    """A task's own traceback, as pytest shows one.
+    """A task's own traceback, in pytest's form.
 
-    ``str()`` of it would lose the indentation of its first line, so it is written to a
-    `TerminalWriter`; private API, checked on pytest 8.4 and 9.
+    ``str()`` would lose the indentation of the first line, so it is written to a `TerminalWriter`;
+    private API, checked on pytest 8.4 and 9.
     """
     from _pytest._io import TerminalWriter
 
@@ -161,7 +161,7 @@ def _traceback(item: pytest.Item, error: BaseException) -> str:
 
 
 def _filtered(info: pytest.ExceptionInfo[BaseException]) -> Traceback:
-    """From the task on; what lies in libraries beneath it in two lines for each call."""
+    """The traceback from the task on, with two lines for each call inside libraries."""
     entries = list(info.traceback)
     library = [in_library(str(entry.path)) for entry in entries]
     first = library.index(False) if False in library else 0
@@ -175,7 +175,7 @@ def _filtered(info: pytest.ExceptionInfo[BaseException]) -> Traceback:
 
 
 def remember(config: pytest.Config, lines: list[str] | None) -> None:
-    """Keep the explanation of a comparison for a report in which pytest has cut it short."""
+    """Keep the explanation of a comparison, for a report in which pytest has truncated it."""
     config.stash[_LAST_COMPARISON] = lines
 
 

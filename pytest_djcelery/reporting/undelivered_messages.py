@@ -1,4 +1,4 @@
-"""What is said of messages that no worker has run: those that are due, and those for later."""
+"""Texts about messages that no worker has run: those that are due, and those for later."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_WORKER = (
 
 
 def text(sandbox: Sandbox) -> str:
-    """What is left to deliver in this test, and how; empty where nothing is left."""
+    """What is left to deliver in this test, and how to deliver it; empty if nothing is left."""
     runner = sandbox.runner
     due: Sequence[SentTask]
     later: Sequence[SentTask] = ()
@@ -61,7 +61,7 @@ def _kind(sent: Sequence[SentTask], one: str, many: str, remedy: str) -> Iterato
 
 
 def _unsent(sandbox: Sandbox) -> list[SentTask]:
-    """What was published to the broker in memory, in a test that has nobody to run it."""
+    """What was published to the broker in memory, in a test where nothing runs it."""
     if sandbox.project.broker is None:
         return []
     published = sandbox.journal.published(sandbox.began)
@@ -69,7 +69,7 @@ def _unsent(sandbox: Sandbox) -> list[SentTask]:
 
 
 def listed(pending: Iterable[SentTask], scheduled: Iterable[SentTask]) -> str:
-    """What there is left to deliver, in words."""
+    """What is left to deliver, in words."""
     kinds = ("Due", list(pending)), ("Scheduled", list(scheduled))
     lines = [f"{kind}: {', '.join(map(_named, sent))}." for kind, sent in kinds if sent]
     return "\n".join(["celery_inline delivers when the test says so: celery_inline.run().", *lines])
@@ -81,10 +81,10 @@ def why_never_ready(
     """Why a task has no outcome, now that nothing is due.
 
     Args:
-        task_id: of the task.
-        journal: what has happened in the test.
-        scheduled: the messages with an ETA to come.
-        now: where the clock stands.
+        task_id: The id of the task.
+        journal: The journal of the test.
+        scheduled: The messages with an ETA in the future.
+        now: The time of the clock.
     """
     sent = journal.sent(task_id)
     ended = journal.ended(task_id)
@@ -93,7 +93,7 @@ def why_never_ready(
     if later:
         return (
             f"{name} will not be ready: it is scheduled for {later[0].eta:%Y-%m-%d %H:%M:%S} "
-            f"UTC, and the clock stands at {now:%Y-%m-%d %H:%M:%S} UTC.\n"
+            f"UTC, and the clock is at {now:%Y-%m-%d %H:%M:%S} UTC.\n"
             "Move it: celery_inline.run(until=timedelta(…))."
         )
     left = listed((), scheduled)

@@ -268,14 +268,14 @@ def test_an_outcome_that_differs_names_the_task_what_was_expected_what_happened_
             "E  *expected: 3",
             (
                 "E  *To fix: celery_results has outcomes: compare with Success(...), "
-                "Failure(...) or Revoked(); result.get() has the value alone."
+                "Failure(...) or Revoked(); result.get() returns the value itself."
             ),
         ],
         [
             "E  *happened: Success([[]1, 2], retries=0)",
             (
-                "E  *To fix: A result goes through the serializer, which makes a list of a "
-                "tuple, for one: expect what result.get() returns."
+                "E  *To fix: A result goes through the serializer, which for example turns a "
+                "tuple into a list: expect what result.get() returns."
             ),
         ],
         [
@@ -328,7 +328,7 @@ def test_an_error_that_differs_comes_with_the_expectation_that_would_hold(
             "E  *match: 'bar' was searched in 'boo'",
             (
                 "E  *To fix: If the failure is meant, expect Failure(ValueError, match='boo'); "
-                "if not, begin at the line that raised it."
+                "if not, start at the line that raised it."
             ),
         ],
         ["E  *To fix: match is a regular expression: write match=re.escape('f(1)')."],
@@ -366,8 +366,8 @@ def test_a_state_or_a_number_of_retries_that_differs_comes_with_the_remedy(
             "E  *expected: Revoked()",
             "E  *happened: Success(3, retries=0)",
             (
-                "E  *To fix: What a worker has begun is run: call result.revoke(), or let expires "
-                "pass, before the message is delivered."
+                "E  *To fix: A worker finishes what it has begun: call result.revoke(), or let "
+                "expires pass, before the message is delivered."
             ),
         ],
         [
@@ -536,7 +536,7 @@ def test_a_history_that_differs_names_each_state_that_does(project: Project) -> 
         ],
         [
             (
-                "E *To fix: Celery stores STARTED with task_track_started alone: "
+                "E *To fix: Celery only stores STARTED with task_track_started: "
                 "@pytest.mark.celery(task_track_started=True)."
             ),
         ],
@@ -623,7 +623,7 @@ def test_a_message_that_differs_comes_with_the_remedy(run: Run) -> None:
             "E *Sent:",
             "E *  [[]0] shop.tasks.add.s(1, 2)  (test_it.py:7 in *, outside any transaction)",
             (
-                "E *To fix: Keep test_it.py:7 in test_not_in from sending it; where that is "
+                "E *To fix: Keep test_it.py:7 in test_not_in from sending it; if that is "
                 "only set-up, look at the rest of the test alone: celery_outbox.clear() before "
                 "it, or with celery_outbox.record() as sent: ..."
             ),

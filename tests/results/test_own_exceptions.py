@@ -162,8 +162,8 @@ def test_what_can_not_be_made_again_is_shown_as_it_was_raised(
             "E *     is required",
             "E * at shop/tasks.py:* in validate: raise Invalid(*",
             (
-                "E * To fix: Celery can't make Invalid again from what is stored, so get() raises "
-                "ValueError. If the failure is meant, expect Failure(ValueError); if not, begin "
+                "E * To fix: Celery can't restore Invalid from what is stored, so get() raises "
+                "ValueError. If the failure is meant, expect Failure(ValueError); if not, start "
                 "at the line that raised it."
             ),
             "E * the task raised: shop.tasks.Refused: 403: go away",

@@ -31,7 +31,7 @@ PART = (
     "sent: ..."
 )
 KEEP = (
-    "To fix: Keep shop/views.py:12 in sign_up from sending it; where that is only set-up, look at "
+    "To fix: Keep shop/views.py:12 in sign_up from sending it; if that is only set-up, look at "
     "the rest of the test alone: celery_outbox.clear() before it, or with celery_outbox.record() "
     "as sent: ..."
 )
@@ -260,7 +260,7 @@ def test_a_call_too_long_to_be_written_names_what_to_take_over(sent: Sent) -> No
     TOTAL.delay(list(range(100)))
     written = TOTAL.s([*range(99), 0])
     assert text("in", written, sent.outbox).splitlines()[-1] == (
-        f"To fix: If what was sent is right, take over its argument numbers[99]; {FROM_HERE}."
+        f"To fix: If what was sent is right, expect its argument numbers[99]; {FROM_HERE}."
     )
 
 
@@ -288,8 +288,8 @@ def test_what_is_missing_of_several_is_named(sent: Sent) -> None:
 def test_a_message_sent_less_often_is_not_a_near_miss(sent: Sent) -> None:
     ADD.delay(1)
     once = (
-        "To fix: shop.add.s(1) was sent less often than it is expected: leave one out, or check "
-        "that the code that sends it runs each time."
+        "To fix: shop.add.s(1) was sent less often than expected: leave one out, or check that "
+        "the code that sends it runs each time."
     )
     assert text("==", sent.outbox, [ADD.s(1), ADD.s(1)]) == expected(
         "celery_outbox == [shop.add.s(1), shop.add.s(1)]",
@@ -353,7 +353,7 @@ def test_one_of_several_is_named_by_what_differs(sent: Sent) -> None:
 
     ADD.delay(1)
     ADD.delay(1)
-    assert fix(ADD.s(1)).startswith("To fix: If it is meant to be sent so often, count them: ")
+    assert fix(ADD.s(1)).startswith("To fix: If it is meant to be sent that often, count them: ")
     ADD.apply_async((1,), queue="mail")
     assert fix(ADD.s(1)) == "To fix: Tell them apart by the queue: .set(queue='celery')."
     ADD.delay(2)
@@ -366,7 +366,7 @@ def test_an_empty_outbox_points_to_mocks(sent: Sent) -> None:
         "",
         "Expected: shop.add.s(1)",
         "celery_outbox is empty.",
-        "To fix: Check that the code that sends it runs, and that nothing stands in its place: "
+        "To fix: Check that the code that sends it runs, and that it is not mocked: "
         "a mock of delay() or apply_async() sends nothing.",
     )
 
@@ -438,8 +438,8 @@ def test_a_task_that_is_not_registered_suggests_names(sent: Sent) -> None:
 def test_an_argument_that_can_not_be_sent_says_so(sent: Sent) -> None:
     ADD.delay(1)
     assert text("in", ADD.s({1}), sent.outbox).splitlines()[-1] == (
-        "To fix: argument 0 of shop.add.s({1}) is of type set, which json can't carry: expect "
-        "what the task is given in its place, such as a primary key."
+        "To fix: argument 0 of shop.add.s({1}) is of type set, which json can't encode: expect "
+        "what the task gets instead, such as a primary key."
     )
 
 
