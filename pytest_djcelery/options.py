@@ -91,7 +91,7 @@ def _app(name: str, value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(
         r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?", value
     ):
-        raise _refused(name, value, "the module and the name of the Celery app, such as 'proj.celery:app'")
+        raise _refused(name, value, "the place of the Celery app, such as 'proj.celery:app'")
     return value
 
 
