@@ -37,14 +37,14 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "revoke_of_a_group",
         "two_tasks_at_a_time",
     ),
-    "nobody looks at revocations and expiry": (
+    "nothing checks revocations and expiry": (
         "revoke_by_stamped_header",
         "an_expired_message_is_revoked",
         "a_message_that_expires_before_its_eta",
         "a_revoked_task_stops_its_chain",
         "the_signals_of_a_revoked_task",
     ),
-    "nobody looks at limits": ("a_rate_limit",),
+    "nothing enforces limits": ("a_rate_limit",),
     "it raises at the call": (
         "a_failing_chain_does_not_raise_at_the_call",
         "the_failure_of_a_member_fails_the_body",
@@ -54,7 +54,7 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "a_failure_whose_exception_is_not_an_exception",
         "an_on_failure_that_raises",
     ),
-    "its request is made up": (
+    "its request is a substitute": (
         "the_request_of_a_plain_task",
         "is_eager_is_false",
         "the_hostname",
@@ -67,7 +67,7 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "the_rest_of_a_chain_is_in_the_request",
         "the_members_of_a_group_know_it",
     ),
-    "`send_task` publishes all the same, and nobody runs it": (
+    "`send_task` publishes nevertheless, and nothing runs it": (
         "send_task_by_name",
         "an_unknown_task_is_a_failure",
     ),
@@ -80,7 +80,7 @@ DECLARED: Final[dict[str, tuple[str, ...]]] = {
         "replace_inside_a_chord",
         "add_to_chord",
     ),
-    "results are stored otherwise": (
+    "results are stored in another way": (
         "a_result_ignored_at_the_call",
         "children_are_stored",
         "started_is_tracked",

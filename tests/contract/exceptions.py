@@ -134,7 +134,7 @@ TABLE = (
         behaviours=(*_LIMITED, "revoke_terminates"),
     ),
     Declared(workers=("eager",), reason="there is no worker process", behaviours=_PROCESSES),
-    Declared(workers=("eager",), reason="there is no worker that listens", behaviours=_CONTROL),
+    Declared(workers=("eager",), reason="no worker listens", behaviours=_CONTROL),
     # Inline
     Declared(
         workers=("inline",),
@@ -162,7 +162,7 @@ TABLE = (
     ),
     Declared(
         workers=("inline",),
-        reason="it obeys remote control as it delivers, and answers nobody",
+        reason="it follows remote control when it delivers, but sends no replies",
         behaviours=_CONTROL,
     ),
     Declared(

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_chain(work):
-    """A chain hands each result on"""
+    """A chain passes each result on"""
     assert work(chain(plain.add.s(1, 2), plain.double.s(), plain.add.s(4))) == Success(10)
 
 
@@ -44,7 +44,7 @@ def test_a_chain_in_a_chain(work):
 
 
 def test_the_results_of_a_chain_are_linked(work):
-    """Each result of a chain has the one before as parent"""
+    """Each result of a chain has the previous one as its parent"""
     result = chain(plain.add.s(1, 2), plain.double.s())()
     assert work.outcome(result) == Success(6)
     assert result.parent.get(timeout=10) == 3
@@ -125,7 +125,7 @@ def test_a_chord_in_a_chain(work):
 
 
 def test_a_chord_goes_on_in_a_chain(work):
-    """A chain goes on after a chord"""
+    """A chain continues after a chord"""
     header = group(plain.double.s(1), plain.double.s(2))
     assert work(chain(header, plain.total.s(), plain.add.s(1))) == Success(7)
 
@@ -168,7 +168,7 @@ def test_two_chords_after_each_other(work):
 
 
 def test_a_member_that_ignores_its_result(work):
-    """A chord's body takes what a member returns whose result is ignored"""
+    """A chord's body gets what a member returns even if its result is ignored"""
     header = [plain.double.s(1), plain.ignored_result.s(5), plain.double.s(2)]
     assert work(chord(header, plain.echo.s())) == Success([2, 5, 4])
 

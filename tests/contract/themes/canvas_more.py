@@ -48,7 +48,7 @@ def test_replace_by_a_group(work):
 
 
 def test_replace_inside_a_chain(work):
-    """`replace` in a chain, which goes on after it"""
+    """`replace` in a chain, which continues after it"""
     assert work(chain(flows.replaced.s(4), plain.add.s(1))) == Success(9)
 
 

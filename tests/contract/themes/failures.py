@@ -17,14 +17,14 @@ def test_a_failure_keeps_type_and_text(work):
 
 
 def test_a_failure_keeps_its_arguments(work):
-    """A failure keeps the arguments of the exception, of a class of the project's own"""
+    """A failure keeps the arguments of an exception of the project's own class"""
     outcome = work(failing.fail_with_facts.s())
     assert outcome == Failure(failing.TwoFactsError)
     assert outcome.exception.args == ("one", 2)
 
 
 def test_a_failure_that_cannot_be_pickled(work):
-    """An exception that can't be pickled is a failure all the same"""
+    """An exception that can't be pickled is a failure nevertheless"""
     assert isinstance(work(failing.fail_unpicklable.s()), Failure)
 
 
@@ -60,7 +60,7 @@ def test_a_task_that_exits_is_a_lost_worker(work):
 
 
 def test_an_exception_that_was_announced(work):
-    """An exception that the task announces in `throws` is a failure"""
+    """An exception that the task lists in `throws` is a failure"""
     assert work(failing.throws.s()) == Failure(KeyError)
 
 
@@ -72,7 +72,7 @@ def test_the_traceback_is_stored(work, celery_app):
 
 
 def test_the_cause_is_in_the_traceback(work, celery_app):
-    """The traceback tells the exception's cause"""
+    """The traceback shows the exception's cause"""
     result = failing.fail_because.delay()
     assert work.outcome(result) == Failure(ValueError, match="the effect")
     assert "the cause" in celery_app.AsyncResult(result.id).traceback

@@ -53,7 +53,7 @@ def test_an_on_failure_that_raises(work, log, celery_results):
 
 
 def test_a_custom_call(work, log):
-    """`Task.__call__` of the project's own is called, with a request"""
+    """The project's own `Task.__call__` is called, with a request"""
     outcome = work(handlers.called.s())
     assert log == ["__call__"]
     assert outcome.value

@@ -68,7 +68,7 @@ def test_a_transaction_of_a_failing_task_is_rolled_back(work):
 
 
 def test_a_task_goes_on_after_a_database_error(work):
-    """A task goes on after a database error"""
+    """A task continues after a database error"""
     order = Order.objects.create()
     assert work(inside.make_again.s(order.pk)) == Success(2)
     assert Order.objects.filter(name="after").exists()

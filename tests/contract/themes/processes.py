@@ -33,7 +33,7 @@ def test_a_hard_time_limit(work, log):
 
 
 def test_a_time_limit_of_a_late_task(work, log):
-    """With `acks_late` its message is acknowledged, and does not come again"""
+    """With `acks_late` its message is acknowledged, and not delivered again"""
     outcome = work(processes.last_late.s(work.too_long))
     assert outcome == Failure(TimeLimitExceeded)
     assert log.count("began") <= 1  # it can be ended before it has begun
@@ -62,7 +62,7 @@ def test_a_killed_process_is_a_failure(work, log):
 
 
 def test_a_killed_process_of_a_late_task_is_a_failure(work, log):
-    """With `acks_late` alone it is a failure, too, and runs once"""
+    """With only `acks_late` it is a failure too, and runs once"""
     assert work(processes.killed_late.s()) == Failure(WorkerLostError)
     assert log == ["killed"]
 

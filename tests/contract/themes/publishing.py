@@ -28,7 +28,7 @@ def test_a_queue_chosen_at_the_call(work):
 
 
 def test_a_queue_that_no_worker_consumes(work, log, celery_results):
-    """A message in a queue that no worker consumes stays there, and is warned of"""
+    """A message in a queue that no worker consumes stays there, and gives a warning"""
     with pytest.warns(QueueNotConsumedWarning, match="is in the queue 'nowhere'"):
         result = plain.remember.apply_async(("never",), queue="nowhere")
     with pytest.warns(QueueNotConsumedWarning):
@@ -126,7 +126,7 @@ def test_a_header_that_no_broker_carries(work, celery_outbox, value):
 
 
 def test_a_header_of_a_receiver_that_no_broker_carries(work, celery_outbox, added):
-    """A header of a receiver that can't be encoded is an error at the call, too"""
+    """A header from a receiver that can't be encoded is also an error at the call"""
     added["headers"]["tenant"] = {1, 2}
     with pytest.raises(Exception, match="set"):
         requests.tell_request.delay()
@@ -148,7 +148,7 @@ def test_tasks_that_publish_tasks(work, log):
 
 
 def test_what_a_task_publishes_is_known_with_its_outcome(work, celery_results, celery_outbox):
-    """Whoever has a task's outcome knows the messages that it sent"""
+    """With a task's outcome, the messages that it sent are known"""
     for number in range(10):
         result = requests.publish.delay(number)
         child = celery_results[result].value

@@ -108,7 +108,7 @@ def test_a_child_knows_root_and_parent(work, celery_outbox):
 
 
 def test_the_lineage_of_a_chain(work):
-    """The tasks of a chain have one root, and each has the one before for parent"""
+    """The tasks of a chain have one root, and each has the previous one as its parent"""
     result = chain(plain.echo.s(1), requests.tell_lineage.s(), requests.tell_lineage.s())()
     work.outcome(result)
     third, second, first = result, result.parent, result.parent.parent
@@ -138,7 +138,7 @@ def test_current_task_and_app(work):
 
 
 def test_a_task_called_directly_is_a_function(work):
-    """A task that calls another as a function runs it in place, with a request of its own"""
+    """A task that calls another as a function runs it in place, with its own request"""
     assert work(requests.call_directly.s()) == Success([True, False])
 
 

@@ -20,21 +20,21 @@ def test_retries_run_to_the_end(work, log):
 
 
 def test_retries_are_counted_with_the_outcome(work, celery_results):
-    """Whoever has a task's outcome knows how often it was retried"""
+    """With a task's outcome, the number of its retries is known"""
     outcome = celery_results[retrying.flaky.delay()]
     assert (outcome.value, outcome.retries) == (2, 2)
     work.settle()
 
 
 def test_each_retry_is_a_message(work, celery_outbox):
-    """Each attempt is a message of its own, with the same id"""
+    """Each attempt is a separate message, with the same id"""
     work(retrying.flaky.s())
     assert sorted(sent.retries for sent in celery_outbox) == [0, 1, 2]
     assert len({sent.id for sent in celery_outbox}) == 1
 
 
 def test_retries_end(work):
-    """`max_retries` ends in the exception that was given"""
+    """`max_retries` ends in the given exception"""
     outcome = work(retrying.flaky.s(succeed_at=9))
     assert outcome == Failure(ValueError, match="attempt 3", retries=3)
 
@@ -75,7 +75,7 @@ def test_a_retry_waits_for_its_countdown(work):
 
 
 def test_the_state_of_a_retry(work, celery_results):
-    """A retry is told to the result backend, with its reason"""
+    """A retry is stored in the result backend, with its reason"""
     result = retrying.retry_with_reason.delay()
     assert work.outcome(result) == Failure(KeyError)
     # Two processes tell of them, and the second attempt can be the first to be heard.
@@ -84,7 +84,7 @@ def test_the_state_of_a_retry(work, celery_results):
 
 
 def test_a_retry_that_does_not_throw(work, log):
-    """After `retry(throw=False)` the attempt goes on"""
+    """After `retry(throw=False)` the attempt continues"""
     result = retrying.retry_and_go_on.delay()
     work.until(lambda: "went on" in log)
     work.settle()
@@ -99,7 +99,7 @@ def test_autoretry_for(work, log):
 
 
 def test_dont_autoretry_for(work, log):
-    """`dont_autoretry_for` excepts from it"""
+    """`dont_autoretry_for` makes exceptions to it"""
     assert work(retrying.not_autoretried.s()) == Failure(KeyError)
     assert log == ["once"]
 
@@ -133,7 +133,7 @@ def test_error_links_after_retries(work, log):
 
 
 def test_a_retry_in_a_chain(work):
-    """A chain goes on after a retry"""
+    """A chain continues after a retry"""
     assert work(chain(retrying.double_at_last.s(2), plain.add.s(1))) == Success(5)
 
 

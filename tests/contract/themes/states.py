@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_custom_states(work, celery_results):
-    """`update_state` stores a state of the task's own"""
+    """`update_state` stores a custom state"""
     result = delivery.progress.delay()
     assert work.outcome(result) == Success("done")
     assert [each.state for each in celery_results.history(result)] == ["PROGRESS", "SUCCESS"]
@@ -27,7 +27,7 @@ def test_started_is_tracked(work, celery_results):
 
 
 def test_the_history_is_complete_with_the_outcome(work, celery_results):
-    """Whoever has a task's outcome knows all states that led to it"""
+    """With a task's outcome, all states that led to it are known"""
     for _ in range(10):  # what the worker tells and what it stores would often come in turn
         result = delivery.progress.delay()
         assert celery_results[result] == Success("done")
