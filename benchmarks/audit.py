@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SLOWER = 1.10  # times
 REPORT = 1.0  # seconds
-KEPT = 0.5  # blocks a hook; a test keeps a hundred, of pytest's
+KEPT = 0.5  # memory blocks for each hook; pytest itself keeps a hundred for each test
 MANY = 5  # times as many hooks, to see what they keep
 FILE = "bench_audit.py"
 AUDIT = "--djcelery-audit"
@@ -35,7 +35,7 @@ def _suite(repeats: Repeats) -> Row:
     for _ in range(repeats.audited_runs):
         off.append(_tests(count))
         on.append(_tests(count, AUDIT))
-    # Neighbours in time, since the machine has other things to do.
+    # Run next to each other, since the machine has other things to do.
     factor = median(
         audited.processor / without.processor for audited, without in zip(on, off, strict=True)
     )

@@ -63,10 +63,10 @@ def _missing(name: str) -> str:
 
 
 def _left(name: str, url: str, suite: Figures) -> list[str]:
-    """What is still there, by the names that the run noted while it had them.
+    """What is still there, by the names that the run noted while it used them.
 
     Raises:
-        RunFailedError: when it noted nothing, so that nothing could be missed.
+        RunFailedError: It noted nothing, so there was nothing to look for.
     """
     noted = suite.raw["noted"]
     if not noted:

@@ -18,7 +18,7 @@ RUNS = "inline-memory-memory or live-filesystem-django-db"
 
 
 def contract(_: Repeats) -> Iterator[Row]:
-    """The behaviours of both, in a run that fails where one is not as it is declared."""
+    """The behaviours of both, in a run that fails if one is not as declared."""
     sys.path.append(str(ROOT))
     from tests.contract import behaviours, fidelity
 

@@ -30,13 +30,13 @@ from runs import (
 from table import Row, both, duration, times
 from worker import worker
 
-# What must be reached; seconds where no unit is said.
+# The limits, in seconds unless another unit is given.
 STARTUP = 0.030
 PER_TEST = 100e-6
 BY_MODE = 300e-6  # of the processor
 KILOBYTES = 4
-# Ten times the messages may take ten times as long; what caches and the collector of garbage
-# make of ten times the memory is not the outbox's doing.
+# Ten times the messages may take ten times as long; the outbox isn't to blame for the effect of ten
+# times the memory on caches and the garbage collector.
 LINEAR = 1.5
 
 SERVERS = {"PostgreSQL": ("psycopg", 5432), "MariaDB": ("MySQLdb", 3306)}
@@ -44,7 +44,7 @@ SERVERS = {"PostgreSQL": ("psycopg", 5432), "MariaDB": ("MySQLdb", 3306)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeats:
-    """How often each thing is done."""
+    """How often each measurement is made."""
 
     today: int  # tests through `celery.contrib.pytest`, some 6 s each
     tests: int  # tests through our worker
@@ -136,7 +136,7 @@ def _startup(repeats: Repeats, what: str, folder: Path) -> Row:
     for plugins in ((), PYTEST_CELERY):
         run(*plugins)  # writes the bytecode
     today = added(run, lambda: run(*PYTEST_CELERY), repeats.processes // 3)
-    startup_cost(folder)  # likewise
+    startup_cost(folder)  # so does this
     ours = middle([startup_cost(folder) for _ in range(repeats.processes)])
     return Row(
         what=what,
@@ -149,7 +149,7 @@ def _startup(repeats: Repeats, what: str, folder: Path) -> Row:
 
 
 def per_test(repeats: Repeats) -> Iterator[Row]:
-    """What the plugin adds to each test that asks for nothing, collection included."""
+    """What the plugin adds to each test that requests nothing, collection included."""
     ours = added(
         lambda: _each(repeats, "test_nothing"),
         lambda: _each(repeats, "test_nothing", keep=[OURS]),
@@ -168,7 +168,7 @@ def per_test(repeats: Repeats) -> Iterator[Row]:
 
 
 def _by_mode(repeats: Repeats, test: str, what: str) -> Row:
-    """On a busy machine the processor's time is what can be held to a limit."""
+    """The processor time, since on a busy machine only that can be held to a limit."""
     ours = added(
         lambda: _each(repeats, test, keep=[OURS]),
         lambda: _each(repeats, test, "-o", "djcelery_mode=inline", keep=[OURS]),
@@ -220,7 +220,7 @@ def outbox(repeats: Repeats) -> Iterator[Row]:
 
 
 def leaks(repeats: Repeats) -> Iterator[Row]:
-    """What is left behind after many tests, beside what is after one."""
+    """What is left behind after many tests, compared with one."""
     yield from _leaks(repeats, "SQLite", {"DATABASE": "sqlite"})
     for name, (driver, port) in SERVERS.items():
         if find_spec(driver) is not None and not unreachable(name, "127.0.0.1", port):

@@ -12,7 +12,7 @@ from table import Row, both, duration, times
 if TYPE_CHECKING:
     from figures import Repeats
 
-# What must be reached; seconds where no unit is said.
+# The limits, in seconds unless another unit is given.
 BATCH, EACH = 1.6, 2.2  # times eager mode
 FASTER = 2000  # times
 ABOVE_DATABASE = 0.001

@@ -1,6 +1,6 @@
 """The pytest plugin that measures from inside: ``-p probe``, figures as JSON in a file.
 
-It runs with and without the plugin that it measures, so it imports nothing of it by itself.
+It runs with and without the plugin that it measures, so it never imports it itself.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 FIGURES: dict[str, Any] = {"reports": [], "phases": {}, "over": 0, "counts": []}
-_processor: dict[str, float] = {}  # seconds of the phase of a test that was last
+_processor: dict[str, float] = {}  # seconds of the last phase of a test
 
 
 def note(**figures: Any) -> None:
-    """Add figures that a test has measured by itself."""
+    """Add figures that a test itself has measured."""
     FIGURES.update(figures)
 
 
@@ -42,12 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected() -> None:
-    """Time the collection from its first test on: what is done once is no cost of each."""
+    """Time the collection from its first test on, without what is only done once."""
     _mark("collection")
 
 
 def pytest_runtest_logfinish() -> None:
-    """Time the tests, likewise."""
+    """Time the tests in the same way."""
     _mark("tests")
 
 
@@ -58,7 +58,7 @@ def _mark(phase: str) -> None:
 
 @contextmanager
 def _processor_timed(phase: str) -> Iterator[None]:
-    """Of all threads; pytest itself has the clock's."""
+    """The processor time of all threads; pytest itself measures wall-clock time."""
     start = process_time()
     yield
     _processor[phase] = process_time() - start
@@ -110,7 +110,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_sessionfinish() -> None:
-    """Hand the figures over."""
+    """Write the figures to the file."""
     Path(os.environ["BENCHMARK_OUTPUT"]).write_text(json.dumps(FIGURES))
 
 
@@ -151,7 +151,7 @@ def _queues() -> int:
 
 
 def _connections_on_server() -> int | None:
-    """Asked with the driver alone: Django's connections are pytest-django's to give."""
+    """Ask through the driver itself, since only pytest-django grants Django's connections."""
     from django.db import connection
 
     settings = connection.settings_dict

@@ -38,7 +38,7 @@ def _timed() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """Hand the figures over."""
+    """Write the figures to the file."""
     gc.collect()
     Path(os.environ["BENCHMARK_OUTPUT"]).write_text(
         json.dumps({"report": _spent[0], "blocks": sys.getallocatedblocks()}), encoding="utf-8"

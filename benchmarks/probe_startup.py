@@ -67,5 +67,5 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """Hand the figures over."""
+    """Write the figures to the file."""
     Path(os.environ["BENCHMARK_OUTPUT"]).write_text(json.dumps(_spent), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Measure pytest-djcelery and what there is today, and print one Markdown table.
+"""Measure pytest-djcelery and its alternatives, and print one Markdown table.
 
     python benchmarks/run.py [--quick] [--only GROUP ...] [--write-readme]
 

@@ -1,4 +1,4 @@
-"""Start pytest in a process of its own, with the plugins that are meant and no others."""
+"""Start pytest in a separate process, with exactly the plugins that are wanted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RunFailedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Seconds. On a busy machine those of the processor say more than those of the clock."""
+    """Seconds. On a busy machine, processor time says more than wall-clock time."""
 
     clock: float
     processor: float
@@ -62,7 +62,7 @@ class Figures:
         return [cost.clock for cost in self.costs(test, *phases)]
 
     def costs(self, test: str, *phases: str) -> list[Cost]:
-        """The same, with those of the processor."""
+        """The same, in processor time."""
         cases: list[Cost] = []
         for name, when, clock, processor in self.raw["reports"]:
             if name != test:
@@ -84,14 +84,14 @@ def measured(
     """Run tests of the project under `probe`.
 
     Args:
-        tests: file, or file and test.
-        *options: for pytest.
-        keep: entry points of plugins to load, beside pytest-django.
-        count: what ``BENCHMARK_COUNT`` says to the tests.
-        environment: more variables.
+        tests: A file, or a file and a test.
+        *options: Options for pytest.
+        keep: Entry points of plugins to load, besides pytest-django.
+        count: The value of ``BENCHMARK_COUNT`` for the tests.
+        environment: More variables.
 
     Raises:
-        RunFailedError: when a test fails.
+        RunFailedError: A test fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "figures.json")
@@ -105,9 +105,9 @@ def measured(
 
 
 def forget_rewritten() -> None:
-    """Let the next run start cold: without what pytest has kept of modules that it rewrites.
+    """Let the next run start cold: without pytest's cache of the modules that it rewrites.
 
-    That is how a fresh container starts, where pip has compiled what it installed.
+    A fresh container starts like that, since pip has compiled what it installed.
     """
     for file in Path(_BYTECODE.name).rglob("*-pytest-*.pyc"):
         file.unlink()
@@ -115,9 +115,9 @@ def forget_rewritten() -> None:
 
 @contextmanager
 def installed() -> Iterator[dict[str, str]]:
-    """Have the plugin installed as a wheel is; what says so to a run.
+    """Make the plugin look as if it were installed from a wheel, and return how a run sees that.
 
-    Of an editable installation, which this one is, pytest knows no modules to rewrite.
+    For an editable installation, which this one is, pytest knows no modules to rewrite.
     """
     with tempfile.TemporaryDirectory(prefix="djcelery-benchmark-") as folder:
         package = Path(folder, "pytest_djcelery")
@@ -135,7 +135,7 @@ def installed() -> Iterator[dict[str, str]]:
 
 
 def unreachable(name: str, host: str, port: int) -> str:
-    """Why a server can't be measured; nothing where it answers."""
+    """Why a server can't be measured; nothing if it answers."""
     try:
         socket.create_connection((host, port), timeout=2).close()
     except OSError as error:
@@ -157,10 +157,10 @@ def startup_cost(folder: Path) -> Cost:
 def run_pytest(
     *arguments: str, keep: Sequence[str], folder: Path, environment: dict[str, str] | None = None
 ) -> Cost:
-    """Run pytest in a folder; what its process cost.
+    """Run pytest in a folder, and return what its process cost.
 
     Raises:
-        RunFailedError: when a test fails.
+        RunFailedError: A test fails.
     """
     command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
     command += [*_only(keep), *arguments]
@@ -184,7 +184,7 @@ def _processor_time_of_children() -> float:
 
 
 def _only(keep: Sequence[str]) -> list[str]:
-    """Options that block every plugin installed here but pytest-django and these."""
+    """Options that block all plugins installed here except pytest-django and these."""
     names = {each.name for each in entry_points(group="pytest11")}
     blocked = sorted(names - {"django", *keep})
     return [option for name in blocked for option in ("-p", f"no:{name}")]
@@ -206,7 +206,7 @@ def added(without: Callable[[], Cost], with_it: Callable[[], Cost], pairs: int) 
 
 
 def least(costs: Sequence[Cost]) -> Cost:
-    """The least of each: what a thing costs where nothing else wants the machine."""
+    """The smallest of each: the cost when nothing else uses the machine."""
     return Cost(
         clock=min(each.clock for each in costs),
         processor=min(each.processor for each in costs),

@@ -46,12 +46,12 @@ def duration(seconds: float) -> str:
 
 
 def both(cost: Cost) -> str:
-    """By the clock, and of the processor."""
+    """Wall-clock time and processor time."""
     return f"{duration(cost.clock)} (processor: {duration(cost.processor)})"
 
 
 def times(factor: float) -> str:
-    """A ratio, as it is said of speed."""
+    """A ratio, in the words used for speed."""
     return f"{_three_digits(factor)} times"
 
 

@@ -12,7 +12,7 @@ from table import Row, both, duration, times
 if TYPE_CHECKING:
     from figures import Repeats
 
-# What must be reached; seconds of the processor where no unit is said.
+# The limits, in seconds of processor time unless another unit is given.
 FASTER = 300  # times
 LATER_TEST = 0.002
 ROUND_TRIP = 0.0007
@@ -85,7 +85,7 @@ def _first(environment: dict[str, str], cold: bool) -> Cost:  # noqa: FBT001 - a
 
 
 def _within(limit: float, what: str, ours: Cost, today: float | None = None) -> Row:
-    """What must be within a limit, beside what it is without the plugin."""
+    """A figure with a limit, beside the figure without the plugin."""
     return Row(
         what=what,
         today=duration(today) if today else "",

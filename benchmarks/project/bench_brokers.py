@@ -16,7 +16,7 @@ WARM_UP = 20
 
 @pytest.mark.usefixtures("celery_worker")
 def test_round_trip() -> None:
-    """A task there and its result back, one after another."""
+    """Send a task and get its result, one after another."""
     seconds = []
     for number in range(WARM_UP + COUNT):
         start = perf_counter()
@@ -28,7 +28,7 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize("number", range(COUNT))
 @pytest.mark.usefixtures("celery_worker")
 def test_of_a_suite(celery_app: Celery, number: int) -> None:
-    """All that makes queues, exchanges and keys."""
+    """Do everything that makes queues, exchanges and keys."""
     assert chord([add.s(number, 1), add.s(number, 2)])(add.si(1, 2)).get()
     add.apply_async((1, 2), queue=f"nobody-reads-{number}")
     celery_app.control.ping(timeout=0.1)

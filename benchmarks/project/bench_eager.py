@@ -22,7 +22,7 @@ def _time_delay() -> list[float]:
 
 
 def test_of_celery() -> None:
-    """Celery's own, nothing watching."""
+    """Celery's own eager mode, without anything of ours."""
     app.conf.task_always_eager = True
     try:
         probe.note(eager=_time_delay())

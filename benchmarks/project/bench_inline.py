@@ -36,7 +36,7 @@ def _publish(count: int) -> None:
 
 @contextmanager
 def _processor_time(name: str) -> Iterator[None]:
-    """Add what each of a batch costs, from a heap without garbage on."""
+    """Add the cost of each task of a batch, which starts from a heap without garbage."""
     gc.collect()
     start = process_time()
     yield
@@ -51,7 +51,7 @@ def _resident() -> int:
 
 @batches
 def test_eager_delay(number: int) -> None:
-    """Celery's eager mode, nothing watching."""
+    """Celery's eager mode, without anything of ours."""
     del number
     app.conf.task_always_eager = True
     try:
@@ -65,9 +65,9 @@ def test_eager_delay(number: int) -> None:
 @batches
 @pytest.mark.parametrize("ways", ["floor", "short"])
 def test_floor(monkeypatch: pytest.MonkeyPatch, ways: str, number: int) -> None:
-    """What of Celery's own every message passes: its publish, up to the queue, and its tracer.
+    """The code of Celery that every message passes: its publish, up to the queue, and its tracer.
 
-    As they come, and by the plugin's shorter ways through them.
+    It is measured unchanged, and with the plugin's shortcuts.
     """
     del number
     monkeypatch.setattr(Channel, "_put", lambda *_, **__: None)

@@ -1,4 +1,4 @@
-"""What each test costs that asks for nothing of the plugin's."""
+"""What a test costs that requests nothing of the plugin."""
 
 import os
 
@@ -17,5 +17,5 @@ def test_nothing(number: int) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("number", range(COUNT))
 def test_writes_a_row(number: int) -> None:
-    """Use the database alone."""
+    """Only use the database."""
     Order.objects.create(name=str(number))

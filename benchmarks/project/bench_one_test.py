@@ -1,4 +1,4 @@
-"""What pytest itself costs: one test that asks for nothing."""
+"""What pytest itself costs: one test that requests nothing."""
 
 
 def test_nothing() -> None:

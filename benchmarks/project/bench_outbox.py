@@ -35,14 +35,14 @@ def _publish(count: int) -> None:
 
 
 def _seconds(question: Callable[[], bool]) -> float:
-    """The middle one of a few; `timeit` keeps the garbage collector, paid by the heap, out."""
+    """The median of a few; `timeit` leaves out the garbage collector, whose cost is the heap's."""
     assert question()
     return median(timeit.repeat(question, number=1, repeat=REPEATS))
 
 
 @pytest.mark.parametrize("count", [COUNT // 10, COUNT])
 def test_questions(celery_outbox: Outbox, count: int) -> None:
-    """Ask for a message that was sent last, and compare all of them."""
+    """Look for the message that was sent last, and compare all messages."""
     start = perf_counter()
     _publish(count)
     publish = perf_counter() - start
@@ -58,7 +58,7 @@ def test_questions(celery_outbox: Outbox, count: int) -> None:
 
 
 def test_memory(celery_outbox: Outbox) -> None:
-    """Everything that is held because of a message: record, journal, queue."""
+    """Everything that is kept because of a message: record, journal, queue."""
     _publish(WARM_UP)
     assert len(celery_outbox) == WARM_UP
     gc.collect()

@@ -24,7 +24,7 @@ def test_one_task(number: int) -> None:
 
 @pytest.mark.usefixtures("celery_worker")
 def test_round_trip() -> None:
-    """Publish, run, and read the result, again and again; stretches of them for the processor."""
+    """Publish, run, and read the result, again and again; in batches for the processor time."""
     begun, processor = perf_counter(), process_time()
     for number in range(1, COUNT + 1):
         assert add.delay(number, 4).get(timeout=10) == number + 4

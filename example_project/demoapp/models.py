@@ -14,7 +14,7 @@ class Widget(models.Model):
 
 
 class AuditEntry(models.Model):
-    """One end of a task whose base class is ``AuditedTask``."""
+    """How one task ended whose base class is ``AuditedTask``."""
 
     task = models.CharField(max_length=255)
     task_id = models.CharField(max_length=255)

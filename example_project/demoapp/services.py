@@ -1,4 +1,4 @@
-"""What the project does with its tasks away from any request."""
+"""What the project does with its tasks outside of requests."""
 
 from django.db import transaction
 

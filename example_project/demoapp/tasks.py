@@ -39,7 +39,7 @@ def rename_widget(widget_id, name):
 
 @shared_task
 def send_email(user_pk):
-    """Welcome a user; without an address of their own, in their mailbox here."""
+    """Welcome a user, in a local mailbox if they have given no address."""
     user = get_user_model().objects.get(pk=user_pk)
     send_mail(
         subject=f"Welcome, {user.username}",
@@ -65,7 +65,7 @@ def flaky(self, failures=3):
 
 @shared_task
 def work(seconds):
-    """Stand in for something that takes long."""
+    """Stand in for something that takes a long time."""
     time.sleep(seconds)
 
 
@@ -96,7 +96,7 @@ def archive_widget(widget_id):
 
 @shared_task(base=AuditedTask, bind=True, max_retries=6, default_retry_delay=10 * 60)
 def delete_widget(self, widget_id):
-    """Delete a widget that is archived; until it is, look again every ten minutes."""
+    """Delete a widget once it is archived; until then, check again every ten minutes."""
     try:
         Widget.objects.get(id=widget_id, archived=True).delete()
     except Widget.DoesNotExist as error:

@@ -42,7 +42,7 @@ def create_user(request: HttpRequest) -> HttpResponse:
     try:
         sign_up(request.POST)
     except (ValidationError, IntegrityError, DataError):
-        # Bound to no instance: the form finds the name taken, or not well formed.
+        # Bound to no instance: the form finds that the name is taken, or not well formed.
         return _page(request, SignUpForm(request.POST), status=400)
     return HttpResponse("User created", status=201)
 
@@ -63,13 +63,13 @@ def create_user_pitfall(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def rename(request: HttpRequest, pk: int) -> HttpResponse:
-    """Rename a widget ten seconds from now, which leaves time to think again."""
+    """Rename a widget ten seconds from now, which leaves time for second thoughts."""
     widget = get_object_or_404(Widget, pk=pk)
     if request.method == "GET":
         return _page(request, RenameForm(instance=widget))
     form = RenameForm(request.POST)
     if not form.is_valid():
         return _page(request, form, status=400)
-    # Where no transaction is open, a task sent "on commit" is sent at once.
+    # If no transaction is open, a task sent "on commit" is sent at once.
     rename_widget.apply_async_on_commit(args=(pk, form.cleaned_data["name"]), countdown=10)
     return HttpResponse("Widget will be renamed", status=202)

@@ -10,8 +10,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")
 
 app = Celery("proj")
 
-# Every setting of Celery stands in Django's settings, with ``CELERY_`` in front. A string,
-# so that worker processes load the settings themselves.
+# All of Celery's settings are in Django's settings, prefixed with ``CELERY_``. A string, so that
+# worker processes load the settings themselves.
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 # Finds ``tasks.py`` in each of INSTALLED_APPS.

@@ -1,4 +1,4 @@
-"""Fixtures of this project. The plugin needs none: it finds the Celery app by itself."""
+"""Fixtures of this project. The plugin needs none: it finds the Celery app itself."""
 
 import pytest
 from django.db import connection
@@ -8,7 +8,7 @@ from tests.factories import UserFactory, WidgetFactory
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings, tmp_path_factory):
-    """``celery_live_worker`` has processes that open the test database, too.
+    """``celery_live_worker`` has processes that also open the test database.
 
     They can't where it is SQLite in memory, which is pytest-django's default.
     """

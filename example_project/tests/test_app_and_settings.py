@@ -1,6 +1,6 @@
 """``celery_app``: the project's own app, and how a test changes its configuration.
 
-No broker of the settings is touched: for the whole run, messages stay in memory.
+The broker in the settings is not used: for the whole run, messages stay in memory.
 """
 
 import pytest

@@ -1,7 +1,7 @@
 """``celery_eager``: each task runs at once, inside the call that sends it.
 
 Quick and simple, and not what a worker does: no queue, no countdown. Good for the test of a
-view that only has to bring its task to run.
+view that only has to make its task run.
 """
 
 import pytest

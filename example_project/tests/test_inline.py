@@ -1,7 +1,7 @@
 """``celery_inline``: a worker in the test's own thread, connection and transaction.
 
 Messages go through Celery's own worker code, one at a time, when the test says so. The test
-rolls back as any other, and time is as long as the test wants it to be.
+rolls back like any other, and hours pass as soon as the test says so.
 """
 
 from datetime import timedelta
@@ -92,7 +92,7 @@ def test_a_retry_gives_up_in_the_end(widget, celery_inline, celery_results):
     with pytest.raises(Widget.DoesNotExist):
         celery_inline.run(until=timedelta(hours=2))
     assert celery_results[result] == Failure(Widget.DoesNotExist, retries=6)
-    # The base class of the task has written down that one end, and not the retries.
+    # The base class of the task has recorded that one end, and not the retries.
     assert [entry.state for entry in AuditEntry.objects.all()] == ["FAILURE"]
 
 
@@ -133,7 +133,7 @@ def test_a_chord_with_its_results_in_the_database(celery_inline, celery_outbox, 
 
 
 def test_a_message_that_comes_twice(widget, celery_inline, celery_outbox):
-    # A broker delivers at least once: a task has to stand it.
+    # A broker delivers at least once: a task has to cope with that.
     archive_widget.delay(widget.pk)
     celery_inline.run()
     celery_inline.redeliver(celery_outbox[0])

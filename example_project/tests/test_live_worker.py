@@ -1,6 +1,6 @@
-"""``celery_live_worker``: ``celery -A proj worker -l INFO``, with processes of its own.
+"""``celery_live_worker``: ``celery -A proj worker -l INFO``, in separate processes.
 
-It is started once, for the first test that asks for it, and serves those after it. Patches, signal
+It is started once, for the first test that requests it, and serves those after it. Patches, signal
 receivers and ``mailoutbox`` of the test don't reach its processes; what they log, publish and
 store does reach the test.
 """
@@ -57,8 +57,8 @@ def test_options_of_the_command_line(celery_live_worker):
     reason="needs DATABASE=postgresql DATABASE_POOL=1, with Django 5.1 and Celery 5.6 or later",
 )
 def test_each_process_has_a_connection_pool_of_its_own(celery_live_worker):
-    # A connection can't be shared between processes, so Celery closes the pool that a child has
-    # from its parent, and the child opens its own.
+    # A connection can't be shared between processes, so Celery closes the pool that a child
+    # inherits from its parent, and the child opens its own.
     WidgetFactory.create_batch(2)
     results = group(count_widgets.si() for _ in range(20)).delay()
     assert results.get() == [2] * 20

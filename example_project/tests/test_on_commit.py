@@ -1,7 +1,7 @@
 """``celery_on_commit``: what waits for the commit, what ran, and what never will.
 
-pytest-django wraps each test in a transaction that is rolled back at its end. Hooks run all the
-same, in the order that production has: when the code's own outermost ``atomic`` block exits.
+pytest-django wraps each test in a transaction that is rolled back at its end. Hooks run
+nevertheless, as in production: when the code's own outermost ``atomic`` block exits.
 """
 
 import pytest

@@ -1,7 +1,7 @@
 """``celery_outbox``: every message that the test's code sent, oldest first.
 
-The tasks do not run: this is the test of the code that sends them. What the outbox holds is
-what a worker would receive, and it is compared with Celery's own signatures.
+The tasks do not run: these are tests of the code that sends them. The outbox contains what a
+worker would receive, and is compared with Celery's own signatures.
 """
 
 from unittest.mock import ANY
@@ -31,7 +31,7 @@ def test_a_name_that_is_taken_sends_nothing(client, user, celery_outbox):
 
 def test_arguments_compare_as_the_task_would_receive_them(celery_outbox):
     add.delay(1, y=2)
-    # Positional or by keyword: the same call. Anything that compares can stand inside.
+    # Positional or by keyword: the same call. Anything with ``==`` can be inside.
     assert celery_outbox == [add.s(1, 2)]
     assert add.s(x=1, y=ANY) in celery_outbox
 
@@ -67,7 +67,7 @@ def test_the_messages_of_one_block(celery_outbox):
 def test_workflows(celery_outbox):
     chain(add.s(1, 1), mul.s(10)).delay()
     chord([add.s(1, 1), add.s(2, 2)])(xsum.s())
-    # Only what can start has been sent; what follows travels inside it.
+    # Only what can start has been sent; what follows is inside it.
     assert celery_outbox == [add.s(1, 1), add.s(1, 1), add.s(2, 2)]
     assert celery_outbox.canvas == [
         chain(add.s(1, 1), mul.s(10)),

@@ -27,7 +27,7 @@ def test_retries(celery_worker, celery_results):
 
 def test_a_task_that_was_revoked(celery_app, celery_worker, celery_results):
     task_id = uuid()
-    celery_app.control.revoke(task_id, reply=True, limit=1)  # the worker has it in mind now
+    celery_app.control.revoke(task_id, reply=True, limit=1)  # now the worker knows of it
     assert celery_results[add.apply_async((4, 4), task_id=task_id)] == Revoked()
 
 

@@ -1,7 +1,7 @@
 """``celery_session_worker``: one worker for the whole run, clean for each test.
 
-It saves little, as ``celery_worker`` is reused too, but it can stand behind session fixtures.
-Ask for it in ``usefixtures`` and every test of a module runs with a worker.
+It saves little, since ``celery_worker`` is reused too, but session fixtures can use it. Name it in
+``usefixtures``, and every test of a module runs with a worker.
 """
 
 import pytest

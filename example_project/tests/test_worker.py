@@ -29,7 +29,7 @@ def test_get_wakes_when_the_task_ends(celery_worker):
 
 def test_tasks_that_a_view_sent(client, celery_worker, mailoutbox):
     client.post("/users/", {"username": "ada"})
-    # The view keeps no handle on its task: wait until the worker has nothing left to do.
+    # The view doesn't keep its task's result: wait until the worker has nothing left to do.
     celery_worker.wait_until_idle()
     assert [mail.subject for mail in mailoutbox] == ["Welcome, ada"]
 
@@ -44,7 +44,7 @@ def test_a_workflow(celery_worker):
 
 
 def test_a_failure_is_raised_where_the_result_is_read(celery_worker):
-    # Had nobody read it, the test would fail at its end.
+    # If nobody had read it, the test would fail at its end.
     with pytest.raises(get_user_model().DoesNotExist):
         send_email.delay(0).get(timeout=5)
 

@@ -10,7 +10,7 @@ from proj import celery_app
 
 @pytest.fixture(autouse=True, scope="session")
 def broker_in_a_folder_of_its_own(tmp_path_factory):
-    """By the settings messages are files: not in the folder that a developer's worker reads."""
+    """Keep messages, which are files here, out of the folder that a developer's worker reads."""
     folder = str(tmp_path_factory.mktemp("messages"))
     with pytest.MonkeyPatch.context() as patch:
         for name in ("data_folder_in", "data_folder_out", "control_folder"):

@@ -7,7 +7,7 @@ from shop.models import Order
 
 @shared_task
 def add(x: int, y: int) -> int:
-    """Cost nothing, so that what is left is the way there and back."""
+    """Cost nothing, so that only the way there and back is measured."""
     return x + y
 
 
