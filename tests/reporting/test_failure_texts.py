@@ -319,7 +319,7 @@ def test_an_error_that_differs_comes_with_the_expectation_that_would_hold(
             "E  *happened: Failure(ValueError('boo'), retries=0)",
             "E  *at shop/tasks.py:* in fail: raise ValueError(text)",
             (
-                "E  *To fix: If the failure is meant, expect Failure(ValueError); if not, begin "
+                "E  *To fix: If the failure is meant, expect Failure(ValueError); if not, start "
                 "at the line that raised it."
             ),
         ],

@@ -216,7 +216,7 @@ def test_of_a_task_that_is_not_registered_only_the_named_arguments_are_known() -
         some(run=None, user_pk=7, subject="x").are_in(sent)
     assert str(error.value) == (
         "of('shop.send_email', user_pk=..., subject=...): shop.send_email isn't registered here, "
-        "so that nobody knows the names of the arguments (7,). Import the module that has it, or "
+        "so the names of the arguments (7,) are unknown. Import the module that defines it, or "
         "look at the args of each message."
     )
     assert not some(run=None, user_pk=7).are_in(message("shop.x", kwargs={"subject": "x"}))

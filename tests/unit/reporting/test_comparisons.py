@@ -279,8 +279,8 @@ def test_what_is_missing_of_several_is_named(sent: Sent) -> None:
         "To fix:",
         f"  - If what was sent is right, expect shop.add.s(1); {FROM_HERE}.",
         (
-            "  - Check that the code that sends shop.mul runs, and that nothing stands in its "
-            "place: a mock of delay() or apply_async() sends nothing."
+            "  - Check that the code that sends shop.mul runs, and that it is not mocked: "
+            "a mock of delay() or apply_async() sends nothing."
         ),
     ]
 
