@@ -66,6 +66,7 @@ class RaceRaised(Event):
 
     error: Exception
     tests: frozenset[CodeType]  # the tests that were running
+    caught_at: str | None = None  # by code under test, in another process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

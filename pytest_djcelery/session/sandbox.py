@@ -35,7 +35,7 @@ from pytest_djcelery.transactions.watch import TransactionWatch
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.messages.journal import Ended
+    from pytest_djcelery.messages.journal import Ended, RaceRaised
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.options import Options, Policy
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
@@ -145,7 +145,9 @@ class Sandbox:
         """
         self.settle()
         if caught := self.swallowed_races():
-            raise SentInTransactionError(sent_in_transaction.swallowed_text(caught)) from caught[0]
+            raise SentInTransactionError(sent_in_transaction.swallowed_text(caught)) from caught[
+                0
+            ].error
         self.unconsumed.test_ends()
         found = self.unhandled_failures()
         policy = self.options.unhandled_failures
@@ -164,7 +166,7 @@ class Sandbox:
         if self.runner is not None:
             self.runner.end_reported = True
 
-    def swallowed_races(self) -> list[Exception]:
+    def swallowed_races(self) -> list[RaceRaised]:
         """Errors about messages sent inside a transaction that the test never saw."""
         return sent_in_transaction.swallowed_races(self.journal, since=self.reported)
 

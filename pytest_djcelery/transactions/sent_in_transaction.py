@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import linecache
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
-from pytest_djcelery.messages.journal import Event, RaceRaised
+from pytest_djcelery.messages.journal import Ended, Event, RaceRaised
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.messages.wire import shown
 
@@ -247,7 +248,7 @@ def _sent_with_options(message: TaskMessage) -> bool:
     return any(option not in (None, ()) for option in options)
 
 
-def swallowed_races(journal: Journal, since: int = 0) -> list[Exception]:
+def swallowed_races(journal: Journal, since: int = 0) -> list[RaceRaised]:
     """The errors that reached neither the test nor a task's result, in order.
 
     Args:
@@ -255,19 +256,51 @@ def swallowed_races(journal: Journal, since: int = 0) -> list[Exception]:
         since: The position in the journal from which errors count.
     """
     raised = {id(event.error): event for event in journal.events(RaceRaised, since)}
-    return [event.error for event in raised.values() if not _surfaced(event)]
+    return [event for event in raised.values() if not _surfaced(event)]
 
 
-def swallowed_text(errors: list[Exception]) -> str:
+def swallowed_text(swallowed: list[RaceRaised]) -> str:
     """The text of the failure at the end of the test."""
-    return "\n".join(_lines(errors))
+    return "\n".join(_lines(swallowed))
 
 
-def _lines(errors: list[Exception]) -> Iterator[str]:
-    for error in errors:
+class ReportedRaces:
+    """A journal of another process, where only that process can see what becomes of an error.
+
+    As a task ends, the errors that its code has caught are reported with the place.
+
+    Args:
+        report: Called with each event for the journal of the test.
+    """
+
+    def __init__(self, report: Callable[[Event], None]) -> None:
+        self._report = report
+        self._of_thread = threading.local()
+
+    def append(self, event: Event) -> None:
+        """Report an event; an error on a message inside a transaction only where it is caught."""
+        raised: dict[int, RaceRaised] = vars(self._of_thread).setdefault("raised", {})
+        if isinstance(event, RaceRaised):
+            raised[id(event.error)] = event
+            return
+        if isinstance(event, Ended):
+            for caught in [event for event in raised.values() if not _surfaced(event)]:
+                place = _place(caught.error.__traceback__)
+                error = caught.error.with_traceback(None)
+                self._report(RaceRaised(error=error, tests=frozenset(), caught_at=place))
+            raised.clear()
+        self._report(event)
+
+    def wake(self) -> None:
+        """Nobody waits here."""
+
+
+def _lines(swallowed: list[RaceRaised]) -> Iterator[str]:
+    for event in swallowed:
+        error = event.error
         name = type(error).__name__
         yield f"{name} was raised, but the code under test caught it, so the test did not see it."
-        yield f"  caught at: {_place(error.__traceback__)}"
+        yield f"  caught at: {event.caught_at or _place(error.__traceback__)}"
         yield str(error)
         yield ""
     yield "To let such messages pass: @pytest.mark.celery_sent_in_transaction('ignore'), or"

@@ -255,6 +255,50 @@ def test_a_message_sent_inside_a_transaction_of_a_task(run: Run, project: Projec
     result.stdout.fnmatch_lines(["*SentInTransactionWarning: shop.tasks.ship(*"])
 
 
+def test_a_race_that_the_task_itself_has_caught_fails_the_test(run: Run, project: Project) -> None:
+    project.tasks("""
+        from contextlib import suppress
+
+        from django.db import transaction
+
+
+        @shared_task
+        def careless():
+            with transaction.atomic():
+                pk = Order.objects.create(name="new").pk
+                with suppress(Exception):
+                    ship.delay(pk)
+            return "done"
+
+
+        @shared_task
+        def hasty():
+            with transaction.atomic():
+                ship.delay(Order.objects.create(name="new").pk)
+    """)
+    test = """
+        import pytest
+        from shop.tasks import careless, hasty
+
+        pytestmark = pytest.mark.celery_sent_in_transaction("error")
+
+        def test_caught(celery_live_worker):
+            assert careless.delay().get() == "done"
+
+        def test_of_the_next_task(celery_live_worker):
+            with pytest.raises(Exception, match="was sent inside an open transaction"):
+                hasty.delay().get()
+    """
+    result = run(test)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines([
+        "SentInTransactionError was raised, but the code under test caught it, *",
+        "  caught at: *careless*",
+        "shop.tasks.ship(1) was sent inside an open transaction of the database 'default'*",
+        "FAILED *::test_caught*",
+    ])  # fmt: skip
+
+
 def test_no_mail_leaves(run: Run, project: Project) -> None:
     project.settings("""
         SMTP = "django.core.mail.backends.smtp.EmailBackend"

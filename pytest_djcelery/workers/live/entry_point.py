@@ -30,6 +30,7 @@ from pytest_djcelery.messages import journal
 from pytest_djcelery.messages.journal import Dropped
 from pytest_djcelery.recording import publishing, task_signals
 from pytest_djcelery.recording.task_surroundings import Surroundings
+from pytest_djcelery.transactions.sent_in_transaction import ReportedRaces
 from pytest_djcelery.transactions.watch import TransactionWatch
 from pytest_djcelery.workers import sqlite
 from pytest_djcelery.workers.live.connection import KEY, WorkerEnd
@@ -44,7 +45,7 @@ _CELERYS_OWN: Final = "celery.worker.consumer:Consumer"
 #: The events that the test's journal can use: hooks are known by numbers of their process.
 _REPORTED: Final = (
     journal.Dropped, journal.Ended, journal.NotSent, journal.NotStored, journal.Published,
-    journal.StateStored, journal.Storing, journal.Warned,
+    journal.RaceRaised, journal.StateStored, journal.Storing, journal.Warned,
 )  # fmt: skip
 
 
@@ -197,7 +198,7 @@ def _events_reported(
     app: Celery, environment: Environment, connection: WorkerEnd
 ) -> Iterator[None]:
     """Within the ``with``, report to the test what happens in this process."""
-    remote_journal: Any = connection
+    remote_journal: Any = ReportedRaces(connection.append)
     watch = TransactionWatch(
         remote_journal,
         policy=lambda: environment.sent_in_transaction,

@@ -75,7 +75,7 @@ async def never() -> None:
     """A block of another name stands elsewhere in this file."""
 
 
-def found(*events: RaceRaised) -> list[Exception]:
+def found(*events: RaceRaised) -> list[RaceRaised]:
     journal = Journal()
     for event in events:
         journal.append(event)
@@ -84,12 +84,12 @@ def found(*events: RaceRaised) -> list[Exception]:
 
 def test_an_error_that_code_under_test_caught_was_not_seen() -> None:
     event = raised(swallows)
-    assert found(event) == [event.error]
+    assert found(event) == [event]
 
 
 def test_one_that_was_never_raised_was_not_seen() -> None:
     event = RaceRaised(error=SentInTransactionError("made only"), tests=frozenset())
-    assert found(event) == [event.error]
+    assert found(event) == [event]
 
 
 @pytest.mark.parametrize("function", [catches_by_name, catches_one_of_several, expects])
@@ -100,7 +100,7 @@ def test_one_that_was_caught_by_its_name_was_meant(function: Any) -> None:
 def test_one_that_was_caught_by_another_name_was_not() -> None:
     # The file's other handlers, which name it, are not around the line.
     event = raised(expects_another)
-    assert found(event) == [event.error]
+    assert found(event) == [event]
 
 
 def test_one_that_reached_a_test_was_seen() -> None:
@@ -131,11 +131,11 @@ def test_each_error_counts_once_and_from_a_position_on() -> None:
     first, second = raised(swallows), raised(swallows)
     journal.append(first)
     journal.append(Looked(task_id="a"))
-    journal.append(RaceRaised(error=first.error, tests=frozenset()))
+    journal.append(first)
     position = len(journal)
     journal.append(second)
-    assert swallowed_races(journal) == [first.error, second.error]
-    assert swallowed_races(journal, position) == [second.error]
+    assert swallowed_races(journal) == [first, second]
+    assert swallowed_races(journal, position) == [second]
 
 
 def test_a_file_that_is_no_python_catches_nothing_by_name(tmp_path: Any) -> None:
@@ -145,13 +145,14 @@ def test_a_file_that_is_no_python_catches_nothing_by_name(tmp_path: Any) -> None
     source = "def catch(error):\n  try:\n    raise error\n  except Exception:\n    pass\n"
     exec(compile(source, str(path), "exec"), names)
     event = raised(names["catch"])
-    assert found(event) == [event.error]
+    assert found(event) == [event]
 
 
 def test_the_text_says_where_it_was_caught() -> None:
     event = raised(swallows)
     line = swallows.__code__.co_firstlineno + 2
-    assert swallowed_text([event.error, SentInTransactionError("made only")]) == (
+    made_only = SentInTransactionError("made only")
+    assert swallowed_text([event, RaceRaised(error=made_only, tests=frozenset())]) == (
         "SentInTransactionError was raised, but the code under test caught it, so the test did "
         "not see it.\n"
         f"  caught at: {HERE}:{line} in swallows\n"
@@ -177,7 +178,7 @@ def test_a_library_that_caught_it_is_named_by_its_function() -> None:
     path = os.path.join(os.path.dirname(models.__file__), "module.py")
     exec(compile(source, path, "exec"), names)
     event = raised(names["Signal"]().send_robust)
-    assert "  caught at: django.module.Signal.send_robust\n" in swallowed_text([event.error])
+    assert "  caught at: django.module.Signal.send_robust\n" in swallowed_text([event])
 
 
 # Rows --------------------------------------------------------------------------------------
