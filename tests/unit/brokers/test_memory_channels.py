@@ -139,6 +139,16 @@ def test_a_message_with_an_eta_is_taken_by_itself_and_must_be_acknowledged(
     assert queues.depth("q") == 1
 
 
+def test_all_that_was_taken_and_has_an_eta_comes_back(
+    connection: Connection, queues: Broker
+) -> None:
+    publish(connection, 1, 2, routing_key="q", headers={"eta": "later"})
+    with connection.channel() as channel:
+        assert [channel.get_timed("q").payload for _ in range(2)] == [1, 2]
+        assert queues.depth("q") == 0
+    assert queues.depth("q") == 2
+
+
 # Declarations ------------------------------------------------------------------------------
 
 
@@ -366,6 +376,11 @@ def test_a_sleeping_reader_is_woken_by_an_interrupt(
         connection.transport.interrupt()
         thread.join(5)
     assert ended == ["interrupted"]
+
+
+def test_a_wait_for_nothing_ends_at_its_deadline(connection: Connection) -> None:
+    with Consumer(connection, [Queue("q")]), pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.05)
 
 
 def test_what_is_put_while_a_reader_looks_is_not_missed(

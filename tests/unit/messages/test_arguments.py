@@ -129,6 +129,14 @@ def test_the_arguments_at_fault_are_named_with_their_remedies() -> None:
     ]
 
 
+def test_what_another_serializer_could_not_encode_is_not_at_fault() -> None:
+    error: Any = EncodeError("can't")
+    explain_unserializable(error, "shop.add", (({1}, lambda: None), {}, {}), "pickle")
+    [note] = error.__notes__
+    assert "argument 1" not in note
+    assert "argument 2: <function" in note
+
+
 @pytest.mark.parametrize("length", [59, 60, 61, 200])
 def test_a_long_value_is_shortened(length: int) -> None:
     text = "x" * length
