@@ -278,7 +278,7 @@ def inline(*, auto: bool = False) -> Iterator[Inline]:
         if isinstance(running, Inline) and not running.implicit and running.auto == auto:
             yield running  # a helper's block, in a test that has celery_inline already
             return
-        with _delivering(sandbox, Inline(sandbox, auto=auto)) as runner:
+        with _tasks_run_by(sandbox, Inline(sandbox, auto=auto)) as runner:
             yield runner
 
 
@@ -289,12 +289,12 @@ def automatic_delivery() -> Iterator[Sandbox]:
         if sandbox.runner is not None:
             yield sandbox
             return
-        with _delivering(sandbox, Inline(sandbox, auto=True, implicit=True)):
+        with _tasks_run_by(sandbox, Inline(sandbox, auto=True, implicit=True)):
             yield sandbox
 
 
 @contextmanager
-def _delivering(sandbox: Sandbox, runner: Inline) -> Iterator[Inline]:
+def _tasks_run_by(sandbox: Sandbox, runner: Inline) -> Iterator[Inline]:
     __tracebackhide__ = True
     with (
         runner_set(sandbox, runner),

@@ -1,4 +1,4 @@
-"""``celery_live_worker``: ``celery -A proj worker`` in processes of its own."""
+"""``celery_live_worker``: ``celery -A proj worker`` in separate processes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class LiveWorker(Runner):
         """Wait until everything due has run, up to the timeout.
 
         Raises:
-            WorkerError: The worker has ended, and no error has told the test so.
+            WorkerError: The worker has ended, and no error in the test has said so.
         """
         __tracebackhide__ = True
         self._wait(self._sandbox.options.timeout)

@@ -234,7 +234,7 @@ class Results:
 
     def _stored_state(self, task_id: str) -> str:
         __tracebackhide__ = True
-        with self._reading(task_id):
+        with self._backend_readable(task_id):
             return self._state_of(self._sandbox.app.AsyncResult(task_id))
 
     def _state_of(self, stored: AsyncResult[Any]) -> str:
@@ -242,7 +242,7 @@ class Results:
         return str(states.PENDING if disabled else stored.state)
 
     @contextmanager
-    def _reading(self, task_id: str) -> Iterator[None]:
+    def _backend_readable(self, task_id: str) -> Iterator[None]:
         """Enter to read what the backend has about a task, which may be nothing in eager mode."""
         __tracebackhide__ = True
         with ExitStack() as stack:
@@ -309,7 +309,7 @@ class Results:
 
     def _outcome(self, task_id: str) -> Outcome:
         __tracebackhide__ = True
-        with self._reading(task_id):
+        with self._backend_readable(task_id):
             outcome: Outcome = replace(self._bare_outcome(task_id), task=self._name(task_id))
         return outcome
 

@@ -84,7 +84,7 @@ class Worker(Runner):
         """Wait until everything due has run, up to the timeout.
 
         Raises:
-            WorkerError: The worker has ended, and no error has told the test so.
+            WorkerError: The worker has ended, and no error in the test has said so.
         """
         __tracebackhide__ = True
         timeout = self._sandbox.options.timeout

@@ -88,7 +88,7 @@ class Channel(filesystem.Channel):
         self._change_table(exchange, lambda table: [row for row in table if row != entry])
 
     def _change_table(self, exchange: str, change: Callable[[list[Any]], list[Any]]) -> None:
-        with _locked(Path(self.control_folder) / ".lock"):
+        with _lock_held(Path(self.control_folder) / ".lock"):
             _write_whole(self._table_of(exchange), dumps(change(self.get_table(exchange))))
 
     def _table_of(self, exchange: str) -> Path:
@@ -135,7 +135,7 @@ class FolderBackend(ChordBackend, FilesystemBackend):
         _write_whole(self._path(key), data)
 
     def chord_locked(self, group_id: str) -> AbstractContextManager[Any]:
-        return _locked(self._path(self.get_key_for_group(group_id, ".lock")))
+        return _lock_held(self._path(self.get_key_for_group(group_id, ".lock")))
 
     def expire(self, key: bytes, value: int) -> None:
         """A test ends before any result expires."""
@@ -156,7 +156,7 @@ def _write_whole(path: Path, text: str | bytes) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock_held(path: Path) -> Iterator[None]:
     """Within the ``with``, keep other processes out by a lock file."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed

@@ -76,7 +76,7 @@ class RunSpaces:
         """Own the spaces within the ``with``; what is in them is removed at its end."""
         with ExitStack() as stack:
             if (space := self.broker) is not None:
-                stack.enter_context(_connecting(app, space, self._own_options(space)))
+                stack.enter_context(_run_connections_used(app, space, self._own_options(space)))
                 spaces[space.prefix] = space
                 stack.callback(spaces.pop, space.prefix, None)
 
@@ -139,7 +139,7 @@ class RunSpaces:
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def _connecting(app: Celery, space: Space, options: Mapping[str, Any]) -> Iterator[None]:
+def _run_connections_used(app: Celery, space: Space, options: Mapping[str, Any]) -> Iterator[None]:
     """Use the run's transport and its options for the run's URL only.
 
     A test that changes the URL gets that broker as it is; one that changes transport options

@@ -28,7 +28,7 @@ def entered_sandbox(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]
             yield session.sandbox
         return
     opening = (
-        _opened(session, changes) if session.sandbox is None else session.sandbox.new_example()
+        _new_sandbox(session, changes) if session.sandbox is None else session.sandbox.new_example()
     )
     with opening as sandbox:
         yield sandbox
@@ -51,7 +51,7 @@ def sandbox_of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
 
 
 @contextmanager
-def _opened(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
+def _new_sandbox(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
     options = options_module.replace(session.options, **changes)
     project = session.use_project()
     # This imports Celery, which a run that uses no fixture must not do.

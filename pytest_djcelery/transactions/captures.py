@@ -57,14 +57,17 @@ class Captures:
         @contextmanager
         def noting(cls: type, *, using: str = "default", **options: Any) -> Iterator[Any]:
             __tracebackhide__ = True
-            with self._opened(using), capture.__get__(None, cls)(using=using, **options) as hooks:
+            with (
+                self._block_noted(using),
+                capture.__get__(None, cls)(using=using, **options) as hooks,
+            ):
                 yield hooks
 
         method: Any = update_wrapper(noting, capture.__func__)
         return classmethod(method)
 
     @contextmanager
-    def _opened(self, using: str) -> Iterator[None]:
+    def _block_noted(self, using: str) -> Iterator[None]:
         from django.db import connections
 
         connection = underlying(connections[using])

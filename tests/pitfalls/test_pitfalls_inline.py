@@ -354,7 +354,7 @@ def test_pitfall_30_a_beat_entry_that_points_nowhere_is_named(run: Run, project:
             "E *'renamed' sends shop.tasks.count_order, * Did you mean 'shop.tasks.count_orders'?",
             "E *'changed' sends shop.tasks.ship(expres=True): missing *: 'order_id'; the task is *",
             "E *'astray' goes to queue 'fails', which no worker consumes; they consume 'celery'.*",
-            "E *Correct them where they stand*",
+            "E *Correct them where they are*",
         ],
         consecutive=True,
     )

@@ -221,7 +221,7 @@ class Transport(virtual.Transport):
         """Deliver the message that came first among all consumed queues.
 
         A server pushes messages in the order in which they are published: a task that is revoked
-        and then sent is found revoked, although remote control has a queue of its own. kombu's
+        and then sent is found revoked, although remote control has a separate queue. kombu's
         virtual transports would take turns. Remote control goes first, since in production it
         doesn't wait for tasks, which run in other processes. Private API (``_active_queues``,
         ``_get_and_deliver``, the name that `kombu.pidbox` gives its queues), checked on kombu 5.3

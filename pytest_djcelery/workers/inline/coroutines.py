@@ -111,11 +111,11 @@ def event_loop_hidden() -> AbstractContextManager[None]:
 
     Private API (``SyncToAsync.threadlocal``), checked on asgiref 3.6 to 3.13.
     """
-    return _hidden() if _runs_for_coroutines() else _NOTHING
+    return _running_loop_hidden() if _runs_for_coroutines() else _NOTHING
 
 
 @contextmanager
-def _hidden() -> Iterator[None]:
+def _running_loop_hidden() -> Iterator[None]:
     from asgiref.sync import SyncToAsync
 
     known = SyncToAsync.threadlocal

@@ -146,7 +146,7 @@ class Runs:
         stretch = None if until is None else Stretch(self._clock, until)
         _check_limit(limit)
         executions: list[Execution] = []
-        with self._running():
+        with self._one_run():
             if stretch is not None:
                 stretch.begin()
             for ended in self._deliveries.executions(takes, stretch, limit):
@@ -162,7 +162,7 @@ class Runs:
     def step(self) -> Execution | None:
         """See `Inline.step`."""
         __tracebackhide__ = True
-        with self._running():
+        with self._one_run():
             execution = self._deliveries.one(self.worker.takes)
         if execution is not None and execution.failed:
             self._looked(execution)
@@ -253,7 +253,7 @@ class Runs:
         __tracebackhide__ = True
         if done():
             return
-        with self._running():
+        with self._one_run():
             for _ in self._deliveries.executions(self.worker.takes, None, None):
                 if done():
                     return
@@ -300,7 +300,7 @@ class Runs:
     # One at a time ------------------------------------------------------------------------
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
+    def _one_run(self) -> Iterator[None]:
         """Enter around a run, to deliver like a worker, without the test's transactions."""
         __tracebackhide__ = True
         with self.exclusive(), self._sandbox.watch.autocommit(), self.worker.delivering():

@@ -1,1 +1,1 @@
-"""``celery -A proj worker`` in processes of its own."""
+"""``celery -A proj worker`` in separate processes."""
