@@ -132,21 +132,24 @@ def in_suite(path: str) -> bool:
 
 @cache
 def _named_as_tests(path: str) -> bool:
-    *folders, name = PurePath(_without_place(path)).parts
+    *folders, name = PurePath(below_packages(path) or relative(path)).parts
     return not {"tests", "test"}.isdisjoint(folders) or any(
         fnmatch(name, pattern) for pattern in ("conftest.py", "tests.py", "test_*.py", "*_test.py")
     )
 
 
-def _without_place(path: str) -> str:
-    """A path relative to the working folder or to the folder of packages, wherever these are."""
+def below_packages(path: str) -> str | None:
+    """The path of a library's file below the folder of packages, which may lie in any folder.
+
+    ``None`` for a file of the project.
+    """
     installed = _INSTALLED.match(path)
     if installed is not None:
         return path[installed.start("name") :]
     for folder in (*_library_folders(), _STANDARD_LIBRARY):
         if path.startswith(folder):
             return path[len(folder) :]
-    return relative(path)
+    return None
 
 
 # Packages between a test and its caller, which raise again what they catch.

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from pluggy import HookimplMarker
 
+from pytest_djcelery.locations import below_packages
 from pytest_djcelery.options import MEMORY, Options
 from pytest_djcelery.project.after_import import called_after_import
 from pytest_djcelery.project.finding import (
@@ -62,7 +63,7 @@ class NamedFiles:
         return self._has_name_of_test(str(path))
 
     def _matches(self, path: str) -> bool:
-        *folders, name = PurePath(self._shown(path)).parts
+        *folders, name = PurePath(below_packages(path) or self._shown(path)).parts
         return (
             name == "conftest.py"
             or any(folder in _FOLDERS for folder in folders)
