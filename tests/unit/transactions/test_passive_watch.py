@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from pytest_djcelery.messages.journal import (
     Published,
 )
 from pytest_djcelery.transactions.blocks import WriteListener
-from pytest_djcelery.transactions.captures import Captures
+from pytest_djcelery.transactions.captures import Captures, underlying
 from pytest_djcelery.transactions.hooks import hook_of
 from pytest_djcelery.transactions.openers import Opener
 from pytest_djcelery.transactions.passive_watch import PassiveWatch
@@ -322,6 +323,14 @@ def test_what_stands_in_for_hooks_is_taken_out_with_the_watch(database: None) ->
     assert discarded.reason == (
         "its savepoint or transaction was rolled back, or the connection was closed"
     )
+
+
+def test_what_stands_for_a_connection_is_known_by_the_connection_itself() -> None:
+    connection = connections["default"]
+    proxy: Any = SimpleNamespace(validate_thread_sharing=connection.validate_thread_sharing)
+    assert underlying(proxy) is underlying(connection) is connection
+    other: Any = SimpleNamespace(validate_thread_sharing=lambda: None)
+    assert underlying(other) is other
 
 
 def test_hooks_that_django_captures_are_left_to_it(database: None) -> None:

@@ -15,7 +15,13 @@ from unittest import mock
 
 import pytest
 
-from pytest_djcelery.transactions.stand_in import StandIn, stand_in_for
+from pytest_djcelery.transactions.stand_in import StandIn, _classes, stand_in_for
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """The class of a stand-in is made once in a process: here, in each test."""
+    _classes.clear()
 
 
 def function(x: int = 1) -> int:
