@@ -126,6 +126,32 @@ def test_what_a_coroutine_publishes_is_delivered_meanwhile(*, thread: bool) -> N
             assert ran_in != [home]
 
 
+def test_automatic_delivery_is_the_affair_of_the_thread_that_began_it() -> None:
+    failures: list[BaseException] = []
+    threads: list[threading.Thread] = []
+
+    def whole_test() -> None:
+        try:
+            with inline_project.worker(auto=True):
+                add.delay(1)
+                assert done == [(1, 0)]
+                other = threading.Thread(target=add.delay, args=(2,))
+                other.start()
+                other.join()
+                assert done == [(1, 0)]
+                add.delay(3)
+                assert [x for x, _ in done] == [1, 2, 3]
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+        threads.append(threading.current_thread())
+
+    thread = threading.Thread(target=whole_test)
+    thread.start()
+    thread.join(30)
+    assert threads == [thread]
+    assert failures == []
+
+
 def test_a_coroutine_can_wait_for_a_run(worker: Inline) -> None:
     add.delay(1)
 
