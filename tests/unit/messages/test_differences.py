@@ -13,7 +13,9 @@ from dirty_equals import IsStr
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.canvas import embedded_signature
 from pytest_djcelery.messages.matching import PREVIOUS, differences, expectation
+from pytest_djcelery.messages.option_rules import call_in_message, call_in_signature
 from pytest_djcelery.messages.rehearsal import _Stage
+from pytest_djcelery.messages.wire import LONGEST_TEXT, equal, is_wildcard, same, shown
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()
@@ -109,3 +111,62 @@ def test_what_a_canvas_asks_of_its_app_beside_publishing_is_the_apps_own() -> No
     assert stage.loader is APP.loader
     with pytest.raises(AttributeError):
         _ = stage.nothing_of_that_name
+
+
+# Values ------------------------------------------------------------------------------------
+
+
+class Array:
+    """Compares each of its parts, as those of numpy do."""
+
+    def __eq__(self, other: object) -> Any:
+        raise ValueError("The truth value of an array is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_nan_equals_itself_and_an_array_nothing() -> None:
+    assert equal(float("nan"), float("nan"))
+    assert not equal(float("nan"), 1.0)
+    assert not equal(1.0, float("nan"))
+    assert not equal("a", float("nan"))
+    assert not equal(Array(), Array())
+
+
+def test_values_inside_others_compare_as_their_serializer_has_them() -> None:
+    assert same([(1, 2)], [[1, 2]], "json")
+    assert not same([(1, 2)], [[1, 2]], "pickle")
+    assert same([[(1, 2)]], [[(1, 2)]], "pickle")
+
+
+@pytest.mark.parametrize("length", [LONGEST_TEXT - 2, LONGEST_TEXT - 1, LONGEST_TEXT + 50])
+def test_a_text_is_shortened_in_its_middle(length: int) -> None:
+    text = repr("a" * (length // 2) + "b" * (length - length // 2))
+    if len(text) <= LONGEST_TEXT:
+        assert shown(text[1:-1]) == text
+    else:
+        half = LONGEST_TEXT // 2 - 1
+        assert shown(text[1:-1]) == f"{text[:half]}…{text[-half:]}"
+        assert len(shown(text[1:-1])) < LONGEST_TEXT
+
+
+def test_only_wildcards_are_wildcards() -> None:
+    assert is_wildcard(ANY)
+    assert is_wildcard(IsStr)
+    assert is_wildcard(IsStr())
+    assert not any(map(is_wildcard, (1, "ANY", None, int, Array())))
+
+
+def test_waits_of_nothing_are_the_same_and_others_by_what_was_sent() -> None:
+    written, sent = call_in_signature(ADD.s(1), "json"), call_in_message(message())
+    for call in (written, sent):
+        for nothing in (None, 0):
+            assert call.same_wait(nothing, 0)
+            assert call.same_wait(nothing, None)
+            assert not call.same_wait(nothing, 0.5)
+            assert not call.same_wait(0.5, nothing)
+        assert call.same_wait(5, 5)
+        assert not call.same_wait(5, 7)
+        assert not call.same_wait(5, "5")
+    assert sent.same_wait(5, 5.4)  # the time of day was taken twice
+    assert not written.same_wait(5, 5.4)
