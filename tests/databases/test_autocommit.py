@@ -95,7 +95,7 @@ TESTS = """
                 Group.objects.create(name="kept")
                 with pytest.raises(IntegrityError), transaction.atomic():
                     Group.objects.create(name="kept")
-                sid = transaction.savepoint()
+                sid = transaction.get_connection().savepoint()
                 Group.objects.create(name="undone")
                 transaction.savepoint_rollback(sid)
             assert [each.name for each in Group.objects.all()] == ["kept"]

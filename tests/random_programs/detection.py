@@ -91,7 +91,7 @@ class Races(Interpreter):
         """A savepoint by hand, likewise."""
         from django.db import transaction
 
-        point = transaction.savepoint(using=alias)
+        point = transaction.get_connection(alias).savepoint()
         frame = Frame(undoes=True)
         self._frames[alias].append(frame)
         undone = False

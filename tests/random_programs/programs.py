@@ -197,7 +197,7 @@ class Interpreter:
         """A savepoint set by hand."""
         from django.db import transaction
 
-        point = transaction.savepoint(using=alias)
+        point = transaction.get_connection(alias).savepoint()
         try:
             self.body(body)
         finally:

@@ -137,7 +137,7 @@ def test_a_savepoint_of_the_codes_own_outlasts_its_statement(
 ) -> None:
     with Autocommit(database.connection, of_test=of_test):
         with database.traced() as statements:
-            sid = transaction.savepoint()
+            sid = transaction.get_connection().savepoint()
             database.execute("savepoint mine")
             transaction.savepoint_rollback(sid)
         assert SAVEPOINT not in statements

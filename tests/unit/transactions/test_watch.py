@@ -628,9 +628,9 @@ def touch_nothing():
 
 
 def write_and_roll_back_by_hand():
-    savepoint = transaction.savepoint()
+    savepoint = transaction.get_connection().savepoint()
     Widget.objects.create(name="lost")
-    inner = transaction.savepoint()
+    inner = transaction.get_connection().savepoint()
     Widget.objects.create(name="lost, too")
     transaction.savepoint_commit(inner)
     transaction.savepoint_rollback(savepoint)
