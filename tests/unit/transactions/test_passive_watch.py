@@ -200,7 +200,7 @@ def test_a_write_after_a_message_is_judged_at_the_end_of_the_transaction(passive
     assert race.message is first
     assert race.late
     assert race.wrote_at is not None
-    assert race.wrote_at.function.endswith("Lab.write")
+    assert race.wrote_at.function.endswith("write")
     with transaction.atomic():
         passive.write()
         second = passive.send()
