@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -127,9 +127,9 @@ def watched_results(listener: ReadListener, suite: Container[str]) -> Iterator[N
     watch = _ReadWatch(listener, suite)
     state = _watched_property(watch, AsyncResult, "state")
     result = _watched_property(watch, AsyncResult, "result")
-    throw = _watched_method(watch, AsyncResult, "maybe_throw")
+    throw = _watched_method(AsyncResult, "maybe_throw", watch.read)
     eager_state = _watched_property(watch, EagerResult, "state")
-    eager_get = _watched_method(watch, EagerResult, "get")
+    eager_get = _watched_method(EagerResult, "get", watch.read)
     with (
         async_result_replaced(
             state=state, status=state, result=result, info=result,
@@ -158,7 +158,9 @@ def _watched_property(watch: _ReadWatch, owner: Any, name: str) -> property:
     return property(read, doc=attribute.__doc__)
 
 
-def _watched_method(watch: _ReadWatch, owner: Any, name: str) -> Any:
+def _watched_method(
+    owner: Any, name: str, read: Callable[[Any, BaseException | None], None]
+) -> Any:
     method = vars(owner)[name]
 
     def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -170,7 +172,7 @@ def _watched_method(watch: _ReadWatch, owner: Any, name: str) -> Any:
             error = raised
             raise
         finally:
-            watch.read(self, error)
+            read(self, error)
 
     return watched
 
@@ -201,22 +203,6 @@ def _watched_result_sets(watch: _ReadWatch) -> Iterator[None]:
 
     iter_native = vars(ResultSet)["iter_native"]
 
-    def watched_join(name: str) -> Any:
-        method = vars(ResultSet)[name]
-
-        def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            error = None
-            try:
-                return method(self, *args, **kwargs)
-            except BaseException as raised:
-                error = raised
-                raise
-            finally:
-                watch.failure_read(self, error)
-
-        return watched
-
     def watched_iter(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         watch.failure_read(self)
@@ -224,9 +210,10 @@ def _watched_result_sets(watch: _ReadWatch) -> Iterator[None]:
 
     questions = ("failed", "successful", "maybe_throw", "maybe_reraise")
     with result_set_replaced(
-        join=watched_join("join"), join_native=watched_join("join_native"),
+        join=_watched_method(ResultSet, "join", watch.failure_read),
+        join_native=_watched_method(ResultSet, "join_native", watch.failure_read),
         iter_native=watched_iter,
-        **{name: _watched_method(watch, ResultSet, name) for name in questions},
+        **{name: _watched_method(ResultSet, name, watch.read) for name in questions},
     ):  # fmt: skip
         yield
 

@@ -17,6 +17,7 @@ from tests.unit import django_in_process
 if TYPE_CHECKING:
     from pytest_djcelery.api.inline import Inline
     from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.sent_task import SentTask
 
 assert django_in_process.is_ours
 
@@ -83,6 +84,11 @@ def worker(*, auto: bool = False) -> Iterator[Inline]:
     functions.clear()
     with inline(auto=auto) as found:
         yield found
+
+
+def sent() -> list[SentTask]:
+    """The messages that the test has published."""
+    return [event.message for event in journal().published()]
 
 
 def journal() -> Journal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from itertools import count
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import pytest
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
 from pytest_djcelery.brokers.memory import addresses
-from pytest_djcelery.brokers.memory.addresses import broker, forget
+from pytest_djcelery.brokers.memory.addresses import broker
 from pytest_djcelery.messages.headers import Recorded
 from tests.unit.sending import message as sent_message
 
@@ -20,25 +19,6 @@ if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker
 
 _numbers = count()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _registered() -> Iterator[None]:
-    with addresses.scheme_registered():
-        yield
-
-
-@pytest.fixture
-def virtual_host() -> Iterator[str]:
-    name = f"channels-test-{next(_numbers)}"
-    yield name
-    forget(name)
-
-
-@pytest.fixture
-def connection(virtual_host: str) -> Iterator[Connection]:
-    with Connection(addresses.url(virtual_host)) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -19,25 +18,6 @@ from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.brokers.memory.addresses import broker, forget
 
 _numbers = count()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _registered() -> Iterator[None]:
-    with addresses.scheme_registered():
-        yield
-
-
-@pytest.fixture
-def virtual_host() -> Iterator[str]:
-    name = f"transport-test-{next(_numbers)}"
-    yield name
-    forget(name)
-
-
-@pytest.fixture
-def connection(virtual_host: str) -> Iterator[Connection]:
-    with Connection(addresses.url(virtual_host)) as connection:
-        yield connection
 
 
 def received(connection: Connection, queue: Queue, limit: int = 10) -> list[object]:

@@ -13,27 +13,16 @@ from celery import chain, chord, group
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.messages.journal import Published
 from tests.unit import inline_project
-from tests.unit.inline_project import add, app, call, done, end, functions, journal, mail
+from tests.unit.inline_project import add, app, call, done, end, functions, journal, mail, sent
 
 if TYPE_CHECKING:
     from pytest_djcelery.api.inline import Inline
-    from pytest_djcelery.messages.sent_task import SentTask
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _session() -> Iterator[None]:
     with inline_project.session(__file__):
         yield
-
-
-@pytest.fixture
-def worker() -> Iterator[Inline]:
-    with inline_project.worker() as worker:
-        yield worker
-
-
-def sent() -> list[SentTask]:
-    return [event.message for event in journal().published()]
 
 
 def test_it_is_delivered_once_more_and_before_all_others(worker: Inline) -> None:

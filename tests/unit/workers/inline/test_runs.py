@@ -39,12 +39,6 @@ def _session() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def worker() -> Iterator[Inline]:
-    with inline_project.worker() as worker:
-        yield worker
-
-
 def looked() -> list[str]:
     return [event.task_id for event in journal().events(Looked)]
 

@@ -15,13 +15,12 @@ from kombu import Queue
 from pytest_djcelery.errors import NeverEndsError
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from tests.unit import inline_project
-from tests.unit.inline_project import add, app, call, done, end, functions, journal, mail
+from tests.unit.inline_project import add, app, call, done, end, functions, mail, sent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_djcelery.api.inline import Inline
-    from pytest_djcelery.messages.sent_task import SentTask
 
 MINUTE = timedelta(minutes=1)
 START = datetime(2030, 1, 1, 12, tzinfo=timezone.utc)
@@ -32,16 +31,6 @@ VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="of the project")
 def _session() -> Iterator[None]:
     with inline_project.session(__file__):
         yield
-
-
-@pytest.fixture
-def worker() -> Iterator[Inline]:
-    with inline_project.worker() as worker:
-        yield worker
-
-
-def sent() -> list[SentTask]:
-    return [event.message for event in journal().published()]
 
 
 def by_hand(body: str, **options: Any) -> None:
