@@ -83,6 +83,16 @@ class Lint(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Docs(Job):
+    """The site, built without a warning; addresses on it are tried where there is a network."""
+
+    def perform(self, shell: Shell) -> None:
+        self.install(shell, "--group", "docs", "-e", ".")
+        build = [self.command("sphinx-build"), "-q", "-E", "-W", "--keep-going"]
+        shell.run(*build, "-b", "html", "docs", str(self.env / "html"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Build(Job):
     """The wheel, built from the sdist, away from the source: the example as a user runs it."""
 
@@ -249,6 +259,7 @@ JOBS: list[Job] = [
          beside=("celery-batches>=0.11",)),
     CelerySuite(name="celery-suite", celery="5.7"),
     Build(name="build"),
+    Docs(name="docs"),
     Lint(name="lint"),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What mutmut found, as docs/mutation.md shows it: a table by module, and each survivor's change.
+"""What mutmut found, as on the page Mutation: a table by module, and each survivor's change.
 
 Run after `mutmut run`, in the same folder. mutmut's own `results` names the survivors alone.
 """

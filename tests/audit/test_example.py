@@ -15,7 +15,7 @@ import pytest
 
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "example_project"
 README = EXAMPLE.parent / "README.md"
-PAGE = EXAMPLE.parent / "docs/existing-suite.md"
+PAGE = EXAMPLE.parent / "docs/how-to/existing-suite.md"
 MESSAGES = EXAMPLE / ".broker/messages"
 STARTS = re.DOTALL | re.MULTILINE
 IN_ORDER = ("-p", "no:randomly")

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.contract import behaviours
 from tests.contract.exceptions import TABLE, Declared
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/fidelity.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/fidelity.md"
 COMMAND = "python -m tests.contract.fidelity"
 COLUMNS = ("eager", "inline", "embedded", "live")
 FIXTURES = {
@@ -28,7 +28,7 @@ _INTRODUCTION = """\
 # Fidelity
 
 What a test's worker does, against a real one, in {total} behaviours. Each is written once, in
-[`tests/contract/themes/`](../tests/contract/themes), and run with every worker: Celery's eager
+[`tests/contract/themes/`](../../tests/contract/themes), and run with every worker: Celery's eager
 mode (`celery_eager`), `celery_inline`, `celery_worker` (the column *embedded*), and
 `celery_live_worker` (*live*), which is `celery -A proj worker` with two prefork processes, the real
 thing. They run over several brokers (in memory, files, Redis, RabbitMQ) and result backends (in
@@ -115,7 +115,7 @@ def main() -> int:
     if sys.argv[1:] == ["--check"]:
         if PAGE.exists() and PAGE.read_text() == page():
             return 0
-        sys.stderr.write(f"docs/fidelity.md is stale: {COMMAND}\n")
+        sys.stderr.write(f"docs/explanation/fidelity.md is stale: {COMMAND}\n")
         return 1
     PAGE.write_text(page())
     return 0

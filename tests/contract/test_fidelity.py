@@ -26,7 +26,7 @@ def test_a_stale_page_is_reported(
     assert fidelity.main() == 0
     page.write_text("of yesterday")
     assert fidelity.main() == 1
-    assert "docs/fidelity.md is stale" in capsys.readouterr().err
+    assert "docs/explanation/fidelity.md is stale" in capsys.readouterr().err
 
 
 def test_there_are_120_behaviours_and_more() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "how-a-message-travels.md"
+PAGE = ROOT / "docs" / "explanation" / "how-a-message-travels.md"
 STOP = re.compile(
-    r"^- \[`(?P<shown>[^`]+)`\]\(\.\./(?P<path>[^)]+)\)\s+`(?P<name>\w+)(?:\(\))?`", re.MULTILINE
+    r"^- \[`(?P<shown>[^`]+)`\]\(\.\./\.\./(?P<path>[^)]+)\)\s+`(?P<name>\w+)(?:\(\))?`",
+    re.MULTILINE,
 )
 
 

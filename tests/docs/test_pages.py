@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
 
@@ -13,24 +15,51 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "example_project"
+#: Options of the run that a page is about; pages with the same ones share a run.
 OPTIONS = {"from-eager-mode": ("-o", "djcelery_mode=inline")}
-QUOTED = "# tests_before/"  # what a block begins with that is to be read, and runs in the example
 README = ROOT / "README.md"
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-WITH_EXAMPLES = [page for page in (README, *PAGES) if "```python" in page.read_text()]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
-def test_the_examples_of_a_page_pass_in_the_example_project(page: Path, tmp_path: Path) -> None:
-    found = re.findall(r"^( *)```python\n(.*?)^\1```", page.read_text(), re.DOTALL | re.MULTILINE)
-    blocks = [dedent(block) for _, block in found if not block.startswith(QUOTED)]
-    if page == README:
-        del blocks[1:]  # what follows the first is in fragments
-    module = tmp_path / "test_page.py"
-    module.write_text("\n\n".join(blocks))
+def blocks(page: Path) -> list[str]:
+    """Return the Python on a page."""
+    found = [dedent(block) for _, block in BLOCK.findall(page.read_text())]
+    return found[:1] if page == README else found  # what follows the first is in fragments
+
+
+def quoted_file(block: str) -> Path | None:
+    """Return the file of the example that a block quotes: its first line names it."""
+    name = re.match(r"# (\w+/\S+\.py)\n", block)
+    return EXAMPLE / name[1] if name else None
+
+
+WITH_EXAMPLES = [page for page in (README, *PAGES) if blocks(page)]
+
+
+def options(page: Path) -> tuple[str, ...]:
+    return OPTIONS.get(page.stem, ())
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [[*pages] for _, pages in groupby(sorted(WITH_EXAMPLES, key=options), key=options)],
+    ids=lambda pages: " ".join(options(pages[0])),
+)
+def test_the_examples_of_the_pages_pass_in_the_example_project(
+    pages: list[Path], tmp_path: Path
+) -> None:
+    # The pages speak of the example project, and so of its fixtures.
+    shutil.copy(EXAMPLE / "tests" / "conftest.py", tmp_path)
+    tests = 0
+    for page in pages:
+        run = [block for block in blocks(page) if not quoted_file(block)]
+        tests += sum(block.count("def test_") for block in run)
+        name = "_".join(page.relative_to(ROOT).with_suffix("").parts).replace("-", "_")
+        (tmp_path / f"test_{name}.py").write_text("\n\n".join(run))
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-        "-c", str(EXAMPLE / "pyproject.toml"), *OPTIONS.get(page.stem, ()), str(module),
+        "-c", str(EXAMPLE / "pyproject.toml"), *options(pages[0]), str(tmp_path),
     ]  # fmt: skip
     run = subprocess.run(
         command,
@@ -40,18 +69,15 @@ def test_the_examples_of_a_page_pass_in_the_example_project(page: Path, tmp_path
         text=True,
         check=False,
     )
-    tests = sum(block.count("def test_") for block in blocks)
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"\n{tests} passed" in run.stdout
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
 def test_what_a_page_quotes_stands_in_the_example_project(page: Path) -> None:
-    quoted = re.findall(
-        rf"^```python\n({QUOTED}\S+)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
-    )
-    for name, block in quoted:
-        assert block in (EXAMPLE / name.removeprefix("# ")).read_text()
+    for block in blocks(page):
+        if file := quoted_file(block):
+            assert block.partition("\n")[2] in file.read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The table of docs/which-worker.md, row by row: in what the ways to run tasks differ."""
+"""The table of the page "Which worker do I need?", row by row: how ways to run tasks differ."""
 
 from __future__ import annotations
 

@@ -318,7 +318,7 @@ def test_what_a_live_server_publishes_is_delivered_before_it_answers(
     result.assert_outcomes(passed=5)
 
 
-# -- what docs/from-eager-mode.md says -------------------------------------------------------
+# -- what docs/how-to/from-eager-mode.md says ---------
 
 
 def test_what_the_page_says_will_differ(run: Run, project: Project) -> None:
@@ -374,7 +374,7 @@ def test_what_the_page_says_will_differ(run: Run, project: Project) -> None:
 
 
 def test_the_first_run_of_a_suite_whose_warnings_are_errors(project: Project) -> None:
-    page = (Path(__file__).parents[2] / "docs/from-eager-mode.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/how-to/from-eager-mode.md").read_text()
     [command] = re.findall(r"^pytest (-o djcelery_mode=inline -o .*)$", page, re.MULTILINE)
     project.ini("filterwarnings = error")
     test = """
