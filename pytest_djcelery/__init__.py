@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         BadScheduleError as BadScheduleError,
         BatchError as BatchError,
         BeatError as BeatError,
+        BridgedMessageNotSeenError as BridgedMessageNotSeenError,
         ClockError as ClockError,
         DjceleryError as DjceleryError,
         DjceleryWarning as DjceleryWarning,

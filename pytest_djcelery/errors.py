@@ -41,6 +41,13 @@ class BeatError(DjceleryError, RuntimeError):
     """``celery_beat`` can't go on: an entry is due again and again at one moment."""
 
 
+class BridgedMessageNotSeenError(DjceleryError, LookupError):
+    """A task of `django.tasks` was enqueued, but no Celery message of it was seen.
+
+    So its backend does not send through Celery, or in a way that can't be followed.
+    """
+
+
 class ClockError(DjceleryError, RuntimeError):
     """The clock of the test can't be moved, because of the way in which the test freezes time."""
 

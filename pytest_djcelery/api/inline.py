@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_djcelery import clock
 from pytest_djcelery.api.app import eager_mode_off, runner_set
-from pytest_djcelery.messages.descriptions import call_text
+from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import in_task, requests_noted
 from pytest_djcelery.reporting import undelivered_messages
@@ -79,7 +79,7 @@ class Inline(Runner):
         counts = [f"{len(due)} due"] * bool(due) + [f"{len(later)} scheduled"] * bool(later)
         text = ", ".join(counts) or "nothing to deliver"
         for sent in (*due, *later)[:1]:
-            text += f"; next {call_text(sent.task, sent.args, sent.kwargs)}"
+            text += f"; next {message_text(sent)}"
             text += "" if due or sent.eta is None else f" at {sent.eta:{_SECONDS}} UTC"
         if self._clock.moved:
             text += f"; the clock is at {self._clock.now():{_SECONDS}} UTC"

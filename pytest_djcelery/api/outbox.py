@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from celery import current_app
-from celery.canvas import Signature
 from kombu import Queue
 
 from pytest_djcelery.errors import (
     BadOptionError,
     DjceleryError,
     MessageNotSentError,
+    NotASignatureError,
     NotOneMessageError,
 )
-from pytest_djcelery.messages.arguments import SomeArguments
 from pytest_djcelery.messages.canvas import Canvas
+from pytest_djcelery.messages.descriptions import enqueue_text
+from pytest_djcelery.messages.django_tasks import is_django_task
+from pytest_djcelery.messages.enqueued_messages import refuse_unseen
 from pytest_djcelery.messages.journal import (
     Event,
     HookDiscarded,
@@ -31,13 +32,14 @@ from pytest_djcelery.messages.journal import (
 from pytest_djcelery.messages.listing import Listing, Matcher
 from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.messages.wire import shown
+from pytest_djcelery.messages.task_selection import TaskSelection
+from pytest_djcelery.messages.wire import is_mock_call, shown
 from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from celery.app.task import Task
+    from pytest_djcelery.messages.task_selection import AnyTask
 
 
 class Outbox(Listing[SentTask]):
@@ -96,7 +98,22 @@ class Outbox(Listing[SentTask]):
             return self._messages
 
     def matcher(self, written: object) -> Matcher[SentTask]:
+        if is_django_task(written):
+            self.refuse_unseen(written)
+        if is_mock_call(written):
+            raise NotASignatureError(
+                f"{written!r} does not say which task was called: compare it with the messages of "
+                f"one task, {self.description}.of(task) == [{written!r}]"
+            )
         return expectation(written)
+
+    def refuse_unseen(self, task: Any) -> None:
+        """Refuse to answer for a Django task whose messages can't be seen.
+
+        Raises:
+            BridgedMessageNotSeenError: It was enqueued here, but no Celery message of it was seen.
+        """
+        refuse_unseen(self._journal, task.module_path, self._since, self._until)
 
     def circumstances(self) -> list[str]:
         started: set[int] = set()
@@ -121,35 +138,29 @@ class Outbox(Listing[SentTask]):
 
     # -- views -------------------------------------------------------------------------------
 
-    def of(self, task: Task[Any, Any] | Signature | str, /, **arguments: object) -> Outbox:
+    def of(self, task: AnyTask, /, **arguments: object) -> Outbox:
         """The messages of one task, or those of them whose call includes these arguments.
 
         ``celery_outbox.of(send_email, user_pk=1)`` has the message of ``send_email.delay(1)`` as
         well as that of ``send_email.delay(user_pk=1, subject="Hello")``. Default values and names
         inside ``**kwargs`` count too; ``mock.ANY`` and dirty-equals values work at any depth.
+        What it returns can also be compared with calls: ``celery_outbox.of(send_email) ==
+        [mock.call(1)]``.
 
         Args:
-            task: The task, or its name.
+            task: The task, or its name; or a task of `django.tasks`, whose backend sends through
+                Celery. What ``using()`` has changed of that one counts too.
             **arguments: Arguments that the call must include, by the names of the task's
                 parameters.
 
         Raises:
             BadOptionError: ``task`` is not a task, or has no parameter of such a name.
+            BridgedMessageNotSeenError: No Celery message of the Django task was seen.
         """
-        name = task if isinstance(task, str) else getattr(task, "name", None)
-        if not isinstance(name, str) or isinstance(task, Queue):
-            raise BadOptionError(
-                f"of() takes a task or the name of one, got {shown(task)} ({type(task).__name__})"
-            )
-        if not arguments:
-            return _View(self, f".of({name!r})", lambda message: message.task == name)
-        some = SomeArguments(name, _function_of(task, name), arguments)
-        named = ", ".join(f"{key}={shown(value)}" for key, value in arguments.items())
-        return _View(
-            self,
-            f".of({name!r}, {named})",
-            lambda message: message.task == name and some.are_in(message),
-        )
+        selection = TaskSelection(task, arguments)
+        if selection.django_task is not None:
+            self.refuse_unseen(selection.django_task)
+        return _View(self, f".of({selection.text})", selection.__contains__, selection)
 
     def on_queue(self, queue: str | Queue) -> Outbox:
         """The messages published to a queue.
@@ -265,20 +276,19 @@ class Outbox(Listing[SentTask]):
         return block
 
 
-def _function_of(task: object, name: str) -> Callable[..., object] | None:
-    """The function of a task; ``None`` if the task isn't registered in this process."""
-    if isinstance(task, (str, Signature)):
-        app = task.app if isinstance(task, Signature) else current_app
-        task = app.tasks.get(name)
-    return getattr(task, "run", None)
-
-
 class _View(Outbox):
     """The messages of an outbox that meet a condition."""
 
-    def __init__(self, source: Outbox, suffix: str, holds: Callable[[SentTask], bool]) -> None:
+    def __init__(
+        self,
+        source: Outbox,
+        suffix: str,
+        holds: Callable[[SentTask], bool],
+        selection: TaskSelection | None = None,
+    ) -> None:
         super().__init__(source._journal, timeout=source._timeout, situation=source.situation)
         self.source = source
+        self._selection = selection  # the task whose messages it has
         self.description = source.description + suffix
         self._suffix = suffix
         self._holds = holds
@@ -290,25 +300,48 @@ class _View(Outbox):
             items = self.source.items()
             if items is not self._source_items:  # the source was cleared
                 self._source_items, self._checked, self._messages = items, 0, []
+            if self._selection is not None and self._selection.django_task is not None:
+                self.refuse_unseen(self._selection.django_task)
             end = len(items)
             self._messages += filter(self._holds, items[self._checked : end])
             self._checked = end
             return self._messages
+
+    @property
+    def selection(self) -> TaskSelection | None:
+        """The task whose messages these are; ``None`` if they are of any."""
+        if self._selection is None and isinstance(self.source, _View):
+            return self.source.selection
+        return self._selection
+
+    def matcher(self, written: object) -> Matcher[SentTask]:
+        selection = self.selection
+        if selection is not None and is_mock_call(written):
+            return selection.called(written)
+        return super().matcher(written)
+
+    def refuse_unseen(self, task: Any) -> None:
+        self.source.refuse_unseen(task)
 
     def remedies(self, matcher: Matcher[SentTask]) -> list[str]:
         elsewhere = [message for message in self.root.items() if matcher.matches(message)]
         found = []
         for message in elsewhere[:1]:
             where = f" ({message.location})" if message.location else ""
+            later = ".delay_on_commit(...) or .apply_async_on_commit(...)"
+            waiting = ".delay_on_commit(...)"
+            if message.django_call is not None:
+                hook = enqueue_text(message.django_call, partial=True)
+                later = waiting = f"transaction.on_commit({hook})"
             if self._suffix == ".after_commit" and message.transaction == "atomic":
                 found.append(
                     f"It was sent inside the open transaction{where}: a worker can run it before "
-                    "the commit. Send it with .delay_on_commit(...) or .apply_async_on_commit(...)."
+                    f"the commit. Send it with {later}."
                 )
             elif self._suffix == ".after_commit":
                 found.append(
                     f"It was sent outside any transaction and by no on_commit hook{where}. "
-                    "With .delay_on_commit(...) it waits for the commit wherever it is called."
+                    f"With {waiting} it waits for the commit wherever it is called."
                 )
             else:
                 found.append(

@@ -15,7 +15,9 @@ from celery.backends.base import DisabledBackend
 from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
 
 from pytest_djcelery.errors import BadOptionError, UnknownResultError
-from pytest_djcelery.messages.descriptions import call_text
+from pytest_djcelery.messages.descriptions import message_text
+from pytest_djcelery.messages.django_tasks import is_django_result, is_django_task
+from pytest_djcelery.messages.enqueued_messages import message_of_result, refuse_unseen
 from pytest_djcelery.messages.journal import (
     Ended,
     EndedWithoutOutcome,
@@ -25,6 +27,7 @@ from pytest_djcelery.messages.journal import (
     Storing,
     stores_nothing,
 )
+from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.outcomes import (
     Failure,
     History,
@@ -120,20 +123,23 @@ class Results:
         """Wait for the outcomes of all messages of a task, and return them in publish order.
 
         Args:
-            task: The task, or its name.
+            task: The task, or its name; or a task of `django.tasks`.
 
         Raises:
+            BridgedMessageNotSeenError: No Celery message of the Django task was seen.
             WaitTimeoutError: One of them doesn't come in time.
             NeverReadyError: One of them will never come.
         """
         __tracebackhide__ = True
-        name = getattr(task, "name", task)
-        sent = dict.fromkeys(
-            event.message.id
-            for event in self._sandbox.journal.published()
-            if event.message.task == name
-        )
-        return [self[task_id] for task_id in sent]
+        messages = [event.message for event in self._sandbox.journal.published()]
+        if is_django_task(task):
+            refuse_unseen(self._sandbox.journal, task.module_path)
+            matcher = expectation(task)
+            messages = [message for message in messages if matcher.matches(message)]
+        else:
+            name = getattr(task, "name", task)
+            messages = [message for message in messages if message.task == name]
+        return [self[task_id] for task_id in dict.fromkeys(message.id for message in messages)]
 
     def history(self, result: ResultBase | str) -> list[StateChange]:
         """The states that a task has passed through, as they were stored in the result backend.
@@ -155,6 +161,8 @@ class Results:
         __tracebackhide__ = True
         if isinstance(result, EagerResult):  # it contains the outcome itself
             return str(result.id)
+        if is_django_result(result):
+            return message_of_result(self._sandbox.journal, result)
         if not isinstance(result, AsyncResult | str):
             msg = (
                 f"celery_results[{result!r}]: expected what delay() or apply_async() returned, or "
@@ -300,7 +308,7 @@ class Results:
         sent = self._sandbox.journal.sent(task_id)
         if not sent:
             return task_id
-        return f"{call_text(sent[0].task, sent[0].args, sent[0].kwargs)} [{task_id}]"
+        return f"{message_text(sent[0])} [{task_id}]"
 
     def _looked(self, result: ResultBase | str) -> None:
         ids: Iterable[str] = [result] if isinstance(result, str) else with_relatives(result)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery.errors import BadOptionError
+from pytest_djcelery.messages.django_tasks import own_call
 from pytest_djcelery.messages.wire import ABSENT, same
 
 if TYPE_CHECKING:
@@ -199,14 +200,15 @@ class SomeArguments:
             BadOptionError: That can't be known: the task isn't registered here, so the names of
                 its positional arguments are unknown.
         """
-        call = bound_call(self._run, message.args, message.kwargs)
+        _, args, kwargs = own_call(message)
+        call = bound_call(self._run, args, kwargs)
         if call is None:
-            call = message.kwargs
-            if self._run is None and message.args and not self._arguments.keys() <= call.keys():
+            call = kwargs
+            if self._run is None and args and not self._arguments.keys() <= call.keys():
                 raise BadOptionError(
                     f"of({self._task!r}, {', '.join(f'{name}=...' for name in self._arguments)}): "
                     f"{self._task} isn't registered here, so the names of the arguments "
-                    f"{tuple(message.args)!r} are unknown. Import the module that defines it, or "
+                    f"{tuple(args)!r} are unknown. Import the module that defines it, or "
                     "look at the args of each message."
                 )
         return all(

@@ -10,6 +10,12 @@ from celery import current_app
 from celery.canvas import Signature
 
 from pytest_djcelery.messages.canvas_form import Line, Parallel
+from pytest_djcelery.messages.django_tasks import (
+    DjangoCall,
+    WrittenCall,
+    django_task_at,
+    own_call,
+)
 from pytest_djcelery.messages.option_rules import (
     BOOKKEEPING,
     SIGNATURES,
@@ -18,7 +24,7 @@ from pytest_djcelery.messages.option_rules import (
 )
 from pytest_djcelery.messages.signature_types import CANVAS_NAMES, first_task, signatures_of
 from pytest_djcelery.messages.task_code import code
-from pytest_djcelery.messages.task_message import TaskMessage
+from pytest_djcelery.messages.task_message import Message, TaskMessage
 from pytest_djcelery.messages.wire import Leaf, is_wildcard, shown
 
 LONGEST_LIST = 10  # entries of a listing that a text shows
@@ -37,6 +43,26 @@ Item: TypeAlias = TaskMessage | StartedCanvas  # of a listing
 def call_text(task: str, args: Iterable[object], kwargs: Mapping[str, object]) -> str:
     """The call of a task's function: ``shop.tasks.ship(7, express=True)``."""
     return f"{task}({arguments_text(args, kwargs)})"
+
+
+def message_text(message: Message) -> str:
+    """The call of the function that a message runs: that of a Django task, not of its bridge."""
+    return call_text(*own_call(message))
+
+
+def enqueue_text(call: DjangoCall, *, partial: bool = False) -> str:
+    """The code that enqueues a Django task: ``welcome.enqueue('ada')``, or a partial of it."""
+    task = django_task_at(call.path)
+    options = {} if task is None or call.run_after is None else {"run_after": call.run_after}
+    if task is not None:
+        changed = {name: getattr(call, name) for name in ("priority", "queue_name", "backend")}
+        options |= {name: value for name, value in changed.items() if value != getattr(task, name)}
+    named = ", ".join(f"{name}={_option_text(name, value)}" for name, value in options.items())
+    method = f"{call.path.rpartition('.')[2]}{f'.using({named})' if named else ''}.enqueue"
+    arguments = arguments_text(call.args, call.kwargs)
+    if partial:
+        return f"partial({', '.join(filter(None, (method, arguments)))})"
+    return f"{method}({arguments})"
 
 
 def arguments_text(args: Iterable[object], kwargs: Mapping[str, object]) -> str:
@@ -62,6 +88,9 @@ def describe_call(call: object) -> str:
     Such as ``demoapp.tasks.send_email.s(1).set(queue='mail')`` or ``chain(a.s(1), b.s())``.
     """
     if isinstance(call, TaskMessage):
+        if call.django_call is not None:
+            module = call.django_call.path.rpartition(".")[0]
+            return f"{module}.{enqueue_text(call.django_call)}"
         return f"{_code(call.task)}.s({arguments_text(call.args, call.kwargs)})"
     if isinstance(call, type) or is_wildcard(call) or not isinstance(call, (Signature, Mapping)):
         return shown(call)
@@ -187,5 +216,7 @@ def task_name(call: object) -> str | None:
         return first_task(call)
     if isinstance(call, TaskMessage) or hasattr(call, "messages"):
         item: Any = call
-        return message_of(item).task
+        return own_call(message_of(item)).name
+    if isinstance(call, WrittenCall):
+        return call.path
     return None

@@ -61,6 +61,21 @@ class NotSent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueued(Event):
+    """``enqueue()`` of a task of `django.tasks` has returned.
+
+    The messages that its backend has sent so far come before it.
+    """
+
+    id: str  # which `DjangoCall.enqueued` refers to
+    path: str  # of the task
+    backend: str  # its class
+    result: str  # the id of the task's result
+    hooks: tuple[int, ...]  # that the backend has registered, to send it after the commit
+    location: Location | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RaceRaised(Event):
     """An error, or a warning that is an error here, was raised about messages that race."""
 

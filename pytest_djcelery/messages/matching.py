@@ -14,11 +14,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from celery import current_app
 from celery.canvas import Signature
 
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.arguments import bound_call, parameters_of, signature_of
 from pytest_djcelery.messages.descriptions import describe_call, describe_difference
+from pytest_djcelery.messages.django_tasks import (
+    DjangoCall,
+    WrittenCall,
+    function_of,
+    is_django_task,
+)
 from pytest_djcelery.messages.option_rules import (
     ActualCall,
     call_in_message,
@@ -86,6 +93,8 @@ def expectation(written: object) -> Expectation:
     Raises:
         NotASignatureError: It can't be compared with a message.
     """
+    if is_django_task(written):
+        return ExpectedDjangoCall(WrittenCall(task=written, kwargs={}))
     check_signature(written)
     if not isinstance(written, Signature):
         return Alike(written)
@@ -97,6 +106,58 @@ def expectation(written: object) -> Expectation:
             f"    assert celery_outbox.canvas == [{kind_of(written)}(...)]"
         )
     return Expected(written)
+
+
+class ExpectedDjangoCall:
+    """Expects a message that was sent for a task of `django.tasks`.
+
+    Args:
+        written: What the test expects of the task. What ``using()`` has changed of it counts, the
+            time as the message's ETA.
+    """
+
+    def __init__(self, written: WrittenCall) -> None:
+        self.written: object = written
+        self._call = written
+        self._run = function_of(written.task)
+
+    def matches(self, message: TaskMessage) -> bool:
+        call = message.django_call
+        if call is None or call.path != self._call.path:
+            return False
+        return next(self._differing(message, call), None) is None
+
+    def differences(self, message: TaskMessage) -> list[Difference]:
+        call = message.django_call
+        if call is None:
+            return [Difference(property="task", expected=self._call.path, actual=message.task)]
+        return list(self._differing(message, call))
+
+    def _differing(self, message: TaskMessage, call: DjangoCall) -> Iterator[Difference]:
+        if call.path != self._call.path:
+            yield Difference(property="task", expected=self._call.path, actual=call.path)
+        if self._call.args is not None:
+            args, kwargs = self._call.args, self._call.kwargs
+            mine = bound_call(self._run, args, kwargs)
+            theirs = bound_call(self._run, call.args, call.kwargs)
+            if mine is None or theirs is None:
+                mine, theirs = (
+                    {"args": args, "kwargs": kwargs},
+                    {"args": call.args, "kwargs": call.kwargs},
+                )
+            yield from _call_difference(mine, theirs, message.serializer, "argument ")
+        options = dict(self._call.options)
+        moment = options.pop("run_after", None)
+        if moment is not None:
+            actual = call_in_message(message)
+            for found in option_differences({"eta": moment}, actual, current_app):
+                expected, sent = describe_difference(found, {"eta": moment}, actual)
+                yield Difference(property="run_after", expected=expected, actual=sent, option=True)
+        for name, value in options.items():
+            if (sent := getattr(call, name)) != value:
+                yield Difference(
+                    property=name, expected=shown(value), actual=shown(sent), option=True
+                )
 
 
 class Alike:

@@ -8,6 +8,7 @@ from datetime import datetime
 from celery.canvas import Signature
 
 from pytest_djcelery.messages import unittest_failures
+from pytest_djcelery.messages.django_tasks import is_django_task
 from pytest_djcelery.messages.matching import matches
 from pytest_djcelery.messages.task_message import TaskMessage, quickly_made
 
@@ -29,7 +30,7 @@ class SentTask(TaskMessage):
 
     def __eq__(self, other: object) -> bool:
         unittest_failures.compared()
-        if isinstance(other, Signature):
+        if isinstance(other, Signature) or is_django_task(other):
             return matches(other, self)
         if isinstance(other, SentTask):
             return self is other or self._identity() == other._identity()

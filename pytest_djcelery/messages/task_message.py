@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
 
     from pytest_djcelery.locations import Location
+    from pytest_djcelery.messages.django_tasks import DjangoCall
 
 
 _Record = TypeVar("_Record")
@@ -105,6 +106,7 @@ class TaskMessage:
     serializer: str = field(default="json", repr=False)
     exact_times: bool = field(default=False, repr=False)  # sent while the clock stood still
     properties: Mapping[str, Any] = field(default_factory=dict, repr=False)  # anything else
+    django_call: DjangoCall | None = field(default=None, repr=False)  # that it was sent for
 
     @property
     def after_commit(self) -> bool:

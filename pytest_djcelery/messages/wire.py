@@ -51,6 +51,21 @@ def is_wildcard(value: object) -> bool:
     return issubclass(kind, dirty.DirtyEquals)
 
 
+def is_mock_call(value: object) -> bool:
+    """Whether ``value`` is a ``mock.call(…)``."""
+    return any(
+        isinstance(value, type(mock.call))
+        for module in ("unittest.mock", "mock")
+        if (mock := sys.modules.get(module)) is not None
+    )
+
+
+def called_with(call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a ``mock.call(…)``."""
+    *_, args, kwargs = tuple(call)
+    return tuple(args), dict(kwargs)
+
+
 def same(expected: object, actual: object, serializer: str) -> bool:
     """Whether ``actual`` is what arrives when ``expected`` is sent with ``serializer``."""
     return next(differing(expected, actual, serializer), None) is None

@@ -329,13 +329,18 @@ def unseen(
     ]
 
 
-def describe(failure: Ended) -> str:
+def describe(failure: Ended, journal: Journal) -> str:
     """Task, arguments, id and attempt in one line."""
     # This loads Celery, which a run that uses no fixture must not do.
-    from pytest_djcelery.messages.descriptions import call_text
+    from pytest_djcelery.messages.descriptions import call_text, message_text
 
     attempt = f", attempt {failure.retries + 1}" if failure.retries else ""
-    call = call_text(failure.task, failure.args or (), failure.kwargs or {})
+    sent = [message for message in journal.sent(failure.task_id) if message.django_call]
+    call = (
+        message_text(sent[0])
+        if sent
+        else call_text(failure.task, failure.args or (), failure.kwargs or {})
+    )
     return f"{call} [{failure.task_id}]{attempt}"
 
 
@@ -367,18 +372,18 @@ def raised_text(text: str) -> list[str]:
     return rest[first:]
 
 
-def text(failures: list[Ended]) -> str:
+def text(failures: list[Ended], journal: Journal) -> str:
     """The text of the error or warning at the end of the test."""
-    return "\n".join(_lines(failures))
+    return "\n".join(_lines(failures, journal))
 
 
-def _lines(failures: list[Ended]) -> Iterator[str]:
+def _lines(failures: list[Ended], journal: Journal) -> Iterator[str]:
     count = len(failures)
     tasks = "A task failed" if count == 1 else f"{count} tasks failed"
     yield f"{tasks} and the test never looked at {'it' if count == 1 else 'them'}:"
     for failure in failures:
         error = failure.value
-        yield f"  {describe(failure)}: {type(error).__name__}: {error}"
+        yield f"  {describe(failure, journal)}: {type(error).__name__}: {error}"
     yield "Where the failure is meant, look at it: with pytest.raises(...): result.get(), or"
     yield "celery_results[result] == Failure(...), or celery_results.of(task)."
     yield "To let failures pass: @pytest.mark.celery_unhandled_failures('ignore'), or"

@@ -7,6 +7,7 @@ receiver is logged and swallowed. Checked on Celery 5.4 to 5.7.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pytest_djcelery import locations
 from pytest_djcelery.brokers.memory.addresses import in_memory
 from pytest_djcelery.brokers.servers import unreachable_broker_explained
 from pytest_djcelery.messages.arguments import explain_unserializable
+from pytest_djcelery.messages.django_tasks import enqueueing
 from pytest_djcelery.messages.headers import Recorded
 from pytest_djcelery.messages.journal import NotSent, Published
 from pytest_djcelery.patching import patches, replaced
@@ -41,6 +43,7 @@ from pytest_djcelery.transactions.task_connections import test_connections_held_
 if TYPE_CHECKING:
     from celery import Celery
 
+    from pytest_djcelery.messages.django_tasks import DjangoCall
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.recording.task_surroundings import Surroundings
@@ -96,12 +99,27 @@ class PublishRecorder:
         situation = self.watch.publishing()
         message = Message(options["headers"], body)
         sent = sent_task(
-            app, name, message, {**options, "headers": None, "queue": queue}, situation
+            app,
+            name,
+            message,
+            {**options, "headers": None, "queue": queue},
+            situation,
+            django_call=self._django_call(message.headers),
         )
         self.watch.check_race(sent)
         other = app is not self.app
         self.journal.append(Published(message=sent, hook=situation.hook, other_app=other))
         return sent
+
+    def _django_call(self, headers: Mapping[str, Any]) -> DjangoCall | None:
+        """The Django task's call that a message is sent for, if any: a retry's is the first's."""
+        running = enqueueing()
+        if running is not None:
+            return running.call
+        if not headers.get("retries") or "django.tasks.base" not in sys.modules:
+            return None
+        calls = (message.django_call for message in self.journal.sent(headers["id"]))
+        return next(filter(None, calls), None)
 
     @contextmanager
     def eager(
@@ -117,7 +135,9 @@ class PublishRecorder:
         situation = self.watch.publishing()
         app = task.app
         message, routed = as_published(app, task, args, kwargs, options)
-        sent = sent_task(app, task.name, message, routed, situation, frame)
+        running = enqueueing()
+        call = None if running is None else running.call
+        sent = sent_task(app, task.name, message, routed, situation, frame, call)
         if not locations.skips_own_apply_async(frame, task):
             self.watch.check_race(sent)
         self.journal.append(Published(message=sent, hook=situation.hook, eager=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from pytest_djcelery.messages.django_tasks import DjangoCall
     from pytest_djcelery.transactions.watch import Publishing
 
 
@@ -52,6 +54,7 @@ def sent_task(
     options: Mapping[str, Any],
     situation: Publishing,
     frame: FrameType | None = None,
+    django_call: DjangoCall | None = None,
 ) -> SentTask:
     """The record of a message, from its headers, its body and the options it is sent with."""
     serializer = options.get("serializer") or app.conf.task_serializer
@@ -89,7 +92,11 @@ def sent_task(
         chain=chain,
         chord=chord,
         sent_at=datetime.now(timezone.utc),
-        location=locations.of_caller(frame, until=WatchedHook.__call__.__code__)
+        location=(
+            locations.of_caller(frame, until=WatchedHook.__call__.__code__)
+            if django_call is None
+            else django_call.location  # the backend, too, may be the project's own
+        )
         or situation.hook_location,
         transaction=situation.transaction,
         serializer=serializer,
@@ -99,7 +106,26 @@ def sent_task(
             for name, value in {**message.properties, **options}.items()
             if value is not None and name not in _RECORDED_APART
         },
+        django_call=None if django_call is None else _as_sent(django_call, serializer),
     )
+
+
+def _as_sent(call: DjangoCall, serializer: str) -> DjangoCall:
+    """The call with the arguments that its task will get, as far as that can be known.
+
+    A backend that sends them in another form makes plain data of them, as Django's own do.
+    """
+    from django.utils.json import normalize_json
+
+    try:
+        content_type, encoding, data = serialization.dumps((call.args, call.kwargs), serializer)
+        args, kwargs = serialization.loads(data, content_type, encoding, accept=[content_type])
+    except EncodeError:
+        try:
+            args, kwargs = normalize_json(call.args), normalize_json(call.kwargs)
+        except (TypeError, ValueError):
+            return call
+    return replace(call, args=Items(args), kwargs=kwargs)
 
 
 def as_published(app: Celery, task: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Any:

@@ -106,13 +106,13 @@ class Unconsumed:
     def text(self, messages: Sequence[SentTask]) -> str:
         """Say which messages these are, where they stay, and what to write."""
         # This loads Celery, which a run that uses no fixture must not do.
-        from pytest_djcelery.messages.descriptions import call_text
+        from pytest_djcelery.messages.descriptions import message_text
 
         # There is a worker: else no message would have been found.
         consumed = cast("ConsumedQueues", self._consumed())
         queues = list(dict.fromkeys(_destination(sent) for sent in messages))
         calls = [
-            f"{call_text(sent.task, sent.args, sent.kwargs)} [{sent.id}] is in {_place(sent)}"
+            f"{message_text(sent)} [{sent.id}] is in {_place(sent)}"
             for sent in messages[:_MOST_SHOWN]
         ]
         if len(messages) > _MOST_SHOWN:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from celery.canvas import Signature
 
 from pytest_djcelery.messages.canvas_form import Step
-from pytest_djcelery.messages.descriptions import LONGEST_LIST, describe_call, task_name
+from pytest_djcelery.messages.descriptions import (
+    LONGEST_LIST,
+    arguments_text,
+    describe_call,
+    task_name,
+)
+from pytest_djcelery.messages.django_tasks import WrittenCall, own_call
 from pytest_djcelery.messages.listing import Messages
 from pytest_djcelery.messages.matching import Expected, matches
 from pytest_djcelery.messages.option_rules import NOT_SET, UNKNOWN, call_in_message
@@ -76,7 +82,10 @@ def of_nothing(listing: Listing[Any]) -> list[str]:
 
 def _of_absent(matcher: Matcher[Any], missing: Sequence[object]) -> str:
     name = task_name(matcher.written) if len(missing) > 1 else None
-    return _NOT_SENT.format(name or "it")
+    text = _NOT_SENT.format(name or "it")
+    if isinstance(matcher.written, WrittenCall):
+        text = text.replace("delay() or apply_async()", "enqueue()")
+    return text
 
 
 def _of_differences(apart: Sequence[tuple[Matcher[Any], Any]]) -> Iterator[str]:
@@ -201,6 +210,11 @@ def written_as_sent(
     """The signature that would match ``item``; ``None`` if no person would write it."""
     if not isinstance(item, SentTask):
         text = repr(item)  # a canvas
+    elif isinstance(matcher.written, WrittenCall):
+        found = own_call(item)
+        if matcher.written.args is None or found.name != matcher.written.path:
+            return None
+        text = f"call({arguments_text(found.args, found.kwargs)})"
     elif isinstance(matcher.written, Signature):
         signature = _signature(matcher.written, item, differences)
         if signature is None:

@@ -55,11 +55,13 @@ def check_failures(item: pytest.Item, sandbox: Sandbox) -> None:
     if not found or policy == "ignore":
         return
     if policy == "warn":
-        warnings.warn(failures.text(found), UnhandledTaskFailureWarning, stacklevel=2)
+        warnings.warn(
+            failures.text(found, sandbox.journal), UnhandledTaskFailureWarning, stacklevel=2
+        )
         return
-    own = "\n\n".join(_tracebacks(item, found))
+    own = "\n\n".join(_tracebacks(item, sandbox, found))
     item.stash[_FAILED_BY_TASKS] = True
-    pytest.fail(f"{failures.text(found)}\n\n{own}", pytrace=False)
+    pytest.fail(f"{failures.text(found, sandbox.journal)}\n\n{own}", pytrace=False)
 
 
 def _kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]:
@@ -114,7 +116,7 @@ def add_sections(
         and not one_error.led_to(attempt.value, error)
     ]
     if found:
-        text = "\n\n".join(_tracebacks(item, found))
+        text = "\n\n".join(_tracebacks(item, sandbox, found))
         report.sections.append(("celery: tasks that failed in this test", text))
     # A test that only checks what was sent needs nothing to run it.
     about_messages = sandbox.runner is None and lines and lines[0] in report.longreprtext
@@ -132,9 +134,9 @@ def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:
     )
 
 
-def _tracebacks(item: pytest.Item, found: list[Ended]) -> Iterator[str]:
+def _tracebacks(item: pytest.Item, sandbox: Sandbox, found: list[Ended]) -> Iterator[str]:
     for failure in found[:_MOST]:
-        yield f"{failures.describe(failure)}\n\n{_traceback(item, failure.value)}"
+        yield f"{failures.describe(failure, sandbox.journal)}\n\n{_traceback(item, failure.value)}"
     if len(found) > _MOST:
         yield f"... and {len(found) - _MOST} more"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from celery import states
 
-from pytest_djcelery.messages.descriptions import call_text
+from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.messages.journal import EndedWithoutOutcome, stores_nothing
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _kind(sent: Sequence[SentTask], one: str, many: str, remedy: str) -> Iterato
     for message in sent[:_SHOWN]:
         eta = f", at {message.eta:%Y-%m-%d %H:%M:%S} UTC" if message.eta is not None else ""
         place = f", sent at {message.location}" if message.location is not None else ""
-        yield f"  {call_text(message.task, message.args, message.kwargs)}{eta}{place}"
+        yield f"  {message_text(message)}{eta}{place}"
     if len(sent) > _SHOWN:
         yield f"  … and {len(sent) - _SHOWN} more"
     yield remedy
@@ -112,4 +112,4 @@ def why_never_ready(
 
 
 def _named(sent: SentTask) -> str:
-    return f"{call_text(sent.task, sent.args, sent.kwargs)} [{sent.id}]"
+    return f"{message_text(sent)} [{sent.id}]"

@@ -24,6 +24,7 @@ from pytest_djcelery.project.finding import current_app_set
 from pytest_djcelery.project.shortcuts.message_path import message_path_shortened
 from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 from pytest_djcelery.recording import failures
+from pytest_djcelery.recording.enqueuing import enqueues_recorded
 from pytest_djcelery.recording.publishing import PublishRecorder, publishes_recorded
 from pytest_djcelery.recording.result_waits import Waits, waits_woken
 from pytest_djcelery.recording.task_signals import task_events_recorded
@@ -153,7 +154,7 @@ class Sandbox:
         policy = self.options.unhandled_failures
         if not found or policy == "ignore":
             return
-        text = failures.text(found)
+        text = failures.text(found, self.journal)
         if policy == "warn":
             warnings.warn(text, UnhandledTaskFailureWarning, stacklevel=2)
             return
@@ -250,6 +251,7 @@ class Sandbox:
             stack.enter_context(self._captures.capture_blocks_noted())
             stack.enter_context(self.watch)
             stack.enter_context(publishes_recorded(recorder))
+            stack.enter_context(enqueues_recorded(self.journal))
             stack.enter_context(task_events_recorded(self.journal, self.project.knows))
             stack.enter_context(waits_woken(waits))
             self._found = self._fingerprint()

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
+from pytest_djcelery.messages.django_tasks import enqueued_by, enqueueing
 from pytest_djcelery.messages.journal import (
     HookDiscarded,
     HookFinished,
@@ -79,14 +80,18 @@ class HookRunner:
             return
         number = next(serials)
         through, task = _sender(sys._getframe(1))
+        enqueued = enqueueing()
+        if enqueued is not None:
+            enqueued.hooks.append(number)
         hook = WatchedHook(
             function=function,
             id=number,
-            location=locations.of_caller(),
+            location=enqueued.call.location if enqueued else locations.of_caller(),
             robust=robust,
             transaction=known.own[0].serial if known.own else number,
             run=self._run,
             captured=self._captures.open_on(connection),
+            enqueueing=enqueued,
         )
         self.journal.append(
             HookRegistered(
@@ -204,7 +209,7 @@ class HookRunner:
         error: BaseException | None = None
         self.journal.append(HookStarted(hook=hook.id))
         try:
-            with self.around():
+            with self.around(), enqueued_by(hook.enqueueing):
                 return function()
         except BaseException as raised:
             error = raised

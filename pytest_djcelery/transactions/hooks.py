@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pytest_djcelery.locations import Location
+    from pytest_djcelery.messages.django_tasks import Enqueueing
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -34,6 +35,7 @@ class WatchedHook:
     run: Callable[[WatchedHook, Callable[[], object]], object]
     captured: bool = False  # by ``captureOnCommitCallbacks``: only Django may run it
     started: bool = False
+    enqueueing: Enqueueing | None = None  # the call of a Django task's ``enqueue()`` that set it
 
     def __call__(self, *args: Any, **kwargs: Any) -> object:
         __tracebackhide__ = True

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.locations import Location
     from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.messages.task_message import Message, TaskMessage
     from pytest_djcelery.options import Policy
     from pytest_djcelery.transactions.blocks import OpenTransaction
@@ -176,7 +177,7 @@ def warn(text: str, location: Location | None) -> None:
 
 def sent_in_transaction(race: Race) -> str:
     """The text of ``SentInTransactionWarning`` and ``SentInTransactionError``."""
-    from pytest_djcelery.messages.descriptions import call_text  # loads Celery
+    from pytest_djcelery.messages.descriptions import message_text  # loads Celery
 
     message: Any = race.message
     using, nowhere = race.using, "no line of the project"
@@ -184,7 +185,7 @@ def sent_in_transaction(race: Race) -> str:
     if race.late:
         written = f"after it was sent, at {race.wrote_at or nowhere}"
     lines = (
-        f"{call_text(message.task, message.args, message.kwargs)} was sent inside an open ",
+        f"{message_text(message)} was sent inside an open ",
         f"transaction of the database {using!r}, which also writes.\n",
         f"  sent at:   {message.location or nowhere}\n",
         f"  opened by: {race.opener}\n",
@@ -200,8 +201,12 @@ def _remedy(message: TaskMessage, using: str) -> str:
     from celery import current_app
     from django.db import DEFAULT_DB_ALIAS
 
-    from pytest_djcelery.messages.descriptions import arguments_text
+    from pytest_djcelery.messages.descriptions import arguments_text, enqueue_text
 
+    if message.django_call is not None:
+        database = "" if using == DEFAULT_DB_ALIAS else f", using={using!r}"
+        hook = enqueue_text(message.django_call, partial=True)
+        return f"Send it after the commit: transaction.on_commit({hook}{database})"
     task = current_app.tasks.get(message.task)
     name, arguments = short_code(message.task, task), arguments_text(message.args, message.kwargs)
     method = "apply_async" if _sent_with_options(message) else "delay"
@@ -293,6 +298,10 @@ class ReportedRaces:
 
     def wake(self) -> None:
         """Nobody waits here."""
+
+    def sent(self, task_id: str) -> list[SentTask]:
+        """No messages: the journal of the test has them."""
+        return []
 
 
 def _lines(swallowed: list[RaceRaised]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.messages.descriptions import call_text
+from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.messages.journal import Dropped, Ended
 
 if TYPE_CHECKING:
@@ -114,8 +114,6 @@ def check_worker_unless_reported(sandbox: Sandbox, worker: CanEnd) -> None:
 def _listed(left: list[SentTask]) -> list[str]:
     if not left:
         return ["No message is known to have waited for it."]
-    shown = [
-        f"  {call_text(sent.task, sent.args, sent.kwargs)} [{sent.id}]" for sent in left[:_MOST]
-    ]
+    shown = [f"  {message_text(sent)} [{sent.id}]" for sent in left[:_MOST]]
     more = [f"  … and {len(left) - _MOST} more"] if len(left) > _MOST else []
     return ["Not run to the end, or not at all:", *shown, *more]

@@ -11,7 +11,7 @@ from celery import states
 from celery.exceptions import NotRegistered
 
 from pytest_djcelery.errors import NeverEndsError
-from pytest_djcelery.messages.descriptions import call_text
+from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.messages.journal import Ended, Published
 from pytest_djcelery.messages.task_message import Items, quickly_made
 from pytest_djcelery.transactions.task_connections import AutocommitRestorer
@@ -115,7 +115,7 @@ class Execution:
 
     def __str__(self) -> str:
         sent = self.message
-        call = call_text(self.task, sent.args, sent.kwargs) if sent else self.task
+        call = message_text(sent) if sent else self.task
         return f"{call} [{self.id}], attempt {self.attempt}"
 
 

@@ -29,6 +29,7 @@ from pytest_djcelery.clock import Deadline
 from pytest_djcelery.messages import journal
 from pytest_djcelery.messages.journal import Dropped
 from pytest_djcelery.recording import publishing, task_signals
+from pytest_djcelery.recording.enqueuing import enqueues_recorded
 from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.transactions.sent_in_transaction import ReportedRaces
 from pytest_djcelery.transactions.watch import TransactionWatch
@@ -44,8 +45,8 @@ _PAUSE: Final = 0.002  # seconds
 _CELERYS_OWN: Final = "celery.worker.consumer:Consumer"
 #: The events that the test's journal can use: hooks are known by numbers of their process.
 _REPORTED: Final = (
-    journal.Dropped, journal.Ended, journal.NotSent, journal.NotStored, journal.Published,
-    journal.RaceRaised, journal.StateStored, journal.Storing, journal.Warned,
+    journal.Dropped, journal.Ended, journal.Enqueued, journal.NotSent, journal.NotStored,
+    journal.Published, journal.RaceRaised, journal.StateStored, journal.Storing, journal.Warned,
 )  # fmt: skip
 
 
@@ -215,6 +216,7 @@ def _events_reported(
     with (
         watch,
         publishing.publishes_recorded(recorder),
+        enqueues_recorded(remote_journal),
         task_signals.task_events_recorded(remote_journal, lambda task_app: task_app is app),
         sqlite.waiting_for_other_processes(environment.timeout),
     ):

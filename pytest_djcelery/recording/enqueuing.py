@@ -1,0 +1,111 @@
+"""Records which message was sent for which task of `django.tasks` (Django 6.0)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from pytest_djcelery import locations
+from pytest_djcelery.messages.django_tasks import DjangoCall, Enqueueing, enqueued_by
+from pytest_djcelery.messages.journal import Enqueued
+from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.project.after_import import called_after_import
+from pytest_djcelery.transactions.hooks import WatchedHook
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from pytest_djcelery.messages.journal import Journal
+
+
+@contextmanager
+def enqueues_recorded(journal: Journal) -> Iterator[None]:
+    """Within the ``with``, link messages with the Django tasks that they were sent for."""
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(_enqueue_replaced(journal))
+
+        with called_after_import({"django.tasks.base": begin}):
+            yield
+
+
+@patches(
+    "django.tasks.base:Task.enqueue",
+    "django.tasks.base:Task.aenqueue",
+    "django.tasks.base:Task.call",
+    "django.tasks.base:Task.acall",
+    why="What a backend publishes belongs to the task that it was called for. The signal "
+    "task_enqueued is sent by the backends themselves, afterwards and not by all.",
+    checked_on="Django 6.0 and 6.1",
+)
+@contextmanager
+def _enqueue_replaced(journal: Journal) -> Iterator[None]:
+    from django.tasks.base import Task
+
+    enqueue_now, enqueue_later = Task.enqueue, Task.aenqueue
+    call_now, call_later = Task.call, Task.acall
+
+    def enqueue(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        with _recorded(journal, self, args, kwargs, sys._getframe(1)) as returned:
+            return returned(enqueue_now(self, *args, **kwargs))
+
+    async def aenqueue(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        with _recorded(journal, self, args, kwargs, sys._getframe(1)) as returned:
+            return returned(await enqueue_later(self, *args, **kwargs))
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        with enqueued_by(None):
+            return call_now(self, *args, **kwargs)
+
+    async def acall(self: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        with enqueued_by(None):
+            return await call_later(self, *args, **kwargs)
+
+    with replaced(Task, enqueue=enqueue, aenqueue=aenqueue, call=call, acall=acall):
+        yield
+
+
+@contextmanager
+def _recorded(
+    journal: Journal, task: Any, args: Any, kwargs: Any, caller: FrameType | None
+) -> Iterator[Any]:
+    """Enter around a call of ``enqueue()``; yields a function that takes what it returned."""
+    __tracebackhide__ = True
+    running = Enqueueing(
+        call=DjangoCall(
+            enqueued=uuid4().hex,
+            path=task.module_path,
+            args=args,
+            kwargs=kwargs,
+            priority=task.priority,
+            queue_name=task.queue_name,
+            backend=task.backend,
+            run_after=task.run_after,
+            location=locations.of_caller(caller, until=WatchedHook.__call__.__code__),
+        ),
+        function=task.func,
+    )
+
+    def returned(result: Any) -> Any:
+        journal.append(
+            Enqueued(
+                id=running.call.enqueued,
+                path=running.call.path,
+                backend=f"{type(task.get_backend()).__module__}.{type(task.get_backend()).__qualname__}",
+                result=str(getattr(result, "id", "")),
+                hooks=tuple(running.hooks),
+                location=running.call.location,
+            )
+        )
+        return result
+
+    with enqueued_by(running):
+        yield returned
