@@ -89,7 +89,7 @@ if TYPE_CHECKING:
         NeverReadyError as NeverReadyError,
         WaitTimeoutError as WaitTimeoutError,
     )
-    from pytest_djcelery.workers.inline.deliveries import Execution as Execution, Summary as Summary
+    from pytest_djcelery.workers.inline.executions import Execution as Execution, Summary as Summary
     from pytest_djcelery.workers.sqlite import DatabaseBusyError as DatabaseBusyError
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.workers.inline.deliveries import Execution, Summary
+    from pytest_djcelery.workers.inline.executions import Execution, Summary
 
 _MOVE = "Move the clock: celery_inline.run(until=timedelta(…))."
 _SECONDS = "%Y-%m-%d %H:%M:%S"
@@ -249,8 +249,8 @@ class Inline(Runner):
         self._runs.run_until(done)
 
     def why_never_ready(self, task_id: str) -> str:
-        if (message := self._runs.worker.batched.get(task_id)) is not None:
-            task = self._sandbox.app.tasks[message.headers["task"]]
+        if (delivery := self._runs.worker.batched.get(task_id)) is not None:
+            task = self._sandbox.app.tasks[delivery.message.headers["task"]]
             held = "\n".join(batches.described({task: task._buffer.qsize()}))
             return f"{task_id} will not be ready: a batch holds it.\n{held}\n{_MOVE}"
         unconsumed = self._sandbox.unconsumed.blocking([task_id])

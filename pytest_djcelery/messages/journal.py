@@ -193,6 +193,14 @@ class EndedWithoutOutcome(Ended):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost(Event):
+    """The process that ran a task was lost on purpose, or the whole worker: ``host``."""
+
+    task_id: str
+    host: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped(Event):
     """A worker took a message that it can't read, or that names no task, and dropped it."""
 
@@ -258,8 +266,8 @@ class Journal:
             if issubclass(happened, kind):
                 condition.notify_all()
 
-    def events(self, kind: type[E], since: int = 0) -> Iterator[E]:
-        """The events of a kind, oldest first, from position ``since`` on."""
+    def events(self, kind: type[E] | tuple[type[E], ...], since: int = 0) -> Iterator[E]:
+        """The events of a kind, or of several, oldest first, from position ``since`` on."""
         events = self._events[max(since, self._first) :]
         return (event for event in events if isinstance(event, kind))
 

@@ -47,11 +47,16 @@ def holding(app: Celery, within: float | None = None) -> dict[Any, int]:
     }
 
 
-def forget_held(app: Celery) -> None:
-    """Empty the buffer of each task: what it holds belongs to a test that is over."""
+def forget_held(app: Celery, *, acknowledge: bool = True) -> None:
+    """Empty the buffer of each task: what it holds belongs to a test, or a worker, that is over.
+
+    Args:
+        app: The project's app.
+        acknowledge: Whether nobody is to get its messages again.
+    """
     for task in _batches(app):
         for request in (*_taken(task._buffer), *_taken(task._pending)):
-            if not request.acknowledged:
+            if acknowledge and not request.acknowledged:
                 request.acknowledge()
         timer, task._tref = task._tref, None
         if timer is not None:

@@ -15,12 +15,17 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
 
+from billiard.common import human_status
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import logger
 from celery.exceptions import WorkerLostError
 
+from pytest_djcelery.messages.journal import WorkerLost
 from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.recording.losses import ProcessGoneError, process_ends
+from pytest_djcelery.session.session import current_sandbox
 
+_KILLED: Final = -9  # the exit code of a process that was ended by signal 9
 #: Packages whose exceptions control the test, and are not the outcome of a task.
 _TEST_TOOLS: Final = frozenset({"_pytest", "hypothesis"})
 
@@ -34,7 +39,7 @@ def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
     callback: Callable[[Any], None] | None = None,
     error_callback: Callable[[Any], None] | None = None,
     accept_callback: Callable[[int, float], None] | None = None,
-    **_: Any,
+    **options: Any,
 ) -> None:
     """Run a task in the calling thread, with the outcome that prefork would give it.
 
@@ -46,12 +51,20 @@ def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
         callback: Called with what ``target`` returned.
         error_callback: Called with what it raised.
         accept_callback: Called when it begins.
+        **options: What else Celery passes to a pool, such as the task's id (``correlation_id``).
+
+    Raises:
+        ProcessGoneError: The whole worker is lost: it is told nothing any more.
     """
     if accept_callback is not None:
         accept_callback(os.getpid(), monotonic())
     try:
         result = target(*args, **(kwargs or {}))
     except BaseException as error:
+        gone = process_ends()
+        if gone is not None:
+            _report_lost(gone, options.get("correlation_id"), error_callback)
+            return
         if passes(error):
             raise
         taken = _call_back(error_callback, _lost(error) if _exits(error) else ExceptionInfo())
@@ -59,7 +72,24 @@ def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
             # Celery before 5.7 can't store it, and the task would have no outcome at all.
             _call_back(error_callback, _lost(error))
     else:
+        gone = process_ends()
+        if gone is not None:  # and the task has kept that from leaving it
+            _report_lost(gone, options.get("correlation_id"), error_callback)
+            return
         _call_back(callback, result)
+
+
+def _report_lost(
+    gone: ProcessGoneError, task_id: Any, error_callback: Callable[[Any], None] | None
+) -> None:
+    """Report what a worker finds when the child that ran a task is dead, as billiard does."""
+    current = current_sandbox()
+    if current is not None:
+        current.journal.append(WorkerLost(task_id=task_id, host=gone.host))
+    if gone.host:
+        raise gone
+    lost = WorkerLostError(f"Worker exited prematurely: {human_status(_KILLED)}.")
+    _call_back(error_callback, ExceptionInfo((WorkerLostError, lost, gone.__traceback__)))
 
 
 def ends_the_test(error: BaseException) -> bool:

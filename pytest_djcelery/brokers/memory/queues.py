@@ -121,14 +121,18 @@ class Broker:
                 queue = self.queues[name] = _Queue(auto_delete=auto_delete, ttl=ttl)
             return queue
 
-    def put(self, name: str, message: dict[str, Any], *, first: bool = False) -> None:
+    def put(self, name: str, message: dict[str, Any], *, first: bool = False) -> int:
         """Put a copy of a message (a fanout makes many) at the end of a queue, or first.
+
+        Returns:
+            The delivery tag of the copy.
 
         Raises:
             TypeError: Headers or properties can't be sent to a real broker, as kombu finds too.
         """
         properties = received(message["properties"])
-        tag = properties["delivery_tag"] = next(self._tags)
+        tag: int = next(self._tags)
+        properties["delivery_tag"] = tag
         record = getattr(message["headers"], "record", None)
         message = {
             **message,
@@ -145,6 +149,7 @@ class Broker:
                 self.records.keep(tag, record)
             heapq.heappush(queue.timed if _has_eta(message) else queue.plain, ready)
             self.notify()
+        return tag
 
     def next_order(self, name: str) -> int | None:
         """The number of a queue's next message in the order of all queues."""
@@ -166,6 +171,25 @@ class Broker:
         """Take the next message with an ETA; `queue.Empty` when there is none."""
         with self.lock:
             return _take(self.queues[name].timed)
+
+    def waiting(self, takes: Callable[[str], bool]) -> list[tuple[str, Ready]]:
+        """All ready messages without an ETA with their queues, in the order of `ready`."""
+        with self.lock:
+            of = {
+                ready.order: name
+                for name, queue in self.queues.items()
+                if takes(name)
+                for ready in queue.plain
+            }
+            return [(of[ready.order], ready) for ready in self.ready(takes)]
+
+    def take(self, name: str, ready: Ready) -> dict[str, Any]:
+        """Take one of the messages that are `waiting`."""
+        with self.lock:
+            heap = self.queues[name].plain
+            heap.remove(ready)
+            heapq.heapify(heap)
+            return ready.message
 
     def oldest(self, takes: Callable[[str], bool]) -> tuple[str, Ready, bool] | None:
         """The next message with an ETA, or else the next of the others.

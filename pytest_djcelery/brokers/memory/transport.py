@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from queue import Empty
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
@@ -18,6 +18,9 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 from pytest_djcelery.brokers.memory.addresses import SCHEME, broker
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.messages.headers import Recorded
+
+if TYPE_CHECKING:
+    from pytest_djcelery.brokers.memory.queues import Ready
 
 
 class QoS(virtual.QoS):
@@ -116,7 +119,14 @@ class Channel(virtual.Channel):
 
     def get_timed(self, queue: str) -> Any:
         """Take the next message with an ETA, as `basic_get` does; `queue.Empty` without one."""
-        message = self.Message(self._taken(queue, self.broker.get_timed(queue)), channel=self)
+        return self._received(queue, self.broker.get_timed(queue))
+
+    def get_ready(self, queue: str, ready: Ready) -> Any:
+        """Take this message, whatever is before it in its queue."""
+        return self._received(queue, self.broker.take(queue, ready))
+
+    def _received(self, queue: str, payload: dict[str, Any]) -> Any:
+        message = self.Message(self._taken(queue, payload), channel=self)
         self.qos.append(message, message.delivery_tag)
         return message
 
@@ -148,12 +158,18 @@ class Channel(virtual.Channel):
     def _restore(self, message: virtual.Message) -> None:
         """Redeliver a message to the queue it came from, ahead of the others there."""
         queue = self._queue_of.get(message.delivery_tag)
+        if queue is not None:
+            self.put_again(queue, message)
+
+    def put_again(self, queue: str, message: virtual.Message, *, first: bool = True) -> int:
+        """Put a message into a queue once more, marked as redelivered; return its delivery tag."""
         payload = message.serializable()
-        payload["properties"]["delivery_info"]["redelivered"] = True
+        properties = payload["properties"]
+        info = {**properties["delivery_info"], "redelivered": True}
+        payload["properties"] = {**properties, "delivery_info": info}
         record = self.broker.records.of.get(message.delivery_tag)
         payload["headers"] = Recorded(payload["headers"], record)
-        if queue is not None:
-            self.broker.put(queue, payload, first=True)
+        return self.broker.put(queue, payload, first=first)
 
     def after_reply_message_received(self, queue: str) -> None:
         self.queue_delete(queue)

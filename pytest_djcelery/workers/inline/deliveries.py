@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
-
-from celery import states
-from celery.exceptions import NotRegistered
+from typing import TYPE_CHECKING, Final
 
 from pytest_djcelery.errors import NeverEndsError
-from pytest_djcelery.messages.descriptions import message_text
-from pytest_djcelery.messages.journal import Ended, Published
-from pytest_djcelery.messages.task_message import Items, quickly_made
+from pytest_djcelery.messages.journal import Ended, Event, Published, WorkerLost
 from pytest_djcelery.transactions.task_connections import AutocommitRestorer
+from pytest_djcelery.workers.inline import guests
+from pytest_djcelery.workers.inline.executions import Execution
+from pytest_djcelery.workers.inline.guests import Delivery
 
 if TYPE_CHECKING:
     from pytest_djcelery.clock import Stretch
     from pytest_djcelery.messages.journal import Journal
-    from pytest_djcelery.messages.origins import Origins
-    from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.transactions.watch import TransactionWatch
     from pytest_djcelery.workers.inline.inline_worker import InlineWorker
+    from pytest_djcelery.workers.inline.timer import Repeated
 
 
-_COUNTS = (
-    "succeeded", "failed", "retried", "ignored", "rejected", "revoked", "expired", "unknown",
-)  # fmt: skip
-_FAILED = (states.FAILURE,)
-_BY_STATE = {
-    states.SUCCESS: "succeeded",
-    states.FAILURE: "failed",
-    states.RETRY: "retried",
-    states.IGNORED: "ignored",
-    states.REJECTED: "rejected",
-    states.REVOKED: "revoked",
-}
 #: The length of a line of tasks, each published by the one before. A task that publishes many
 #: others only makes short lines.
 _LINE: Final = 10
@@ -44,153 +28,17 @@ _ENDLESS: Final = 10_000  # deliveries at the end of longer lines
 _Takes = Callable[[str], bool]  # whether a queue is delivered from
 
 
-@quickly_made
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """One delivery of one message by `celery_inline`, and what became of it.
-
-    ``celery_inline.step()`` returns one, and ``celery_inline.run().executions`` has those of a
-    run, in order.
-
-    ``state`` is one of Celery's: ``SUCCESS``, ``FAILURE``, ``RETRY``, ``REVOKED`` (also if the
-    message had expired), ``IGNORED`` or ``REJECTED``. ``value`` is what the task returned;
-    ``exception`` is what it raised, or was retried, ignored or rejected with. ``attempt`` counts
-    from 1. ``message`` is the `SentTask`, or ``None`` if it wasn't published through Celery.
-    """
-
-    message: SentTask | None  # None: not published through Celery
-    task: str
-    id: str
-    state: str
-    value: Any = None
-    exception: BaseException | None = None
-    attempt: int = 1
-    expired: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        message: Any,
-        sent: SentTask | None,
-        ended: Iterable[Ended],
-        refused: BaseException | None,
-    ) -> Execution:
-        """Make the record of a kombu message's delivery from the events since then."""
-        headers = message.headers or {}
-        task_id = sent.id if sent else str(headers.get("id"))
-        for own in ended:
-            if own.task_id == task_id and not own.eager:
-                break
-        else:
-            return cls(
-                message=sent,
-                task=sent.task if sent else str(headers.get("task")),
-                id=task_id,
-                state=states.REJECTED,
-                exception=refused,
-            )
-        error = own.value if isinstance(own.value, BaseException) else None
-        return cls(
-            message=sent,
-            task=own.task,
-            id=task_id,
-            state=own.state,
-            value=own.value if own.state == states.SUCCESS else None,
-            exception=error if own.state != states.SUCCESS else None,
-            attempt=own.retries + 1,
-            expired=own.expired,
-        )
-
-    @property
-    def failed(self) -> bool:
-        """Whether the task failed, or was unknown."""
-        return self.state in _FAILED
-
-    @property
-    def counted_as(self) -> str:
-        """The count of `Summary` that it belongs to."""
-        if isinstance(self.exception, NotRegistered):
-            return "unknown"
-        return "expired" if self.expired else _BY_STATE.get(self.state, "ignored")
-
-    def __str__(self) -> str:
-        sent = self.message
-        call = message_text(sent) if sent else self.task
-        return f"{call} [{self.id}], attempt {self.attempt}"
-
-
-class Summary:
-    """What one call of ``celery_inline.run()`` delivered, for assertions about a whole run.
-
-    It has the ``executions`` in the order of delivery, and how many of them ``succeeded`` or
-    ``failed``, or were ``retried``, ``ignored``, ``rejected``, ``revoked``, ``expired`` or
-    ``unknown``. ``scheduled`` is how many messages with an ETA in the future the run left.
-
-    A failure counts as looked at once ``executions`` or ``failed`` has been read.
-    """
-
-    succeeded: int
-    failed: int
-    retried: int
-    ignored: int
-    rejected: int
-    revoked: int
-    expired: int
-    unknown: int
-
-    def __init__(
-        self,
-        executions: Sequence[Execution],
-        *,
-        scheduled: int,
-        looked: Callable[[Execution], None],
-    ) -> None:
-        self._executions = Items(executions)
-        self._counts = dict.fromkeys(_COUNTS, 0)
-        for execution in executions:
-            self._counts[execution.counted_as] += 1
-        self._looked = looked
-        self.scheduled = scheduled
-
-    @property
-    def executions(self) -> tuple[Execution, ...]:
-        """Each delivery, in order."""
-        self._look_at("failed", "unknown")
-        return self._executions
-
-    def __getattr__(self, name: str) -> int:
-        if name not in _COUNTS:
-            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(msg)
-        self._look_at(name)
-        return self._counts[name]
-
-    def _look_at(self, *names: str) -> None:
-        for execution in self._executions:
-            if execution.failed and execution.counted_as in names:
-                self._looked(execution)
-
-    def __repr__(self) -> str:
-        counts = {**self._counts, "scheduled": self.scheduled}
-        shown = ", ".join(f"{name}={count}" for name, count in counts.items() if count)
-        return f"<Summary {shown or 'nothing was due'}>"
-
-
 class Deliveries:
     """Delivers messages, and says how each went.
 
     Args:
         worker: The worker that delivers them.
-        origins: Finds the records of the messages.
         journal: The journal of the test.
         watch: The watch over the test's transactions.
     """
 
-    def __init__(
-        self, worker: InlineWorker, origins: Origins, journal: Journal, watch: TransactionWatch
-    ) -> None:
+    def __init__(self, worker: InlineWorker, journal: Journal, watch: TransactionWatch) -> None:
         self._worker = worker
-        self._origins = origins
         self._journal = journal
         self._watch = watch
         self._others: list[Execution] = []  # those that ended while another was delivered
@@ -256,37 +104,38 @@ class Deliveries:
             since = len(self._journal)
             try:
                 with self._watch.eager_task():
-                    message = self._worker.deliver(takes)
+                    delivered = self._worker.deliver(takes)
             finally:
                 connections.restore()
-            if message is None:
+            if delivered is None:
                 return None
-            ended = self._executions_of(message, since)
+            ended = self._executions_of(delivered, since)
             if ended:  # otherwise a batch task holds it, to run it with others
                 break
         *others, execution = ended
         self._others += others
         if endless is not None:
-            info = getattr(message, "delivery_info", {})
-            endless.count(execution, redelivered=bool(info.get("redelivered")))
+            endless.count(execution, redelivered=execution.redelivered)
         return execution
 
-    def _executions_of(self, delivered: Any, since: int) -> list[Execution]:
+    def _executions_of(self, delivered: Delivery | Repeated, since: int) -> list[Execution]:
         """What became of a message, or of a due function; for a batch, one for each message."""
         batched = self._worker.batched
-        is_message = hasattr(delivered, "headers")
+        own = delivered if isinstance(delivered, Delivery) else None
         if not batched:
-            return [self._execution(delivered, since)] if is_message else []
-        own = is_message and delivered not in batched.values()
+            return [] if own is None else [self._execution(own, since)]
         ended = dict.fromkeys(event.task_id for event in self._journal.events(Ended, since))
-        messages = [batched.pop(task_id) for task_id in ended if task_id in batched]
-        messages += [delivered] if own else []
-        return [self._execution(message, since) for message in messages]
+        deliveries = [batched.pop(task_id) for task_id in ended if task_id in batched]
+        if own is not None and own not in batched.values() and own not in deliveries:
+            deliveries.append(own)
+        return [self._execution(delivery, since) for delivery in deliveries]
 
-    def _execution(self, message: Any, since: int) -> Execution:
-        sent = self._origins.of(message.delivery_tag, message.headers, message.body)
-        events = self._journal.events(Ended, since)
-        return Execution.of(message, sent, events, self._worker.refused)
+    def _execution(self, delivery: Delivery, since: int) -> Execution:
+        events: Iterator[Event] = self._journal.events((Ended, WorkerLost), since)
+        execution = Execution.of(delivery.message, delivery.sent, events, self._worker.refused)
+        for guest in guests.present():
+            execution = guest.ended(delivery, execution)
+        return execution
 
 
 class Endless:

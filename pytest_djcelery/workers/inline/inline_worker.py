@@ -13,11 +13,13 @@ checked on Celery 5.4 to 5.7.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from datetime import datetime
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import _state
 from celery.app.trace import build_tracer, setup_worker_optimizations
@@ -27,15 +29,22 @@ from celery.utils.nodenames import default_nodename, worker_direct
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.pidbox import Pidbox
+from celery.worker.state import task_ready
 from kombu.serialization import prepare_accept_content
 
+from pytest_djcelery.brokers.memory.queues import Ready
+from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.recording import batches
+from pytest_djcelery.recording.losses import ProcessGoneError, lose_process, lost_in_run
+from pytest_djcelery.recording.task_bodies import tracer_apart
 from pytest_djcelery.recording.task_surroundings import SharedStateRestored
-from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
+from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace, in_task
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
 from pytest_djcelery.workers.boot import process_as_found, project_steps_run
 from pytest_djcelery.workers.celery_parts import Strategies
+from pytest_djcelery.workers.inline import guests
 from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
+from pytest_djcelery.workers.inline.guests import Delivery, Due
 from pytest_djcelery.workers.inline.limits import limits_of
 from pytest_djcelery.workers.inline.timer import Timer
 
@@ -43,12 +52,13 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.worker.request import Request
 
-    from pytest_djcelery.brokers.memory.queues import Broker, Ready
+    from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.workers.inline.timer import Scheduled
+    from pytest_djcelery.workers.inline.timer import Repeated, Scheduled
 
 _RUNS_IN_PLACE = 1  # tasks at a time
+_NOTHING: Final = nullcontext()
 
 
 class InlineWorker:
@@ -61,6 +71,7 @@ class InlineWorker:
 
     def __init__(self, sandbox: Sandbox, broker: Broker) -> None:
         self._sandbox = sandbox
+        self.origins = Origins(sandbox.journal, broker.records)
         self.app = sandbox.app
         self.broker = broker
         self._tasks = self.app.tasks
@@ -69,7 +80,7 @@ class InlineWorker:
         self._names: frozenset[str] = frozenset()
         self.hostname = default_nodename(None)
         self.timer = Timer(sandbox.clock.now)
-        self.batched: dict[str, Any] = {}  # messages that a batch task holds, by id
+        self.batched: dict[str, Delivery] = {}  # messages that a batch task holds, by id
         self._tracers: dict[str, Any] = {}  # of the tasks, as they were found
 
     @contextmanager
@@ -121,13 +132,13 @@ class InlineWorker:
 
     def keep_tracer(self, task: Any) -> None:
         """Remember a tracer that is about to be replaced."""
-        self._tracers.setdefault(task.name, task.__trace__)
+        self._tracers.setdefault(task.name, tracer_apart(task))
 
     def takes(self, queue: str) -> bool:
         """Whether it consumes from a queue."""
         return queue in self._names
 
-    def deliver(self, takes: Callable[[str], bool]) -> Any:
+    def deliver(self, takes: Callable[[str], bool]) -> Delivery | Repeated | None:
         """Hand the next message that is due to Celery, and return it; ``None`` if there is none.
 
         If a repeated function was due, it is called, and what is returned is its `Repeated`.
@@ -141,32 +152,123 @@ class InlineWorker:
         """
         self._handle_remote_control()
         self._consumer.refused = None
-        message = None
-        while message is None:
+        delivery: Delivery | None = None
+        while delivery is None:
             first, held = self.broker.oldest(takes), None
             if first is not None and first[2]:
-                message = self._receive(first)
+                delivery = self._receive(first[0], first[1], timed=True)
                 continue
             if self.timer:
                 held = self.timer.first_due(takes)
-            if held is not None and (first is None or held.turn.due < first[1].turn):
-                message = self._start(held)
+            if guests.present() and (held or first) and (chosen := self._chosen(takes)):
+                delivery = self._deliver_chosen(*chosen)
+            elif held is not None and (first is None or held.turn.due < first[1].turn):
+                delivery = self._start(held)
             elif first is not None:
-                message = self._receive(first)
+                delivery = self._receive(first[0], first[1])
             elif (poll := self.timer.first_poll(takes)) is not None:
-                message = self._start(poll)
+                delivery = self._start(poll)
             elif (repeated := self.timer.repeated_due()) is not None:
                 self.surroundings.run(repeated.function)
                 return repeated
             else:
                 return None
-        return message
+        return delivery
 
-    def _start(self, held: Scheduled) -> Any:
-        message = held.request.message
-        with self.limits.warned_of(self._tasks, message.headers):
-            self.surroundings.run(self.timer.start, held)
-        return message
+    # What guests have a say in ------------------------------------------------------------
+
+    def _chosen(self, takes: Callable[[str], bool]) -> tuple[str, Ready | Scheduled] | None:
+        """The message that a guest wants to be delivered next, and its queue."""
+        choosing = [guest for guest in guests.present() if guest.chooses]
+        if not choosing:
+            return None
+        due = self._due(takes)
+        for guest in choosing:
+            choice = guest.choose([entry for entry, _ in due])
+            if choice is not None:
+                return choice.queue, next(found for entry, found in due if entry is choice)
+        return None
+
+    def _due(self, takes: Callable[[str], bool]) -> list[tuple[Due, Ready | Scheduled]]:
+        """Every message that is due, in the order in which they would be delivered."""
+        ready = deque(self.broker.waiting(takes))
+        found: list[tuple[Due, Ready | Scheduled]] = []
+        for held in self.timer.all_due(takes):
+            while ready and ready[0][1].turn < held.turn.due:
+                found.append(self._due_ready(*ready.popleft()))
+            raw = held.request.message._raw
+            found.append((self._due_of(held.queue, raw, held.turn.due[0]), held))
+        return found + [self._due_ready(*waiting) for waiting in ready]
+
+    def _due_ready(self, queue: str, ready: Ready) -> tuple[Due, Ready]:
+        return self._due_of(queue, ready.message, ready.put_at), ready
+
+    def _due_of(self, queue: str, raw: Any, due_at: datetime) -> Due:
+        tag = raw["properties"]["delivery_tag"]
+        return Due(
+            tag=tag,
+            queue=queue,
+            sent=self.origins.of(tag, raw["headers"], raw["body"]),
+            redelivered=bool(raw["properties"]["delivery_info"].get("redelivered")),
+            due_at=due_at,
+        )
+
+    def _deliver_chosen(self, queue: str, chosen: Ready | Scheduled) -> Delivery | None:
+        if isinstance(chosen, Ready):
+            return self._receive(queue, chosen, chosen=True)
+        return self._start(chosen)
+
+    def _delivery(self, queue: str, message: Any) -> Delivery:
+        tag = message.delivery_tag
+        return Delivery(
+            tag=tag,
+            queue=queue,
+            sent=self.origins.of(tag, message.headers, message.body),
+            redelivered=bool(message.delivery_info.get("redelivered")),
+            message=message,
+            _put_again=self._channel.put_again,
+        )
+
+    def _loss(self, delivery: Delivery) -> AbstractContextManager[None]:
+        """Enter around the run of a message, to lose the worker in it if a guest says so."""
+        task = self._tasks.get(delivery.message.headers.get("task"))
+        for guest in guests.present():
+            loss = None if task is None else guest.loses(delivery)
+            if loss is not None:
+                return lost_in_run(task, loss)
+        return _NOTHING
+
+    def _lose_host(self) -> None:
+        """Start anew, without what the lost worker knew of its messages."""
+        for request in self.timer.forget():
+            task_ready(request)
+        for request in list(state.requests.values()):
+            task_ready(request)
+        self.batched.clear()
+        batches.forget_held(self.app, acknowledge=False)
+        self._channel.qos.restore_unacked()
+
+    # One message ------------------------------------------------------------------------
+
+    def _start(self, held: Scheduled) -> Delivery:
+        delivery = self._delivery(held.queue, held.request.message)
+        self._hand_over(delivery, self.timer.start, held)
+        return delivery
+
+    def _hand_over(
+        self, delivery: Delivery, function: Callable[..., object], arg: Any, *, waits: bool = False
+    ) -> None:
+        """Have Celery run a message; if that costs it the worker, there is another one now."""
+        try:
+            with (
+                self.limits.warned_of(self._tasks, delivery.message.headers),
+                self._loss(delivery) if guests.present() and not waits else _NOTHING,
+            ):
+                self.surroundings.run(function, arg)
+        except ProcessGoneError:
+            if in_task():  # another task waits for this one, in the worker that is lost
+                raise lose_process(host=True) from None
+            self._lose_host()
 
     def drop_scheduled(self) -> None:
         """Forget the messages that wait for their ETA."""
@@ -183,21 +285,26 @@ class InlineWorker:
         """Why a worker can't read the message that was last delivered."""
         return self._consumer.refused
 
-    def _receive(self, oldest: tuple[str, Ready, bool]) -> Any:
-        """Receive the broker's oldest message and return it; ``None`` if it waits in `timer`."""
-        queue, ready, timed = oldest
-        get = self._channel.get_timed if timed else self._channel.basic_get
-        with self.limits.warned_of(self._tasks, ready.message["headers"]):
-            message = get(queue)
-            message.accept = self._accept
-            self.timer.receiving = queue, ready
-            self.surroundings.run(self._handle, message)
+    def _taken(self, queue: str, ready: Ready, *, timed: bool, chosen: bool) -> Any:
+        if chosen:
+            return self._channel.get_ready(queue, ready)
+        return self._channel.get_timed(queue) if timed else self._channel.basic_get(queue)
+
+    def _receive(
+        self, queue: str, ready: Ready, *, timed: bool = False, chosen: bool = False
+    ) -> Delivery | None:
+        """Receive a message and return it; ``None`` if it waits in `timer`."""
+        message = self._taken(queue, ready, timed=timed, chosen=chosen)
+        message.accept = self._accept
+        self.timer.receiving = queue, ready
+        delivery = self._delivery(queue, message)
+        self._hand_over(delivery, self._handle, message, waits=timed)
         if self.timer.kept is ready:
             return None
         if batches.is_batch(self._tasks.get(message.headers.get("task"))):
-            self.batched[message.headers["id"]] = message
+            self.batched[message.headers["id"]] = delivery
         self.timer.delivered += 1
-        return message
+        return delivery
 
     def _handle_remote_control(self) -> None:
         while self.broker.depth(self._mailbox_queue):

@@ -16,13 +16,13 @@ from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.clock import Stretch
 from pytest_djcelery.errors import BadOptionError, InlineError
 from pytest_djcelery.messages.journal import Looked, RaisedElsewhere, StateStored
-from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.project.derived import logs_listened_to
 from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task
 from pytest_djcelery.workers.inline.coroutines import run_for_test
-from pytest_djcelery.workers.inline.deliveries import Deliveries, Execution, Summary
+from pytest_djcelery.workers.inline.deliveries import Deliveries
+from pytest_djcelery.workers.inline.executions import Execution, Summary
 from pytest_djcelery.workers.inline.inline_worker import InlineWorker
 from pytest_djcelery.workers.inline.undelivered import Undelivered
 
@@ -94,11 +94,8 @@ class Runs:
             if self._built is not None:
                 return
             worker = InlineWorker(self._sandbox, self._broker())
-            origins = Origins(self._sandbox.journal, worker.broker.records)
-            self._undelivered = Undelivered(worker, origins)
-            self._deliveries = Deliveries(
-                worker, origins, self._sandbox.journal, self._sandbox.watch
-            )
+            self._undelivered = Undelivered(worker, worker.origins)
+            self._deliveries = Deliveries(worker, self._sandbox.journal, self._sandbox.watch)
             self._version = self._version_of_now()
             self._built = self._stack.enter_context(worker.started())
 

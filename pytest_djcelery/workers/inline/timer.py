@@ -152,6 +152,12 @@ class Timer:
         first = self.first(takes)
         return first if first is not None and first.turn.eta <= self._now() else None
 
+    def all_due(self, takes: Callable[[str], bool]) -> list[Scheduled]:
+        """The requests whose ETA has come, in the order of `Turn.due`."""
+        now = self._now()
+        due = (held for heap in self._heaps(takes) for _, held in _until(now, heap))
+        return sorted(due, key=lambda held: held.turn.due)
+
     def first_poll(self, takes: Callable[[str], bool]) -> Scheduled | None:
         """A ``chord_unlock`` that may find something new, even before its ETA.
 
@@ -182,11 +188,15 @@ class Timer:
         return (held for heap in self._heaps() for _, held in heap)
 
     def clear(self) -> list[Request]:
+        """Drop all requests, and return them; forget the repeated functions, too."""
+        self._repeated.clear()
+        return self.forget()
+
+    def forget(self) -> list[Request]:
         """Drop all requests, and return them."""
         requests = [held.request for held in self.held()]
         self._waiting.clear()
         self._polls.clear()
-        self._repeated.clear()
         self._held = 0
         return requests
 

@@ -11,7 +11,7 @@ import pytest
 from pytest_djcelery.messages.journal import Ended, Published, StateStored, Storing
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.task_message import quickly_made
-from pytest_djcelery.workers.inline.deliveries import Execution
+from pytest_djcelery.workers.inline.executions import Execution
 
 
 @quickly_made

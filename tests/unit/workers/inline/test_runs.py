@@ -22,7 +22,7 @@ from pytest_djcelery.errors import (
 )
 from pytest_djcelery.messages.journal import Looked, RaisedElsewhere
 from pytest_djcelery.recording.result_waits import NeverReadyError
-from pytest_djcelery.workers.inline.deliveries import Execution
+from pytest_djcelery.workers.inline.executions import Execution
 from tests.unit import inline_project
 from tests.unit.inline_project import add, app, call, done, end, functions, journal, mail
 
