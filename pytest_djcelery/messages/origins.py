@@ -19,21 +19,18 @@ class Records:
 
     def __init__(self) -> None:
         self.of: dict[Any, SentTask] = {}
-        self._known: set[int] = set()
 
     def keep(self, delivery_tag: Any, record: SentTask) -> None:
         """A message is of this record; a copy of it, or one that is put back, may be, too."""
         self.of[delivery_tag] = record
-        self._known.add(id(record))
 
     def knows(self, record: SentTask) -> bool:
         """Whether a message is of this very record."""
-        return id(record) in self._known
+        return any(known is record for known in self.of.values())
 
     def clear(self) -> None:
         """Forget all."""
         self.of.clear()
-        self._known.clear()
 
 
 class Origins:
@@ -76,8 +73,11 @@ class Origins:
 
     def _found(self, fields: Mapping[str, Any]) -> SentTask | None:
         key: Any = fields.get("id"), fields.get("task"), fields.get("retries") or 0
-        # Those that no message was of come first: what is put back is seen again.
-        return _nearest(fields, sorted(self._sent.get(key, ()), key=self._records.knows))
+        records = self._sent.get(key, [])
+        if len(records) > 1:
+            # Those that no message was of come first: what is put back is seen again.
+            records = sorted(records, key=self._records.knows)
+        return _nearest(fields, records)
 
 
 def _nearest(fields: Mapping[str, Any], records: Sequence[SentTask]) -> SentTask | None:

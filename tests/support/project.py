@@ -32,6 +32,8 @@ FILES = {
         INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "shop"]
         DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
         DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+        # Their tables are created at once: their migrations would take a fifth of each run.
+        MIGRATION_MODULES = {"auth": None, "contenttypes": None}
         ROOT_URLCONF = "proj.urls"
         USE_TZ = True
         CELERY_BROKER_URL = "amqp://nobody:nothing@192.0.2.1:1//"

@@ -100,7 +100,7 @@ def test_the_turns_of_all_queues_are_what_a_plain_list_would_have(
         turn = min(wanted, key=lambda head: head[1])
         assert (queue, is_timed, ready.message["body"]) == (turn[2], turn[3], turn[4])
         taken = broker.get_timed(queue) if is_timed else broker.get(queue)
-        assert taken is ready.message
+        assert taken == ready.message
         left.remove(turn)
         if not is_timed:
             found.append(turn[4])
@@ -200,6 +200,21 @@ def test_the_record_of_a_message_is_kept_by_its_tag_until_a_reset() -> None:
     broker.reset()
     assert broker.records.of == {}
     assert not broker.records.knows(record)
+
+
+@pytest.mark.parametrize("kept", [{"id": "a", "stamps": ["x"]}, {"id": "a"}])
+def test_a_reader_may_change_the_headers_it_got_and_the_record_stays(kept: dict[str, Any]) -> None:
+    broker = Broker()
+    record = sent_message(headers=kept)
+    sent = {"id": "a", "stamps": ["x"]}
+    for queue in ("one", "two"):
+        put(broker, queue, "body", headers=Recorded(sent, record))
+    sent["stamps"] = ["the sender's"]
+    got = broker.get("one")["headers"]
+    got["stamps"].append("the reader's")
+    got["id"] = "b"
+    assert broker.get("two")["headers"] == {"id": "a", "stamps": ["x"]}
+    assert record.headers in ({"id": "a", "stamps": ["x"]}, {"id": "a"})
 
 
 def test_the_callbacks_of_a_block_end_with_it() -> None:
