@@ -192,7 +192,7 @@ class Broker:
             heap = self.queues[name].plain
             heap.remove(ready)
             heapq.heapify(heap)
-            return ready.message
+            return _for_reader(ready.message)
 
     def oldest(self, takes: Callable[[str], bool]) -> tuple[str, Ready, bool] | None:
         """The next message with an ETA, or else the next of the others.
@@ -342,8 +342,12 @@ def _is_alive(ready: Ready) -> bool:
 def _take(heap: list[Ready]) -> dict[str, Any]:
     if _head(heap) is None:
         raise Empty
-    message = heapq.heappop(heap).message
-    return {**message, "headers": received(message["headers"])}  # which the reader may change
+    return _for_reader(heapq.heappop(heap).message)
+
+
+def _for_reader(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with headers that its reader may change."""
+    return {**message, "headers": received(message["headers"])}
 
 
 def _kept_headers(sent: dict[str, Any], record: SentTask | None) -> Mapping[str, Any]:
