@@ -26,9 +26,17 @@ author = PROJECT["authors"][0]["name"]
 project_copyright = author
 version = release = PROJECT["version"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+sys.path.insert(0, str(DOCS / "_extensions"))
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "plugin_reference"]
+exclude_patterns = ["_build", "_extensions"]
+
 nitpicky = True
+# Only public names are looked up: those of other packages would take their inventories, and so a
+# network; those of inner modules are types in signatures.
+nitpick_ignore_regex = [("py:.*", r"(?!pytest_djcelery\.\w+$).*")]
+default_role = "py:obj"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_title = project
