@@ -1,14 +1,16 @@
 """pytest in a process of its own, without the second that each takes to import what all import.
 
-The suite runs pytest about 700 times. A process that has imported pytest, Django and Celery, and
-nothing else, forks for each of these runs; what is forked goes on as ``python -m pytest`` does. No
-plugin is imported before, ours included, so that each run finds, rewrites and measures them anew.
+The suite runs pytest hundreds of times. A process that has imported pytest, Django, Celery and the
+plugins that others wrote, and looked through what is installed, forks for each of these runs; what
+is forked goes on as ``python -m pytest`` does. Our plugin is not imported before, so that each run
+finds, rewrites and measures it anew.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -17,12 +19,12 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
+from functools import cached_property
 from typing import IO, Any
 
 import coverage
 import pytest
+from _pytest.config import _prepareconfig
 
 _IMPORTED = (
     "django.core.mail.backends.locmem", "django.core.management.commands.flush",
@@ -38,6 +40,7 @@ _IMPORTED = (
 _OF_PYTEST_CELERY = (  # which is half of what a run takes beside it
     "docker", "memcache", "psutil", "redis.asyncio", "requests", "tenacity",
 )  # fmt: skip
+_NOT_LOADED = ("djcelery", "anyio", "asyncio", "faker", "hypothesispytest", "randomly")
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 _OF_EACH_RUN = (*MEASURED, "PYTEST_ADDOPTS", "PYTHONDONTWRITEBYTECODE")
 
@@ -66,7 +69,7 @@ class ForkServer:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={**env, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+                env=env,
             )
 
     def run(self, arguments: Sequence[str], stdout: IO[Any], stderr: IO[Any]) -> ForkedRun:
@@ -127,20 +130,36 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> None:
 def _import_all() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # as each of the runs would take them
-        with redirect_stdout(StringIO()):
-            pytest.main(["--version", "-c", os.devnull])  # which imports pytest's own plugins
+        options = [option for name in _NOT_LOADED for option in ("-p", f"no:{name}")]
+        # Loads the plugins, and marks for rewriting what a run would mark.
+        _prepareconfig(["-c", os.devnull, "--noconftest", *options])._ensure_unconfigure()
         for name in _IMPORTED:
             importlib.import_module(name)
         if importlib.util.find_spec("pytest_celery") is not None:
             for name in _OF_PYTEST_CELERY:
                 importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # what is there now is not looked through by each run
+
+
+def _remember_what_is_installed() -> None:
+    """Read each distribution's metadata once: each run of pytest looks twice through all of it."""
+    kind = importlib.metadata.PathDistribution
+    for name in ("entry_points", "files"):
+        remembered = cached_property(getattr(kind, name).fget)
+        remembered.__set_name__(kind, name)
+        setattr(kind, name, remembered)
+    installed = [*importlib.metadata.distributions()]
+    for distribution in installed:
+        if any(each.group == "pytest11" for each in distribution.entry_points):
+            _ = distribution.files
+    importlib.metadata.distributions = lambda: installed
 
 
 def main() -> int:
     """Serve until there are no more requests; in a child, run pytest."""
     _import_all()
+    _remember_what_is_installed()
+    gc.collect()
+    gc.freeze()  # what is there now is not looked through by each run
     _serve(socket.socket(fileno=int(sys.argv[1])))
     return int(pytest.main())
 
