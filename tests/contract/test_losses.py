@@ -1,12 +1,10 @@
-"""A worker of one process loses a task as real ones do, in each case that is recorded of them."""
+"""What is recorded of the losses of prefork workers is true, and is kept as it was recorded."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,10 +12,6 @@ from tests.contract import record_losses
 from tests.contract.losses import truth
 from tests.support.services import require
 
-if TYPE_CHECKING:
-    from tests.support.project import Project
-
-HERE = Path(__file__).parent / "losses"
 ROOT = Path(__file__).parents[2]
 #: Of the record, those that are looked at again: an early and a late acknowledgement, a redelivery,
 #: and a host.
@@ -43,27 +37,33 @@ def test_the_record_is_still_true(broker: str) -> None:
     assert (asked.returncode, asked.stdout) == (0, ""), asked.stderr
 
 
-def prepare(project: Project) -> None:
-    """Write the project that the record was made with."""
-    for path in (HERE / "project").rglob("*.py"):
-        name = path.relative_to(HERE / "project").with_suffix("")
-        if name.name != "recorded":
-            project.write(**{str(name): path.read_text()})
-    project.write(test_losses=(HERE / "in_one_process.py").read_text())
+def test_a_record_that_is_no_longer_true_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truth, "read", lambda: {"5.7 redis": {"a case": {"rows": ["first"]}}})
+    assert record_losses.compare({"5.7 redis": {"a case": {"rows": ["first"]}}}) == []
+    [difference] = record_losses.compare({"5.7 redis": {"a case": {"rows": []}}})
+    assert difference.splitlines() == [
+        "5.7 redis: a case",
+        '  recorded {"rows": ["first"]}',
+        '  now      {"rows": []}',
+    ]
 
 
-@pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("worker", ["celery_inline", "celery_worker"])
-def test_it_is_lost_as_recorded(
-    project: Project, monkeypatch: pytest.MonkeyPatch, worker: str
+def test_records_are_read_as_they_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = truth.read()[f"{record_losses.celery()} redis"]
-    prepare(project)
-    found = project.path / "found.jsonl"
-    monkeypatch.setenv("LOSSES_CASES", json.dumps(list(recorded)))
-    monkeypatch.setenv("LOSSES_FOUND", str(found))
-    monkeypatch.setenv("LOSSES_WORKER", worker)
-    result = project.run("", "test_losses.py")
-    result.assert_outcomes(passed=len(recorded))
-    outcomes = dict(map(json.loads, found.read_text().splitlines()))
-    assert outcomes == recorded
+    monkeypatch.setattr(truth, "FILE", tmp_path / "losses.json")
+    one, two = {"rows": ["first"]}, {"rows": []}
+    records = {
+        "5.6 redis": {"a": one, "b": one},
+        "5.7 redis": {"a": one, "b": two, "of 5.7 alone": one},
+    }
+    made_with = dict.fromkeys(records, "celery 5")
+    truth.write(records, made_with)
+    assert (truth.read(), truth.versions()) == (records, made_with)
+
+
+def test_every_broker_agrees_in_every_case() -> None:
+    records = truth.read()
+    for where, record in records.items():
+        version, _, _ = where.partition(" ")
+        assert record == records[f"{version} redis"], where

@@ -12,7 +12,9 @@ from shop.notes import note
 
 
 @signals.worker_ready.connect
-def on_ready(**_):
+def on_ready(sender, **_):
+    # The pool looks after its processes every 5 seconds, unless it hears of the end of one at once.
+    sender.hub.call_repeatedly(0.02, sender.pool._pool.maintain_pool)
     note("", "worker", "ready", kind="recorder")
 
 

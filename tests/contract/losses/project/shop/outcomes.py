@@ -15,6 +15,10 @@ def outcome(notes, states, rows):
     for each in notes:
         if each["kind"] != "recorder":
             told.setdefault(each["role"], {}).setdefault(each["kind"], []).append(each["what"])
+    for role in told.keys() - {"victim"}:
+        # When the others run depends on what the worker has taken meanwhile, and on where in its
+        # queue a broker puts back what is redelivered.
+        told[role] = {kind: sorted(whats) for kind, whats in told[role].items()}
     for role, (state, result) in states.items():
         told.setdefault(role, {})["state"] = _described(state, result)
     return {"rows": list(rows), **{role: told[role] for role in sorted(told)}}
