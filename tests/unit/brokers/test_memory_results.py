@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from celery import Celery
+from celery import VERSION, Celery
 from celery.backends.base import KeyValueStoreBackend
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +52,12 @@ def test_it_counts_for_chords_and_says_what_it_is(app: Celery) -> None:
     assert app.backend.as_uri() == "memory"
 
 
-@given(st.text(min_size=1) | st.uuids() | st.binary(min_size=1), st.sampled_from(["", ".t", b".t"]))
+IDS = st.text(min_size=1) | st.binary(min_size=1)
+if VERSION >= (5, 5):  # before, a UUID can't be joined to a key
+    IDS |= st.uuids()
+
+
+@given(IDS, st.sampled_from(["", ".t", b".t"]))
 def test_its_keys_are_those_that_celery_makes(task_id: str | UUID | bytes, key: Any) -> None:
     for prefix in ({}, {"global_keyprefix": "shop_"}):
         app = Celery("keys", backend=addresses.BACKEND, set_as_current=False, fixups=[])
