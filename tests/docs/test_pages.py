@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
@@ -34,7 +35,13 @@ def quoted_file(block: str) -> Path | None:
     return EXAMPLE / name[1] if name else None
 
 
-WITH_EXAMPLES = [page for page in (README, *PAGES) if blocks(page)]
+def can_run(page: Path) -> bool:
+    """Tell whether what the examples of a page import is there."""
+    needed = re.findall(r'importorskip\("([\w.]+)"\)', "".join(blocks(page)))
+    return all(find_spec(name.partition(".")[0]) and find_spec(name) for name in needed)
+
+
+WITH_EXAMPLES = [page for page in (README, *PAGES) if blocks(page) and can_run(page)]
 
 
 def options(page: Path) -> tuple[str, ...]:
