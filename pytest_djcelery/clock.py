@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery.django_settings import django_is_configured
 from pytest_djcelery.errors import BadOptionError, ClockError
 
 if TYPE_CHECKING:
@@ -228,6 +229,8 @@ def check_distance(delta: object) -> None:
 def aware(moment: object, name: str) -> dt.datetime:
     """Return a datetime in UTC; a naive one is in Django's time zone if ``USE_TZ`` is off.
 
+    Where Django isn't configured, it is in the machine's, as Python has it.
+
     Args:
         moment: The datetime.
         name: The name of the argument, for the error.
@@ -242,6 +245,8 @@ def aware(moment: object, name: str) -> dt.datetime:
         msg = f"{name}={moment!r}: expected a timedelta or a datetime."
         raise BadOptionError(msg)
     if moment.tzinfo is not None:
+        return moment.astimezone(dt.timezone.utc)
+    if not django_is_configured():
         return moment.astimezone(dt.timezone.utc)
     if settings.USE_TZ:
         msg = (

@@ -52,6 +52,10 @@ class ClockError(DjceleryError, RuntimeError):
     """The clock of the test can't be moved, because of the way in which the test freezes time."""
 
 
+class DjangoNotConfiguredError(DjceleryError, RuntimeError):
+    """``celery_on_commit`` was used without Django's settings, so there are no transactions."""
+
+
 class FixtureConflictError(DjceleryError):
     """Two fixtures exclude each other, or one can't work with the test's database.
 

@@ -17,6 +17,7 @@ import pytest_djcelery
 from pytest_djcelery import markers
 from pytest_djcelery.api import wider_fixtures
 from pytest_djcelery.api.app import configured_app
+from pytest_djcelery.django_settings import django_is_configured
 from pytest_djcelery.errors import AppNotFoundError
 from pytest_djcelery.session import opening
 
@@ -229,9 +230,10 @@ def celery_worker(
 
 
 @pytest.fixture(scope="session")
-def _celery_live_processes(
-    django_db_setup: None,  # so that the processes end before the databases are removed
-) -> Iterator[None]:
+def _celery_live_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    if django_is_configured():
+        # So that the processes end before the databases are removed.
+        request.getfixturevalue("django_db_setup")
     yield
     from pytest_djcelery.workers.live import process_reuse  # needs Celery and Django
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_djcelery.django_settings import django_is_configured
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.options import INLINE, policy, queues
 
@@ -203,7 +204,7 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
     item.stash[AUTOMATIC] = by_mode or _is_automatic(item)
     if "transactional_db" not in names and (
         # Its processes open the databases that they find, which must be the test's.
-        (_LIVE in names and not _is_django_test_case(item))
+        (_LIVE in names and not _is_django_test_case(item) and django_is_configured())
         or (("celery_worker" in names or served_by_session) and _uses_database(item, marked))
     ):
         # Before the worker, so that the worker ends before the database is removed.
@@ -300,7 +301,7 @@ def open_database(request: pytest.FixtureRequest) -> None:
     """Open the test's database for a live worker that was requested by ``getfixturevalue()``."""
     item = request.node
     marked = {marker.name for marker in item.iter_markers()}
-    if _is_django_test_case(item) or _uses_database(item, marked):
+    if _is_django_test_case(item) or _uses_database(item, marked) or not django_is_configured():
         return
     # There pytest-django looks for the kind of database that a test wants.
     item.fixturenames.append("transactional_db")

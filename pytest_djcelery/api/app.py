@@ -10,6 +10,7 @@ from pytest_djcelery.errors import FixtureConflictError
 from pytest_djcelery.project import registry
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.session import current_session
+from pytest_djcelery.transactions.django_connections import opened_connections
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -63,9 +64,7 @@ def check_visible_to_workers(name: str) -> None:
     Raises:
         FixtureConflictError: They are.
     """
-    from django.db import connections
-
-    for connection in connections.all(initialized_only=True):
+    for connection in opened_connections():
         if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             msg = (
                 f"{name} in a test that is wrapped in a transaction (TestCase, or django_db "

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_djcelery.django_settings import django_is_configured
+from pytest_djcelery.errors import DjangoNotConfiguredError
 from pytest_djcelery.messages.journal import (
     Event,
     HookDiscarded,
@@ -141,7 +143,18 @@ def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
 
     Raises:
         AppNotFoundError: The project has no app.
+        DjangoNotConfiguredError: This is no Django project.
     """
+    __tracebackhide__ = True
+    if not django_is_configured():
+        raise DjangoNotConfiguredError(
+            "celery_on_commit shows the hooks of Django's transactions, and Django is not "
+            "configured in this run.\n"
+            "In a Django project, name its settings in pytest's configuration: "
+            "DJANGO_SETTINGS_MODULE = proj.settings. Without Django leave this fixture out: to "
+            "see what another library's transaction sends, and when, compare celery_outbox before "
+            "and after its commit."
+        )
     with entered_sandbox() as sandbox:
         yield OnCommit(
             sandbox.journal,

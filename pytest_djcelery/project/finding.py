@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery.django_settings import django_is_configured
 from pytest_djcelery.errors import AppNotFoundError
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.project.after_import import called_after_import
@@ -127,7 +128,8 @@ _APP_REMEDY = (
 )
 _SETTINGS_REMEDY = (
     "Name the project's settings in pytest's configuration, for pytest-django: "
-    "DJANGO_SETTINGS_MODULE = proj.settings."
+    "DJANGO_SETTINGS_MODULE = proj.settings.\n"
+    "Without Django, name the app: djcelery_app = proj.tasks:app."
 )
 
 
@@ -154,8 +156,9 @@ def find_app(options: Options) -> Celery:
             " and ".join(repr(name) for name in tried)
             or f"no package: DJANGO_SETTINGS_MODULE {no_package}"
         )
+        kind = "Django " if django_is_configured() else ""
         msg = (
-            "No Celery app was found for this Django project. Looked in:\n"
+            f"No Celery app was found for this {kind}project. Looked in:\n"
             "  1. djcelery_app (ini) and --djcelery-app: not given;\n"
             "  2. the current Celery app: none that was made after "
             "DJANGO_SETTINGS_MODULE was set;\n"

@@ -22,6 +22,8 @@ from contextvars import Context, ContextVar, copy_context
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
+from pytest_djcelery.transactions.django_connections import opened_connections
+
 T = TypeVar("T")
 
 # Packages whose `threading.local` objects are not the project's: this process depends on them.
@@ -206,13 +208,11 @@ class SharedStateRestored:
     """
 
     def __enter__(self) -> None:
-        from django.db import connections
-
         self._environment = dict(_environ._data)
         self._folder = _working_directory()
         self._connections = [
             (vars(connection), own, _taken_out(vars(connection), own))
-            for connection in connections.all(initialized_only=True)
+            for connection in opened_connections()
             if (own := _own_attributes(connection)) is not None
         ]
 

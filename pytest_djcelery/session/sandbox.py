@@ -31,6 +31,7 @@ from pytest_djcelery.recording.task_signals import task_events_recorded
 from pytest_djcelery.recording.unconsumed import Unconsumed
 from pytest_djcelery.session.runner import kept_topology, park_all
 from pytest_djcelery.transactions import sent_in_transaction
+from pytest_djcelery.transactions.django_connections import opened_connections
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:
@@ -344,9 +345,9 @@ def rolled_back_example() -> Iterator[None]:
     """
     with ExitStack() as stack:
         if _in_hypothesis_example():
-            from django.db import connections, transaction
+            from django.db import transaction
 
-            for connection in connections.all(initialized_only=True):
+            for connection in opened_connections():
                 blocks = connection.atomic_blocks
                 if any(getattr(block, "_from_testcase", False) for block in blocks):
                     of_example: Any = transaction.atomic(using=connection.alias)

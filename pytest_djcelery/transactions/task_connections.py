@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from pytest_djcelery.transactions.django_connections import opened_connections
+
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -42,10 +44,8 @@ def connection_held_open(connection: BaseDatabaseWrapper) -> Iterator[None]:
 @contextmanager
 def test_connections_held_open() -> Iterator[None]:
     """Do the same for each connection that is in the transaction of a test."""
-    from django.db import connections
-
     with ExitStack() as stack:
-        for connection in connections.all(initialized_only=True):
+        for connection in opened_connections():
             if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
                 stack.enter_context(connection_held_open(connection))
         yield
@@ -59,18 +59,15 @@ class AutocommitRestorer:
     """
 
     def __init__(self) -> None:
-        from django.db import connections
-
-        self._connections = connections
         self._off_in_test = [
             connection
-            for connection in connections.all(initialized_only=True)
+            for connection in opened_connections()
             if connection.connection is not None and not connection.autocommit
         ]
 
     def restore(self) -> None:
         """Roll back, and switch autocommit on again, where the task had switched it off."""
-        for connection in self._connections.all(initialized_only=True):
+        for connection in opened_connections():
             if connection.autocommit or connection.connection is None:
                 continue
             if not (connection.in_atomic_block or connection in self._off_in_test):

@@ -19,6 +19,7 @@ from pytest_djcelery.transactions.autocommit import (
 )
 from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, atomic_replaced, serials
 from pytest_djcelery.transactions.captures import Captures
+from pytest_djcelery.transactions.django_connections import opened_connections
 from pytest_djcelery.transactions.hook_runner import (
     HOOK_RAISED,
     LOST,
@@ -182,13 +183,7 @@ class TransactionWatch:
 
     def autocommit(self) -> AbstractContextManager[None]:
         """Enter this to run tasks as a worker does: with none of this thread's blocks open."""
-        from django.db import connections
-
-        inside = [
-            connection
-            for connection in connections.all(initialized_only=True)
-            if connection.in_atomic_block
-        ]
+        inside = [connection for connection in opened_connections() if connection.in_atomic_block]
         return self._autocommit(inside) if inside else _NOTHING
 
     @contextmanager
@@ -209,10 +204,8 @@ class TransactionWatch:
 
     def settle(self) -> None:
         """Note which hooks of this thread's connections Django has dropped meanwhile."""
-        from django.db import connections
-
         if self._hooks.on:
-            for connection in connections.all(initialized_only=True):
+            for connection in opened_connections():
                 if (known := self._blocks.find(connection)) is not None:
                     self._hooks.settle(connection, known, LOST)
 
@@ -311,7 +304,6 @@ class TransactionWatch:
     )
     def _emulate_autocommit(self) -> None:
         """Have code with no block open find autocommit on, in the test's transaction too."""
-        from django.db import connections
         from django.db.backends.base.base import BaseDatabaseWrapper
 
         get_autocommit = BaseDatabaseWrapper.get_autocommit
@@ -323,7 +315,7 @@ class TransactionWatch:
         self._patches.enter_context(
             replaced(BaseDatabaseWrapper, get_autocommit=get_autocommit_of_code)
         )
-        for connection in connections.all(initialized_only=True):
+        for connection in opened_connections():
             self._test_begins(connection)
 
     def _test_begins(self, connection: BaseDatabaseWrapper) -> None:

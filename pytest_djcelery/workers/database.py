@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import celery
-from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from pytest_djcelery.errors import FixtureConflictError, SharedConnectionsWarning
 from pytest_djcelery.recording.task_threads import beside_task, in_worker_thread
+from pytest_djcelery.transactions.django_connections import all_connections, opened_connections
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -52,7 +52,7 @@ class WorkerConnections:
 
     def close_in_thread(self) -> None:
         """Close the calling thread's connections after a task, as Celery's Django fixup does."""
-        for connection in connections.all(initialized_only=True):
+        for connection in opened_connections():
             connection.close()
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ def other_threads_watched() -> Iterator[None]:
     Such a thread gets a `FixtureConflictError` if the test's rows are in a transaction, which no
     other connection sees.
     """
-    of_test = {connection.alias: connection for connection in connections.all()}
+    of_test = {connection.alias: connection for connection in all_connections()}
     opened = WorkerConnections(beside_task)
 
     def check(connection: BaseDatabaseWrapper, **_: Any) -> None:
@@ -165,7 +165,7 @@ def warn_of_shared_connections() -> None:
         return
     pooled = [
         connection.alias
-        for connection in connections.all()
+        for connection in all_connections()
         if connection.settings_dict["OPTIONS"].get("pool")
     ]
     if pooled:

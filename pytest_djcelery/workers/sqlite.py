@@ -24,9 +24,11 @@ from django.db import OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
 
 from pytest_djcelery.clock import Deadline
+from pytest_djcelery.django_settings import django_is_configured
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.blocks import atomic_replaced
+from pytest_djcelery.transactions.django_connections import all_connections, opened_connections
 
 _UNFINISHED_CURSOR = 0.005  # seconds to wait for another thread's unfinished cursor
 
@@ -172,9 +174,8 @@ def threads_in_turns(timeout: float) -> Iterator[Callable[[], AbstractContextMan
 
     Yields a function that makes the context manager to enter around an on_commit hook.
     """
-    if not any(
-        settings["ENGINE"].endswith("sqlite3") for settings in connections.settings.values()
-    ):
+    databases = connections.settings.values() if django_is_configured() else ()
+    if not any(settings["ENGINE"].endswith("sqlite3") for settings in databases):
         yield nullcontext
         return
     turns = Turns(timeout)
@@ -191,7 +192,7 @@ def _statements_in_turns(turns: Turns) -> Iterator[None]:
             connection.execute_wrappers.append(turns.execute)
             watched.add(connection)
 
-    for connection in connections.all(initialized_only=True):
+    for connection in opened_connections():
         watch(connection)
     connection_created.connect(watch, weak=False)
     try:
@@ -256,10 +257,10 @@ def waiting_for_other_processes(timeout: float) -> Iterator[None]:
         if connection.vendor == "sqlite":
             _set_busy_timeout(connection, timeout)
 
-    if not any(connection.vendor == "sqlite" for connection in connections.all()):
+    if not any(connection.vendor == "sqlite" for connection in all_connections()):
         yield
         return
-    for connection in connections.all(initialized_only=True):
+    for connection in opened_connections():
         if connection.connection:
             wait(connection)
     connection_created.connect(wait)
@@ -268,7 +269,7 @@ def waiting_for_other_processes(timeout: float) -> Iterator[None]:
             yield
     finally:
         connection_created.disconnect(wait)
-        for connection in connections.all(initialized_only=True):
+        for connection in opened_connections():
             if connection.vendor == "sqlite" and connection.connection:
                 _set_busy_timeout(connection, connection.get_connection_params().get("timeout", 5))
 

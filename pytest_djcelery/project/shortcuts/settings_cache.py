@@ -142,8 +142,9 @@ class _DjangoSettings:
     def look(self) -> None:
         """Remember which names there are."""
         holder = self._holder = self._settings["_wrapped"]
-        held = [vars(holder)]
-        while "default_settings" in vars(holder):  # of ``override_settings``
+        # Nothing is held where Django isn't configured.
+        held = [vars(holder)] if hasattr(holder, "__dict__") else []
+        while held and "default_settings" in vars(holder):  # of ``override_settings``
             holder = vars(holder)["default_settings"]
             held.append(vars(holder))
         self._held = [(names, len(names)) for names in held]

@@ -20,11 +20,13 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.brokers.memory import addresses
+from pytest_djcelery.django_settings import django_is_configured
 from pytest_djcelery.errors import BadOptionError, WorkerError
 from pytest_djcelery.project.configuration import Configuration
 from pytest_djcelery.project.finding import app_beside
 from pytest_djcelery.project.isolation import broker_values
 from pytest_djcelery.project.other_apps import OtherApps
+from pytest_djcelery.transactions.django_connections import all_connections
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -42,7 +44,7 @@ class Environment:
 
     app: str  # the argument of ``celery -A``
     path: tuple[str, ...]  # `sys.path`
-    debug: bool  # Django's ``DEBUG``
+    debug: bool | None  # Django's ``DEBUG``; ``None`` without Django
     databases: Mapping[str, Mapping[str, Any]]
     configuration: Mapping[str, bytes]  # Celery's settings, each as a pickle
     sent_in_transaction: Policy
@@ -56,7 +58,7 @@ class Environment:
             WorkerError: Another process could not work in it.
             BadOptionError: A setting can't be sent.
         """
-        if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        if django_is_configured() and not os.environ.get("DJANGO_SETTINGS_MODULE"):
             msg = (
                 "celery_live_worker runs `celery -A …` in a separate process, which finds the "
                 "settings by DJANGO_SETTINGS_MODULE, and that is not set.\n"
@@ -67,8 +69,8 @@ class Environment:
         return cls(
             app=path_of(sandbox.app, sandbox.options.app),
             path=tuple(sys.path),
-            debug=settings.DEBUG,
-            databases=_databases(),
+            debug=settings.DEBUG if django_is_configured() else None,
+            databases=_databases() if django_is_configured() else {},
             configuration=_pickled(sandbox.project.configuration.overridden()),
             sent_in_transaction=sandbox.options.sent_in_transaction,
             timeout=sandbox.options.timeout,
@@ -77,11 +79,12 @@ class Environment:
     def apply(self) -> tuple[Celery, OtherApps]:
         """Set up the worker's process for it, and return the project's app and the others."""
         sys.path[:] = self.path
-        from django.test.utils import setup_test_environment
+        if self.debug is not None:
+            from django.test.utils import setup_test_environment
 
-        for alias, database in self.databases.items():
-            settings.DATABASES[alias].update(database)
-        setup_test_environment(debug=self.debug)  # among other things, no mail is sent
+            for alias, database in self.databases.items():
+                settings.DATABASES[alias].update(database)
+            setup_test_environment(debug=self.debug)  # among other things, no mail is sent
         app: Celery = find_app(self.app)
         values = {key: _unpickled(value) for key, value in self.configuration.items()}
         host = f"live-{os.getpid()}"
@@ -125,8 +128,8 @@ def path_of(app: Celery, given: str | None) -> str:
     """
     if given:
         return given
-    package = os.environ["DJANGO_SETTINGS_MODULE"].partition(".")[0]
-    if app_beside(package) is app:
+    package = os.environ.get("DJANGO_SETTINGS_MODULE", "").partition(".")[0]
+    if package and app_beside(package) is app:
         return package  # as in Celery's tutorial
     for place, module in list(sys.modules.items()):
         if place.partition(".")[0] not in ("celery", "pytest_djcelery"):
@@ -149,7 +152,7 @@ def _databases() -> dict[str, dict[str, Any]]:
     # A test without database access fails here, with an error that says why.
     connections[DEFAULT_DB_ALIAS].ensure_connection()
     hidden = [
-        f"{connection.alias!r}" for connection in connections.all() if _is_in_memory(connection)
+        f"{connection.alias!r}" for connection in all_connections() if _is_in_memory(connection)
     ]
     if hidden:
         msg = (
@@ -166,7 +169,7 @@ def _databases() -> dict[str, dict[str, Any]]:
             for key in _DATABASE
             if key in connection.settings_dict
         }
-        for connection in connections.all()
+        for connection in all_connections()
     }
 
 
