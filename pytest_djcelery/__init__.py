@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         NeverEndsError as NeverEndsError,
         NotASignatureError as NotASignatureError,
         NotDeliveredWarning as NotDeliveredWarning,
+        NotIdempotentError as NotIdempotentError,
         NotOneMessageError as NotOneMessageError,
         QueueNotConsumedWarning as QueueNotConsumedWarning,
         SentInTransactionError as SentInTransactionError,

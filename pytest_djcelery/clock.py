@@ -68,6 +68,20 @@ class Clock:
             elif self.moved or self.traveller is not None:
                 self.move_to(before)
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Within the ``with``, have the clock stand still; then it shows the time as before.
+
+        freezegun's clock is left alone.
+        """
+        if _frozen() or stands_still():
+            yield
+            return
+        import time_machine  # as below
+
+        with time_machine.travel(self.now().astimezone(_NO_PLACE), tick=False):
+            yield
+
     def move_to(self, moment: dt.datetime) -> None:
         """Move the clock to an aware datetime, where it stands still.
 

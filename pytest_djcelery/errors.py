@@ -87,6 +87,13 @@ class NotDeliveredWarning(DjceleryWarning):
     """A class, module or session fixture has sent messages that no worker will run."""
 
 
+class NotIdempotentError(DjceleryError, AssertionError):
+    """A task is not safe to run twice: a second run did more than the first had done.
+
+    The text says what that was. See ``djcelery_redeliver``.
+    """
+
+
 class NotASignatureError(DjceleryError, TypeError):
     """A message was compared with something that is not a Celery signature."""
 

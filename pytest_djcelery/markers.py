@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from pytest_djcelery.django_settings import django_is_configured
 from pytest_djcelery.errors import BadOptionError
-from pytest_djcelery.options import INLINE, policy, queues
+from pytest_djcelery.options import INLINE, policy, queues, redeliver
 
 DECLARED = (
     (
@@ -31,6 +31,11 @@ DECLARED = (
         "does in this test: 'warn', 'error' or 'ignore'"
     ),
     (
+        "celery_redeliver(policy='error', exempt=()): run each message that celery_inline has run "
+        "to success once more, and fail the test if that makes a difference ('error'), 'report' it "
+        "or do neither ('off'); exempt=[task] leaves tasks out"
+    ),
+    (
         "celery_queues(*names): the queues that production's workers consume, for this test; a "
         "message to any other stays there, and gives a warning"
     ),
@@ -46,6 +51,7 @@ _POLICIES = {
 _OTHER_WAYS = ("celery_eager", "celery_inline", "celery_live_worker")
 _RUNNERS = (*_OTHER_WAYS, "celery_worker", "celery_session_worker")
 _QUEUES = "celery_queues"
+_REDELIVER = "celery_redeliver"
 _LIVE = "celery_live_worker"
 _LIVE_OPTIONS = ("pool", "concurrency", "queues", "loglevel")
 # The fixtures that open the test's sandbox, in the order of set-up.
@@ -83,7 +89,61 @@ def options(node: pytest.Item) -> dict[str, Any]:
     marker = node.get_closest_marker(_QUEUES)
     if marker is not None:
         changes["queues"] = _queues(marker)
+    marker = node.get_closest_marker(_REDELIVER)
+    if marker is not None:
+        changes.update(_redeliver(marker))
+        if changes["redeliver"] != "off":
+            _check_delivers(node, marker)
     return changes
+
+
+def _redeliver(marker: pytest.Mark) -> dict[str, Any]:
+    def signature(policy: object = "error", /, *, exempt: object = ()) -> tuple[object, object]:
+        return policy, exempt
+
+    shown = f"@pytest.mark.{marker.name}"
+    try:
+        policy, exempt = signature(*marker.args, **marker.kwargs)
+    except TypeError:
+        msg = (
+            f"{shown}{_call(marker)}: expected at most 'off', 'report' or 'error' (the default), "
+            f"and exempt=[task, …], such as {shown}('report', exempt=[send_email])."
+        )
+        raise BadOptionError(msg) from None
+    return {
+        "redeliver": redeliver(shown, policy),
+        "redeliver_exempt_here": tuple(_exempt(marker, exempt)),
+    }
+
+
+def _exempt(marker: pytest.Mark, given: object) -> Iterator[str]:
+    for task in given if isinstance(given, Collection) and not isinstance(given, str) else [None]:
+        name = task if isinstance(task, str) else getattr(task, "name", None)
+        if not isinstance(name, str) or not (name is task or hasattr(task, "apply_async")):
+            msg = (
+                f"@pytest.mark.{marker.name}{_call(marker)}: expected a list of tasks, or of their "
+                f"names, such as exempt=[send_email]."
+            )
+            raise BadOptionError(msg)
+        yield name
+
+
+def _check_delivers(node: pytest.Item, marker: pytest.Mark) -> None:
+    """Refuse the marker on a test whose messages nothing delivers here.
+
+    A class or a module may have it for those of its tests of which that isn't true.
+    """
+    own = any(marker is found for found in node.own_markers)
+    names = getattr(node, "fixturenames", ())
+    if own and "celery_inline" not in names and not node.stash.get(AUTOMATIC, False):
+        other = next((name for name in _RUNNERS if name in names), None)
+        runs = "nothing runs its tasks" if other is None else f"{other} runs its tasks"
+        msg = (
+            f"@pytest.mark.{marker.name}{_call(marker)} runs messages twice that celery_inline "
+            f"delivers, but in {node.name} {runs}.\n"
+            "Let the test request celery_inline (or djcelery_mode = inline), or drop the marker."
+        )
+        raise BadOptionError(msg)
 
 
 def _queues(marker: pytest.Mark) -> tuple[str, ...]:
@@ -189,7 +249,9 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
     """
     names = item.fixturenames
     marked = {marker.name for marker in item.iter_markers()}
-    if "celery_app" not in names and not marked.isdisjoint(("celery", _QUEUES, *_POLICIES)):
+    if "celery_app" not in names and not marked.isdisjoint(
+        ("celery", _QUEUES, _REDELIVER, *_POLICIES)
+    ):
         names.append("celery_app")
     if "celery_inline" in marked and "celery_inline" not in names:
         names.append("celery_inline")

@@ -13,6 +13,9 @@ from pytest_djcelery.errors import BadOptionError
 
 Policy = Literal["warn", "error", "ignore"]
 POLICIES: tuple[Policy, ...] = ("warn", "error", "ignore")
+# What becomes of a task that is not safe to run twice.
+Redeliver = Literal["off", "report", "error"]
+REDELIVER: tuple[Redeliver, ...] = get_args(Redeliver)
 # What an audit can find, the worst first.
 FindingName = Literal[
     "published-in-transaction",
@@ -41,6 +44,9 @@ class Options:
     a URL. ``timeout`` is in seconds. ``mode`` says what runs the tasks of a test that requests no
     fixture: ``None`` or ``inline``. ``queues`` are those that production's workers consume; if
     empty, the settings decide. ``live_…`` are options of ``celery worker`` for the live worker.
+    ``redeliver`` says whether each message that ran to success is run once more, and what becomes
+    of a task for which that makes a difference; ``redeliver_exempt`` names tasks that are left
+    out in the whole run, ``redeliver_exempt_here`` in one test.
     ``audit`` only watches the tests; ``audit_…`` say what becomes of its findings.
     """
 
@@ -50,6 +56,9 @@ class Options:
     sent_in_transaction: Policy = "warn"
     unhandled_failures: Policy = "error"
     queues: tuple[str, ...] = ()
+    redeliver: Redeliver = "off"
+    redeliver_exempt: tuple[str, ...] = ()
+    redeliver_exempt_here: tuple[str, ...] = ()
     timeout: float = 10.0
     mode: str | None = None
     live_pool: str = "prefork"
@@ -116,6 +125,20 @@ def policy(name: str, value: object) -> Policy:
     if value not in POLICIES:
         raise _refused(name, value, f"one of {', '.join(map(repr, POLICIES))}")
     return value
+
+
+def redeliver(name: str, value: object) -> Redeliver:
+    """Check one of `REDELIVER`."""
+    if value not in REDELIVER:
+        raise _refused(name, value, f"one of {', '.join(map(repr, REDELIVER))}")
+    return value
+
+
+def _tasks(name: str, value: object) -> tuple[str, ...]:
+    given = _names(value)
+    if given is None or not all(given):
+        raise _refused(name, value, "names of tasks, such as 'shop.tasks.ship,shop.tasks.add'")
+    return given
 
 
 def _seconds(name: str, value: object) -> float:
@@ -216,6 +239,15 @@ DECLARED: tuple[Declared, ...] = (
     Declared(
         name="unhandled_failures", parse=policy,
         help="a task failed and the test never looked at it: error (default), warn, ignore",
+    ),
+    Declared(
+        name="redeliver", parse=redeliver,
+        help="run each message that celery_inline has run to success once more, and report tasks "
+        "for which that makes a difference: off (default), report, error",
+    ),
+    Declared(
+        name="redeliver_exempt", parse=_tasks,
+        help="names of tasks that djcelery_redeliver leaves out, with commas between",
     ),
     Declared(
         name="queues", parse=queues,

@@ -14,7 +14,9 @@ from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import in_task, requests_noted
 from pytest_djcelery.reporting import undelivered_messages
 from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.redelivery.repeats import Repeats
 from pytest_djcelery.session.runner import Runner
+from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.database import other_threads_watched
 from pytest_djcelery.workers.inline.runs import Runs
 from pytest_djcelery.workers.inline.undelivered import redeliver
@@ -52,7 +54,8 @@ class Inline(Runner):
         self._sandbox = sandbox
         self.auto = auto
         self._clock = sandbox.clock
-        self._runs = Runs(sandbox)
+        self._repeats = Repeats(sandbox, current_session().ran_twice.append)
+        self._runs = Runs(sandbox, self._repeater)
         self._over = False
 
     @contextmanager
@@ -61,7 +64,9 @@ class Inline(Runner):
 
         Raises:
             InlineError: The test has chosen another broker than the one in memory.
+            BadOptionError: A task that is exempt from running twice is not registered.
         """
+        self._repeater()
         with (
             other_threads_watched(),
             self._runs.possible(),
@@ -69,6 +74,10 @@ class Inline(Runner):
         ):
             yield self
         self._over = True
+
+    def _repeater(self) -> Repeats | None:
+        __tracebackhide__ = True
+        return self._repeats if self._repeats.wanted else None
 
     def __repr__(self) -> str:
         """What there is to deliver, and the time to which the clock was moved."""

@@ -201,6 +201,18 @@ class WorkerLost(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RanTwice(Event):
+    """A message that had run to success was run once more, and what that led to is taken back.
+
+    ``effects`` says what the second run did that the first had not done already, one line each.
+    """
+
+    task_id: str
+    message: SentTask
+    effects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped(Event):
     """A worker took a message that it can't read, or that names no task, and dropped it."""
 
@@ -280,11 +292,29 @@ class Journal:
             yield
         finally:
             with self._lock:
-                # Positions up to which readers have read must stay valid.
-                own = slice(self._first, None)
-                self._events[own] = [Event()] * len(self._events[own])
+                self._forget(self._first)
                 self._first = before
                 self._sort_again()
+
+    @contextmanager
+    def taken_back(self) -> Iterator[int]:
+        """Yield the present position, and forget at the end what was appended within the ``with``.
+
+        Until then it is shown like everything else.
+        """
+        since = len(self)
+        try:
+            yield since
+        finally:
+            with self._lock:
+                self._forget(since)
+                if self._sorted > since:
+                    self._sort_again()
+
+    def _forget(self, since: int) -> None:
+        # Positions up to which readers have read must stay valid.
+        own = slice(since, None)
+        self._events[own] = [Event()] * len(self._events[own])
 
     def drain(self) -> list[Event]:
         """Return all events, and forget them."""

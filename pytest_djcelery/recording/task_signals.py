@@ -38,14 +38,19 @@ class EventLog(Protocol):
 
 
 @contextmanager
-def task_events_recorded(journal: Journal, knows: Callable[[Celery], bool]) -> Iterator[None]:
+def task_events_recorded(
+    journal: Journal,
+    knows: Callable[[Celery], bool],
+    keeps: Callable[[str], bool] = lambda _: False,
+) -> Iterator[None]:
     """Record what the tasks of some apps go through, in any thread and mode.
 
     Args:
         journal: Where it is recorded.
         knows: Whether the tasks of an app are recorded.
+        keeps: Whether the state of a task, by its id, stays what it is, whatever is to be stored.
     """
-    with signals_connected(journal, knows), _stored_states(journal, knows):
+    with signals_connected(journal, knows), _stored_states(journal, knows, keeps):
         yield
 
 
@@ -244,7 +249,9 @@ def _retries_of(task_id: str) -> int:
 
 
 @contextmanager
-def _stored_states(journal: Journal, knows: Callable[[Celery], bool]) -> Iterator[None]:
+def _stored_states(
+    journal: Journal, knows: Callable[[Celery], bool], keeps: Callable[[str], bool]
+) -> Iterator[None]:
     """Wrap ``store_result``, the one call through which all states pass, custom ones too.
 
     The journal has a state before the backend does, so that whoever reads the state there also
@@ -262,6 +269,8 @@ def _stored_states(journal: Journal, knows: Callable[[Celery], bool]) -> Iterato
         ) -> Any:
             if not knows(self.app):
                 return store(self, task_id, result, state, *args, **kwargs)
+            if keeps(task_id):
+                return result
             request: Any = kwargs.get("request")
             # A request of celery-batches doesn't count its attempts.
             own = getattr(request, "id", None) == task_id

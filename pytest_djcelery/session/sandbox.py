@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery import options as options_module
 from pytest_djcelery.clock import Clock
 from pytest_djcelery.errors import (
+    NotIdempotentError,
     SentInTransactionError,
     UnhandledTaskFailureError,
     UnhandledTaskFailureWarning,
@@ -23,7 +24,7 @@ from pytest_djcelery.project.derived import queues_restored
 from pytest_djcelery.project.finding import current_app_set
 from pytest_djcelery.project.shortcuts.message_path import message_path_shortened
 from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
-from pytest_djcelery.recording import failures
+from pytest_djcelery.recording import failures, second_runs
 from pytest_djcelery.recording.enqueuing import enqueues_recorded
 from pytest_djcelery.recording.publishing import PublishRecorder, publishes_recorded
 from pytest_djcelery.recording.result_waits import Waits, waits_woken
@@ -37,7 +38,7 @@ from pytest_djcelery.transactions.watch import TransactionWatch
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.messages.journal import Ended, RaceRaised
+    from pytest_djcelery.messages.journal import Ended, RaceRaised, RanTwice
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.options import Options, Policy
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
@@ -68,6 +69,7 @@ class Sandbox:
         # Positions in the journal, for a block that is wider than a test, such as a class's.
         self.began = 0  # where the running test began
         self.reported = 0  # up to where unseen failures have been reported
+        self.outcomes_kept: set[str] = set()  # ids of tasks whose state is not to be changed now
         self.runner: Runner | None = None
         self._consumed: tuple[Any, ConsumedQueues] | None = None
         self.unconsumed = Unconsumed(self.journal, self._consumed_by_runner, self._receives)
@@ -144,8 +146,20 @@ class Sandbox:
         Raises:
             SentInTransactionError: The code under test has caught an error of that kind.
             UnhandledTaskFailureError: A task failed; the cause is the first task's own exception.
+            NotIdempotentError: A task is not safe to run twice.
         """
         self.settle()
+        self._check_failures()
+        if found := self.not_idempotent():
+            raise NotIdempotentError(second_runs.text(found))
+
+    def not_idempotent(self) -> list[RanTwice]:
+        """The messages whose second run made a difference, if the options call that an error."""
+        if self.options.redeliver != "error":
+            return []
+        return second_runs.different(self.journal, since=self.reported)
+
+    def _check_failures(self) -> None:
         if caught := self.swallowed_races():
             raise SentInTransactionError(sent_in_transaction.swallowed_text(caught)) from caught[
                 0
@@ -253,7 +267,11 @@ class Sandbox:
             stack.enter_context(self.watch)
             stack.enter_context(publishes_recorded(recorder))
             stack.enter_context(enqueues_recorded(self.journal))
-            stack.enter_context(task_events_recorded(self.journal, self.project.knows))
+            stack.enter_context(
+                task_events_recorded(
+                    self.journal, self.project.knows, self.outcomes_kept.__contains__
+                )
+            )
             stack.enter_context(waits_woken(waits))
             self._found = self._fingerprint()
             yield

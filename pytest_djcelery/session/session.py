@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pytest
     from celery import Celery
 
+    from pytest_djcelery.messages.journal import RanTwice
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.session.sandbox import Sandbox
 
@@ -145,6 +146,8 @@ class Session:
         """Whether a test uses a fixture of ours, or ``djcelery_mode``."""
         self.has_recorded = False
         """Whether a sandbox was ever open, so that comparisons may contain values of ours."""
+        self.ran_twice: list[RanTwice] = []
+        """The messages that were run twice since pytest has last read them."""
         self.surroundings = Surroundings()
         """What this run's tasks find around them."""
         self.captures = Captures()

@@ -179,6 +179,26 @@ class HookRunner:
                 self.journal.append(HookDiscarded(hook=number, reason=reason))
 
     @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Within the ``with``, forget at the end the hooks that were registered and have not run."""
+        from django.db import connections
+
+        waiting = [
+            (connection, list(connection.run_on_commit), dict(self._blocks.of(connection).pending))
+            for connection in connections.all(initialized_only=True)
+        ]
+        held = len(self._held)
+        try:
+            yield
+        finally:
+            del self._held[held:]
+            for connection, entries, pending in waiting:
+                connection.run_on_commit[:] = entries
+                known = self._blocks.of(connection)
+                known.pending.clear()
+                known.pending.update(pending)
+
+    @contextmanager
     def hold(self) -> Iterator[None]:
         """Keep hooks back, in every thread, until the outermost ``hold()`` ends."""
         with self._lock:

@@ -71,6 +71,8 @@ class TransactionWatch:
     """
 
     after_blocks: Callable[[], None]  # called when a thread has left its outermost own block
+    # Called before a procedure is, which no execute wrapper sees.
+    before_procedure: Callable[[BaseDatabaseWrapper], None]
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class TransactionWatch:
 
     def _set_up(self, blocks: OpenBlocks, hooks: HookRunner, races: RaceDetector) -> None:
         self.after_blocks = _nothing
+        self.before_procedure = _nothing
         self._blocks = blocks
         self._hooks = hooks
         self._races = races
@@ -202,6 +205,10 @@ class TransactionWatch:
         """Keep hooks back, in every thread, until the outermost ``hold()`` ends."""
         return self._hooks.hold()
 
+    def hooks_restored(self) -> AbstractContextManager[None]:
+        """Within the ``with``, forget at the end which hooks were registered and have not run."""
+        return self._hooks.restored()
+
     def settle(self) -> None:
         """Note which hooks of this thread's connections Django has dropped meanwhile."""
         if self._hooks.on:
@@ -238,6 +245,7 @@ class TransactionWatch:
 
         def watched_callproc(cursor: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
+            self.before_procedure(cursor.db)
             result = callproc(cursor, *args, **kwargs)  # which bypasses ``execute_wrapper()``
             known = self._blocks.find(cursor.db)
             if known is not None and known.writes is not None:
@@ -373,5 +381,5 @@ class TransactionWatch:
             self._hooks.commit(connection, known)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass

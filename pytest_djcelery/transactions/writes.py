@@ -84,18 +84,21 @@ def wrote(sql: object, cursor: Any = None) -> bool:
         sql: Text, bytes, or a psycopg ``Composable``.
         cursor: The cursor that executed it. A statement that touched no row did not write.
     """
-    if isinstance(sql, bytes):
-        text = sql.decode(errors="replace")
-    elif hasattr(sql, "as_string"):  # a psycopg ``Composable``
-        text = sql.as_string(getattr(cursor, "cursor", None))
-    else:
-        text = str(sql)
-    statement = _classified(text)
+    statement = _classified(text_of(sql, cursor))
     if not statement.writes or cursor is None:
         return statement.writes
     if statement.prepared and not _was_change(cursor):
         return False
     return not (statement.counted and getattr(cursor, "rowcount", -1) == 0 and _knows_count(cursor))
+
+
+def text_of(sql: object, cursor: Any = None) -> str:
+    """A statement, given as text, as bytes or as a psycopg ``Composable``, as text."""
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    if hasattr(sql, "as_string"):  # a psycopg ``Composable``
+        return str(sql.as_string(getattr(cursor, "cursor", None)))
+    return str(sql)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,8 @@ VALUES: dict[str, tuple[object, str, object]] = {
     "result_backend": ("django-db", "django-db", "django-db"),
     "sent_in_transaction": ("error", "error", "error"),
     "unhandled_failures": ("ignore", "ignore", "ignore"),
+    "redeliver": ("report", "report", "report"),
+    "redeliver_exempt": (["shop.a", "shop.b"], "shop.a, shop.b", ("shop.a", "shop.b")),
     "mode": ("inline", "inline", "inline"),
     "live_pool": ("solo", "solo", "solo"),
     "live_concurrency": (3, "3", 3),

@@ -154,6 +154,21 @@ class Broker:
             self.notify()
         return tag
 
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Have empty queues within the ``with``; then drop what is in them, and have all back."""
+        with self.lock:
+            before = {name: (queue.plain, queue.timed) for name, queue in self.queues.items()}
+            for queue in self.queues.values():
+                queue.plain, queue.timed = [], []
+        try:
+            yield
+        finally:
+            with self.lock:
+                for name in {*self.queues, *(name for name, held in before.items() if any(held))}:
+                    queue = self.declare(name)
+                    queue.plain, queue.timed = before.get(name, ([], []))
+
     def next_order(self, name: str) -> int | None:
         """The number of a queue's next message in the order of all queues."""
         queue = self.queues.get(name)

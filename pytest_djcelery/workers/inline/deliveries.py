@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.transactions.watch import TransactionWatch
     from pytest_djcelery.workers.inline.inline_worker import InlineWorker
+    from pytest_djcelery.workers.inline.second_runs import SecondRuns
     from pytest_djcelery.workers.inline.timer import Repeated
 
 
@@ -35,10 +37,18 @@ class Deliveries:
         worker: The worker that delivers them.
         journal: The journal of the test.
         watch: The watch over the test's transactions.
+        second_runs: Runs messages twice.
     """
 
-    def __init__(self, worker: InlineWorker, journal: Journal, watch: TransactionWatch) -> None:
+    def __init__(
+        self,
+        worker: InlineWorker,
+        journal: Journal,
+        watch: TransactionWatch,
+        second_runs: SecondRuns,
+    ) -> None:
         self._worker = worker
+        self._second_runs = second_runs
         self._journal = journal
         self._watch = watch
         self._others: list[Execution] = []  # those that ended while another was delivered
@@ -49,16 +59,17 @@ class Deliveries:
         """Deliver one message after another, moving the clock from ETA to ETA.
 
         Yields each execution after those that ended during it, in the order in which they ended:
-        tasks that it waited for, and the others of its batch.
+        tasks that it waited for, and the others of its batch. If it is run twice, the second
+        execution follows.
         """
         __tracebackhide__ = True
         delivered, endless = 0, Endless(self._journal, bounded=limit is not None)
         connections = AutocommitRestorer()
         while limit is None or delivered < limit:
-            execution = self._next(takes, connections, endless)
-            if execution is not None:
-                ended = [*self._taken_others(), execution]
-                delivered += len(ended)
+            executions = self._next(takes, connections, endless)
+            if executions is not None:
+                ended = [*self._taken_others(), *executions]
+                delivered += sum(execution.counted for execution in ended)
                 yield ended
                 continue
             following = None if stretch is None else self.next_eta(takes)
@@ -68,9 +79,9 @@ class Deliveries:
     def one(self, takes: _Takes) -> Execution | None:
         """Deliver one message."""
         __tracebackhide__ = True
-        execution = self._next(takes, AutocommitRestorer())
+        executions = self._next(takes, AutocommitRestorer())
         self._taken_others()
-        return execution
+        return None if executions is None else executions[0]
 
     def inside_until(self, done: Callable[[], bool]) -> None:
         """Deliver from inside a waiting task, until ``done()`` or nothing is due."""
@@ -78,10 +89,10 @@ class Deliveries:
         endless, connections = Endless(self._journal, bounded=False), AutocommitRestorer()
         with self._watch.autocommit():
             while not done():
-                execution = self._next(self._worker.takes, connections, endless)
-                if execution is None:
+                executions = self._next(self._worker.takes, connections, endless)
+                if executions is None:
                     return
-                self._others.append(execution)
+                self._others += executions
 
     def next_eta(self, takes: _Takes) -> datetime | None:
         """When the next scheduled message, or the next repeated function, is due."""
@@ -98,15 +109,12 @@ class Deliveries:
 
     def _next(
         self, takes: _Takes, connections: AutocommitRestorer, endless: Endless | None = None
-    ) -> Execution | None:
+    ) -> list[Execution] | None:
+        """Deliver a message: what became of it, and then of its second run, if it has one."""
         __tracebackhide__ = True
         while True:
             since = len(self._journal)
-            try:
-                with self._watch.eager_task():
-                    delivered = self._worker.deliver(takes)
-            finally:
-                connections.restore()
+            delivered = self._delivered(takes, connections)
             if delivered is None:
                 return None
             ended = self._executions_of(delivered, since)
@@ -116,7 +124,34 @@ class Deliveries:
         self._others += others
         if endless is not None:
             endless.count(execution, redelivered=execution.redelivered)
-        return execution
+        return [execution, *self._run_again(delivered, execution, connections)]
+
+    def _delivered(
+        self, takes: _Takes, connections: AutocommitRestorer
+    ) -> Delivery | Repeated | None:
+        __tracebackhide__ = True
+        try:
+            with self._watch.eager_task():
+                return self._worker.deliver(takes)
+        finally:
+            connections.restore()
+
+    def _run_again(
+        self, delivery: Delivery | Repeated, first: Execution, connections: AutocommitRestorer
+    ) -> list[Execution]:
+        __tracebackhide__ = True
+        repeater = self._second_runs.of(delivery, first)
+        if repeater is None or not isinstance(delivery, Delivery) or delivery.sent is None:
+            return []
+        found: list[Execution] = []
+        with repeater.second_run(delivery.sent) as ended:
+            since = len(self._journal)
+            with self._second_runs.message_alone(delivery):
+                again = self._delivered(delivery.queue.__eq__, connections)
+                if isinstance(again, Delivery):
+                    found = [replace(self._execution(again, since), counted=False)]
+                    ended(found[0])
+        return found
 
     def _executions_of(self, delivered: Delivery | Repeated, since: int) -> list[Execution]:
         """What became of a message, or of a due function; for a batch, one for each message."""

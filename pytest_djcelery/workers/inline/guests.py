@@ -106,6 +106,17 @@ def present() -> tuple[Guest, ...]:
 
 
 @contextmanager
+def away() -> Iterator[None]:
+    """Ask no guest within the ``with``."""
+    global _guests  # noqa: PLW0603 - as in `joined`
+    before, _guests = _guests, ()
+    try:
+        yield
+    finally:
+        _guests = before
+
+
+@contextmanager
 def joined(guest: Guest) -> Iterator[None]:
     """Have a guest take part in the deliveries of every inline worker, within the ``with``."""
     global _guests  # noqa: PLW0603 - a guest may join before the worker of a test is made

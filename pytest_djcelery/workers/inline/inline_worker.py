@@ -47,6 +47,7 @@ from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
 from pytest_djcelery.workers.inline.guests import Delivery, Due
 from pytest_djcelery.workers.inline.limits import limits_of
 from pytest_djcelery.workers.inline.timer import Timer
+from pytest_djcelery.workers.inline.undelivered import redeliver_alone
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -137,6 +138,14 @@ class InlineWorker:
     def takes(self, queue: str) -> bool:
         """Whether it consumes from a queue."""
         return queue in self._names
+
+    def is_batch(self, task: str) -> bool:
+        """Whether a task takes its messages by the batch."""
+        return batches.is_batch(self._tasks.get(task))
+
+    def put_alone(self, delivery: Delivery) -> None:
+        """Put a message back, marked as redelivered, without what follows it in a canvas."""
+        redeliver_alone(delivery, self._channel)
 
     def deliver(self, takes: Callable[[str], bool]) -> Delivery | Repeated | None:
         """Hand the next message that is due to Celery, and return it; ``None`` if there is none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any, cast
@@ -24,11 +24,13 @@ from pytest_djcelery.workers.inline.coroutines import run_for_test
 from pytest_djcelery.workers.inline.deliveries import Deliveries
 from pytest_djcelery.workers.inline.executions import Execution, Summary
 from pytest_djcelery.workers.inline.inline_worker import InlineWorker
+from pytest_djcelery.workers.inline.second_runs import SecondRuns
 from pytest_djcelery.workers.inline.undelivered import Undelivered
 
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.session.sandbox import Sandbox
+    from pytest_djcelery.workers.inline.second_runs import Repeater
 
 
 class _BusyError(InlineError):
@@ -40,10 +42,12 @@ class Runs:
 
     Args:
         sandbox: The sandbox of the test.
+        repeater: Returns what decides which messages are run twice; ``None`` if none is.
     """
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, repeater: Callable[[], Repeater | None]) -> None:
         self._sandbox = sandbox
+        self._repeater = repeater
         self._clock = sandbox.clock
         self._thread = threading.current_thread()
         self._busy = threading.Lock()
@@ -95,7 +99,12 @@ class Runs:
                 return
             worker = InlineWorker(self._sandbox, self._broker())
             self._undelivered = Undelivered(worker, worker.origins)
-            self._deliveries = Deliveries(worker, self._sandbox.journal, self._sandbox.watch)
+            self._deliveries = Deliveries(
+                worker,
+                self._sandbox.journal,
+                self._sandbox.watch,
+                SecondRuns(worker, self._repeater),
+            )
             self._version = self._version_of_now()
             self._built = self._stack.enter_context(worker.started())
 
@@ -143,7 +152,7 @@ class Runs:
         stretch = None if until is None else Stretch(self._clock, until)
         _check_limit(limit)
         executions: list[Execution] = []
-        with self._one_run():
+        with self._one_run(moves_clock=stretch is not None):
             if stretch is not None:
                 stretch.begin()
             for ended in self._deliveries.executions(takes, stretch, limit):
@@ -297,10 +306,17 @@ class Runs:
     # One at a time ------------------------------------------------------------------------
 
     @contextmanager
-    def _one_run(self) -> Iterator[None]:
+    def _one_run(self, *, moves_clock: bool = False) -> Iterator[None]:
         """Enter around a run, to deliver like a worker, without the test's transactions."""
         __tracebackhide__ = True
-        with self.exclusive(), self._sandbox.watch.autocommit(), self.worker.delivering():
+        twice = self._repeater() is not None
+        with (
+            self.exclusive(),
+            # A task that is run twice sees the same time twice.
+            self._clock.stopped() if twice and not moves_clock else nullcontext(),
+            self._sandbox.watch.autocommit(),
+            self.worker.delivering(),
+        ):
             yield
 
     @contextmanager

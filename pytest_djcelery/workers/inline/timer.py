@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -86,6 +87,17 @@ class Timer:
 
     def __len__(self) -> int:
         return self._held
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Hold nothing within the ``with``; then drop what is held, and hold the rest again."""
+        before = dict(vars(self))
+        self._held, self._waiting, self._polls = 0, defaultdict(list), defaultdict(list)
+        self._repeated = []
+        try:
+            yield
+        finally:
+            vars(self).update(before)
 
     def call_at(
         self, _eta: float, start: Callable[..., None], args: tuple[Any, ...], **_: Any

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.brokers.memory.queues import Ready
     from pytest_djcelery.messages.origins import Origins
+    from pytest_djcelery.workers.inline.guests import Delivery
     from pytest_djcelery.workers.inline.inline_worker import InlineWorker
 
 
@@ -99,14 +100,27 @@ def redeliver(message: object, app: Celery) -> None:
         channel.broker.put(message.queue, _as_redelivered(message, channel), first=True)
 
 
-def _as_redelivered(message: SentTask, channel: Any) -> dict[str, Any]:
+def redeliver_alone(delivery: Delivery, channel: Any) -> None:
+    """Put a message back as `Delivery.redeliver` does, without what follows it in a canvas."""
+    message = delivery.sent
+    if message is None or not (
+        message.links or message.link_errors or message.chain or message.chord
+    ):
+        delivery.redeliver()
+        return
+    channel.broker.put(delivery.queue, _as_redelivered(message, channel, alone=True), first=True)
+
+
+def _as_redelivered(
+    message: SentTask, channel: Any, *, alone: bool = False
+) -> dict[str, Any]:
     embed = {
         "callbacks": list(message.links) or None,
         "errbacks": list(message.link_errors) or None,
         "chain": list(message.chain[::-1]) or None,  # Celery pops the next step off its end
         "chord": message.chord,
     }
-    body = list(message.args), dict(message.kwargs), embed
+    body = list(message.args), dict(message.kwargs), dict.fromkeys(embed) if alone else embed
     content_type, encoding, data = serialization.dumps(body, message.serializer)
     prepared: dict[str, Any] = channel.prepare_message(
         data,

@@ -1,0 +1,60 @@
+"""Messages that were run twice, and what the second run did that the first had not done already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from pytest_djcelery.messages.journal import RanTwice
+
+if TYPE_CHECKING:
+    from pytest_djcelery.messages.journal import Journal
+
+MOST_EFFECTS: Final = 10  # of one message, that a text shows
+
+
+def different(journal: Journal, since: int = 0) -> list[RanTwice]:
+    """The messages whose second run made a difference, in order.
+
+    Args:
+        journal: The journal of the test.
+        since: The position from which they count.
+    """
+    return [event for event in journal.events(RanTwice, since) if event.effects]
+
+
+def text(found: list[RanTwice]) -> str:
+    """The text of the error at the end of the test."""
+    return "\n".join(_lines(found))
+
+
+def _lines(found: list[RanTwice]) -> Iterator[str]:
+    # This loads Celery, which a run that uses no fixture must not do.
+    from pytest_djcelery.messages.descriptions import message_text
+
+    names = list(dict.fromkeys(event.message.task for event in found))
+    yield (
+        "A task is not safe to run twice. "
+        if len(names) == 1
+        else f"{len(names)} tasks are not safe to run twice. "
+    ) + "Its message was delivered once more, and the second run did:"
+    for event in found:
+        yield f"  {message_text(event.message)} [{event.task_id}]"
+        yield from (f"    {effect}" for effect in shown(event.effects))
+    yield "A broker delivers a message again when the acknowledgement of the first delivery is lost,"
+    yield "so a task has to leave alone what is already done: test for it in the same transaction,"
+    yield "use get_or_create() or update_or_create() with a unique key, or pass a key on to services."
+    yield "Where a second run may make a difference, exempt the task:"
+    yield f"  @pytest.mark.celery_redeliver(exempt=[{', '.join(map(_last_part, names))}])"
+    yield f"  djcelery_redeliver_exempt = {', '.join(names)}"
+
+
+def shown(effects: tuple[str, ...]) -> Iterator[str]:
+    """The first effects, one line each, and how many more there are."""
+    yield from effects[:MOST_EFFECTS]
+    if len(effects) > MOST_EFFECTS:
+        yield f"… and {len(effects) - MOST_EFFECTS} more"
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition(".")[2]
