@@ -151,6 +151,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
             sections.check_races(item, session.sandbox)
             sections.check_failures(item, session.sandbox)
+            sections.check_idempotent(item, session.sandbox)
     finally:
         if session.sandbox is not None:
             session.sandbox.test_ended()
@@ -164,13 +165,30 @@ def pytest_runtest_makereport(
     """Explain why a test failed, as far as its tasks show."""
     sandbox = current_sandbox() if call.when == "call" else None
     if sandbox is None:
-        return (yield)
-    from pytest_djcelery.reporting import sections
+        report = yield
+    else:
+        from pytest_djcelery.reporting import sections
 
-    error = sections.explained_error(item, call)
-    report = yield
-    sections.add_sections(item, sandbox, report, error)
+        error = sections.explained_error(item, call)
+        report = yield
+        sections.add_sections(item, sandbox, report, error)
+    if ran_twice := current_session().ran_twice:
+        from pytest_djcelery.redelivery.report import packed
+
+        report.djcelery_ran_twice = packed(ran_twice)  # type: ignore[attr-defined]  # travels with it
+        ran_twice.clear()
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect what running twice has shown, under xdist from every process."""
+    shown = getattr(report, "djcelery_ran_twice", None)
+    if shown is not None:
+        from pytest_djcelery.redelivery.report import Report
+
+        session = current_session()
+        session.redelivery_report = session.redelivery_report or Report()
+        session.redelivery_report.add(report.nodeid, shown)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -201,7 +219,9 @@ def pytest_assertrepr_compare(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line that many tests failed by one error of a task."""
+    """Say which tasks are not safe to run twice, and that many tests failed by one error."""
+    if (found_unsafe := current_session().redelivery_report) is not None:
+        found_unsafe.write(terminalreporter)
     failed = [*terminalreporter.stats.get("failed", ()), *terminalreporter.stats.get("error", ())]
     if failed:
         from pytest_djcelery.reporting import one_error

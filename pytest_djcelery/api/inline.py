@@ -12,9 +12,9 @@ from pytest_djcelery.api.app import eager_mode_off, runner_set
 from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import in_task, requests_noted
+from pytest_djcelery.redelivery.repeats import Repeats
 from pytest_djcelery.reporting import undelivered_messages
 from pytest_djcelery.session.opening import entered_sandbox
-from pytest_djcelery.redelivery.repeats import Repeats
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.database import other_threads_watched

@@ -41,9 +41,9 @@ def _lines(found: list[RanTwice]) -> Iterator[str]:
     for event in found:
         yield f"  {message_text(event.message)} [{event.task_id}]"
         yield from (f"    {effect}" for effect in shown(event.effects))
-    yield "A broker delivers a message again when the acknowledgement of the first delivery is lost,"
-    yield "so a task has to leave alone what is already done: test for it in the same transaction,"
-    yield "use get_or_create() or update_or_create() with a unique key, or pass a key on to services."
+    yield "A broker delivers a message again if the acknowledgement of the first delivery is lost,"
+    yield "so a task has to leave alone what is done already: look for it in the same transaction,"
+    yield "use update_or_create() with a unique key, or pass such a key on to the service."
     yield "Where a second run may make a difference, exempt the task:"
     yield f"  @pytest.mark.celery_redeliver(exempt=[{', '.join(map(_last_part, names))}])"
     yield f"  djcelery_redeliver_exempt = {', '.join(names)}"

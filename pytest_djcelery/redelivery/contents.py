@@ -143,9 +143,7 @@ def _changes_by_key(
         shown = ", ".join(map(_shown, known))
         values = ", ".join(
             f"{column} {_shown(value)} → {_shown(value_now)}"
-            for column, value, value_now in zip(
-                before.columns, old[known], new[known], strict=True
-            )
+            for column, value, value_now in zip(before.columns, old[known], new[known], strict=True)
             if value != value_now
         )
         yield f"UPDATE {name} {shown if len(key) == 1 else f'({shown})'}: {values}"

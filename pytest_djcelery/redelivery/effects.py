@@ -50,7 +50,8 @@ class Effects:
 
         Yields what is to be called with how the run has ended.
         """
-        sandbox, runs = self._sandbox, []
+        sandbox = self._sandbox
+        runs: list[Run] = []
         with (
             sandbox.journal.taken_back() as since,
             sandbox.watch.hooks_restored(),

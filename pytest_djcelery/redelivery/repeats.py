@@ -23,7 +23,7 @@ class Repeats:
 
     Args:
         sandbox: The sandbox of the test.
-        noted: Called with each message that was run twice.
+        noted: Called with each message that was run twice, if that is to be reported.
     """
 
     def __init__(self, sandbox: Sandbox, noted: Callable[[RanTwice], None]) -> None:
@@ -74,7 +74,8 @@ class Repeats:
             kept.discard(message.id)
         event = RanTwice(task_id=message.id, message=message, effects=effects.found)
         sandbox.journal.append(event)
-        self._noted(event)
+        if sandbox.options.redeliver == "report":
+            self._noted(event)
 
 
 def _check_exempt(options: Options, app: Any) -> None:

@@ -1,12 +1,10 @@
-"""The section at the end of a run: which tasks are not safe to run twice, and which tests show it."""
+"""The section at the end of a run: which tasks are not safe to run twice, and in which tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
-
-from pytest_djcelery.recording import second_runs
 
 if TYPE_CHECKING:
     import pytest
@@ -57,15 +55,10 @@ class Report:
                 task.effects.update(dict.fromkeys(effects))
                 task.tests[test] = None
 
-    def write(self, terminal: pytest.TerminalReporter, *, verbose: bool) -> None:
-        """Write the section.
-
-        Args:
-            terminal: Where to.
-            verbose: Whether to list all effects and all tests.
-        """
+    def write(self, terminal: pytest.TerminalReporter) -> None:
+        """Write the section: with -v all effects and all tests."""
         terminal.section(TITLE)
-        for line in self.lines(verbose=verbose):
+        for line in self.lines(verbose=terminal.verbosity > 0):
             terminal.write_line(line)
 
     def lines(self, *, verbose: bool) -> Iterator[str]:
@@ -73,19 +66,28 @@ class Report:
         unsafe = {name: task for name, task in sorted(self._tasks.items()) if task.effects}
         width = max(map(len, unsafe), default=0)
         for name, task in unsafe.items():
-            effects = _first(list(task.effects), len(task.effects) if verbose else _MOST_EFFECTS)
-            tests = _first(list(task.tests), len(task.tests) if verbose else _MOST_TESTS)
-            for number, line in enumerate([*effects, *(f"in {test}" for test in tests)]):
-                yield f"{name if not number else '':{width}}  {line}"
-        safe = len(self._tasks) - len(unsafe)
-        tests = len(self._tests)
+            lines = [
+                *_first(task.effects, None if verbose else _MOST_EFFECTS),
+                *(f"in {test}" for test in _first(task.tests, None if verbose else _MOST_TESTS)),
+            ]
+            for number, line in enumerate(lines):
+                yield f"{'' if number else name:{width}}  {line}"
+        messages, tasks = _count(self._runs, "message"), _count(len(self._tasks), "task")
+        verb = "was" if self._runs == 1 else "were"
+        of_them = f"{_count(len(unsafe), 'task')} {'is' if len(unsafe) == 1 else 'are'}"
         yield (
-            f"{_count(self._runs, 'message')} of {_count(len(self._tasks), 'task')} "
-            f"{'was' if self._runs == 1 else 'were'} run twice, in {_count(tests, 'test')}: "
-            f"{len(unsafe) or 'no'} {'task is' if len(unsafe) == 1 else 'tasks are'} not safe, "
-            f"{safe} made no difference."
+            f"{messages} of {tasks} {verb} run twice, in {_count(len(self._tests), 'test')}: "
+            f"{of_them} not safe."
         )
-        if unsafe and not verbose and self._is_cut(unsafe.values()):
-            yield "-v lists everything."
-        if unsafe:
-            yield "Rows, mails and messages are compared; files, caches and calls over the network are not."
+        yield "Rows, messages and mails were compared, not files, caches or calls over the network."
+
+
+def _first(lines: Iterable[str], most: int | None) -> list[str]:
+    """The first lines, and how many more there are."""
+    found = list(lines)
+    more = 0 if most is None else len(found[most:])
+    return [*found[:most], f"… and {more} more (-v)"] if more else found
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number or 'no'} {noun}s"

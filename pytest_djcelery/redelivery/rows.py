@@ -18,6 +18,7 @@ from pytest_djcelery.transactions.captures import underlying
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from typing_extensions import Self
 
 _SAVEPOINT: Final = "djcelery_second_run"
 #: Apps whose rows are results, which the plugin keeps as they were.
@@ -37,7 +38,7 @@ class WrittenRows:
         self._connections: list[_Watched] = []
         self._stack = ExitStack()
 
-    def __enter__(self) -> WrittenRows:
+    def __enter__(self) -> Self:
         from django.db import connections
 
         distinct = {id(underlying(found)): found for found in connections.all()}
@@ -154,7 +155,7 @@ def _tables_of_caches() -> set[str]:
     from django.core.cache.backends.db import BaseDatabaseCache
 
     used: list[Any] = caches.all(initialized_only=True)
-    return {cache._table for cache in used if isinstance(cache, BaseDatabaseCache)}
+    return {vars(cache)["_table"] for cache in used if isinstance(cache, BaseDatabaseCache)}
 
 
 def _run(connection: Any, sql: str) -> None:

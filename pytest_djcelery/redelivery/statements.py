@@ -66,7 +66,7 @@ class Tables:
 @lru_cache(maxsize=1024)
 def _identifiers(text: str) -> tuple[str, ...]:
     """All names in a statement, once each, in lower case, in their order."""
-    found = (match[match.lastindex].lower() for match in _IDENTIFIER.finditer(text))
+    found = ("".join(filter(None, match.groups())).lower() for match in _IDENTIFIER.finditer(text))
     return tuple(dict.fromkeys(found))
 
 

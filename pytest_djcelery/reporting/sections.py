@@ -6,15 +6,15 @@ import sys
 import warnings
 from collections.abc import Iterator
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery.errors import UnhandledTaskFailureWarning
+from pytest_djcelery.errors import NotIdempotentError, UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library, is_of_project
 from pytest_djcelery.messages.journal import Ended
 from pytest_djcelery.messages.task_code import short_code
-from pytest_djcelery.recording import failures
+from pytest_djcelery.recording import failures, second_runs
 from pytest_djcelery.reporting import one_error, undelivered_messages
 from pytest_djcelery.transactions import sent_in_transaction
 
@@ -64,6 +64,18 @@ def check_failures(item: pytest.Item, sandbox: Sandbox) -> None:
     pytest.fail(f"{failures.text(found, sandbox.journal)}\n\n{own}", pytrace=False)
 
 
+def check_idempotent(item: pytest.Item, sandbox: Sandbox) -> None:
+    """Fail a test that passed if a task in it is not safe to run twice.
+
+    Raises:
+        NotIdempotentError: One is not, and the options call that an error.
+    """
+    __tracebackhide__ = True
+    if found := not _kept_errors(item) and sandbox.not_idempotent():
+        item.stash[_FAILED_BY_TASKS] = True
+        raise NotIdempotentError(second_runs.text(found))
+
+
 def _kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]:
     """The errors of a unittest test case, which pytest keeps and does not raise.
 
@@ -90,6 +102,7 @@ def add_sections(
     """Add to a failing test what its tasks raised, and the comparison that pytest cut short."""
     if not report.failed:
         return
+    _show_text_alone(report, error)
     one_error.note(report, sandbox, error)
     lines = item.config.stash.get(_LAST_COMPARISON, None)
     if lines and isinstance(error, AssertionError) and _CUT in report.longreprtext:
@@ -124,6 +137,18 @@ def add_sections(
         text = undelivered_messages.text(sandbox)
         if text:
             report.sections.append(("celery: messages that were not delivered", text))
+
+
+def _show_text_alone(report: pytest.TestReport, error: BaseException | None) -> None:
+    """Show no traceback of an error that no line of the test has raised, and whose text says all.
+
+    Private API (``reprtraceback``), checked on pytest 8.0 to 9.2.
+    """
+    if isinstance(error, NotIdempotentError):
+        shown: Any = pytest.ExceptionInfo.from_exception(error).getrepr(style="value")
+        lines = shown.reprtraceback.reprentries[-1].lines
+        lines[0] = f"{type(error).__name__}: {lines[0]}"
+        report.longrepr = shown
 
 
 def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:

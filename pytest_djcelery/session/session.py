@@ -121,6 +121,16 @@ class Audit(Protocol):
         """Within the ``with``, leave a test to the fixtures that it uses."""
 
 
+class RedeliveryReport(Protocol):
+    """What running messages twice has shown in the tests so far."""
+
+    def add(self, test: str, shown: list[tuple[str, list[str]]]) -> None:
+        """Add what a test has shown."""
+
+    def write(self, terminal: pytest.TerminalReporter) -> None:
+        """Write it."""
+
+
 class Session:
     """What the tests of a run share, from `pytest_configure` to the end.
 
@@ -147,7 +157,9 @@ class Session:
         self.has_recorded = False
         """Whether a sandbox was ever open, so that comparisons may contain values of ours."""
         self.ran_twice: list[RanTwice] = []
-        """The messages that were run twice since pytest has last read them."""
+        """The messages that were run twice to be reported, since pytest has last read them."""
+        self.redelivery_report: RedeliveryReport | None = None
+        """What running messages twice has shown, once it has been asked for."""
         self.surroundings = Surroundings()
         """What this run's tasks find around them."""
         self.captures = Captures()

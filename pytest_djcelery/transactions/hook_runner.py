@@ -180,7 +180,7 @@ class HookRunner:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Within the ``with``, forget at the end the hooks that were registered and have not run."""
+        """Forget at the end the hooks that were registered within the ``with`` and have not run."""
         from django.db import connections
 
         waiting = [

@@ -16,7 +16,6 @@ from celery import states
 from pytest_djcelery.recording.losses import ProcessGoneError
 from pytest_djcelery.workers.inline import guests
 from pytest_djcelery.workers.inline.guests import Delivery
-from pytest_djcelery.workers.inline.undelivered import redeliver_alone
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask

@@ -111,9 +111,7 @@ def redeliver_alone(delivery: Delivery, channel: Any) -> None:
     channel.broker.put(delivery.queue, _as_redelivered(message, channel, alone=True), first=True)
 
 
-def _as_redelivered(
-    message: SentTask, channel: Any, *, alone: bool = False
-) -> dict[str, Any]:
+def _as_redelivered(message: SentTask, channel: Any, *, alone: bool = False) -> dict[str, Any]:
     embed = {
         "callbacks": list(message.links) or None,
         "errbacks": list(message.link_errors) or None,
