@@ -95,6 +95,11 @@ def _cases() -> list[Case]:
             for place, at, options in product(PLACES, ("start", "charge", "end"), NEWER)
         ),
         *(
+            Case("single", loss, "charge", options=options)
+            for loss, options in product((*LIMITED, "host"), NEWER)
+        ),
+        *(Case("single", "host", "charge", options=options) for options in SPLIT),
+        *(
             Case(place, loss, at, atomic, options=options)
             for loss, place, (at, atomic), options in product(
                 LIMITED, PLACES, (("start", True), ("charge", True), ("charge", False)), OPTIONS
