@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         BeatError as BeatError,
         BridgedMessageNotSeenError as BridgedMessageNotSeenError,
         ClockError as ClockError,
+        ContractFileError as ContractFileError,
         DjangoNotConfiguredError as DjangoNotConfiguredError,
         DjceleryError as DjceleryError,
         DjceleryWarning as DjceleryWarning,

@@ -52,6 +52,13 @@ class ClockError(DjceleryError, RuntimeError):
     """The clock of the test can't be moved, because of the way in which the test freezes time."""
 
 
+class ContractFileError(DjceleryError, ValueError):
+    """``celery-contract.json`` is missing, damaged, of a newer format, or retires without a reason.
+
+    In pytest it ends the run as a usage error.
+    """
+
+
 class DjangoNotConfiguredError(DjceleryError, RuntimeError):
     """``celery_on_commit`` was used without Django's settings, so there are no transactions."""
 

@@ -27,6 +27,9 @@ FindingName = Literal[
 ]
 FINDINGS: tuple[FindingName, ...] = get_args(FindingName)
 
+ContractMode = Literal["check", "update", "rewrite"]
+CONTRACT_MODES: tuple[ContractMode, ...] = get_args(ContractMode)
+
 MEMORY = "memory"
 PROJECT = "project"
 INLINE = "inline"
@@ -48,6 +51,7 @@ class Options:
     of a task for which that makes a difference; ``redeliver_exempt`` names tasks that are left
     out in the whole run, ``redeliver_exempt_here`` in one test.
     ``audit`` only watches the tests; ``audit_…`` say what becomes of its findings.
+    ``contract`` says what is done with the contract of messages in ``contract_file``.
     """
 
     app: str | None = None
@@ -69,6 +73,10 @@ class Options:
     audit_report: str | None = None
     audit_fail_on: tuple[str, ...] = ()
     audit_baseline: str | None = None
+    contract: ContractMode | None = None
+    contract_file: str = "celery-contract.json"
+    contract_rolling: Policy = "warn"
+    contract_include: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +88,7 @@ class Declared:
     help: str
     switch: bool = False  # on the command line it takes no value
     path: bool = False  # of a file; in the ini file, relative to that, as pytest's own options are
+    joined: bool = False  # on the command line its value follows an equals sign, not a space
 
     @property
     def ini(self) -> str:
@@ -211,6 +220,19 @@ def _path(name: str, value: object) -> str:
     return value
 
 
+def _contract(name: str, value: object) -> ContractMode:
+    if value not in CONTRACT_MODES:
+        raise _refused(name, value, f"one of {', '.join(map(repr, CONTRACT_MODES))}")
+    return value
+
+
+def _patterns(name: str, value: object) -> tuple[str, ...]:
+    given = _names(value)
+    if given is None or not all(given):
+        raise _refused(name, value, "patterns of names of tasks, such as 'celery.*, billing.*'")
+    return given
+
+
 def _names(value: object) -> tuple[str, ...] | None:
     """Names with commas between, or a list of them; ``None`` for anything else."""
     given = value.split(",") if isinstance(value, str) else value
@@ -294,6 +316,26 @@ DECLARED: tuple[Declared, ...] = (
         name="audit_baseline", parse=_path, path=True,
         help="accept what an earlier run has written to this file (--djcelery-audit-report)",
     ),
+    Declared(
+        name="contract", parse=_contract, joined=True,
+        help="check: fail the run if a deploy of this code would break messages, by the contract "
+        "of the release before; update: add to the contract; rewrite: begin it anew",
+    ),
+    Declared(
+        name="contract_file", parse=_path,
+        help="the contract of messages, relative to the root of the project "
+        "(celery-contract.json)",
+    ),
+    Declared(
+        name="contract_rolling", parse=policy,
+        help="this code sends what workers of the release before can't run: warn (default), "
+        "error, ignore",
+    ),
+    Declared(
+        name="contract_include", parse=_patterns,
+        help="tasks that are part of the contract though they are Celery's or Django's, by "
+        "patterns of their names, with commas between",
+    ),
 )  # fmt: skip
 
 
@@ -311,6 +353,22 @@ def parse(raw: Mapping[str, object]) -> Options:
         if (value := raw.get(declared.name)) not in (None, "")
     }
     return Options(**values)
+
+
+def refuse_separated(arguments: Collection[str]) -> None:
+    """Check how options are written on the command line.
+
+    Raises:
+        BadOptionError: The value of one has to follow an equals sign, and doesn't: what comes
+            after a space may be the path of a test.
+    """
+    for declared in DECLARED:
+        if declared.joined and declared.flag in arguments:
+            raise BadOptionError(
+                f"{declared.flag} needs its value after an equals sign, without a space, such as "
+                f"{declared.flag}={CONTRACT_MODES[0]}: the path of a test after a space would be "
+                f"taken for the value. Valid are {', '.join(map(repr, CONTRACT_MODES))}."
+            )
 
 
 def refuse_without_audit(options: Options, given: Collection[str]) -> None:

@@ -37,8 +37,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("djcelery", "Celery in Django projects")
     for declared in options.DECLARED:
         parser.addini(declared.ini, declared.help, default="")
-        taken = {"action": "store_const", "const": "true"} if declared.switch else {}
+        taken: dict[str, str] = {}
+        if declared.switch:
+            taken = {"action": "store_const", "const": "true"}
+        elif declared.joined:  # without a value too, which is refused below
+            taken = {"nargs": "?", "const": ""}
         group.addoption(declared.flag, dest=declared.ini, default=None, help=declared.help, **taken)
+
+
+def pytest_load_initial_conftests(args: list[str]) -> None:
+    """Check how options are written, in the ini file's ``addopts`` too."""
+    with _usage_errors():
+        options.refuse_separated(args)
 
 
 @pytest.hookimpl(trylast=True)
@@ -64,6 +74,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_djcelery.audit.pytest_hooks import AuditHooks
 
         config.pluginmanager.register(AuditHooks(config, chosen, suite), "djcelery-audit")
+    if chosen.contract is not None:
+        from pytest_djcelery.contract.contract_run import ContractRun
+
+        with _usage_errors():
+            contract = ContractRun(config, chosen, suite)
+        config.pluginmanager.register(contract, "djcelery-contract")
     for marker in markers.DECLARED:
         config.addinivalue_line("markers", marker)
     config.pluginmanager.register(fixtures, "djcelery-fixtures")

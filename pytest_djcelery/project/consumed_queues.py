@@ -110,6 +110,15 @@ def _declared(app: Celery) -> Any:
     return app.amqp.Queues(app.conf.task_queues)
 
 
+def declared_names(app: Celery) -> tuple[str, ...]:
+    """The names of the queues that the app's settings declare, in order.
+
+    If they declare none, that is the default queue.
+    """
+    queues = _declared(app).values()
+    return tuple(sorted(getattr(queue, "alias", None) or queue.name for queue in queues))
+
+
 def _entity(declared: Any, queue: Any) -> Queue | None:
     if hasattr(queue, "exchange"):
         found: Queue = queue

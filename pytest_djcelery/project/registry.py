@@ -43,7 +43,7 @@ def check(app: Celery, *, timeout: float) -> None:
     __tracebackhide__ = True
     fresh = _fresh_tasks(app, timeout)
     lost = {
-        name: task for name, task in app.tasks.items() if name not in fresh and not _of_a_test(task)
+        name: task for name, task in app.tasks.items() if name not in fresh and not is_of_test(task)
     }
     if not lost:
         return
@@ -111,7 +111,7 @@ def _module(task: Any) -> str:
     return str(getattr(task, "__module__", type(task).__module__))
 
 
-def _of_a_test(task: Any) -> bool:
+def is_of_test(task: Any) -> bool:
     """Whether a task is defined in a test module, so that no worker is meant to know it."""
     return _for_tests(_module(task))
 
@@ -119,7 +119,7 @@ def _of_a_test(task: Any) -> bool:
 def _in_a_body(task: Any) -> bool:
     """Whether a task is defined in a function of a test module."""
     names = type(task).__qualname__, getattr(task.run, "__qualname__", "")
-    return _of_a_test(task) and any("<locals>" in name for name in names)
+    return is_of_test(task) and any("<locals>" in name for name in names)
 
 
 def _for_tests(module: str) -> bool:

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from celery import _state
-from celery.app.amqp import AMQP
 from celery.app.task import Task
 from celery.utils import uuid
 from kombu import Queue
@@ -28,12 +26,12 @@ from pytest_djcelery.messages.arguments import explain_unserializable
 from pytest_djcelery.messages.django_tasks import enqueueing
 from pytest_djcelery.messages.headers import Recorded
 from pytest_djcelery.messages.journal import NotSent, Published
-from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.recording.eager_canvas import (
     applied_part,
     eager_canvases_followed,
     placed_in_canvas,
 )
+from pytest_djcelery.recording.senders import Send, senders_wrapped
 from pytest_djcelery.recording.sent_records import Message, as_published, sent_task
 from pytest_djcelery.recording.task_signals import raised_eagerly, task_replaced
 from pytest_djcelery.recording.task_surroundings import SharedStateRestored
@@ -206,23 +204,11 @@ def publishes_recorded(recorder: PublishRecorder) -> Iterator[None]:
         yield
 
 
-@patches(
-    "celery.app.amqp:AMQP._create_task_sender",
-    why="Celery's publish signals say neither which serializer is used nor whether the broker took "
-    "the message, and swallow what a receiver raises.",
-    checked_on="Celery 5.4 to 5.7",
-)
 @contextmanager
 def _senders_recorded(recorder: PublishRecorder) -> Iterator[None]:
-    """Wrap ``AMQP._create_task_sender``: what it returns sees name, message and options.
+    """Have each message recorded as it is handed over to a producer."""
 
-    Celery builds the sender once for each ``app.amqp`` and keeps it, so the kept ones are
-    dropped on the way in and out; they are rebuilt on the next publish.
-    """
-    create = vars(AMQP)["_create_task_sender"]
-
-    def _create_task_sender(amqp: Any) -> Any:
-        send = create(amqp)
+    def wrap(amqp: Any, send: Send) -> Send:
         declared = _Declared()
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
@@ -240,12 +226,8 @@ def _senders_recorded(recorder: PublishRecorder) -> Iterator[None]:
 
         return send_task_message
 
-    try:
-        with replaced(AMQP, _create_task_sender=_create_task_sender):
-            _drop_senders()
-            yield
-    finally:
-        _drop_senders()
+    with senders_wrapped(wrap):
+        yield
 
 
 class _Declared:
@@ -267,14 +249,6 @@ class _Declared:
         declared = channel.connection.client.declared_entities
         known = self._bound.can_cache_declaration and self._ident in declared
         return [] if known else [self._bound]
-
-
-def _drop_senders() -> None:
-    apps: Any = vars(_state)["_apps"]
-    for app in list(apps):
-        amqp = vars(app).get("amqp")
-        if amqp is not None:
-            vars(amqp).pop("send_task_message", None)
 
 
 @contextmanager

@@ -36,6 +36,10 @@ VALUES: dict[str, tuple[object, str, object]] = {
         ("hooks-never-ran", "outside-reached"),
     ),
     "audit_baseline": ("audit.json", "audit.json", "audit.json"),
+    "contract": ("check", "check", "check"),
+    "contract_file": ("contract.json", "contract.json", "contract.json"),
+    "contract_rolling": ("error", "error", "error"),
+    "contract_include": (["celery.*", "a.b"], "celery.*, a.b", ("celery.*", "a.b")),
 }
 _SCALARS: Any = (
     st.booleans()

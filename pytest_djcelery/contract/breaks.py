@@ -1,0 +1,203 @@
+"""What a deploy would break: old messages on this code, and this code's messages on old workers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pytest_djcelery.contract import advice
+from pytest_djcelery.contract.binding import Misfit, misfits
+from pytest_djcelery.contract.model_schemas import Comparison
+from pytest_djcelery.contract.records import (
+    Contract,
+    Parameters,
+    Shape,
+    TaskRecord,
+    parameters_text,
+    shape_text,
+)
+from pytest_djcelery.contract.release import content_type_of
+
+if TYPE_CHECKING:
+    from pytest_djcelery.contract.release import BeatEntry, Release
+    from pytest_djcelery.contract.sent_shapes import SentByTask
+
+#: Whose messages break: those in the queue, on this code; or this code's, on old workers.
+Half = Literal["old messages", "new messages"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """Messages that one change breaks.
+
+    ``keys`` are those of ``retired``, each of which accepts it; the first is the one to write.
+    ``recorded`` are the lines that stand against it, ``remedy`` is the compatible way.
+    """
+
+    half: Half
+    keys: tuple[str, ...]
+    what: str
+    recorded: tuple[str, ...] = field(default=())
+    remedy: str
+
+    def accepted_by(self, retired: Collection[str]) -> list[str]:
+        """The keys that accept it."""
+        return [key for key in self.keys if key in retired]
+
+
+def of_old_messages(
+    contract: Contract,
+    release: Release,
+    entries: Iterable[BeatEntry],
+    consumed: Collection[str],
+) -> Iterator[Break]:
+    """What messages of the recorded release this code can't run.
+
+    Args:
+        contract: What is recorded.
+        release: This code.
+        entries: The periodic schedule of this code.
+        consumed: Names of queues that workers consume though the settings don't declare them.
+    """
+    for name, task in sorted(contract.tasks.items()):
+        if release.knows(name):
+            yield from _of_task(name, task, release.record(name), half="old messages")
+        else:
+            yield _gone(name, task, contract, release)
+    yield from _of_content_types(contract, release)
+    for queue in contract.queues:
+        if queue not in release.queues and queue not in consumed:
+            yield _queue_gone(queue, contract)
+    for entry in entries:
+        if entry.task in contract.tasks and not release.knows(entry.task):
+            yield Break(
+                half="old messages",
+                keys=(f"beat:{entry.name}",),
+                what=f"{entry.place} sends {entry.task}, which is gone",
+                remedy=advice.OF_BEAT,
+            )
+
+
+def of_new_messages(contract: Contract, release: Release, sent: SentByTask) -> Iterator[Break]:
+    """What messages of this code the workers of the recorded release can't run.
+
+    Args:
+        contract: What is recorded.
+        release: This code.
+        sent: The shapes that the tests of this run have sent.
+    """
+    for name, shapes in sorted(sent.items()):
+        old = contract.tasks.get(name)
+        if old is None:
+            yield Break(
+                half="new messages",
+                keys=(name,),
+                what=f"{name} is new: old workers don't know it, and drop its messages",
+                recorded=tuple(_lines(name, shapes)),
+                remedy=advice.OF_NEW_TASK,
+            )
+        else:
+            new = release.record(name).with_sent(shapes)
+            yield from _of_task(name, new, old, half="new messages")
+
+
+def _of_task(name: str, sender: TaskRecord, runner: TaskRecord, *, half: Half) -> Iterator[Break]:
+    """What messages of a task, as one release sends them, another can't run."""
+    found: dict[tuple[Misfit, ...], dict[Shape, str | None]] = {}
+    for shape, place in sender.sent.items():
+        problems = tuple(misfits(shape, sender.parameters, runner))
+        if problems:
+            found.setdefault(problems, {})[shape] = place
+    old, new = (sender, runner) if half == "old messages" else (runner, sender)
+    for problems, broken in found.items():
+        parameters = dict.fromkeys(each for problem in problems for each in problem.parameters)
+        what = "; ".join(advice.in_words(problem) for problem in problems)
+        yield Break(
+            half=half,
+            keys=(*(f"{name}:{parameter}" for parameter in parameters), name),
+            what=f"{name}: {what}",
+            recorded=(
+                f"recorded: {parameters_text(name, old.parameters)}",
+                f"now: {parameters_text(name, new.parameters)}",
+                *_lines(name, broken),
+            ),
+            remedy=advice.of_misfits(problems, old.parameters or (), new.parameters or (), half),
+        )
+    yield from _of_schemas(name, sender, runner, half=half)
+
+
+def _gone(name: str, task: TaskRecord, contract: Contract, release: Release) -> Break:
+    now = release.found_elsewhere(name, task, contract.tasks)
+    moved = "" if now is None else f": its function is now {now.code}, the task {now.task}"
+    return Break(
+        half="old messages",
+        keys=(name,),
+        what=f"{name} is {'gone' if now is None else 'renamed'}{moved}",
+        recorded=(
+            f"recorded: {parameters_text(name, task.parameters)}",
+            *_lines(name, task.sent),
+        ),
+        remedy=advice.of_gone(name) if now is None else advice.of_renamed(name, now),
+    )
+
+
+def _of_content_types(contract: Contract, release: Release) -> Iterator[Break]:
+    by_type: dict[str, dict[str, None]] = {}
+    for name, task in sorted(contract.tasks.items()):
+        serializers = {task.serializer, *(shape.serializer for shape in task.sent)} - {None}
+        for serializer in sorted(map(str, serializers)):
+            content_type = content_type_of(serializer)
+            if content_type not in release.accepted and release.knows(name):
+                by_type.setdefault(content_type, {})[name] = None
+    for content_type, names in by_type.items():
+        for name in names:
+            yield Break(
+                half="old messages",
+                keys=(name,),
+                what=f"{name} was sent as {content_type}, which accept_content refuses",
+                recorded=tuple(_lines(name, contract.tasks[name].sent)),
+                remedy=advice.of_content_type(content_type),
+            )
+
+
+def _queue_gone(queue: str, contract: Contract) -> Break:
+    tasks = [name for name, task in sorted(contract.tasks.items()) if task.queue == queue]
+    return Break(
+        half="old messages",
+        keys=(f"queue:{queue}",),
+        what=f"the queue {queue!r} is not declared any more, so no worker consumes it",
+        recorded=tuple(f"recorded: {name} goes there" for name in tasks),
+        remedy=advice.of_queue(queue),
+    )
+
+
+def _of_schemas(
+    name: str, sender: TaskRecord, runner: TaskRecord, *, half: Half
+) -> Iterator[Break]:
+    schemas = _schemas(sender.parameters)
+    for parameter, schema in _schemas(runner.parameters).items():
+        if parameter not in schemas:
+            continue
+        refusals = Comparison(schemas[parameter], schema).refusals()
+        if refusals:
+            yield Break(
+                half=half,
+                keys=(f"{name}:{parameter}", name),
+                what=f"{name}: the model of {parameter} refuses what was sent: "
+                + "; ".join(refusals),
+                recorded=tuple(_lines(name, sender.sent)),
+                remedy=advice.OF_SCHEMA if half == "old messages" else advice.OF_NEW_SCHEMA,
+            )
+
+
+def _schemas(parameters: Parameters | None) -> dict[str, Mapping[str, object]]:
+    return {each.name: each.schema for each in parameters or () if each.schema is not None}
+
+
+def _lines(name: str, shapes: Mapping[Shape, str | None]) -> Iterator[str]:
+    texts = {
+        f"sent: {shape_text(name, shape)} from {place or 'an unknown place'}"
+        for shape, place in shapes.items()
+    }
+    yield from sorted(texts)

@@ -1,0 +1,162 @@
+"""What a contract records: tasks, their parameters, and the shapes of their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    import inspect
+
+Kind = Literal[
+    "positional only", "positional or keyword", "any positional", "keyword only", "any keyword"
+]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)  # in the order of `inspect.Parameter`
+#: How a message came about: by a call, or as the error link of another message.
+Way = Literal["call", "error link"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskParameter:
+    """A parameter of a task.
+
+    ``schema`` is the JSON schema of its model, where the task validates it (``pydantic=True``).
+    """
+
+    name: str
+    kind: Kind = "positional or keyword"
+    has_default: bool = False
+    schema: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    @classmethod
+    def of(cls, parameter: inspect.Parameter, schema: Mapping[str, Any] | None) -> TaskParameter:
+        """The record of a parameter."""
+        return cls(
+            name=parameter.name,
+            kind=KINDS[parameter.kind],
+            has_default=parameter.default is not parameter.empty,
+            schema=schema,
+        )
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether it takes one positional argument, and no more."""
+        return self.kind in ("positional only", "positional or keyword")
+
+    @property
+    def takes_its_name(self) -> bool:
+        """Whether an argument can be passed by its name."""
+        return self.kind in ("positional or keyword", "keyword only")
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a call has to pass it."""
+        return not self.has_default and self.kind not in ("any positional", "any keyword")
+
+
+Parameters = tuple[TaskParameter, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One way to call a task: the types of the arguments, and no values.
+
+    ``args`` has a name and a type for each positional argument. The name is that of the parameter
+    that took it when it was sent; it is empty where that is not known, and begins with a star for
+    ``*args``. ``serializer`` is only there where it is not the task's own.
+    """
+
+    args: tuple[tuple[str, str], ...] = ()
+    kwargs: tuple[tuple[str, str], ...] = ()  # by name
+    way: Way = "call"
+    serializer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """What a release has published about one task.
+
+    ``parameters`` is ``None`` where they can't be known, ``queue`` where no queue is named.
+    ``function`` is where its code is, unless the name of the task says that. ``has_self``: it is
+    bound, or a class; Celery then calls it as an error link by the id of what failed. ``sent`` has
+    the place that sent each shape.
+    """
+
+    parameters: Parameters | None
+    queue: str | None
+    serializer: str
+    function: str | None = None
+    has_self: bool = False
+    sent: Mapping[Shape, str | None] = field(default_factory=dict)
+
+    def with_sent(self, sent: Mapping[Shape, str | None]) -> TaskRecord:
+        """The same with more shapes; of several places the first in order is kept."""
+        return replace(self, sent=merged_places(self.sent, sent))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What a release has published: its tasks, by name, and the queues that it declares."""
+
+    tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
+    queues: tuple[str, ...] = ()
+    retired: Mapping[str, str] = field(default_factory=dict)
+
+    def updated(self, now: Contract) -> Contract:
+        """The same with what this code publishes: nothing is taken away."""
+        tasks = dict(self.tasks)
+        for name, task in now.tasks.items():
+            before = tasks.get(name)
+            tasks[name] = task if before is None else task.with_sent(before.sent)
+        queues = tuple(sorted({*self.queues, *now.queues}))
+        return Contract(tasks=tasks, queues=queues, retired=self.retired)
+
+
+def merged_places(
+    *several: Mapping[Shape, str | None],
+) -> dict[Shape, str | None]:
+    """All shapes, each with the first in order of the places that sent it."""
+    found: dict[Shape, str | None] = {}
+    for sent in several:
+        for shape, place in sent.items():
+            found[shape] = first_place((found.get(shape), place))
+    return found
+
+
+def first_place(places: Iterable[str | None]) -> str | None:
+    """The first in order of some places, if any is known."""
+    return min((place for place in places if place is not None), default=None)
+
+
+def parameters_text(task: str, parameters: Parameters | None) -> str:
+    """How a person writes the head of a function: ``ship(order_id, *, express=…)``."""
+    name = task.rpartition(".")[2]
+    if parameters is None:
+        return f"{name}(…)"
+    texts: list[str] = []
+    starred = False
+    for position, parameter in enumerate(parameters):
+        if parameter.kind == "keyword only" and not starred:
+            texts.append("*")
+            starred = True
+        if parameter.kind == "any positional":
+            starred = True
+        stars = {"any positional": "*", "any keyword": "**"}.get(parameter.kind, "")
+        texts.append(f"{stars}{parameter.name}{'=…' if parameter.has_default else ''}")
+        later = parameters[position + 1 : position + 2]
+        if parameter.kind == "positional only" and not (
+            later and later[0].kind == "positional only"
+        ):
+            texts.append("/")
+    return f"{name}({', '.join(texts)})"
+
+
+def shape_text(task: str, shape: Shape) -> str:
+    """A shape as a call with types in place of values: ``ship(int, express=bool)``."""
+    arguments = [kind for _, kind in shape.args]
+    arguments += [f"{name}={kind}" for name, kind in shape.kwargs]
+    text = f"{task.rpartition('.')[2]}({', '.join(arguments)})"
+    if shape.way == "error link":
+        text += " as an error link"
+    return f"{text} by {shape.serializer}" if shape.serializer else text
