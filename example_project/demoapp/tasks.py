@@ -6,6 +6,7 @@ from celery import shared_task
 from celery.contrib.django.task import DjangoTask
 from django.contrib.auth import get_user_model
 from django.core.mail import send_mail
+from django.db import transaction
 
 from demoapp.models import AuditEntry, Widget
 
@@ -47,6 +48,21 @@ def send_email(user_pk):
         from_email=None,  # DEFAULT_FROM_EMAIL
         recipient_list=[user.email or f"{user.username}@example.com"],
     )
+
+
+@shared_task(bind=True)
+def send_email_once(self, user_pk):
+    """Welcome a user as ``send_email`` does, but once, however often the message is delivered.
+
+    A message that is delivered again has the same id. The row and the mail stand and fall
+    together: if the mail can't be sent, the row is rolled back, and the next attempt sends it.
+    """
+    with transaction.atomic():
+        _, is_first = AuditEntry.objects.get_or_create(
+            task=self.name, task_id=self.request.id, defaults={"state": "SENT"}
+        )
+        if is_first:
+            send_email(user_pk)
 
 
 @shared_task(

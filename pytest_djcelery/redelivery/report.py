@@ -67,8 +67,10 @@ class Report:
         width = max(map(len, unsafe), default=0)
         for name, task in unsafe.items():
             lines = [
-                *_first(task.effects, None if verbose else _MOST_EFFECTS),
-                *(f"in {test}" for test in _first(task.tests, None if verbose else _MOST_TESTS)),
+                *_first(task.effects, None if verbose else _MOST_EFFECTS, "effect"),
+                *_first(
+                    [f"in {test}" for test in task.tests], None if verbose else _MOST_TESTS, "test"
+                ),
             ]
             for number, line in enumerate(lines):
                 yield f"{'' if number else name:{width}}  {line}"
@@ -82,11 +84,11 @@ class Report:
         yield "Rows, messages and mails were compared, not files, caches or calls over the network."
 
 
-def _first(lines: Iterable[str], most: int | None) -> list[str]:
+def _first(lines: Iterable[str], most: int | None, noun: str) -> list[str]:
     """The first lines, and how many more there are."""
     found = list(lines)
     more = 0 if most is None else len(found[most:])
-    return [*found[:most], f"… and {more} more (-v)"] if more else found
+    return [*found[:most], f"and {more} more {noun}{'s' * (more > 1)} (-v)"] if more else found
 
 
 def _count(number: int, noun: str) -> str:

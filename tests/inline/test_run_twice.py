@@ -91,7 +91,7 @@ def test_a_test_fails_by_what_the_second_run_does_and_goes_on_as_after_the_first
             '    mail "Welcome, ada" to ada@example.com',
             "  @pytest.mark.celery_redeliver(exempt=[[]charge])",
             "  djcelery_redeliver_exempt = shop.tasks.charge",
-            "FAILED test_it.py::test_charge - *NotIdempotentError: A task*",
+            "FAILED test_it.py::test_charge - pytest_djcelery.errors.NotIdempotentError: A*",
         ]
     )
     result.stdout.no_fnmatch_line("*def pytest_runtest_call*")
