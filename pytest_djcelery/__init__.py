@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from pytest_djcelery.api.beat import Beat as Beat, beat as beat
     from pytest_djcelery.api.eager import eager as eager
+    from pytest_djcelery.api.faults import Faults as Faults, faults as faults
     from pytest_djcelery.api.inline import Inline as Inline, inline as inline
     from pytest_djcelery.api.live_worker import LiveWorker as LiveWorker, live_worker as live_worker
     from pytest_djcelery.api.on_commit import (
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         DjangoNotConfiguredError as DjangoNotConfiguredError,
         DjceleryError as DjceleryError,
         DjceleryWarning as DjceleryWarning,
+        FaultNotFiredError as FaultNotFiredError,
         FixtureConflictError as FixtureConflictError,
         InlineError as InlineError,
         LimitNotEnforcedWarning as LimitNotEnforcedWarning,
@@ -76,6 +78,8 @@ if TYPE_CHECKING:
         UnregisteredTaskError as UnregisteredTaskError,
         WorkerError as WorkerError,
     )
+    from pytest_djcelery.fault_injection.fault import Fault as Fault
+    from pytest_djcelery.fault_injection.stub import Stub as Stub
     from pytest_djcelery.locations import Location as Location
     from pytest_djcelery.messages.outcomes import (
         Failure as Failure,

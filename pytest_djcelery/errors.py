@@ -6,6 +6,23 @@ and what to do; the classes say when that is.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import TypeVar
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+def meant(error: _E) -> _E:
+    """Mark an error as one that the test has asked for, and return it."""
+    with suppress(AttributeError, TypeError):  # its class has slots, or refuses
+        error.__dict__["_djcelery_meant"] = True
+    return error
+
+
+def is_meant(error: object) -> bool:
+    """Whether the test has asked for an error."""
+    return "_djcelery_meant" in getattr(error, "__dict__", ())
+
 
 class DjceleryError(Exception):
     """The base class of all errors of pytest-djcelery, to catch any of them."""
@@ -61,6 +78,13 @@ class ContractFileError(DjceleryError, ValueError):
 
 class DjangoNotConfiguredError(DjceleryError, RuntimeError):
     """``celery_on_commit`` was used without Django's settings, so there are no transactions."""
+
+
+class FaultNotFiredError(DjceleryError, AssertionError):
+    """A fault that the test has set, by ``celery_faults`` or `faults`, never happened.
+
+    The text has the line that set it, and what ran instead. ``optional=True`` allows it.
+    """
 
 
 class FixtureConflictError(DjceleryError):

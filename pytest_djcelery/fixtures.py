@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.api.beat import Beat
+    from pytest_djcelery.api.faults import Faults
     from pytest_djcelery.api.inline import Inline
     from pytest_djcelery.api.live_worker import LiveWorker
     from pytest_djcelery.api.on_commit import OnCommit
@@ -181,6 +182,17 @@ def celery_beat(celery_app: Celery) -> Iterator[Beat]:
 
 
 @pytest.fixture
+def celery_faults(celery_app: Celery) -> Iterator[Faults]:
+    """What production does to tasks, on purpose: failures, lost workers, a broker that is down.
+
+    ``celery_faults.lose_worker(charge, at=gateway.charge)`` has the worker die when the task has
+    called the gateway. A fault that never happens fails the test. See `pytest_djcelery.Faults`.
+    """
+    with pytest_djcelery.faults(whole_test=True) as faults:
+        yield faults
+
+
+@pytest.fixture
 def celery_results(celery_app: Celery) -> Iterator[Results]:
     """The outcomes of this test's tasks, in whatever result backend is configured.
 
@@ -281,8 +293,8 @@ def _celery_session_worker_here(
 
 NAMES = frozenset(
     {
-        "celery_app", "celery_beat", "celery_eager", "celery_inline", "celery_live_worker",
-        "celery_on_commit", "celery_outbox", "celery_results", "celery_session_worker",
-        "celery_worker",
+        "celery_app", "celery_beat", "celery_eager", "celery_faults", "celery_inline",
+        "celery_live_worker", "celery_on_commit", "celery_outbox", "celery_results",
+        "celery_session_worker", "celery_worker",
     }
 )  # fmt: skip

@@ -58,8 +58,8 @@ _LIVE_OPTIONS = ("pool", "concurrency", "queues", "loglevel")
 _OPENING = ("_celery_sandbox", "celery_app")
 _OURS = frozenset(
     {
-        *_OPENING, *_OTHER_WAYS, "_celery_session_worker_here", "celery_beat", "celery_on_commit",
-        "celery_outbox", "celery_results", "celery_worker",
+        *_OPENING, *_OTHER_WAYS, "_celery_session_worker_here", "celery_beat", "celery_faults",
+        "celery_on_commit", "celery_outbox", "celery_results", "celery_worker",
     }
 )  # fmt: skip
 _STARTING = frozenset(

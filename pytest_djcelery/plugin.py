@@ -168,6 +168,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             sections.check_races(item, session.sandbox)
             sections.check_failures(item, session.sandbox)
             sections.check_idempotent(item, session.sandbox)
+            sections.make_last_checks(item, session.sandbox)
     finally:
         if session.sandbox is not None:
             session.sandbox.test_ended()

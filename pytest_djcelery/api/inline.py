@@ -229,6 +229,9 @@ class Inline(Runner):
         """What was not delivered, in words."""
         return undelivered_messages.listed(self.pending, self.scheduled)
 
+    def deliver_again(self, task_id: str) -> None:
+        self._runs.worker.deliver_again(task_id)
+
     def drop_scheduled(self) -> None:
         if self._runs.is_built:
             self._runs.worker.drop_scheduled()

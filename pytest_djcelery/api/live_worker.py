@@ -42,6 +42,7 @@ class LiveWorker(Runner):
     """
 
     name = "celery_live_worker"
+    in_process = False
     processes: LiveProcesses
     consumed: ConsumedQueues
 

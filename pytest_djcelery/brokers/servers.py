@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
-from pytest_djcelery.errors import DjceleryError
+from pytest_djcelery.errors import DjceleryError, is_meant
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -93,6 +93,8 @@ def unreachable_broker_explained(app: Celery, task: str) -> Iterator[None]:
     except DjceleryError:  # it already says so
         raise
     except Exception as error:
+        if is_meant(error):  # a fault says why
+            raise
         connection = app.connection_for_write()
         if not isinstance(error, (OperationalError, *connection.recoverable_connection_errors)):
             raise

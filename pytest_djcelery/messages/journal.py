@@ -213,6 +213,19 @@ class RanTwice(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FaultFired(Event):
+    """Something that a test has had happen on purpose has happened.
+
+    ``fault`` numbers the fault; ``text`` says what it does, and ``task_id`` is the task, if it was
+    in the run of one.
+    """
+
+    fault: int
+    text: str
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped(Event):
     """A worker took a message that it can't read, or that names no task, and dropped it."""
 

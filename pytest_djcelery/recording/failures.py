@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_djcelery import locations
+from pytest_djcelery.errors import is_meant
 from pytest_djcelery.locations import in_library, is_of_project, relative
 from pytest_djcelery.messages.journal import Ended, Event, Journal, Looked, RaisedElsewhere
 from pytest_djcelery.patching import patches, replaced
@@ -291,7 +292,9 @@ def with_relatives(result: Any) -> list[str]:
 
 
 def unhandled(journal: Journal, suite: Container[str], since: int = 0) -> list[Ended]:
-    """Final failures, in order, whose outcome was not read. Errors in ``Task.throws`` don't count.
+    """Final failures, in order, whose outcome was not read.
+
+    Errors in ``Task.throws``, and those that a fault has raised, don't count.
 
     Args:
         journal: The journal of the tasks and of the reads.
@@ -324,6 +327,7 @@ def unseen(
         for event in last.values()
         if event.state == "FAILURE"
         and not event.expected
+        and not is_meant(event.value)
         and event.task_id not in looked
         and not (event.eager and reached_test(event.value, suite))  # raised at the call
     ]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -28,11 +29,13 @@ class ProcessGoneError(BaseException):
 
     Attributes:
         host: Whether the whole worker is gone, with its connection to the broker.
+        timed_out: Whether the worker itself has ended it, by the hard time limit.
     """
 
-    def __init__(self, *, host: bool) -> None:
-        super().__init__("the worker of this task is lost")
+    def __init__(self, *, host: bool, timed_out: bool) -> None:
+        super().__init__("the process that runs this task is gone")
         self.host = host
+        self.timed_out = timed_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,37 +51,77 @@ class Loss:
     host: bool = False
 
 
+class Process:
+    """The process that a run of a task stands for."""
+
+    __slots__ = ("gone",)
+
+    def __init__(self) -> None:
+        self.gone: ProcessGoneError | None = None
+
+
 class _Local(threading.local):
-    gone: ProcessGoneError | None = None
+    process: Process | None = None
 
 
 _local = _Local()
+#: The same one, for the other threads that a task uses, such as those of `async_to_sync`.
+_process: ContextVar[Process | None] = ContextVar("djcelery_process", default=None)
 
 
-def is_gone() -> bool:
-    """Whether the code that runs in this thread is that of a process which is gone."""
-    return _local.gone is not None
+class RunningProcess:
+    """Entered by a pool around a run: the process that the calling thread then stands for."""
+
+    __slots__ = ("_before", "process")
+
+    def __init__(self) -> None:
+        self.process = Process()
+
+    def __enter__(self) -> None:
+        self._before = _local.process
+        _local.process = self.process
+
+    def __exit__(self, *_: object) -> None:
+        _local.process = self._before
 
 
-def lose_process(*, host: bool) -> ProcessGoneError:
-    """Have the process that this thread stands for be gone, from now on; raise what is returned.
+def lost_process() -> ProcessGoneError | None:
+    """How the process whose code runs here was lost, if it was."""
+    process = _local.process or _process.get()
+    return None if process is None else process.gone
 
-    To be called in a run of a task, within `losses_possible`.
+
+def lose_process(*, host: bool = False, timed_out: bool = False) -> ProcessGoneError:
+    """Have the process that runs this code be gone, from now on; raise what is returned.
+
+    To be called in `body_in_process`, within `losses_possible`.
 
     Args:
         host: Whether the whole worker is gone.
+        timed_out: Whether the worker itself has ended it, by the hard time limit.
     """
-    _local.gone = ProcessGoneError(host=host)
-    return _local.gone
-
-
-def process_ends() -> ProcessGoneError | None:
-    """Return how the process of this thread was lost, if it was; a new one takes its place.
-
-    To be called by a pool after each run.
-    """
-    gone, _local.gone = _local.gone, None
+    gone = ProcessGoneError(host=host, timed_out=timed_out)
+    process = _process.get() or _local.process
+    if process is not None:
+        process.gone = gone
     return gone
+
+
+def body_in_process(body: Callable[[], Any]) -> Any:
+    """Run the body of a task, in which the process may be lost, and let nothing keep it alive."""
+    __tracebackhide__ = True
+    token = _process.set(_local.process)
+    try:
+        value = body()
+    except BaseException:
+        if (gone := lost_process()) is not None:
+            raise gone from None
+        raise
+    finally:
+        _process.reset(token)
+    if (gone := lost_process()) is not None:  # and the task has caught it
+        raise gone
+    return value
 
 
 @contextmanager
@@ -105,7 +148,7 @@ def _postrun_of_the_living() -> Iterator[None]:
     send = trace.send_postrun
 
     def send_postrun(*args: Any, **kwargs: Any) -> Any:
-        return None if is_gone() else send(*args, **kwargs)
+        return None if lost_process() is not None else send(*args, **kwargs)
 
     with replaced(trace, send_postrun=send_postrun):
         yield
@@ -116,9 +159,9 @@ def lost_in_run(task: Any, loss: Loss) -> Iterator[None]:
     """Lose the process in the run of a task that is made within the ``with``."""
 
     def around(body: Callable[[], Any], _args: object, _kwargs: object) -> Any:
-        if task.request.called_directly or is_gone():
+        if task.request.called_directly:
             return body()
-        return body_lost(body, loss)
+        return body_in_process(lambda: body_lost(body, loss))
 
     with ExitStack() as stack:
         stack.enter_context(losses_possible())

@@ -31,6 +31,7 @@ from pytest_djcelery.recording.eager_canvas import (
     eager_canvases_followed,
     placed_in_canvas,
 )
+from pytest_djcelery.recording.outages import REFUSALS
 from pytest_djcelery.recording.senders import Send, senders_wrapped
 from pytest_djcelery.recording.sent_records import Message, as_published, sent_task
 from pytest_djcelery.recording.task_signals import raised_eagerly, task_replaced
@@ -187,6 +188,8 @@ class _RecordingProducer:
         if self.record is None:  # else Celery is trying again
             queue = self._options.get("queue")
             self.record = self._recorder.record(self._app, self._name, body, options, queue)
+        if REFUSALS.publish is not None:
+            REFUSALS.publish(self.record)
         if self.in_memory:
             options["headers"] = Recorded(options["headers"], self.record)
         result = self._producer.publish(body, **options)

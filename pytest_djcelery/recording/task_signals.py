@@ -22,6 +22,7 @@ from pytest_djcelery.messages.journal import (
 )
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.recording.batches import is_batch, requests_of
+from pytest_djcelery.recording.outages import REFUSALS
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -277,6 +278,8 @@ def _stored_states(
             retries = getattr(request, "retries", None) if own else None
             journal.append(Storing(task_id=task_id, state=state, meta=result, retries=retries))
             try:
+                if REFUSALS.result is not None:
+                    REFUSALS.result(self.app, task_id, state)
                 stored = store(self, task_id, result, state, *args, **kwargs)
             except BaseException:
                 journal.append(NotStored(task_id=task_id, state=state))

@@ -76,6 +76,15 @@ def check_idempotent(item: pytest.Item, sandbox: Sandbox) -> None:
         raise NotIdempotentError(second_runs.text(found))
 
 
+def make_last_checks(item: pytest.Item, sandbox: Sandbox) -> None:
+    """Fail a test that passed if something that it has asked for has not happened."""
+    __tracebackhide__ = True
+    if sandbox.last_checks and not _kept_errors(item):
+        sandbox.settle()
+        for check in list(sandbox.last_checks):
+            check()
+
+
 def _kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]:
     """The errors of a unittest test case, which pytest keeps and does not raise.
 

@@ -31,6 +31,8 @@ class Runner:
     implicit = False
     #: Whether a message published now will run by itself, or when its result is asked for.
     will_run = True
+    #: Whether its tasks run in the test's own process.
+    in_process = True
     #: Whether an error in the test already says that it has ended, or why it is about to.
     end_reported = False
 
@@ -45,6 +47,9 @@ class Runner:
     def undelivered(self) -> tuple[list[SentTask], list[SentTask]]:
         """The messages that it has yet to run, if `in_place`: those that are due, and the rest."""
         return [], []
+
+    def deliver_again(self, task_id: str) -> None:
+        """Have the message of a running task delivered once more, marked as redelivered."""
 
     def let_tasks_end(self) -> None:
         """Wait for running tasks, up to the timeout, before the test's fixtures are torn down.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,8 @@ class Sandbox:
         self.reported = 0  # up to where unseen failures have been reported
         self.outcomes_kept: set[str] = set()  # ids of tasks whose state is not to be changed now
         self.runner: Runner | None = None
+        #: Called once tasks are done, at the end of a test that has passed; each may fail it.
+        self.last_checks: list[Callable[[], None]] = []
         self._consumed: tuple[Any, ConsumedQueues] | None = None
         self.unconsumed = Unconsumed(self.journal, self._consumed_by_runner, self._receives)
         self.watch: TransactionWatch

@@ -18,14 +18,16 @@ from typing import Any, Final
 from billiard.common import human_status
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import logger
-from celery.exceptions import WorkerLostError
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
 
+from pytest_djcelery.errors import meant
 from pytest_djcelery.messages.journal import WorkerLost
 from pytest_djcelery.patching import patches, replaced
-from pytest_djcelery.recording.losses import ProcessGoneError, process_ends
+from pytest_djcelery.recording.losses import ProcessGoneError, RunningProcess
 from pytest_djcelery.session.session import current_sandbox
 
 _KILLED: Final = -9  # the exit code of a process that was ended by signal 9
+_SOME_LIMIT: Final = 300  # seconds: that of Celery's documentation, where a project has set none
 #: Packages whose exceptions control the test, and are not the outcome of a task.
 _TEST_TOOLS: Final = frozenset({"_pytest", "hypothesis"})
 
@@ -58,12 +60,14 @@ def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
     """
     if accept_callback is not None:
         accept_callback(os.getpid(), monotonic())
+    running = RunningProcess()
+    process = running.process
     try:
-        result = target(*args, **(kwargs or {}))
+        with running:
+            result = target(*args, **(kwargs or {}))
     except BaseException as error:
-        gone = process_ends()
-        if gone is not None:
-            _report_lost(gone, options.get("correlation_id"), error_callback)
+        if process.gone is not None:
+            _report_gone(process.gone, error_callback, options)
             return
         if passes(error):
             raise
@@ -72,24 +76,43 @@ def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
             # Celery before 5.7 can't store it, and the task would have no outcome at all.
             _call_back(error_callback, _lost(error))
     else:
-        gone = process_ends()
-        if gone is not None:  # and the task has kept that from leaving it
-            _report_lost(gone, options.get("correlation_id"), error_callback)
+        if process.gone is not None:  # and a ``__call__`` of the project has kept that to itself
+            _report_gone(process.gone, error_callback, options)
             return
         _call_back(callback, result)
 
 
-def _report_lost(
-    gone: ProcessGoneError, task_id: Any, error_callback: Callable[[Any], None] | None
+def _report_gone(
+    gone: ProcessGoneError,
+    error_callback: Callable[[Any], None] | None,
+    options: Mapping[str, Any],
 ) -> None:
     """Report what a worker finds when the child that ran a task is dead, as billiard does."""
+    if gone.timed_out:
+        _report_timeout(gone, error_callback, options)
+        return
     current = current_sandbox()
     if current is not None:
-        current.journal.append(WorkerLost(task_id=task_id, host=gone.host))
+        event = WorkerLost(task_id=str(options.get("correlation_id")), host=gone.host)
+        current.journal.append(event)
     if gone.host:
         raise gone
-    lost = WorkerLostError(f"Worker exited prematurely: {human_status(_KILLED)}.")
+    lost = meant(WorkerLostError(f"Worker exited prematurely: {human_status(_KILLED)}."))
     _call_back(error_callback, ExceptionInfo((WorkerLostError, lost, gone.__traceback__)))
+
+
+def _report_timeout(
+    gone: ProcessGoneError,
+    error_callback: Callable[[Any], None] | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Report that a child was ended by the hard limit (``billiard.pool.on_hard_timeout``)."""
+    limit = options.get("timeout") or _SOME_LIMIT
+    error = meant(TimeLimitExceeded(limit))
+    _call_back(error_callback, ExceptionInfo((TimeLimitExceeded, error, gone.__traceback__)))
+    on_timeout: Callable[..., None] | None = options.get("timeout_callback")
+    if on_timeout is not None:
+        _call_back(lambda timeout: on_timeout(soft=False, timeout=timeout), limit)
 
 
 def ends_the_test(error: BaseException) -> bool:

@@ -82,6 +82,7 @@ class InlineWorker:
         self.hostname = default_nodename(None)
         self.timer = Timer(sandbox.clock.now)
         self.batched: dict[str, Delivery] = {}  # messages that a batch task holds, by id
+        self._delivering: list[Delivery] = []  # several if a task waits for others
         self._tracers: dict[str, Any] = {}  # of the tasks, as they were found
 
     @contextmanager
@@ -268,6 +269,7 @@ class InlineWorker:
         self, delivery: Delivery, function: Callable[..., object], arg: Any, *, waits: bool = False
     ) -> None:
         """Have Celery run a message; if that costs it the worker, there is another one now."""
+        self._delivering.append(delivery)
         try:
             with (
                 self.limits.warned_of(self._tasks, delivery.message.headers),
@@ -278,6 +280,15 @@ class InlineWorker:
             if in_task():  # another task waits for this one, in the worker that is lost
                 raise lose_process(host=True) from None
             self._lose_host()
+        finally:
+            self._delivering.pop()
+
+    def deliver_again(self, task_id: str) -> None:
+        """Put the message of a running task back, at the head of its queue."""
+        for delivery in reversed(self._delivering):
+            if delivery.message.headers.get("id") == task_id:
+                delivery.redeliver()
+                return
 
     def drop_scheduled(self) -> None:
         """Forget the messages that wait for their ETA."""

@@ -1,0 +1,1 @@
+"""What production does to tasks, done on purpose."""

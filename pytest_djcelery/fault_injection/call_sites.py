@@ -1,0 +1,171 @@
+"""Where a project holds a function, and what its calls in a run of a task do instead.
+
+A function is found by identity: as an attribute of modules (its own, and those that import the
+name) and of classes. Each place gets a stand-in, which is the function itself to everybody but the
+run whose fault waits for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import Any
+
+from pytest_djcelery import locations
+from pytest_djcelery.errors import BadOptionError
+from pytest_djcelery.transactions.stand_in import stand_in_for
+
+#: Called with the call of the function, in place of it.
+OnCall = Callable[[Callable[[], Any]], Any]
+
+
+class CallSite:
+    """A function that a task calls, with a stand-in wherever it is held.
+
+    Args:
+        method: The call that needs it, for the text of an error.
+        function: The function.
+        waiting: Returns what to do at a call in the present run; ``None`` for no more than to
+            call the function.
+
+    Raises:
+        BadOptionError: It is no function, or no module or class holds it.
+    """
+
+    def __init__(self, method: str, function: Any, waiting: Callable[[], OnCall | None]) -> None:
+        if not callable(function) or isinstance(function, type):
+            msg = (
+                f"{method}: at={function!r}. Expected a function that the task calls "
+                "(at=gateway.charge), the function itself and not its name or its call."
+            )
+            raise BadOptionError(msg)
+        self._of = getattr(function, "__self__", None) if inspect.ismethod(function) else None
+        self._function = function.__func__ if inspect.ismethod(function) else function
+        self._waiting = waiting
+        self.text = getattr(function, "__qualname__", None) or repr(function)
+        self._stand_in = self._made()
+        self._put: list[tuple[Any, str, Any, Any]] = []
+        for owner, name, held in _places(self._function):
+            self._replace(owner, name, held)
+        if not self._put:
+            msg = (
+                f"{method}: at={self.text} is held by no module and no class, so its calls can't "
+                "be seen. Expected a function that a module or a class has as an attribute: not "
+                "one inside a function, in a container, or a partial of one."
+            )
+            raise BadOptionError(msg)
+
+    @property
+    def places(self) -> list[str]:
+        """Where the function is held, as text."""
+        return [f"{_name(owner)}.{name}" for owner, name, _, _ in self._put]
+
+    def close(self) -> None:
+        """Put the function back, wherever it has not been replaced since."""
+        while self._put:
+            owner, name, held, stand_in = self._put.pop()
+            if vars(owner).get(name) is stand_in:
+                setattr(owner, name, held)
+
+    def _replace(self, owner: Any, name: str, held: Any) -> None:
+        stand_in = self._stand_in
+        if isinstance(held, (staticmethod, classmethod)):
+            stand_in = type(held)(stand_in)
+        try:
+            setattr(owner, name, stand_in)
+        except (AttributeError, TypeError):  # a class in C, or a module that refuses
+            return
+        self._put.append((owner, name, held, stand_in))
+
+    def _on_call(self, args: tuple[Any, ...]) -> OnCall | None:
+        if self._of is not None and not (args and args[0] is self._of):
+            return None
+        return self._waiting()
+
+    def _made(self) -> Any:
+        function = self._function
+        if inspect.iscoroutinefunction(function):
+            return self._made_of_coroutine(function)
+
+        def stand_in(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            on_call = self._on_call(args)
+            if on_call is None:
+                return function(*args, **kwargs)
+            return on_call(lambda: function(*args, **kwargs))
+
+        return _like(function, stand_in)
+
+    def _made_of_coroutine(self, function: Any) -> Any:
+        async def stand_in(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            on_call = self._on_call(args)
+            if on_call is None:
+                return await function(*args, **kwargs)
+            # What happens before the call happens now; what comes after it needs its result.
+            pending: list[Any] = []
+
+            def call() -> Any:
+                if not pending:
+                    raise _Awaited
+                return pending[0]
+
+            try:
+                return on_call(call)
+            except _Awaited:
+                pending.append(await function(*args, **kwargs))
+                return on_call(call)
+
+        return _like(function, stand_in)
+
+
+class _Awaited(BaseException):
+    """The call has to be awaited first."""
+
+
+def _like(function: Any, stand_in: Any) -> Any:
+    if isinstance(function, FunctionType):
+        return functools.wraps(function)(stand_in)
+    return stand_in_for(function, stand_in)  # a mock, which the test asks for its calls
+
+
+def _places(function: Any) -> Iterator[tuple[Any, str, Any]]:
+    """Each module and class that holds a function, with the name, and what it holds by it."""
+    seen: set[int] = set()
+    for module in list(sys.modules.values()):
+        if id(module) in seen or not hasattr(module, "__dict__"):
+            continue
+        seen.add(id(module))
+        for name, value in list(vars(module).items()):
+            if value is function:
+                yield module, name, value
+            elif isinstance(value, type) and id(value) not in seen and _may_hold(value, function):
+                seen.add(id(value))
+                yield from _in_class(value, function)
+
+
+def _may_hold(owner: type, function: Any) -> bool:
+    """Whether to look into a class: one of the project's, or of the function's own module."""
+    if owner.__module__ == getattr(function, "__module__", None):
+        return True
+    module = sys.modules.get(owner.__module__)
+    file = getattr(module, "__file__", None)
+    return file is not None and locations.is_of_project(file)
+
+
+def _in_class(owner: type, function: Any) -> Iterator[tuple[type, str, Any]]:
+    for name, value in list(vars(owner).items()):
+        bare = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+        if bare is function:
+            yield owner, name, value
+        elif isinstance(value, type) and value.__qualname__ == f"{owner.__qualname__}.{name}":
+            yield from _in_class(value, function)
+
+
+def _name(owner: Any) -> str:
+    if isinstance(owner, type):
+        return f"{owner.__module__}.{owner.__qualname__}"
+    return str(owner.__name__)

@@ -1,0 +1,147 @@
+"""The faults that happen in a run of a task, each around the body of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_djcelery.errors import meant
+from pytest_djcelery.fault_injection.fault import Fault
+from pytest_djcelery.recording.losses import lose_process
+
+if TYPE_CHECKING:
+    from pytest_djcelery.fault_injection.call_sites import CallSite
+
+Body = Callable[[], Any]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Run:
+    """A run of a task: its request, and the fault whose turn it is."""
+
+    task: Any
+    request: Any
+    fault: Fault | None = None
+
+
+#: The run that the present code is part of.
+CURRENT_RUN: Final[ContextVar[Run | None]] = ContextVar("djcelery_fault_run", default=None)
+
+
+class RunFault(Fault):
+    """A fault that happens in a run."""
+
+    def around(self, run: Run, body: Body) -> Any:
+        """Run the body of a task, with what goes wrong."""
+        __tracebackhide__ = True
+        return body()
+
+
+class Raised(RunFault):
+    """The body raises an exception."""
+
+    exception: BaseException | type[BaseException]
+    after: bool
+
+    def around(self, run: Run, body: Body) -> Any:
+        __tracebackhide__ = True
+        if self.after:
+            value = body()
+            if not self.uses_up(run.request.id):
+                return value
+        elif not self.uses_up(run.request.id):
+            return body()
+        raise _fresh(self.exception)
+
+
+def _fresh(exception: BaseException | type[BaseException]) -> BaseException:
+    if isinstance(exception, type):
+        return meant(exception())
+    return meant(exception).with_traceback(None)  # or it would grow with each run
+
+
+class AtCall(RunFault):
+    """A fault that happens when the task calls a function."""
+
+    site: CallSite | None = None  # None: at a moment of the run itself
+
+    def called(self, run: Run, call: Callable[[], Any]) -> Any:
+        """Do what happens at a call of the function."""
+        raise NotImplementedError
+
+    def _why_missing(self) -> str:
+        if self.site is None:
+            return ""
+        return (
+            f"It happens in a call of {self.site.text} by the task, looked for at: "
+            f"{', '.join(self.site.places)}."
+        )
+
+    def end(self) -> None:
+        """Have it happen no more, and put the function back."""
+        super().end()
+        if self.site is not None:
+            self.site.close()
+
+
+class TimedOut(AtCall):
+    """A time limit is over."""
+
+    soft: bool
+
+    def around(self, run: Run, body: Body) -> Any:
+        __tracebackhide__ = True
+        if self.site is None and self.uses_up(run.request.id):
+            raise self._error(run)
+        return body()
+
+    def called(self, run: Run, call: Callable[[], Any]) -> Any:
+        __tracebackhide__ = True
+        if not self.uses_up(run.request.id):
+            return call()
+        raise self._error(run)
+
+    def _error(self, run: Run) -> BaseException:
+        if not self.soft:
+            return lose_process(timed_out=True)
+        from celery.exceptions import SoftTimeLimitExceeded
+        from celery.worker import state
+
+        request = state.requests.get(run.request.id)
+        if request is not None:  # a worker's own logging
+            limits = run.request.timelimit or (None, None)
+            request.on_timeout(soft=True, timeout=limits[1] or run.task.soft_time_limit)
+        error: BaseException = SoftTimeLimitExceeded()
+        return meant(error)
+
+
+class WorkerIsLost(AtCall):
+    """The process that runs the task is gone, or the whole worker."""
+
+    host: bool
+    at_end: bool = False
+
+    def around(self, run: Run, body: Body) -> Any:
+        __tracebackhide__ = True
+        if self.site is not None:
+            return body()
+        if not self.uses_up(run.request.id):
+            return body()
+        if self.at_end:
+            with suppress(Exception):  # whatever it raises, nobody lives to store it
+                body()
+        raise lose_process(host=self.host)
+
+    def called(self, run: Run, call: Callable[[], Any]) -> Any:
+        __tracebackhide__ = True
+        result = call()
+        if self.uses_up(run.request.id):
+            raise lose_process(host=self.host)
+        return result
+
+
+class Duplicated(RunFault):
+    """The message is delivered once more after a run that succeeded."""

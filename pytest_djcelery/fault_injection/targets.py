@@ -1,0 +1,96 @@
+"""The runs that a fault is for: those of a task, or those of one call of it."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from pytest_djcelery.errors import BadOptionError, NotASignatureError
+from pytest_djcelery.messages.descriptions import describe_call
+from pytest_djcelery.messages.matching import expectation
+from pytest_djcelery.messages.task_code import short_code
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_djcelery.messages.matching import Expectation
+    from pytest_djcelery.messages.sent_task import SentTask
+
+_NAMES_SHOWN = 10
+
+
+class Target:
+    """A task, by its name, and the call that its runs must equal, if only some are meant.
+
+    Args:
+        name: The name of the task.
+        text: The task as the test has written it.
+        expected: The call; ``None`` for each run.
+    """
+
+    def __init__(self, name: str, text: str, expected: Expectation | None = None) -> None:
+        self.name = name
+        self.text = text
+        self._expected = expected
+
+    def takes(self, sent: SentTask | None) -> bool:
+        """Whether the run of a message is meant; one without a record is of no known call."""
+        return self._expected is None or (sent is not None and self._expected.matches(sent))
+
+    @property
+    def is_call(self) -> bool:
+        """Whether only the runs of one call are meant."""
+        return self._expected is not None
+
+
+def target_of(app: Celery, method: str, written: Any, *, unknown: bool = False) -> Target:
+    """Find what a test means by a task, a name or a signature.
+
+    Args:
+        app: The project's app.
+        method: The method that was called, for the text of an error.
+        written: What the test has written.
+        unknown: Whether a name that the app doesn't know will do.
+
+    Raises:
+        BadOptionError: It is neither, or no task of the app.
+    """
+    from celery.app.task import Task
+    from celery.canvas import Signature
+
+    if isinstance(written, str):
+        if written in app.tasks or (unknown and written):
+            return Target(written, repr(written))
+        raise BadOptionError(f"{method}: {_no_task(app, written)}")
+    if isinstance(written, Signature):
+        try:
+            expected = expectation(written)
+        except NotASignatureError as error:
+            text = str(error).partition("\n")[0]
+            raise BadOptionError(f"{method}: {text}\n{_EXPECTED}") from None
+        name = written["task"]
+        if name not in app.tasks and not unknown:
+            raise BadOptionError(f"{method}: {_no_task(app, name)}")
+        return Target(name, describe_call(written), expected)
+    if isinstance(written, Task) and isinstance(written.name, str):
+        if written.name not in app.tasks:
+            raise BadOptionError(f"{method}: {_no_task(app, written.name)}")
+        return Target(written.name, short_code(written.name, app.tasks[written.name]))
+    raise BadOptionError(f"{method}: got {written!r}.\n{_EXPECTED}")
+
+
+_EXPECTED = (
+    "Expected a task (charge), its name ('shop.tasks.charge'), or the signature of one task "
+    "(charge.s(1)) to mean only the runs whose call equals it."
+)
+
+
+def _no_task(app: Celery, name: str) -> str:
+    known = sorted(known for known in app.tasks if not known.startswith("celery."))
+    near = get_close_matches(name, known, n=3, cutoff=0.5) or known[:_NAMES_SHOWN]
+    listed = f" The nearest: {', '.join(near)}." if near else ""
+    return (
+        f"no task {name!r} is registered with the app {app.main!r}.{listed}\n"
+        "Use the task itself, or import the module that defines it. For a task of another service: "
+        "stub(name), which registers one for this test."
+    )
