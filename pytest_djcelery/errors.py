@@ -7,8 +7,14 @@ and what to do; the classes say when that is.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: The page that has each of them with its cause and its cure: here will be its address, once the
+#: documentation has one.
+PAGE: Final = "docs/reference/errors.md"
 _E = TypeVar("_E", bound=BaseException)
 
 
@@ -24,12 +30,43 @@ def is_meant(error: object) -> bool:
     return "_djcelery_meant" in getattr(error, "__dict__", ())
 
 
+def explained_at(kind: type[BaseException]) -> str:
+    """The sentence that says where an error or a warning is explained."""
+    public = next(
+        each.__name__
+        for each in kind.__mro__
+        if each.__module__.partition(".")[0] == __package__ and not each.__name__.startswith("_")
+    )
+    return f"See {PAGE}#{public.lower()} in the documentation of pytest-djcelery."
+
+
 class DjceleryError(Exception):
-    """The base class of all errors of pytest-djcelery, to catch any of them."""
+    """The base class of all errors of pytest-djcelery, to catch any of them.
+
+    A note (`BaseException.__notes__`), which is printed below its text, says where the
+    documentation explains it.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Give the error its note."""
+        error = super().__new__(cls, *args, **kwargs)
+        error.__notes__ = [explained_at(cls)]  # `add_note()` is there since Python 3.11
+        return error
+
+    def with_notes(self) -> str:
+        """The text and the notes, for where the text alone would be printed."""
+        return "\n".join([str(self), *self.__notes__])
 
 
 class DjceleryWarning(UserWarning):
-    """The base class of all warnings of pytest-djcelery, for ``filterwarnings``."""
+    """The base class of all warnings of pytest-djcelery, for ``filterwarnings``.
+
+    The last line of its text says where the documentation explains it.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n{explained_at(type(self))}" if text else text
 
 
 class AppNotFoundError(DjceleryError):

@@ -95,7 +95,7 @@ def _usage_errors() -> Iterator[None]:
     try:
         yield
     except AppNotFoundError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(error.with_notes()) from None
 
 
 @pytest.fixture

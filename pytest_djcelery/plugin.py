@@ -274,4 +274,4 @@ def _usage_errors() -> Iterator[None]:
     try:
         yield
     except DjceleryError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(error.with_notes()) from None

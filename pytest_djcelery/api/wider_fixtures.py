@@ -40,7 +40,7 @@ class WiderFixtures:
         try:
             self._automatic.begin()
         except DjceleryError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(error.with_notes()) from None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:

@@ -58,7 +58,7 @@ class AuditHooks:
         try:
             return read_baseline(self._options.audit_baseline)
         except DjceleryError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(error.with_notes()) from None
 
     def pytest_report_header(self) -> str:
         """Say that the plugin only watches."""

@@ -87,7 +87,7 @@ class ContractRun:
             if not self._options.app:
                 check_one_app(app, self._suite)
         except DjceleryError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(error.with_notes()) from None
         self._release = release
         self._shapes = SentShapes(release, self._shorten)
         if not self._config.option.collectonly:

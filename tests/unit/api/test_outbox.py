@@ -276,7 +276,7 @@ def test_an_argument_compares_as_it_is_serialized(outbox: Outbox) -> None:
 
 
 def test_a_name_like_no_other_is_refused_without_a_guess(outbox: Outbox) -> None:
-    with pytest.raises(BadOptionError, match=r"it is shop\.mul\(x, y\)\.$"):
+    with pytest.raises(BadOptionError, match=r"it is shop\.mul\(x, y\)\.\n"):
         outbox.of(MUL, tenant=1)
 
 

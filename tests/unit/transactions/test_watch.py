@@ -30,6 +30,7 @@ from pytest_djcelery.errors import (
     DjceleryError,
     SentInTransactionError,
     SentInTransactionWarning,
+    explained_at,
 )
 from pytest_djcelery.messages.journal import Journal, Published
 from pytest_djcelery.messages.sent_task import SentTask
@@ -822,7 +823,10 @@ def test_the_text_for_a_with_block(lab):
     assert parts[1].startswith(f"  sent at:   {here}:")
     assert parts[2].startswith(f"  opened by: `with transaction.atomic()` at {here}:")
     assert parts[3] == "  written:   before it was sent"
-    assert parts[-1] == ("Send it after the commit: ship.delay_on_commit(7, express=True)")
+    assert parts[-2:] == [
+        "Send it after the commit: ship.delay_on_commit(7, express=True)",
+        explained_at(SentInTransactionWarning),
+    ]
 
 
 def test_the_text_for_a_decorated_function(lab):
@@ -903,7 +907,7 @@ def test_the_text_names_the_call_of_django(lab, call):
 
 
 def remedy(text):
-    return text.splitlines()[-1]
+    return text.splitlines()[-2]
 
 
 def test_the_remedy_fits_the_task_and_the_call(lab):
