@@ -47,6 +47,8 @@ class DjceleryError(Exception):
     documentation explains it.
     """
 
+    __notes__: list[str]
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Give the error its note."""
         error = super().__new__(cls, *args, **kwargs)
