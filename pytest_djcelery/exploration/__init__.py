@@ -1,0 +1,1 @@
+"""Runs a test once for each schedule that a real system may have: ``celery_explore``."""

@@ -1,0 +1,82 @@
+"""Runs a test again within its own report, with function-scoped fixtures that are set up anew.
+
+Wider fixtures stay, as they do from one test to the next. Every step goes through pytest's hooks,
+so that other plugins (logs, warnings, random seeds, async tests) see what they see of two tests.
+
+Private API (``_initrequest`` of an item, which pytest has for plugins that rerun tests, the storage
+of its stash, ``_report_sections`` and the list of errors of a unittest test case), checked on
+pytest 8.0 to 9.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pytest import Item, exit as exit_, fail, skip, xfail
+
+#: What means that a test has failed; anything else ends the run, or the search.
+FAILURES = (Exception, fail.Exception)
+#: What says that there is nothing to test.
+SKIPS = (skip.Exception, xfail.Exception)
+
+
+class Rerun:
+    """The runs of one test.
+
+    Args:
+        item: The test, which has been set up.
+    """
+
+    def __init__(self, item: Item) -> None:
+        self._item: Any = item
+        self._noted = dict(self._item.stash._storage)  # what plugins have noted in the set-up
+        self._sections = len(self._item._report_sections)
+        self._properties = len(item.user_properties)
+        self._is_fresh = True
+
+    def run(self) -> BaseException | None:
+        """Run the test on fresh fixtures, and return its error.
+
+        Raises:
+            BaseException: The test is skipped, or the run of pytest has to end.
+        """
+        try:
+            if not self._is_fresh:
+                self._set_up()
+            self._is_fresh = False
+            self._item.ihook.pytest_runtest_call(item=self._item)
+        except FAILURES as error:
+            if isinstance(error, (exit_.Exception, *SKIPS)):
+                raise
+            return error
+        return self._kept_error()
+
+    def tear_down(self) -> BaseException | None:
+        """Tear the fixtures of the test down, and return the error of that."""
+        item = self._item
+        for key, noted in self._noted.items():
+            item.stash._storage.setdefault(key, noted)
+        try:
+            # The chain of nodes above the test stays: as if another test of its class came next.
+            item.ihook.pytest_runtest_teardown(item=item, nextitem=item.parent)
+        except FAILURES as error:
+            return error
+        return None
+
+    def _set_up(self) -> None:
+        item = self._item
+        item.stash._storage.clear()
+        item.stash._storage.update(self._noted)
+        del item._report_sections[self._sections :]
+        del item.user_properties[self._properties :]
+        item._initrequest()
+        item.ihook.pytest_runtest_setup(item=item)
+
+    def _kept_error(self) -> BaseException | None:
+        """The error of a unittest test case, which pytest keeps and doesn't raise."""
+        kept: list[pytest.ExceptionInfo[BaseException]] = self._item.__dict__.pop("_excinfo", [])
+        for info in kept:
+            if isinstance(info.value, SKIPS):
+                raise info.value
+        return kept[0].value if kept else None

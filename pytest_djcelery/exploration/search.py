@@ -1,0 +1,138 @@
+"""Which schedules are run: all with few deviations first, as long as they fit.
+
+The schedules form a tree: each has those below it that deviate once more, at a later decision. So
+each is found exactly once, and after those with one number of deviations it is known how many have
+one more. As long as these fit into the bound, they are run too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pytest_djcelery.exploration.schedules import Course, Decisions, Schedule, follow
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run of the test by one schedule."""
+
+    course: Course
+    failed: bool
+
+
+class Draws(Protocol):
+    """Runs schedules that it draws, and smaller ones once one of them fails."""
+
+    def __call__(
+        self, run: Callable[[Callable[[int, int], int]], bool], room: Callable[[], int]
+    ) -> None:
+        """Draw them.
+
+        Args:
+            run: Runs the schedule in which a function decides; returns whether it failed.
+            room: How many more schedules may be run.
+        """
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a search has seen so far.
+
+    ``depth`` is the largest number of deviations of which all schedules were run, and ``drawn`` the
+    number of schedules that were drawn beyond that.
+    """
+
+    schedules: int = 0
+    failing: int = 0
+    least: Course | None = None
+    complete: bool = False
+    depth: int = -1
+    drawn: int = 0
+
+    def text(self) -> str:
+        """What was covered, in words."""
+        count = f"{self.schedules:,} schedule{'s' * (self.schedules != 1)}"
+        if self.complete:
+            return f"{count}, all there are"
+        most = "the undisturbed one" if not self.depth else f"all of up to {self.depth} deviations"
+        return f"{count}: {most}" + (f", and {self.drawn:,} drawn" if self.drawn else "")
+
+
+class Search:
+    """Runs the schedules of one test.
+
+    Args:
+        run: Runs the test by decisions.
+        examples: How many schedules to run at most.
+        draws: Runs schedules beyond the bound.
+    """
+
+    def __init__(
+        self, run: Callable[[Decisions], Ran], *, examples: int, draws: Draws
+    ) -> None:
+        self._run = run
+        self._examples = examples
+        self._draws = draws
+        self._known: set[int] = set()
+        self.seen = Seen()
+
+    def go(self) -> Seen:
+        """Run them, and return what was seen."""
+        level: list[tuple[Schedule, tuple[str, ...]]] = [(Schedule(), ())]
+        while True:
+            following = self._level(level)
+            self.seen.depth += 1
+            if following is None:
+                break
+            if not following:
+                self.seen.complete = True
+                break
+            level = following
+        if not self.seen.complete and not self.seen.failing:
+            # One that fails would have no fewer deviations.
+            self._draws(self._drawn, lambda: self._examples - self.seen.schedules)
+        return self.seen
+
+    def _level(
+        self, level: list[tuple[Schedule, tuple[str, ...]]]
+    ) -> list[tuple[Schedule, tuple[str, ...]]] | None:
+        """Run schedules; return those with one deviation more, or ``None`` if they don't fit."""
+        following: list[tuple[Schedule, tuple[str, ...]]] | None = []
+        room = self._examples - self.seen.schedules - len(level)
+        for schedule, expected in level:
+            course = self._note(self._run(follow(schedule, expected)), schedule)
+            if following is None:
+                continue
+            for number in range(schedule.last + 1, len(course.ways)):
+                # A loop of millions of ways must not be listed to be found too long.
+                ways = range(1, min(course.ways[number], room + 2))
+                following += [(schedule.deviating(number, way), course.what) for way in ways]
+                if len(following) > room:
+                    following = None
+                    break
+        return following
+
+    def _note(self, ran: Ran, schedule: Schedule) -> Course:
+        self._known.add(hash(schedule))
+        self.seen.schedules += 1
+        self._note_failure(ran)
+        return ran.course
+
+    def _note_failure(self, ran: Ran) -> None:
+        seen = self.seen
+        if ran.failed:
+            seen.failing += 1
+            if seen.least is None or len(ran.course.schedule) < len(seen.least.schedule):
+                seen.least = ran.course
+
+    def _drawn(self, way: Callable[[int, int], int]) -> bool:
+        ran = self._run(Decisions(way))
+        key = hash(ran.course.schedule)
+        if key not in self._known:
+            self._known.add(key)
+            self.seen.schedules += 1
+            self.seen.drawn += 1
+            self._note_failure(ran)
+        return ran.failed
