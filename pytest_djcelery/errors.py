@@ -115,6 +115,14 @@ class ContractFileError(DjceleryError, ValueError):
     """
 
 
+class DeliveryRuleError(DjceleryError, AssertionError):
+    """A schedule of ``celery_explore`` has broken a rule that each broker and worker keeps.
+
+    A message was lost that was not acknowledged (or, with ``lost="error"``, that was), one was
+    delivered that was not sent, or the body of a chord ran more than once.
+    """
+
+
 class DjangoNotConfiguredError(DjceleryError, RuntimeError):
     """``celery_on_commit`` was used without Django's settings, so there are no transactions."""
 
@@ -172,10 +180,25 @@ class NotOneMessageError(DjceleryError, AssertionError):
     """``celery_outbox.one()`` found no matching message, or several."""
 
 
+class NotReplayableError(DjceleryError):
+    """A test with ``celery_explore`` is not deterministic by itself: a schedule can't be repeated.
+
+    The text has the step at which the run was another than before.
+    """
+
+
 class QueueNotConsumedWarning(DjceleryWarning):
     """A message was sent to a queue that no worker consumes, so it stays there.
 
     See ``djcelery_queues``.
+    """
+
+
+class ScheduleFailedError(DjceleryError, AssertionError):
+    """A test with ``celery_explore`` fails in a schedule that a real system may have.
+
+    The text has the steps of the failing schedule with the fewest deviations, and what replays it.
+    The cause is the test's own error.
     """
 
 

@@ -27,6 +27,10 @@ DECLARED = (
         "test's tasks with celery_live_worker, started with these options"
     ),
     (
+        "celery_explore(orders=True, duplicates=0, crashes=0, examples=100, lost='allow'): run "
+        "this test once for each schedule that a real system may have"
+    ),
+    (
         "celery_sent_in_transaction(policy): what a message published inside an open transaction "
         "does in this test: 'warn', 'error' or 'ignore'"
     ),
@@ -106,7 +110,7 @@ def _redeliver(marker: pytest.Mark) -> dict[str, Any]:
         policy, exempt = signature(*marker.args, **marker.kwargs)
     except TypeError:
         msg = (
-            f"{shown}{_call(marker)}: expected at most 'off', 'report' or 'error' (the default), "
+            f"{shown}{call_of(marker)}: expected at most 'off', 'report' or 'error' (the default), "
             f"and exempt=[task, …], such as {shown}('report', exempt=[send_email])."
         )
         raise BadOptionError(msg) from None
@@ -121,8 +125,8 @@ def _exempt(marker: pytest.Mark, given: object) -> Iterator[str]:
         name = task if isinstance(task, str) else getattr(task, "name", None)
         if not isinstance(name, str) or not (name is task or hasattr(task, "apply_async")):
             msg = (
-                f"@pytest.mark.{marker.name}{_call(marker)}: expected a list of tasks, or of their "
-                f"names, such as exempt=[send_email]."
+                f"@pytest.mark.{marker.name}{call_of(marker)}: expected a list of tasks, or of "
+                f"their names, such as exempt=[send_email]."
             )
             raise BadOptionError(msg)
         yield name
@@ -139,7 +143,7 @@ def _check_delivers(node: pytest.Item, marker: pytest.Mark) -> None:
         other = next((name for name in _RUNNERS if name in names), None)
         runs = "nothing runs its tasks" if other is None else f"{other} runs its tasks"
         msg = (
-            f"@pytest.mark.{marker.name}{_call(marker)} runs messages twice that celery_inline "
+            f"@pytest.mark.{marker.name}{call_of(marker)} runs messages twice that celery_inline "
             f"delivers, but in {node.name} {runs}.\n"
             "Let the test request celery_inline (or djcelery_mode = inline), or drop the marker."
         )
@@ -149,7 +153,7 @@ def _check_delivers(node: pytest.Item, marker: pytest.Mark) -> None:
 def _queues(marker: pytest.Mark) -> tuple[str, ...]:
     if marker.kwargs or not marker.args:
         msg = (
-            f"@pytest.mark.{marker.name}{_call(marker)}: expected the names of queues, such as "
+            f"@pytest.mark.{marker.name}{call_of(marker)}: expected the names of queues, such as "
             f"@pytest.mark.{marker.name}('celery', 'mail')."
         )
         raise BadOptionError(msg)
@@ -164,7 +168,7 @@ def _only_argument(marker: pytest.Mark) -> object:
         bound = inspect.signature(signature).bind(*marker.args, **marker.kwargs)
     except TypeError as error:
         msg = (
-            f"@pytest.mark.{marker.name}{_call(marker)}: {error}. "
+            f"@pytest.mark.{marker.name}{call_of(marker)}: {error}. "
             f"Expected one policy, such as @pytest.mark.{marker.name}('error')."
         )
         raise BadOptionError(msg) from None
@@ -181,7 +185,7 @@ def configuration(node: pytest.Item) -> dict[str, Any]:
     for marker in reversed(list(node.iter_markers("celery"))):
         if marker.args:
             msg = (
-                f"@pytest.mark.celery{_call(marker)}: expected settings of Celery as keyword "
+                f"@pytest.mark.celery{call_of(marker)}: expected settings of Celery as keyword "
                 "arguments only, such as @pytest.mark.celery(task_acks_late=True)."
             )
             raise BadOptionError(msg)
@@ -201,8 +205,8 @@ def inline(node: pytest.Item) -> dict[str, Any]:
     unknown = set(marker.kwargs) - {"auto"}
     if marker.args or unknown or not isinstance(marker.kwargs.get("auto", False), bool):
         msg = (
-            f"@pytest.mark.celery_inline{_call(marker)}: expected nothing, or auto=True to deliver "
-            "after each publish."
+            f"@pytest.mark.celery_inline{call_of(marker)}: expected nothing, or auto=True to "
+            "deliver after each publish."
         )
         raise BadOptionError(msg)
     return {"auto": marker.kwargs.get("auto", False)}
@@ -219,14 +223,20 @@ def live_worker(node: pytest.Item) -> dict[str, Any]:
         return {}
     if marker.args or set(marker.kwargs) - set(_LIVE_OPTIONS):
         msg = (
-            f"@pytest.mark.{_LIVE}{_call(marker)}: expected options of `celery worker` as keyword "
-            f"arguments: {', '.join(_LIVE_OPTIONS)}."
+            f"@pytest.mark.{_LIVE}{call_of(marker)}: expected options of `celery worker` as "
+            f"keyword arguments: {', '.join(_LIVE_OPTIONS)}."
         )
         raise BadOptionError(msg)
     return dict(marker.kwargs)
 
 
-def _call(marker: pytest.Mark) -> str:
+def is_explored(node: pytest.Item) -> bool:
+    """Whether a test has ``@pytest.mark.celery_explore``."""
+    return node.get_closest_marker("celery_explore") is not None
+
+
+def call_of(marker: pytest.Mark) -> str:
+    """The arguments of a marker, as code has them."""
     shown = [
         *map(repr, marker.args),
         *(f"{name}={value!r}" for name, value in marker.kwargs.items()),

@@ -34,6 +34,8 @@ MEMORY = "memory"
 PROJECT = "project"
 INLINE = "inline"
 ALL = "all"
+#: The token of a schedule: its test, then each decision by two letters, and the way taken there.
+SCHEDULE = re.compile(r"(?P<test>[0-9a-f]{6})-(?P<decisions>0|(?:[a-z]{2}(?:[1-9]\d{0,4})?)+)")
 LIVE_POOLS = ("prefork", "threads", "solo")
 LOGLEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 
@@ -50,6 +52,7 @@ class Options:
     ``redeliver`` says whether each message that ran to success is run once more, and what becomes
     of a task for which that makes a difference; ``redeliver_exempt`` names tasks that are left
     out in the whole run, ``redeliver_exempt_here`` in one test.
+    ``schedule`` is the token of the one schedule that a test with ``celery_explore`` is to run.
     ``audit`` only watches the tests; ``audit_…`` say what becomes of its findings.
     ``contract`` says what is done with the contract of messages in ``contract_file``.
     """
@@ -69,6 +72,7 @@ class Options:
     live_concurrency: int = 2
     live_queues: tuple[str, ...] = ()
     live_loglevel: str = "INFO"
+    schedule: str | None = None
     audit: bool = False
     audit_report: str | None = None
     audit_fail_on: tuple[str, ...] = ()
@@ -214,6 +218,13 @@ def _kinds(name: str, value: object) -> tuple[str, ...]:
     return FINDINGS if ALL in given else given
 
 
+def _schedule(name: str, value: object) -> str:
+    if not isinstance(value, str) or not SCHEDULE.fullmatch(value):
+        expected = "a token as the report of a failing schedule prints it, such as '1f09ac-abxy2'"
+        raise _refused(name, value, expected)
+    return value
+
+
 def _path(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise _refused(name, value, "the path of a file")
@@ -299,6 +310,10 @@ DECLARED: tuple[Declared, ...] = (
     Declared(
         name="timeout", parse=_seconds,
         help="seconds that any wait may last (10)",
+    ),
+    Declared(
+        name="schedule", parse=_schedule,
+        help="run the one schedule of a test with celery_explore that has this token",
     ),
     Declared(
         name="audit", parse=_switch, switch=True,

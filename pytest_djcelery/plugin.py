@@ -30,6 +30,7 @@ from pytest_djcelery.session.session import (
 )
 
 _RUN: pytest.StashKey[Session] = pytest.StashKey()
+_EXPLORED = "djcelery-explored-tests"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -123,9 +124,28 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Note where tests are, and add the fixtures that a test needs besides those it requests."""
     locations.note_suite_file(str(item.path))
     if isinstance(item, pytest.Function):
+        if markers.is_explored(item):
+            _explore(item.config)
         session = current_session()
         if markers.complete_fixtures(item, session.options.mode):
             session.has_tests = True
+
+
+def _explore(config: pytest.Config) -> None:
+    if not config.pluginmanager.has_plugin(_EXPLORED):
+        from pytest_djcelery.exploration.explored_tests import ExploredTests
+
+        config.pluginmanager.register(ExploredTests(), _EXPLORED)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave only the test that a schedule to replay belongs to."""
+    schedule = current_session().options.schedule
+    if schedule is not None:
+        from pytest_djcelery.exploration import explored_tests
+
+        explored_tests.select(config, items, schedule)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -218,6 +238,16 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
     outcome = yield
     session.tidy()
     return outcome
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: object) -> tuple[str, str, str] | None:
+    """Say in ``-v`` how many schedules a green test has seen."""
+    if isinstance(report, pytest.TestReport) and report.passed and report.when == "call":
+        covered = dict(report.user_properties).get("celery_explore")
+        if covered is not None and not hasattr(report, "wasxfail"):
+            return "passed", ".", f"PASSED ({covered})"
+    return None
 
 
 def pytest_assertrepr_compare(

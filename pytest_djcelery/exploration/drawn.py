@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pytest_djcelery.exploration.schedules import Course
 
 _SMALLER: Final = 200  # schedules that may be run to make one that fails smaller
+_MORE: Final = 4  # decisions that a schedule may have beyond those of the undisturbed one
 
 
 class _FailsError(Exception):
@@ -25,6 +30,9 @@ def can_draw() -> bool:
 class Draws:
     """Draws with Hypothesis.
 
+    A schedule is drawn as the list of its deviations, since Hypothesis makes what it has found
+    smaller by making lists shorter.
+
     Args:
         seed: What the draws depend on, the same in each run.
     """
@@ -33,41 +41,48 @@ class Draws:
         self._seed = seed
 
     def __call__(
-        self, run: Callable[[Callable[[int, int], int]], bool], room: Callable[[], int]
+        self,
+        run: Callable[[Callable[[int, int], int]], bool],
+        room: Callable[[], int],
+        undisturbed: Course,
     ) -> None:
         """See `search.Draws`."""
         from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, strategies
 
-        left = room()
-        if left <= 0:
+        if room() <= 0:
             return
         failed, smaller = False, _SMALLER
+        decisions = strategies.integers(0, len(undisturbed.ways) + _MORE)
+        ways = strategies.integers(0, max(undisturbed.ways, default=1))
+        deviations = strategies.lists(
+            strategies.tuples(decisions, ways), min_size=1, unique_by=lambda drawn: drawn[0]
+        )
 
-        def drawn(data: Any) -> None:
+        def drawn(deviations: list[tuple[int, int]]) -> None:
             nonlocal failed, smaller
+            chosen = dict(deviations)
+
+            def way(number: int, count: int) -> int:
+                return 1 + chosen[number] % (count - 1) if number in chosen and count > 1 else 0
+
             smaller -= failed
-            if (room() <= 0 and not failed) or smaller < 0:
+            fails = run(way)
+            if smaller <= 0 or (room() <= 0 and not (failed or fails)):
                 raise _EnoughError
-
-            def way(_number: int, ways: int) -> int:
-                return data.draw(strategies.integers(0, ways - 1)) if ways > 1 else 0
-
-            if run(way):
+            if fails:
                 failed = True
                 raise _FailsError
 
-        try:
+        with suppress(_FailsError, _EnoughError):
             seed(self._seed)(
                 settings(
                     # Some of those that it draws have been run before, and count for nothing.
-                    max_examples=left * 10,
+                    max_examples=room() * 10,
                     phases=(Phase.generate, Phase.shrink),
                     database=None,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
                     verbosity=Verbosity.quiet,
                     report_multiple_bugs=False,
-                )(given(strategies.data())(drawn))
+                )(given(deviations)(drawn))
             )()
-        except (_FailsError, _EnoughError):
-            pass

@@ -13,12 +13,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pytest import Item, exit as exit_, fail, skip, xfail
 
 #: What means that a test has failed; anything else ends the run, or the search.
-FAILURES = (Exception, fail.Exception)
+FAILURES = (Exception, pytest.fail.Exception)
 #: What says that there is nothing to test.
-SKIPS = (skip.Exception, xfail.Exception)
+SKIPS = (pytest.skip.Exception, pytest.xfail.Exception)
+#: What is no outcome of one run.
+ENDS = (pytest.exit.Exception, *SKIPS)
 
 
 class Rerun:
@@ -28,29 +29,25 @@ class Rerun:
         item: The test, which has been set up.
     """
 
-    def __init__(self, item: Item) -> None:
+    def __init__(self, item: pytest.Item) -> None:
         self._item: Any = item
         self._noted = dict(self._item.stash._storage)  # what plugins have noted in the set-up
         self._sections = len(self._item._report_sections)
         self._properties = len(item.user_properties)
-        self._is_fresh = True
 
-    def run(self) -> BaseException | None:
-        """Run the test on fresh fixtures, and return its error.
+    def call(self) -> BaseException | None:
+        """Run the test on fixtures that have been set up, and return its error.
 
         Raises:
             BaseException: The test is skipped, or the run of pytest has to end.
         """
         try:
-            if not self._is_fresh:
-                self._set_up()
-            self._is_fresh = False
             self._item.ihook.pytest_runtest_call(item=self._item)
+        except ENDS:
+            raise
         except FAILURES as error:
-            if isinstance(error, (exit_.Exception, *SKIPS)):
-                raise
             return error
-        return self._kept_error()
+        return kept_error(self._item)
 
     def tear_down(self) -> BaseException | None:
         """Tear the fixtures of the test down, and return the error of that."""
@@ -64,19 +61,31 @@ class Rerun:
             return error
         return None
 
-    def _set_up(self) -> None:
+    def set_up(self) -> BaseException | None:
+        """Set the fixtures of the test up anew, and return the error of that."""
         item = self._item
         item.stash._storage.clear()
         item.stash._storage.update(self._noted)
         del item._report_sections[self._sections :]
         del item.user_properties[self._properties :]
         item._initrequest()
-        item.ihook.pytest_runtest_setup(item=item)
+        try:
+            item.ihook.pytest_runtest_setup(item=item)
+        except ENDS:
+            raise
+        except FAILURES as error:
+            return error
+        return None
 
-    def _kept_error(self) -> BaseException | None:
-        """The error of a unittest test case, which pytest keeps and doesn't raise."""
-        kept: list[pytest.ExceptionInfo[BaseException]] = self._item.__dict__.pop("_excinfo", [])
-        for info in kept:
-            if isinstance(info.value, SKIPS):
-                raise info.value
-        return kept[0].value if kept else None
+
+def kept_error(item: Any) -> BaseException | None:
+    """The error of a unittest test case, which pytest keeps and doesn't raise.
+
+    Raises:
+        BaseException: The test case was skipped.
+    """
+    kept: list[pytest.ExceptionInfo[BaseException]] = item.__dict__.pop("_excinfo", None) or []
+    for info in kept:
+        if isinstance(info.value, SKIPS):
+            raise info.value
+    return kept[0].value if kept else None

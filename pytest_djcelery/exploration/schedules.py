@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
-
-_DIFFERENT: Final = "{there} ways to go on ({now}), where there were {before} ({then})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class Decisions:
         self.left: int | None = None
         """The first decision that is another than expected: the run can't follow its schedule."""
         self._way = way
-        self._expected = expected
+        self.expected = expected
 
     def decide(self, what: str, ways: int) -> int:
         """Return which of the ways is taken.
@@ -87,7 +84,7 @@ class Decisions:
         be raised in the middle of the project's code.
         """
         number, way = len(self.made), 0
-        if self.left is None and number < len(self._expected) and self._expected[number] != what:
+        if self.left is None and number < len(self.expected) and self.expected[number] != what:
             self.left = number
         if self.left is None:
             way = self._way(number, ways)
@@ -96,13 +93,13 @@ class Decisions:
         self.made.append(Decision(what, ways, way))
         return way
 
-    def undecided(self) -> None:
-        """Note that the last decision made no difference: there was but one way to go on."""
-        self.made[-1].ways, self.made[-1].way = 1, 0
+    def undecided(self, number: int) -> None:
+        """Note that a decision made no difference: there was but one way to go on."""
+        self.made[number].ways, self.made[number].way = 1, 0
 
     def over(self) -> Course:
         """Note that the run is over, and return its course."""
-        if self.left is None and len(self.made) < len(self._expected):
+        if self.left is None and len(self.made) < len(self.expected):
             self.left = len(self.made)
         return Course.of(self.made)
 

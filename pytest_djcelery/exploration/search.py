@@ -26,13 +26,17 @@ class Draws(Protocol):
     """Runs schedules that it draws, and smaller ones once one of them fails."""
 
     def __call__(
-        self, run: Callable[[Callable[[int, int], int]], bool], room: Callable[[], int]
+        self,
+        run: Callable[[Callable[[int, int], int]], bool],
+        room: Callable[[], int],
+        undisturbed: Course,
     ) -> None:
         """Draw them.
 
         Args:
             run: Runs the schedule in which a function decides; returns whether it failed.
             room: How many more schedules may be run.
+            undisturbed: The schedule without deviations.
         """
 
 
@@ -56,7 +60,8 @@ class Seen:
         count = f"{self.schedules:,} schedule{'s' * (self.schedules != 1)}"
         if self.complete:
             return f"{count}, all there are"
-        most = "the undisturbed one" if not self.depth else f"all of up to {self.depth} deviations"
+        deviations = f"{self.depth} deviation{'s' * (self.depth != 1)}"
+        most = f"all of up to {deviations}" if self.depth else "the undisturbed one"
         return f"{count}: {most}" + (f", and {self.drawn:,} drawn" if self.drawn else "")
 
 
@@ -69,14 +74,15 @@ class Search:
         draws: Runs schedules beyond the bound.
     """
 
-    def __init__(
-        self, run: Callable[[Decisions], Ran], *, examples: int, draws: Draws
-    ) -> None:
+    def __init__(self, run: Callable[[Decisions], Ran], *, examples: int, draws: Draws) -> None:
         self._run = run
         self._examples = examples
         self._draws = draws
         self._known: set[int] = set()
+        self._undisturbed: Course
         self.seen = Seen()
+        self.late: set[Course] = set()
+        """Those that failed when the fixtures were torn down."""
 
     def go(self) -> Seen:
         """Run them, and return what was seen."""
@@ -92,7 +98,9 @@ class Search:
             level = following
         if not self.seen.complete and not self.seen.failing:
             # One that fails would have no fewer deviations.
-            self._draws(self._drawn, lambda: self._examples - self.seen.schedules)
+            self._draws(
+                self._drawn, lambda: self._examples - self.seen.schedules, self._undisturbed
+            )
         return self.seen
 
     def _level(
@@ -114,8 +122,15 @@ class Search:
                     break
         return following
 
+    def failed_late(self, course: Course) -> None:
+        """Note that a run has failed after all, since its fixtures could not be torn down."""
+        self.late.add(course)
+        self._note_failure(Ran(course, failed=True))
+
     def _note(self, ran: Ran, schedule: Schedule) -> Course:
         self._known.add(hash(schedule))
+        if not schedule:
+            self._undisturbed = ran.course
         self.seen.schedules += 1
         self._note_failure(ran)
         return ran.course

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Final
 
-from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.exploration.schedules import Course, Decisions, Schedule
 
 _UNDISTURBED: Final = "0"
@@ -30,19 +29,8 @@ class Token:
 
     @classmethod
     def read(cls, text: str) -> Token:
-        """Read a token.
-
-        Raises:
-            BadOptionError: It is no token.
-        """
-        matched = re.fullmatch(r"([0-9a-f]{6})-(0|(?:[a-z]{2}(?:[1-9]\d{0,4})?)+)", text)
-        if matched is None:
-            msg = (
-                f"--djcelery-schedule={text}: expected a token as the report of a failing "
-                "schedule prints it, such as 1f09ac-abxy2."
-            )
-            raise BadOptionError(msg)
-        test, decisions = matched.groups()
+        """Read a token, as `options` has checked it."""
+        test, _, decisions = text.partition("-")
         read = [] if decisions == _UNDISTURBED else _DECISION.findall(decisions)
         return cls(test, tuple((letters, int(way or 0)) for letters, way in read))
 

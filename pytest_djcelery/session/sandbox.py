@@ -31,6 +31,7 @@ from pytest_djcelery.recording.result_waits import Waits, waits_woken
 from pytest_djcelery.recording.task_signals import task_events_recorded
 from pytest_djcelery.recording.unconsumed import Unconsumed
 from pytest_djcelery.session.runner import kept_topology, park_all
+from pytest_djcelery.session.session import current_session
 from pytest_djcelery.transactions import sent_in_transaction
 from pytest_djcelery.transactions.django_connections import opened_connections
 from pytest_djcelery.transactions.watch import TransactionWatch
@@ -379,4 +380,5 @@ def rolled_back_example() -> Iterator[None]:
 
 def _in_hypothesis_example() -> bool:
     hypothesis = sys.modules.get("hypothesis")
-    return hypothesis is not None and bool(hypothesis.currently_in_test_context())
+    in_context = hypothesis is not None and bool(hypothesis.currently_in_test_context())
+    return in_context and not current_session().draws_tests

@@ -150,6 +150,8 @@ class Session:
         self.sandbox: Sandbox | None = None
         self.audit: Audit | None = None
         """The audit, in which the app stays as it is, except in tests that use a fixture."""
+        self.draws_tests = False
+        """Whether Hypothesis draws in which way whole tests are run: none of them is an example."""
         self.interrupted = False
         """Whether the run has to end now, without waiting for tasks."""
         self.has_tests = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
@@ -96,3 +97,8 @@ def journal() -> Journal:
     sandbox = current_sandbox()
     assert sandbox is not None
     return sandbox.journal
+
+
+def now() -> datetime:
+    """What the clock of the block shows."""
+    return datetime.now(timezone.utc)

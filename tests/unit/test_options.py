@@ -28,6 +28,7 @@ VALUES: dict[str, tuple[object, str, object]] = {
     "live_queues": (["celery", "mail"], "celery, mail", ("celery", "mail")),
     "live_loglevel": ("debug", "debug", "DEBUG"),
     "timeout": (2.5, "2.5", 2.5),
+    "schedule": ("1f09ac-abxy2", "1f09ac-abxy2", "1f09ac-abxy2"),
     "audit": (True, "true", True),
     "audit_report": ("audit.json", "audit.json", "audit.json"),
     "audit_fail_on": (

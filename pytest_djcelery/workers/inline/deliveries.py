@@ -72,8 +72,11 @@ class Deliveries:
                 delivered += sum(execution.counted for execution in ended)
                 yield ended
                 continue
-            following = None if stretch is None else self.next_eta(takes)
-            if following is None or stretch is None or not stretch.reach(following):
+            if stretch is None or (following := self.next_eta(takes)) is None:
+                return
+            if not (
+                stretch.reach(self._end_of_moment(takes, following)) or stretch.reach(following)
+            ):
                 return
 
     def one(self, takes: _Takes) -> Execution | None:
@@ -102,6 +105,11 @@ class Deliveries:
         if repeated is None or (eta is not None and eta < repeated.due):
             return eta
         return repeated.due
+
+    def _end_of_moment(self, takes: _Takes, eta: datetime) -> datetime:
+        """The last ETA of those that a guest wants to be due at one moment with this one."""
+        moment = max((guest.moment for guest in guests.present()), default=None)
+        return self._worker.timer.last(takes, eta + moment) or eta if moment else eta
 
     def _taken_others(self) -> list[Execution]:
         others, self._others = self._others, []

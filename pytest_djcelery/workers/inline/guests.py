@@ -2,7 +2,8 @@
 
 A guest is a `Guest` that was `joined`. It is asked at each delivery, in this order:
 
-1. ``choose``: which of the due messages is delivered next; the oldest, unless a guest names one.
+1. ``choose``: which of the due messages is delivered next, or which earlier one is delivered again;
+   the oldest, unless a guest names one.
 2. ``loses``: whether the worker is lost in this run, where, and how much of it.
 3. ``ended``: what became of it, with the chance to have the same message delivered again
    (`Delivery.redeliver`), or to return another record for the `Summary`, such as one that isn't
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.messages.task_message import quickly_made
@@ -77,14 +78,20 @@ class Guest:
     #: Whether `choose` is asked: the list of all that is due costs time at each delivery.
     chooses = False
 
-    def choose(self, due: Sequence[Due]) -> Due | None:
+    #: How far apart the ETAs of messages may be that are due at one moment: a run then moves the
+    #: clock to the last of them.
+    moment = timedelta(0)
+
+    def choose(self, due: Sequence[Due], takes: Callable[[str], bool]) -> Due | Delivery | None:
         """Say which message is delivered next.
 
         Args:
-            due: All that are due, in the order in which they would be delivered; never empty.
+            due: All that are due, in the order in which they would be delivered; may be empty.
+            takes: Whether to deliver from a queue.
 
         Returns:
-            One of them, or ``None`` to leave it to others.
+            One of them, or an earlier `Delivery` whose message is delivered again now, or ``None``
+            to leave it to others.
         """
         return None
 

@@ -13,10 +13,8 @@ checked on Celery 5.4 to 5.7.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from datetime import datetime
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -44,7 +42,8 @@ from pytest_djcelery.workers.boot import process_as_found, project_steps_run
 from pytest_djcelery.workers.celery_parts import Strategies
 from pytest_djcelery.workers.inline import guests
 from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
-from pytest_djcelery.workers.inline.guests import Delivery, Due
+from pytest_djcelery.workers.inline.due_messages import due_messages
+from pytest_djcelery.workers.inline.guests import Delivery
 from pytest_djcelery.workers.inline.limits import limits_of
 from pytest_djcelery.workers.inline.timer import Timer
 from pytest_djcelery.workers.inline.undelivered import redeliver_alone
@@ -170,8 +169,8 @@ class InlineWorker:
                 continue
             if self.timer:
                 held = self.timer.first_due(takes)
-            if guests.present() and (held or first) and (chosen := self._chosen(takes)):
-                delivery = self._deliver_chosen(*chosen)
+            if guests.present() and (chosen := self._chosen(takes)) is not None:
+                delivery = chosen()
             elif held is not None and (first is None or held.turn.due < first[1].turn):
                 delivery = self._start(held)
             elif first is not None:
@@ -187,46 +186,38 @@ class InlineWorker:
 
     # What guests have a say in ------------------------------------------------------------
 
-    def _chosen(self, takes: Callable[[str], bool]) -> tuple[str, Ready | Scheduled] | None:
-        """The message that a guest wants to be delivered next, and its queue."""
+    def _chosen(self, takes: Callable[[str], bool]) -> Callable[[], Delivery | None] | None:
+        """What delivers the message that a guest wants to be next."""
         choosing = [guest for guest in guests.present() if guest.chooses]
         if not choosing:
             return None
-        due = self._due(takes)
+        due = due_messages(self.broker, self.timer, self.origins, takes)
         for guest in choosing:
-            choice = guest.choose([entry for entry, _ in due])
+            choice = guest.choose([entry for entry, _ in due], takes)
+            if isinstance(choice, Delivery):
+                return partial(self._deliver_again, choice)
             if choice is not None:
-                return choice.queue, next(found for entry, found in due if entry is choice)
+                found = next(found for entry, found in due if entry is choice)
+                return partial(self._deliver_chosen, choice.queue, found)
         return None
-
-    def _due(self, takes: Callable[[str], bool]) -> list[tuple[Due, Ready | Scheduled]]:
-        """Every message that is due, in the order in which they would be delivered."""
-        ready = deque(self.broker.waiting(takes))
-        found: list[tuple[Due, Ready | Scheduled]] = []
-        for held in self.timer.all_due(takes):
-            while ready and ready[0][1].turn < held.turn.due:
-                found.append(self._due_ready(*ready.popleft()))
-            raw = held.request.message._raw
-            found.append((self._due_of(held.queue, raw, held.turn.due[0]), held))
-        return found + [self._due_ready(*waiting) for waiting in ready]
-
-    def _due_ready(self, queue: str, ready: Ready) -> tuple[Due, Ready]:
-        return self._due_of(queue, ready.message, ready.put_at), ready
-
-    def _due_of(self, queue: str, raw: Any, due_at: datetime) -> Due:
-        tag = raw["properties"]["delivery_tag"]
-        return Due(
-            tag=tag,
-            queue=queue,
-            sent=self.origins.of(tag, raw["headers"], raw["body"]),
-            redelivered=bool(raw["properties"]["delivery_info"].get("redelivered")),
-            due_at=due_at,
-        )
 
     def _deliver_chosen(self, queue: str, chosen: Ready | Scheduled) -> Delivery | None:
         if isinstance(chosen, Ready):
             return self._receive(queue, chosen, chosen=True)
         return self._start(chosen)
+
+    def _deliver_again(self, earlier: Delivery) -> Delivery | None:
+        tag = earlier.redeliver()
+        for queue, ready in self.broker.waiting(earlier.queue.__eq__):
+            if ready.message["properties"]["delivery_tag"] == tag:
+                return self._receive(queue, ready, chosen=True)
+        # It has an ETA, which has passed; no other message with one has yet to be received.
+        [ready] = self.broker.timed(earlier.queue.__eq__)
+        delivery = self._receive(earlier.queue, ready, timed=True)
+        for held in self.timer.held():
+            if held.request.message.delivery_tag == tag:
+                return self._start(held)
+        return delivery
 
     def _delivery(self, queue: str, message: Any) -> Delivery:
         tag = message.delivery_tag

@@ -159,6 +159,11 @@ class Timer:
         heads = [heap[0] for heap in self._heaps(takes) if heap]
         return min(heads)[1] if heads else None
 
+    def last(self, takes: Callable[[str], bool], until: datetime) -> datetime | None:
+        """The last ETA up to a moment."""
+        etas = (turn.eta for heap in self._heaps(takes) for turn, _ in heap if turn.eta <= until)
+        return max(etas, default=None)
+
     def first_due(self, takes: Callable[[str], bool]) -> Scheduled | None:
         """The same request, if its ETA has come."""
         first = self.first(takes)

@@ -34,8 +34,8 @@ class Newest(Guest):
 
     chooses = True
 
-    def choose(self, due: Sequence[Due]) -> Due | None:
-        return due[-1]
+    def choose(self, due: Sequence[Due], takes: Callable[[str], bool]) -> Due | None:
+        return due[-1] if due else None
 
 
 class Loses(Guest):
@@ -104,7 +104,7 @@ def test_a_guest_sees_everything_that_is_due_in_order(worker: Inline) -> None:
     class Looks(Guest):
         chooses = True
 
-        def choose(self, due: Sequence[Due]) -> Due | None:
+        def choose(self, due: Sequence[Due], takes: Callable[[str], bool]) -> Due | None:
             seen.append([(one.queue, one.sent and one.sent.args, one.redelivered) for one in due])
             return None
 
@@ -115,7 +115,35 @@ def test_a_guest_sees_everything_that_is_due_in_order(worker: Inline) -> None:
     with joined(Looks()):
         worker.run()
     mails = [("mail", ("ada",), True), ("mail", ("ada",), False)]
-    assert seen == [mails, mails[1:]]
+    assert seen == [mails, mails[1:], []]
+
+
+class AgainWhenIdle(Guest):
+    """Has the first message delivered once more when nothing is due."""
+
+    chooses = True
+
+    def __init__(self) -> None:
+        self._earlier: list[Delivery] = []
+
+    def choose(self, due: Sequence[Due], takes: Callable[[str], bool]) -> Due | Delivery | None:
+        return self._earlier.pop() if self._earlier and not due else None
+
+    def ended(self, delivery: Delivery, execution: Execution) -> Execution:
+        if not delivery.redelivered:
+            self._earlier = [delivery]
+        return execution
+
+
+@pytest.mark.parametrize("countdown", [None, 60], ids=["plain", "with an ETA"])
+def test_a_guest_has_an_earlier_message_delivered_again(
+    worker: Inline, countdown: int | None
+) -> None:
+    add.apply_async((1,), countdown=countdown)
+    with joined(AgainWhenIdle()):
+        summary = worker.run(until=timedelta(minutes=2))
+    assert done == [(1, 0), (1, 0)]
+    assert [run.redelivered for run in summary.executions] == [False, True]
 
 
 @pytest.mark.parametrize("order", [[1, 1, 2, 2], [1, 2, 1, 2]], ids=["at once", "later"])

@@ -1,0 +1,149 @@
+"""The steps of a schedule, and what became of the search, in words."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from pytest_djcelery.messages.descriptions import arguments_text
+from pytest_djcelery.messages.django_tasks import own_call
+
+if TYPE_CHECKING:
+    from pytest_djcelery.exploration.schedules import Decisions
+    from pytest_djcelery.exploration.search import Seen
+    from pytest_djcelery.exploration.steering import Step
+    from pytest_djcelery.exploration.tokens import Token
+    from pytest_djcelery.messages.sent_task import SentTask
+
+_UNDISTURBED: Final = "each message is delivered once, in the order in which they were due"
+_MOST: Final = 30  # steps in a report
+
+
+def call(sent: SentTask | None, task: str = "") -> str:
+    """The call of a message, with the short name of its task: ``reserve(order=2)``."""
+    if sent is None:
+        return task
+    name, args, kwargs = own_call(sent)
+    return f"{name.rpartition('.')[2]}({arguments_text(args, kwargs)})"
+
+
+def step_note(step: Step) -> str:
+    """In what a step differs from that of an undisturbed worker; empty if in nothing."""
+    notes = []
+    if step.again:
+        notes.append("delivered again")
+    if step.overtook is not None:
+        notes.append(f"delivered before {call(step.overtook)}")
+    if step.lost_at is not None:
+        when = "after" if step.acknowledged else "before"
+        becomes = "lost" if step.acknowledged else "delivered again"
+        notes.append(f"worker lost at the {step.lost_at}, {when} it was acknowledged: {becomes}")
+    return "; ".join(notes)
+
+
+def step_lines(steps: Sequence[Step], *, whole: bool = False) -> Iterator[str]:
+    """The steps, numbered.
+
+    Args:
+        steps: All of them.
+        whole: Whether to list all; otherwise those up to the last one that differs, and of many
+            only those that differ.
+    """
+    notes = [step_note(step) for step in steps]
+    until = max((number for number, note in enumerate(notes, start=1) if note), default=0)
+    if not until and not whole:
+        yield f"  {_UNDISTURBED}"
+        return
+    until = len(steps) if whole else until
+    calls = calls_of(steps)
+    hidden = {number for number in range(until) if not notes[number]} if until > _MOST else set()
+    hidden = set() if whole else hidden
+    width = max((len(calls[number]) for number in range(until) if number not in hidden), default=0)
+    digits = len(str(until))
+    for number in range(until):
+        if number in hidden:
+            if number - 1 not in hidden:
+                yield f"  {'…':>{digits}}"
+            continue
+        line = f"  {number + 1:>{digits}}  {calls[number]:<{width}}   {notes[number]}"
+        yield line.rstrip()
+
+
+def calls_of(steps: Sequence[Step]) -> list[str]:
+    """The calls of the steps."""
+    return [call(step.sent, step.task) for step in steps]
+
+
+def losses(steps: Sequence[Step]) -> list[str]:
+    """What was lost with its worker because it had been acknowledged."""
+    return [
+        f"{call(step.sent, step.task)} was lost with its worker at the {step.lost_at} of its run, "
+        "since it had been acknowledged before"
+        for step in steps
+        if step.is_lost
+    ]
+
+
+def left_text(decisions: Decisions, steps: Sequence[Step], left: int) -> str:
+    """Where a run left the schedule that it was to follow.
+
+    Args:
+        decisions: Those of the run.
+        steps: Its deliveries.
+        left: The number of the decision.
+    """
+    expected = decisions.expected[left] if left < len(decisions.expected) else None
+    now = decisions.made[left] if left < len(decisions.made) else None
+    is_loss = now is not None and now.what.startswith("lost ")
+    number = sum(step.decision < left for step in steps) + (not is_loss)
+    there = "nothing is due" if now is None else f"this run decides between {_ways(now.what)}"
+    was = "" if expected is None else f"expected was a decision between {_ways(expected)}, and "
+    return f"step {number} is another: {was}{there}."
+
+
+def _ways(what: str) -> str:
+    if what.startswith("lost "):
+        return f"{what.removeprefix('lost ')} with its worker, and without"
+    due, _, again = what.partition(" ")
+    ways = [name or "nothing" for name in due.split("|")]
+    ways += [f"{name} again" for name in again.split("|") if name]
+    return ", ".join(ways)
+
+
+def changed_text(before: Sequence[str], now: Sequence[str]) -> str:
+    """Where two runs of one schedule differ, of which only the first fails."""
+    for number, (was, is_now) in enumerate(zip(before, now, strict=False), start=1):
+        if was.split() != is_now.split():
+            return f"step {number} was {was.strip()!r}, and now is {is_now.strip()!r}."
+    if len(before) != len(now):
+        return f"it had {len(before)} steps, and now has {len(now)}."
+    return "a schedule that failed before passes now, with the same steps."
+
+
+def report(
+    seen: Seen | None, steps: Sequence[Step], error: BaseException, nodeid: str, token: Token
+) -> str:
+    """The text of a failure.
+
+    Args:
+        seen: What the search has seen; ``None`` if one schedule was replayed.
+        steps: Those of the schedule.
+        error: The test's own error in it.
+        nodeid: Of the test.
+        token: Replays it.
+    """
+    first = (
+        "The schedule fails:"
+        if seen is None
+        else f"{seen.failing:,} of {seen.schedules:,} schedules fail; the least that does:"
+    )
+    replay = f"Replay: pytest {shlex.quote(nodeid)} --djcelery-schedule={token}"
+    return "\n".join([first, *step_lines(steps), error_line(error), replay])
+
+
+def error_line(error: BaseException) -> str:
+    """An error in one line, as the last one of its traceback has it."""
+    text = str(error).strip().partition("\n")[0]
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
