@@ -208,6 +208,7 @@ def pytest_runtest_makereport(
 
         error = sections.explained_error(item, call)
         report = yield
+        sections.show_text_alone(item, report, error)
         sections.add_sections(item, sandbox, report, error)
     if ran_twice := current_session().ran_twice:
         from pytest_djcelery.redelivery.report import packed

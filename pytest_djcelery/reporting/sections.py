@@ -111,7 +111,6 @@ def add_sections(
     """Add to a failing test what its tasks raised, and the comparison that pytest cut short."""
     if not report.failed:
         return
-    _show_text_alone(report, error)
     one_error.note(report, sandbox, error)
     lines = item.config.stash.get(_LAST_COMPARISON, None)
     if lines and isinstance(error, AssertionError) and _CUT in report.longreprtext:
@@ -148,16 +147,21 @@ def add_sections(
             report.sections.append(("celery: messages that were not delivered", text))
 
 
-def _show_text_alone(report: pytest.TestReport, error: BaseException | None) -> None:
-    """Show no traceback of an error that no line of the test has raised, and whose text says all.
+def show_text_alone(
+    item: pytest.Item, report: pytest.TestReport, error: BaseException | None
+) -> None:
+    """Show no traceback of an error that `check_idempotent` has raised: its text says all.
 
     Private API (``reprtraceback``), checked on pytest 8.0 to 9.2.
     """
-    if isinstance(error, NotIdempotentError):
-        shown: Any = pytest.ExceptionInfo.from_exception(error).getrepr(style="value")
-        lines = shown.reprtraceback.reprentries[-1].lines
-        lines[0] = f"{type(error).__name__}: {lines[0]}"
-        report.longrepr = shown
+    if not (isinstance(error, NotIdempotentError) and _FAILED_BY_TASKS in item.stash):
+        return
+    if not report.failed:  # it is expected to
+        return
+    shown: Any = pytest.ExceptionInfo.from_exception(error).getrepr(style="value")
+    lines = shown.reprtraceback.reprentries[-1].lines
+    lines[0] = f"{type(error).__name__}: {lines[0]}"
+    report.longrepr = shown
 
 
 def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:

@@ -151,6 +151,7 @@ class Sandbox:
             UnhandledTaskFailureError: A task failed; the cause is the first task's own exception.
             NotIdempotentError: A task is not safe to run twice.
         """
+        __tracebackhide__ = True
         self.settle()
         self._check_failures()
         if found := self.not_idempotent():

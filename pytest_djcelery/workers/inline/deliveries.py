@@ -152,6 +152,7 @@ class Deliveries:
         if repeater is None or not isinstance(delivery, Delivery) or delivery.sent is None:
             return []
         found: list[Execution] = []
+        others = self._others.copy()  # tasks that the second run waits for are dropped like it
         with repeater.second_run(delivery.sent) as ended:
             since = len(self._journal)
             with self._second_runs.message_alone(delivery):
@@ -159,6 +160,7 @@ class Deliveries:
                 if isinstance(again, Delivery):
                     found = [replace(self._execution(again, since), counted=False)]
                     ended(found[0])
+        self._others = others
         return found
 
     def _executions_of(self, delivered: Delivery | Repeated, since: int) -> list[Execution]:

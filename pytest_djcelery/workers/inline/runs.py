@@ -157,7 +157,9 @@ class Runs:
                 stretch.begin()
             for ended in self._deliveries.executions(takes, stretch, limit):
                 executions += ended
-                failed = [execution for execution in ended if execution.failed]
+                failed = [
+                    execution for execution in ended if execution.failed and execution.counted
+                ]
                 if raise_failures and failed:
                     self._raise(failed)
             if stretch is not None and (limit is None or len(executions) < limit):
