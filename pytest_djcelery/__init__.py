@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.fault_injection.fault import Fault as Fault
     from pytest_djcelery.fault_injection.stub import Stub as Stub
     from pytest_djcelery.locations import Location as Location
+    from pytest_djcelery.messages.listing import unordered as unordered
     from pytest_djcelery.messages.outcomes import (
         Failure as Failure,
         Pending as Pending,

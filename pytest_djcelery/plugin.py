@@ -257,13 +257,13 @@ def pytest_assertrepr_compare(
     """Explain a comparison that failed."""
     if not current_session().has_recorded:
         return None
-    from pytest_djcelery.reporting import comparisons, sections
+    from pytest_djcelery.reporting import comparisons, explanations, sections
 
     if comparisons.holds(op, left, right):
         return None
     lines = comparisons.explain(op, left, right)
     sections.remember(config, lines)
-    return lines
+    return lines and explanations.coloured(config, lines)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -102,6 +102,9 @@ class Listing(Sequence[T]):
         items = list(self.items())  # a worker may publish meanwhile
         if is_wildcard(other):
             return equal(other, items)
+        if isinstance(other, Unordered):
+            matchers = [self.matcher(written) for written in other.signatures]
+            return _match_in_any_order(matchers, items)
         if isinstance(other, Listing):
             theirs = list(other.items())
             return len(items) == len(theirs) and all(
@@ -155,6 +158,52 @@ class Listing(Sequence[T]):
             if matcher.matches(items[position]):
                 return position
         raise ValueError(f"{describe_call(value)} is not in {self.description}")
+
+
+class Unordered:
+    """What `unordered` returns: signatures that messages match in any order."""
+
+    def __init__(self, signatures: Sequence[object]) -> None:
+        self.signatures = list(signatures)
+
+    def __eq__(self, other: object) -> bool:
+        return other == self if isinstance(other, Listing) else NotImplemented
+
+    def __repr__(self) -> str:
+        return f"unordered([{', '.join(map(describe_call, self.signatures))}])"
+
+
+def unordered(*signatures: object) -> Unordered:
+    """Expect messages in any order, each signature once.
+
+    ``assert celery_outbox == unordered([add.s(1, 2), mul.s(3, 4)])``, for code whose order of
+    sending doesn't matter. pytest-unordered's ``unordered`` and dirty-equals'
+    ``IsList(…, check_order=False)`` mean the same.
+
+    Args:
+        *signatures: Celery signatures, or one list of them.
+    """
+    if len(signatures) == 1 and isinstance(signatures[0], (list, tuple)):
+        signatures = tuple(signatures[0])
+    return Unordered(signatures)
+
+
+def _match_in_any_order(matchers: Sequence[Matcher[T]], items: Sequence[T]) -> bool:
+    """Whether each item can be given to one matcher: several may match the same ones."""
+    if len(matchers) != len(items):
+        return False
+    taken: dict[int, int] = {}  # the matcher of an item
+
+    def place(matcher: int, tried: set[int]) -> bool:
+        for at, item in enumerate(items):
+            if at not in tried and matchers[matcher].matches(item):
+                tried.add(at)
+                if at not in taken or place(taken[at], tried):
+                    taken[at] = matcher
+                    return True
+        return False
+
+    return all(place(matcher, set()) for matcher in range(len(matchers)))
 
 
 @final

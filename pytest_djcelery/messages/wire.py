@@ -38,12 +38,15 @@ class Leaf(NamedTuple):
 
 
 def is_wildcard(value: object) -> bool:
-    """Whether ``value`` is ``mock.ANY`` or a dirty-equals value (or class)."""
+    """Whether ``value`` is ``mock.ANY``, a dirty-equals value (or class), or pytest-unordered's."""
     for module in ("unittest.mock", "mock"):
         mock = sys.modules.get(module)
         # By type: canvas copies options deeply, and a copy of ``ANY`` is another object.
         if mock is not None and isinstance(value, type(mock.ANY)):
             return True
+    unordered = sys.modules.get("pytest_unordered")
+    if unordered is not None and isinstance(value, unordered.UnorderedList):
+        return True
     dirty = sys.modules.get("dirty_equals")
     if dirty is None:
         return False

@@ -21,7 +21,7 @@ from pytest_djcelery.messages.listing import Messages
 from pytest_djcelery.messages.matching import Expected, matches
 from pytest_djcelery.messages.option_rules import NOT_SET, UNKNOWN, call_in_message
 from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.messages.wire import is_wildcard, same
+from pytest_djcelery.messages.wire import same
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.canvas import CanvasEntry
@@ -147,10 +147,11 @@ def of_unexpected(
 
 def of_order(listing: Listing[Any], matchers: Sequence[Matcher[Any]]) -> str:
     """What to do if only the order differs."""
-    one = min((matcher.written for matcher in matchers), key=is_wildcard)
+    calls = [describe_call(matcher.written) for matcher in matchers[:MOST]]
+    calls += ["…"] if len(matchers) > MOST else []
     return (
-        "If the order doesn't matter, ask for each: "
-        f"assert {describe_call(one)} in {listing.description}."
+        "If the order doesn't matter, say so with pytest_djcelery.unordered: "
+        f"assert {listing.description} == unordered([{', '.join(calls)}])."
     )
 
 

@@ -10,12 +10,14 @@ from unittest.mock import ANY
 
 import pytest
 from celery import chain, chord, group, signature
-from dirty_equals import HasAttributes
+from dirty_equals import HasAttributes, IsList
+from pytest_unordered import unordered as pytest_unordered
 
-from pytest_djcelery import NotOneMessageError
+from pytest_djcelery import NotOneMessageError, unordered
 from pytest_djcelery.messages.descriptions import describe_call
 from pytest_djcelery.messages.journal import HookDiscarded, HookRegistered, HookStarted
 from pytest_djcelery.reporting.comparisons import compare
+from pytest_djcelery.reporting.explanations import _coloured
 from tests.unit.sending import LOCATION, Sent, message, new_app
 
 APP = new_app()
@@ -105,8 +107,8 @@ def test_messages_in_a_plain_list_are_explained_as_an_outbox_is(sent: Sent) -> N
     lines = expected(
         "the messages == [shop.add.s(1, 3)]",
         "",
-        "Expected 1, sent 1.",
-        "Not sent:",
+        "0 of 1 as expected.",
+        "Sent otherwise:",
         "  [0] shop.add.s(1, 3)",
         "      Nearest miss:",
         f"        [0] shop.add.s(1, 2){OUTSIDE}",
@@ -126,6 +128,14 @@ def test_a_missing_message_shows_the_nearest_with_each_difference(sent: Sent) ->
         "shop.send_email.s(3).set(queue='mail', countdown=10) in celery_outbox",
         "",
         "Expected: shop.send_email.s(3).set(queue='mail', countdown=10)",
+        "  argument user_pk: expected 3, sent 2",
+        "  queue: expected 'mail', sent 'celery'",
+        "  countdown: expected 10, sent None",
+        "To fix:",
+        "  - If what was sent is right, expect shop.send_email.s(2).set(queue='celery'); "
+        f"{FROM_HERE}, or task_routes.",
+        UNNAMED,
+        "",
         "Nearest miss:",
         f"  [0] shop.send_email.s(2){OUTSIDE}",
         "        argument user_pk: expected 3, sent 2",
@@ -133,10 +143,6 @@ def test_a_missing_message_shows_the_nearest_with_each_difference(sent: Sent) ->
         "        countdown: expected 10, sent None",
         "Also sent:",
         f"  [1] shop.add.s(1){OUTSIDE}",
-        "To fix:",
-        "  - If what was sent is right, expect shop.send_email.s(2).set(queue='celery'); "
-        f"{FROM_HERE}, or task_routes.",
-        UNNAMED,
     )
 
 
@@ -146,8 +152,14 @@ def test_lists_show_what_is_missing_unexpected_and_as_expected(sent: Sent) -> No
     assert text("==", sent.outbox, [ADD.s(1), MAIL.s(2)]) == expected(
         "celery_outbox == [shop.add.s(1), shop.send_email.s(2)]",
         "",
-        "Expected 2, sent 3.",
-        "Not sent:",
+        "1 of 2 as expected; 3 sent.",
+        "  [1] argument user_pk: expected 2, sent 1",
+        "  [2] not expected: shop.mul.s(2, 3)",
+        "To fix:",
+        f"  - If what was sent is right, expect shop.send_email.s(1); {FROM_HERE}.",
+        f"  - Add what is meant to be sent to the list; or compare {PART}",
+        "",
+        "Sent otherwise:",
         "  [1] shop.send_email.s(2)",
         "      Nearest miss:",
         f"        [1] shop.send_email.s(1){OUTSIDE}",
@@ -156,9 +168,6 @@ def test_lists_show_what_is_missing_unexpected_and_as_expected(sent: Sent) -> No
         f"  [2] shop.mul.s(2, 3){OUTSIDE}",
         "As expected:",
         f"  [0] shop.add.s(1){OUTSIDE}",
-        "To fix:",
-        f"  - If what was sent is right, expect shop.send_email.s(1); {FROM_HERE}.",
-        f"  - Add what is meant to be sent to the list; or compare {PART}",
     )
     assert text("==", [ADD.s(1), MAIL.s(2)], sent.outbox) == text(
         "==", sent.outbox, [ADD.s(1), MAIL.s(2)]
@@ -177,7 +186,8 @@ def test_only_the_order_differs(sent: Sent) -> None:
         "Sent:",
         f"  [0] shop.add.s(1){OUTSIDE}",
         f"  [1] shop.mul.s(1, 2){OUTSIDE}",
-        "To fix: If the order doesn't matter, ask for each: assert shop.add.s(1) in celery_outbox.",
+        "To fix: If the order doesn't matter, say so with pytest_djcelery.unordered: "
+        "assert celery_outbox == unordered([<ANY>, shop.add.s(1)]).",
     )
 
 
@@ -185,8 +195,7 @@ def test_the_order_of_wildcards_alone_may_differ(sent: Sent) -> None:
     ADD.delay(1)
     MUL.delay(1, 2)
     wildcards = [HasAttributes(task="shop.mul"), HasAttributes(task="shop.add")]
-    fix = text("==", sent.outbox, wildcards).splitlines()[-1]
-    assert fix.startswith("To fix: If the order doesn't matter, ask for each: assert ")
+    assert "To fix: If the order doesn't matter, say so with " in text("==", sent.outbox, wildcards)
 
 
 def test_messages_too_many_say_how_to_compare_a_part(sent: Sent) -> None:
@@ -194,7 +203,7 @@ def test_messages_too_many_say_how_to_compare_a_part(sent: Sent) -> None:
     assert text("==", sent.outbox, []) == expected(
         "celery_outbox == []",
         "",
-        "Expected 0, sent 1.",
+        "Expected nothing, 1 sent.",
         "Sent, but not expected:",
         f"  [0] shop.add.s(1){OUTSIDE}",
         f"To fix: Add what is meant to be sent to the list; or compare {PART}",
@@ -259,29 +268,48 @@ def test_what_was_sent_is_written_as_the_test_would_write_it(sent: Sent) -> None
 def test_a_call_too_long_to_be_written_names_what_to_take_over(sent: Sent) -> None:
     TOTAL.delay(list(range(100)))
     written = TOTAL.s([*range(99), 0])
-    assert text("in", written, sent.outbox).splitlines()[-1] == (
-        f"To fix: If what was sent is right, expect its argument numbers[99]; {FROM_HERE}."
-    )
+    assert (
+        f"\nTo fix: If what was sent is right, expect its argument numbers[99]; {FROM_HERE}.\n"
+    ) in text("in", written, sent.outbox)
 
 
 def test_many_missing_messages_are_paired_with_what_was_sent_in_their_place(sent: Sent) -> None:
     for x in range(12):
         ADD.delay(x, 1)
     lines = text("==", sent.outbox, [ADD.s(x, 2) for x in range(12)]).splitlines()
-    assert lines[-4:] == ["To fix:"] + [
+    fixes = [
         f"  - If what was sent is right, expect shop.add.s({x}, 1); {FROM_HERE}." for x in range(3)
+    ]
+    assert lines[2:10] == [
+        "0 of 12 as expected.",
+        "  [0] argument y: expected 2, sent 1",
+        "  [1] argument y: expected 2, sent 1",
+        "  … and 10 more",
+        "To fix:",
+        *fixes,
     ]
 
 
 def test_what_is_missing_of_several_is_named(sent: Sent) -> None:
     ADD.delay(1)
-    assert text("==", sent.outbox, [ADD.s(2), MUL.s(1, 2)]).splitlines()[-3:] == [
+    assert text("==", sent.outbox, [ADD.s(2), MUL.s(1, 2)]).splitlines()[2:] == [
+        "0 of 2 as expected; 1 sent.",
+        "  [0] argument x: expected 2, sent 1",
+        "  [1] shop.mul.s(1, 2): not sent",
         "To fix:",
         f"  - If what was sent is right, expect shop.add.s(1); {FROM_HERE}.",
         (
             "  - Check that the code that sends shop.mul runs, and that it is not mocked: "
             "a mock of delay() or apply_async() sends nothing."
         ),
+        "",
+        "Sent otherwise:",
+        "  [0] shop.add.s(2)",
+        "      Nearest miss:",
+        f"        [0] shop.add.s(1){OUTSIDE}",
+        "              argument x: expected 2, sent 1",
+        "Not sent:",
+        "  [1] shop.mul.s(1, 2)",
     ]
 
 
@@ -294,7 +322,7 @@ def test_a_message_sent_less_often_is_not_a_near_miss(sent: Sent) -> None:
     assert text("==", sent.outbox, [ADD.s(1), ADD.s(1)]) == expected(
         "celery_outbox == [shop.add.s(1), shop.add.s(1)]",
         "",
-        "Expected 2, sent 1.",
+        "1 of 2 as expected; 1 sent.",
         "Not sent:",
         "  [1] shop.add.s(1)",
         "As expected:",
@@ -314,9 +342,8 @@ def test_messages_do_not_equal_other_messages(sent: Sent) -> None:
     ADD.delay(1)
     with sent.outbox.record() as others:
         ADD.delay(1)
-    assert text("==", others, sent.outbox).splitlines()[-1] == (
-        "To fix: A message equals only itself; to match one like it, compare with a signature."
-    )
+    fix = "To fix: A message equals only itself; to match one like it, compare with a signature."
+    assert f"\n{fix}\n" in text("==", others, sent.outbox)
 
 
 def test_a_count_that_differs_shows_what_was_counted(sent: Sent) -> None:
@@ -447,11 +474,16 @@ def test_long_listings_are_cut_and_say_how_much_is_left(sent: Sent) -> None:
     for x in range(25):
         ADD.delay(x)
     lines = text("==", sent.outbox, []).splitlines()
-    assert lines[2] == "Expected 0, sent 25."
-    assert lines[-2] == "  … and 15 more"
+    assert lines[2] == "Expected nothing, 25 sent."
+    assert lines[-1] == "  … and 15 more"
+    assert lines[8] == ""
+    assert lines[3:7] == [
+        *(f"  [{x}] not expected: shop.add.s({x})" for x in range(3)),
+        "  … and 22 more",
+    ]
     many = text("==", sent.outbox.of(MUL), [MUL.s(x, x) for x in range(25)]).splitlines()
     assert "  … and 15 more" in many
-    assert many[0].endswith("… 15 more]")
+    assert many[0].endswith("… 22 more]")
 
 
 def test_a_canvas_shows_the_step_that_differs(sent: Sent) -> None:
@@ -460,8 +492,8 @@ def test_a_canvas_shows_the_step_that_differs(sent: Sent) -> None:
     assert text("==", sent.outbox.canvas, [chain(ADD.s(1), MUL.s(3))]) == expected(
         "celery_outbox.canvas == [chain(shop.add.s(1), shop.mul.s(3))]",
         "",
-        "Expected 1, sent 1.",
-        "Not sent:",
+        "0 of 1 as expected.",
+        "Sent otherwise:",
         "  [0] chain(shop.add.s(1), shop.mul.s(3))",
         "      Nearest miss:",
         f"        [0] chain(shop.add.s(1), shop.mul.s(2)){INSIDE}",
@@ -470,14 +502,54 @@ def test_a_canvas_shows_the_step_that_differs(sent: Sent) -> None:
         f"{FROM_HERE}.",
     )
     lines = text("==", sent.outbox.canvas, [chain(ADD.s(1), MUL.s(2).set(queue="mail"))])
-    assert lines.splitlines()[-1] == UNNAMED
+    assert UNNAMED in lines.splitlines()
 
 
 def test_tasks_sent_one_by_one_are_not_a_canvas(sent: Sent) -> None:
     ADD.delay(1)
     ADD.delay(2)
     for written in (group(ADD.s(1), ADD.s(2)), chain(ADD.s(1), ADD.s(2))):
-        assert text("==", sent.outbox.canvas, [written]).splitlines()[-1] == (
+        fix = (
             "To fix: Its tasks were sent one by one: compare them with celery_outbox, or send the "
-            "canvas itself, instead of shop/views.py:12 in sign_up."
+            "canvas itself, instead of shop/views.py:12 in sign_up.\n"
         )
+        assert fix in text("==", sent.outbox.canvas, [written])
+
+
+def test_two_long_texts_are_marked_where_they_part(sent: Sent) -> None:
+    MAIL.delay(1, "The order of the fourth of May has left our house")
+    lines = text("in", MAIL.s(1, "The order of the fourth of June has left our house"), sent.outbox)
+    assert (
+        "        argument subject:\n"
+        "          expected 'The order of the fourth of June has left our house'\n"
+        "          sent     'The order of the fourth of May has left our house'\n"
+        "                                               ^"
+    ) in lines
+
+
+def test_messages_may_be_expected_in_any_order(sent: Sent) -> None:
+    """Each signature takes one message, also where another would have taken the same one."""
+    for x in (1, 2, 3):
+        ADD.delay(x)
+    assert sent.outbox == unordered(ADD.s(ANY), ADD.s(3), ADD.s(1))
+    assert unordered([ADD.s(3), ADD.s(2), ADD.s(1)]) == sent.outbox
+    assert sent.outbox != unordered(ADD.s(3), ADD.s(2))
+    assert sent.outbox != unordered(ADD.s(3), ADD.s(2), ADD.s(2))
+    assert sent.outbox == IsList(ADD.s(3), ADD.s(2), ADD.s(1), check_order=False)
+    assert sent.outbox == pytest_unordered([ADD.s(3), ADD.s(2), ADD.s(1)])
+    assert sent.outbox != pytest_unordered([ADD.s(3), ADD.s(2), ADD.s(2)])
+    lines = text("==", sent.outbox, unordered(ADD.s(3), ADD.s(2), ADD.s(4))).splitlines()
+    assert lines[0] == ("celery_outbox == unordered([shop.add.s(3), shop.add.s(2), shop.add.s(4)])")
+    assert lines[2:4] == ["2 of 3 as expected.", "  [2] argument x: expected 4, sent 1"]
+
+
+def test_differences_have_the_colours_of_the_diffs_of_pytest() -> None:
+    def markup(text: str, **colours: bool) -> str:
+        return f"<{next(iter(colours))}>{text}</>"
+
+    assert _coloured("  [0] argument y: expected 3, sent 2", markup) == (
+        "  [0] argument y: expected <red>3</>, sent <green>2</>"
+    )
+    assert _coloured("    expected 'a'", markup) == "    expected <red>'a'</>"
+    assert _coloured("    sent     'b'", markup) == "    sent     <green>'b'</>"
+    assert _coloured("Also sent:", markup) == "Also sent:"
