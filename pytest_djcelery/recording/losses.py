@@ -5,8 +5,11 @@ leaves the body of the task through everything that is open there: blocks are ro
 their hooks discarded. From then on the thread runs nothing of that process: Celery sends no
 ``task_postrun``, and the pool reports to the worker what it would report of a dead child.
 
+A child that the hard time limit ends is not killed: the worker reports the timeout, and ends the
+child by ``SIGTERM``, which raises ``SystemExit`` there. So it sends ``task_postrun``, after all.
+
 What is left of the difference: a ``finally`` of the project runs as the exception passes, where a
-killed process would have ended.
+killed process would have ended; under a hard limit it runs before the worker's report, not after.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 from pytest_djcelery.patching import SharedChange, patches, replaced
@@ -36,6 +40,25 @@ class ProcessGoneError(BaseException):
         super().__init__("the process that runs this task is gone")
         self.host = host
         self.timed_out = timed_out
+        self._postruns: list[Callable[[], object]] = []
+
+    def send_later(self, task: Any, postrun: Callable[[], object]) -> None:
+        """Keep a ``task_postrun`` until the worker has reported the timeout."""
+        request = task.request_stack.top
+
+        def send() -> None:
+            task.request_stack.push(request)
+            try:
+                postrun()
+            finally:
+                task.request_stack.pop()
+
+        self._postruns.append(send)
+
+    def end(self) -> None:
+        """Do what the child does as it ends."""
+        while self._postruns:
+            self._postruns.pop(0)()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +156,13 @@ def losses_possible() -> Iterator[None]:
 
 @patches(
     "celery.app.trace:send_postrun",
-    why="A killed process sends no task_postrun; a tracer sends it whatever leaves the task.",
+    why="A killed process sends no task_postrun, and one that has timed out sends it after the "
+    "worker's report; a tracer sends it whatever leaves the task.",
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
 def _postrun_of_the_living() -> Iterator[None]:
-    """Send no ``task_postrun`` of a process that is gone.
+    """Send no ``task_postrun`` of a process that is gone; at its end, if that is a timeout.
 
     Private API (the name by which ``celery.app.trace`` calls the signal), checked on Celery 5.4 to
     5.7.
@@ -147,8 +171,13 @@ def _postrun_of_the_living() -> Iterator[None]:
 
     send = trace.send_postrun
 
-    def send_postrun(*args: Any, **kwargs: Any) -> Any:
-        return None if lost_process() is not None else send(*args, **kwargs)
+    def send_postrun(sender: Any, **kwargs: Any) -> Any:
+        gone = lost_process()
+        if gone is None:
+            return send(sender=sender, **kwargs)
+        if gone.timed_out:
+            gone.send_later(sender, partial(send, sender=sender, **kwargs))
+        return None
 
     with replaced(trace, send_postrun=send_postrun):
         yield

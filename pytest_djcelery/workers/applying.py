@@ -113,6 +113,7 @@ def _report_timeout(
     on_timeout: Callable[..., None] | None = options.get("timeout_callback")
     if on_timeout is not None:
         _call_back(lambda timeout: on_timeout(soft=False, timeout=timeout), limit)
+    gone.end()
 
 
 def ends_the_test(error: BaseException) -> bool:
