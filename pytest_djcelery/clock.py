@@ -312,6 +312,21 @@ def stands_still() -> bool:
     return bool(journeys) and not getattr(journeys[-1], "_tick", True)
 
 
+_ticks = time.perf_counter  # freezegun replaces the attribute of the module, but not this one
+_real_time_offset = time.time() - _ticks()
+
+
+def real_time_offset() -> float:
+    """What to add to ``time.perf_counter()`` for the time of day that no test has moved.
+
+    If something moves the time now, the answer is that of an earlier call.
+    """
+    global _real_time_offset  # noqa: PLW0603 - it is of the process
+    if not (_frozen() or _journeys()):
+        _real_time_offset = time.time() - _ticks()
+    return _real_time_offset
+
+
 def _journeys() -> list[Any]:
     """The journeys of time-machine that are under way, the innermost last.
 

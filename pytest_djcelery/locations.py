@@ -222,6 +222,23 @@ def of_caller(frame: FrameType | None = None, *, until: CodeType | None = None) 
     return None if found is None else of_frame(found)
 
 
+def of_test(nearest: Location | None) -> Location | None:
+    """The nearest line of the tests that led to this call; ``None`` inside a task.
+
+    Args:
+        nearest: The project's nearest line, which may be a line of the tests.
+    """
+    if nearest is not None and in_suite(nearest.path):
+        return nearest
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not _begins(frame):
+        path = frame.f_code.co_filename
+        if not in_library(path) and in_suite(path):
+            return of_frame(frame)
+        frame = frame.f_back
+    return None
+
+
 def frame_of_project(
     frame: FrameType | None,
     between: Callable[[FrameType], bool],

@@ -7,10 +7,13 @@ hooks, the results and the failure report are views that read it and keep no sta
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from operator import itemgetter
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.messages.task_message import quickly_made
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
 
 _REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5.4 to 5.7
+#: Real time, in nanoseconds. freezegun replaces the attribute of the module, but not this one.
+_ticks: Final = time.perf_counter_ns
 
 
 def stores_nothing(state: str) -> str:
@@ -51,6 +56,7 @@ class Published(Event):
     hook: int | None = None  # the on_commit hook that sent it
     eager: bool = False
     other_app: bool = False  # by an app other than the project's
+    test_line: Location | None = None  # the line of the test that called what sent it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +100,7 @@ class HookRegistered(Event):
     robust: bool
     function: str  # what was registered, as a person would name it
     through: str | None = None  # the method of a task that registered it: ``delay_on_commit``
+    test_line: Location | None = None  # the line of the test that called what registered it
     task: str | None = None  # the name of that task
     package: str | None = None  # the installed package that the function belongs to
 
@@ -255,6 +262,72 @@ class RaisedElsewhere(Event):
     error: BaseException
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note(Event):
+    """The base class of what only the timeline reads: nobody waits for it or counts it."""
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Note):
+    """A worker has begun to run a message of this task."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestStarted(Note):
+    """Django began to answer a request."""
+
+    method: str
+    path: str
+    location: Location | None  # the line that made it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRaised(Note):
+    """The view raised an error that Django answered with its page for errors."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFinished(Note):
+    """Django has answered it."""
+
+
+class BlockOpener(Protocol):
+    """What opened a transaction; `str()` says it as a person would."""
+
+    @property
+    def location(self) -> Location | None:
+        """The project's line that opened it."""
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockEntered(Note):
+    """The code under test has begun a transaction, in production's terms."""
+
+    block: int
+    opener: BlockOpener
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockLeft(Note):
+    """The transaction is over."""
+
+    block: int
+    committed: bool
+
+
+#: When an event was recorded, and in which thread: nanoseconds of real time since some moment,
+#: what code under test saw as ``time.time()``, and the thread's identifier.
+Stamp: TypeAlias = tuple[int, float, int]
+#: An event or a note: its position in the journal, where a note has that of the event that comes
+#: next; when it was recorded; and itself.
+Recorded: TypeAlias = tuple[int, Stamp, Event]
 E = TypeVar("E", bound=Event)
 
 
@@ -263,6 +336,8 @@ class Journal:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self._stamps: list[Stamp] = []  # of the events
+        self._notes: list[Recorded] = []
         self._first = 0  # earlier events are not shown
         self._by_task: dict[str, list[Event]] = {}  # filled on demand, not as events come
         self._sorted = 0  # how many events are in it
@@ -277,8 +352,14 @@ class Journal:
         """Add an event and wake those who wait for one of its kind."""
         with self._lock:
             self._events.append(event)
+            self._stamps.append((_ticks(), time.time(), get_ident()))
             self._version += 1
             self._notify(type(event))
+
+    def note(self, note: Note) -> None:
+        """Add what only the timeline reads, which wakes nobody and has no position itself."""
+        with self._lock:
+            self._notes.append((len(self._events), (_ticks(), time.time(), get_ident()), note))
 
     def wake(self) -> None:
         """Have everyone who waits look again, after a change that isn't an event."""
@@ -296,16 +377,26 @@ class Journal:
         events = self._events[max(since, self._first) :]
         return (event for event in events if isinstance(event, kind))
 
+    def recorded(self, since: int = 0) -> list[Recorded]:
+        """Events and notes from position ``since`` on, in the order in which they were recorded."""
+        with self._lock:
+            first, end = max(since, self._first), len(self._events)
+            found = [note for note in self._notes if note[0] >= first]
+            found += zip(range(first, end), self._stamps[first:], self._events[first:], strict=True)
+        found.sort(key=itemgetter(0))  # it is stable: notes come before the event that came next
+        return found
+
     @contextmanager
     def emptied(self) -> Iterator[None]:
         """Hide earlier events within the ``with``, and forget at its end what it has appended."""
         before, self._first = self._first, len(self)
+        notes = len(self._notes)
         self._sort_again()
         try:
             yield
         finally:
             with self._lock:
-                self._forget(self._first)
+                self._forget(self._first, notes)
                 self._first = before
                 self._sort_again()
 
@@ -315,24 +406,26 @@ class Journal:
 
         Until then it is shown like everything else.
         """
-        since = len(self)
+        since, notes = len(self), len(self._notes)
         try:
             yield since
         finally:
             with self._lock:
-                self._forget(since)
+                self._forget(since, notes)
                 if self._sorted > since:
                     self._sort_again()
 
-    def _forget(self, since: int) -> None:
+    def _forget(self, since: int, notes: int) -> None:
         # Positions up to which readers have read must stay valid.
         own = slice(since, None)
         self._events[own] = [Event()] * len(self._events[own])
+        del self._notes[notes:]
 
     def drain(self) -> list[Event]:
         """Return all events, and forget them."""
         with self._lock:
             events, self._events = self._events, []
+            self._stamps, self._notes = [], []
             self._sort_again()
             return events
 

@@ -348,6 +348,20 @@ def describe(failure: Ended, journal: Journal) -> str:
     return f"{call} [{failure.task_id}]{attempt}"
 
 
+def led_to(cause: object, error: BaseException | None) -> bool:
+    """Whether an error is the given cause, or was raised because of it."""
+    while error is not None:
+        if error is cause:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_copy(error: BaseException | None, original: object) -> bool:
+    """Whether an error is a copy from the result backend, as ``get()`` raises it."""
+    return type(error).__name__ == type(original).__name__ and str(error) == str(original)
+
+
 def own_traceback(error: BaseException) -> TracebackType | None:
     """The part of a task's traceback that begins in the task, without Celery's tracer."""
     traceback = error.__traceback__

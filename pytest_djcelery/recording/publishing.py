@@ -107,7 +107,10 @@ class PublishRecorder:
         )
         self.watch.check_race(sent)
         other = app is not self.app
-        self.journal.append(Published(message=sent, hook=situation.hook, other_app=other))
+        line = locations.of_test(sent.location)
+        self.journal.append(
+            Published(message=sent, hook=situation.hook, other_app=other, test_line=line)
+        )
         return sent
 
     def _django_call(self, headers: Mapping[str, Any]) -> DjangoCall | None:
@@ -139,7 +142,10 @@ class PublishRecorder:
         sent = sent_task(app, task.name, message, routed, situation, frame, call)
         if not locations.skips_own_apply_async(frame, task):
             self.watch.check_race(sent)
-        self.journal.append(Published(message=sent, hook=situation.hook, eager=True))
+        line = locations.of_test(sent.location)
+        self.journal.append(
+            Published(message=sent, hook=situation.hook, eager=True, test_line=line)
+        )
         with (
             self.watch.eager_task(),
             TaskInPlace(),

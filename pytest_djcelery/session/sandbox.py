@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import options as options_module
-from pytest_djcelery.clock import Clock
+from pytest_djcelery.clock import Clock, real_time_offset
 from pytest_djcelery.errors import (
     NotIdempotentError,
     SentInTransactionError,
@@ -26,6 +26,7 @@ from pytest_djcelery.project.shortcuts.message_path import message_path_shortene
 from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 from pytest_djcelery.recording import failures, second_runs
 from pytest_djcelery.recording.enqueuing import enqueues_recorded
+from pytest_djcelery.recording.http_requests import requests_recorded
 from pytest_djcelery.recording.publishing import PublishRecorder, publishes_recorded
 from pytest_djcelery.recording.result_waits import Waits, waits_woken
 from pytest_djcelery.recording.task_signals import task_events_recorded
@@ -67,6 +68,7 @@ class Sandbox:
         self.surroundings = surroundings  # of its tasks
         self._captures = captures
         self.journal = Journal()
+        self.real_time = real_time_offset()
         # Positions in the journal, for a block that is wider than a test, such as a class's.
         self.began = 0  # where the running test began
         self.reported = 0  # up to where unseen failures have been reported
@@ -270,6 +272,7 @@ class Sandbox:
             stack.enter_context(self._captures.capture_blocks_noted())
             stack.enter_context(self.watch)
             stack.enter_context(publishes_recorded(recorder))
+            stack.enter_context(requests_recorded(self.journal.note))
             stack.enter_context(enqueues_recorded(self.journal))
             stack.enter_context(
                 task_events_recorded(

@@ -247,8 +247,8 @@ class OpenBlocks:
         using: str,
         frame: FrameType,
         on_write: Callable[[OpenTransaction], None],
-    ) -> None:
-        """Note a block that this thread has entered.
+    ) -> Block | None:
+        """Note a block that this thread has entered, and return it if it counts.
 
         Args:
             connection: The connection of the block.
@@ -273,7 +273,7 @@ class OpenBlocks:
             requests = bool(connection.settings_dict.get("ATOMIC_REQUESTS"))
             opener = opener_of(frame, atomic_requests=requests)
             if not self._counts(opener):
-                return
+                return None
             transaction = OpenTransaction(using=using, opener=opener, thread=thread)
         if known.writes is None:
             known.writes = WriteListener(known.own, on_write)
@@ -288,6 +288,7 @@ class OpenBlocks:
         )
         known.own.append(block)
         thread.blocks.append(block)
+        return block
 
     def leave_innermost(self, connection: BaseDatabaseWrapper, known: WatchedConnection) -> Block:
         """Forget the innermost block of a connection, and return it."""

@@ -101,6 +101,7 @@ class HookRunner:
                 robust=robust,
                 function=function_text(function),
                 through=through,
+                test_line=locations.of_test(hook.location),
                 task=task,
                 package=None if through else owning_package(function),
             )

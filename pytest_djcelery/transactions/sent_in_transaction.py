@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.journal import Journal, Note
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.messages.task_message import Message, TaskMessage
     from pytest_djcelery.options import Policy
@@ -295,6 +295,9 @@ class ReportedRaces:
                 self._report(RaceRaised(error=error, tests=frozenset(), caught_at=place))
             raised.clear()
         self._report(event)
+
+    def note(self, note: Note) -> None:
+        """Do nothing: blocks are known by numbers of this process."""
 
     def wake(self) -> None:
         """Nobody waits here."""

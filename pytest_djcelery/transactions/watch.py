@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import DjceleryError
+from pytest_djcelery.messages.journal import BlockEntered, BlockLeft
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.autocommit import (
     Autocommit,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.journal import Journal, Note
     from pytest_djcelery.messages.task_message import Message, Transaction
     from pytest_djcelery.options import Policy
 
@@ -73,6 +74,7 @@ class TransactionWatch:
     after_blocks: Callable[[], None]  # called when a thread has left its outermost own block
     # Called before a procedure is, which no execute wrapper sees.
     before_procedure: Callable[[BaseDatabaseWrapper], None]
+    _note: Callable[[Note], None] | None = None  # where blocks are recorded, if they are
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class TransactionWatch:
         races = RaceDetector(RacePolicy(journal, policy, warn))
         hooks = HookRunner(journal, blocks, captures or Captures())
         self._set_up(blocks, hooks, races)
+        self._note = journal.note
 
     def _set_up(self, blocks: OpenBlocks, hooks: HookRunner, races: RaceDetector) -> None:
         self.after_blocks = _nothing
@@ -273,7 +276,9 @@ class TransactionWatch:
                 self._test_begins(connection)
             else:
                 using = atomic.using or DEFAULT_DB_ALIAS
-                self._blocks.entered(connection, using, sys._getframe(1), self._races.wrote)
+                block = self._blocks.entered(connection, using, sys._getframe(1), self._races.wrote)
+                if block is not None and block.begins and self._note is not None:
+                    self._note(BlockEntered(block=block.serial, opener=block.transaction.opener))
 
         def leave_watched(
             atomic: Atomic,
@@ -371,6 +376,8 @@ class TransactionWatch:
             committed = not failed
         finally:
             known.running.pop()
+            if block.begins and self._note is not None:
+                self._note(BlockLeft(block=block.serial, committed=committed))
             if simulated and not committed:
                 # A block without a savepoint leaves them to the test's rollback.
                 self._hooks.discard(connection, known, block)

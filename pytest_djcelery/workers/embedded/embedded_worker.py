@@ -15,6 +15,7 @@ from celery.utils.nodenames import default_nodename
 from celery.worker import state
 
 from pytest_djcelery.errors import BadOptionError, WorkerError
+from pytest_djcelery.messages.journal import Started
 from pytest_djcelery.project.derived import close_backends_of_ended_threads
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import enter_worker_thread, stack_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
     from pytest_djcelery.brokers.memory.queues import Topology
-    from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.journal import Journal, Note
     from pytest_djcelery.recording.task_surroundings import Surroundings
 
 
@@ -82,9 +83,15 @@ class EmbeddedWorker:
         self.settings = settings
         self.timeout = timeout
         self.wake = wake
+        self.note: Callable[[Note], None] | None = None  # of the journal of the test
         self.controller: Controller | None = None
         self.topology: Topology | None = None  # what the worker has declared
-        self._in_hand = pools.InHand(self._after_task, self._let_go, surroundings)
+        self._in_hand = pools.InHand(
+            started=self._task_started,
+            after_task=self._after_task,
+            wake=self._let_go,
+            surroundings=surroundings,
+        )
         self._surroundings = surroundings
         self._pool = pools.pool_class(settings.pool, self._in_hand)
         if self._pool is None:
@@ -285,6 +292,10 @@ class EmbeddedWorker:
         return list(consumer.queues) if consumer is not None else []
 
     # Idle -----------------------------------------------------------------------------
+
+    def _task_started(self, task_id: str) -> None:
+        if self.note is not None:
+            self.note(Started(task_id=task_id))
 
     def _after_task(self) -> None:
         self.connections.close_in_thread()

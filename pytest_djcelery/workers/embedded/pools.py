@@ -48,14 +48,21 @@ class InHand:
     which has the same id.
 
     Args:
+        started: Called in the thread that runs a task, with its id, before the task begins.
         after_task: Called in the thread that ran a task, before the task counts as done.
         wake: Called when the task counts as done.
         surroundings: What tasks are run in.
     """
 
     def __init__(
-        self, after_task: Callable[[], None], wake: Callable[[], None], surroundings: Surroundings
+        self,
+        *,
+        started: Callable[[str], None],
+        after_task: Callable[[], None],
+        wake: Callable[[], None],
+        surroundings: Surroundings,
     ) -> None:
+        self._started = started
         self._after_task = after_task
         self._wake = wake
         self._surroundings = surroundings
@@ -87,6 +94,8 @@ class InHand:
     ) -> None:
         """Run a task that has been taken, by `apply_as_prefork`, and let go of it."""
         try:
+            if task_id is not None:  # else it is a whole batch
+                self._started(task_id)
             target = partial(self._surroundings.run, target)
             apply_as_prefork(target, *args, passes=passes, **kwargs)
         finally:

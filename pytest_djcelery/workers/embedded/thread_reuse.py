@@ -115,6 +115,7 @@ def embedded_worker_for(sandbox: Sandbox, settings: WorkerSettings) -> Iterator[
         sandbox.watch.around_hook = turns
         worker = start(sandbox.project, settings, sandbox.journal.wake)
         worker.wake = sandbox.journal.wake
+        worker.note = sandbox.journal.note
         worker.outstanding = lambda: _outstanding(sandbox.journal, worker.queues)
         worker.unpark()
         try:

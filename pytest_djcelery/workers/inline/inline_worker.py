@@ -31,6 +31,7 @@ from celery.worker.state import task_ready
 from kombu.serialization import prepare_accept_content
 
 from pytest_djcelery.brokers.memory.queues import Ready
+from pytest_djcelery.messages.journal import Started
 from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.losses import ProcessGoneError, lose_process, lost_in_run
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
     from pytest_djcelery.brokers.memory.queues import Broker
-    from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.inline.timer import Repeated, Scheduled
 
@@ -77,6 +77,7 @@ class InlineWorker:
         self._tasks = self.app.tasks
         self.limits = limits_of(sandbox.project)
         self.surroundings = sandbox.surroundings
+        self.note = sandbox.journal.note
         self._names: frozenset[str] = frozenset()
         self.hostname = default_nodename(None)
         self.timer = Timer(sandbox.clock.now)
@@ -371,7 +372,7 @@ class _Consumer(CeleryConsumer):
         super().__init__(
             self._execute,
             hostname=worker.hostname,
-            pool=_InPlacePool(worker.surroundings, limit=_RUNS_IN_PLACE, app=worker.app),
+            pool=_InPlacePool(worker, limit=_RUNS_IN_PLACE, app=worker.app),
             app=worker.app,
             timer=worker.timer,
             controller=_Controller(worker),
@@ -430,15 +431,19 @@ class _Strategies(Strategies):
 class _InPlacePool(BasePool):
     """Runs a task in the calling thread, with the outcome that prefork would give it."""
 
-    def __init__(self, surroundings: Surroundings, **options: Any) -> None:
+    def __init__(self, worker: InlineWorker, **options: Any) -> None:
         super().__init__(**options)
         # Under prefork the consumer is in another process, whose context a task doesn't see.
-        self._new_context = surroundings.context
+        self._new_context = worker.surroundings.context
+        self._note = worker.note
 
     def on_apply(
         self, target: Callable[..., Any], args: Any = (), kwargs: Any = None, **options: Any
     ) -> None:
         target = partial(self._new_context().run, target)
+        task_id = options.get("correlation_id")
+        if task_id is not None:  # else it is a whole batch
+            self._note(Started(task_id=task_id))
         with RunningTask(), TaskInPlace(), event_loop_hidden():
             apply_as_prefork(target, args, kwargs, passes=ends_the_test, **options)
 

@@ -22,7 +22,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, Final
 
-from pytest_djcelery.messages.journal import Ended, Event, Storing
+from pytest_djcelery.messages.journal import Ended, Event, Note, Storing
 
 KEY: Final = "DJCELERY_LIVE_KEY"  # in the worker's environment
 _ANSWERS: Final = "answers"
@@ -135,6 +135,7 @@ class WorkerEnd:
         self._kinds = kinds
         self._answers: Connection | None = None  # of the main process
         self._events: Connection | None = None
+        self._unacknowledged = 0
         self._sending = threading.Lock()
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
@@ -146,9 +147,15 @@ class WorkerEnd:
         with self._sending, suppress(OSError, EOFError):
             if self._events is None:
                 self._events = self._connected(_EVENTS)
+                self._unacknowledged = 0
             try:
                 self._events.send_bytes(data)
-                _await_acknowledgement(self._events)
+                self._unacknowledged += 1
+                if isinstance(event, Note):
+                    return  # nobody waits for it
+                while self._unacknowledged:
+                    _await_acknowledgement(self._events)
+                    self._unacknowledged -= 1
             except BaseException:
                 # For example a time limit, when half of it is sent: the connection is unusable.
                 self._events.close()

@@ -46,7 +46,8 @@ _CELERYS_OWN: Final = "celery.worker.consumer:Consumer"
 #: The events that the test's journal can use: hooks are known by numbers of their process.
 _REPORTED: Final = (
     journal.Dropped, journal.Ended, journal.Enqueued, journal.NotSent, journal.NotStored,
-    journal.Published, journal.RaceRaised, journal.StateStored, journal.Storing, journal.Warned,
+    journal.Published, journal.RaceRaised, journal.Started, journal.StateStored, journal.Storing,
+    journal.Warned,
 )  # fmt: skip
 
 
@@ -213,6 +214,11 @@ def _events_reported(
         sent=lambda _: None,  # the test, which knows the queues, checks the message
         published=lambda: None,
     )
+
+    def started(task_id: str, **_: Any) -> None:
+        connection.append(journal.Started(task_id=task_id))
+
+    signals.task_prerun.connect(started, weak=False)
     with (
         watch,
         publishing.publishes_recorded(recorder),

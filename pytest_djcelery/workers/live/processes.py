@@ -18,6 +18,7 @@ from pytest_djcelery import options
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.messages.journal import Note
 from pytest_djcelery.workers.live.connection import KEY, TestEnd
 from pytest_djcelery.workers.unfinished import outstanding
 
@@ -241,7 +242,10 @@ class LiveProcesses:
         journal = self.journal
         # A pool that has killed a child process may still report on the task that it ran.
         if journal is not None and getattr(event, "task_id", None) not in self._past:
-            journal.append(event)
+            if isinstance(event, Note):
+                journal.note(event)
+            else:
+                journal.append(event)
 
     @property
     def log(self) -> str:

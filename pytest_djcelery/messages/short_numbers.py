@@ -1,0 +1,41 @@
+"""Short numbers that stand for the ids of tasks in what a failing test prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pytest_djcelery.messages.journal import Published
+
+if TYPE_CHECKING:
+    from pytest_djcelery.messages.journal import Journal
+
+_CIRCLED: Final = 20  # numbers that Unicode has in circles, one after the other
+_ONE: Final = ord("①")
+_LONGEST_ID: Final = 36  # characters, as many as those of a UUID
+
+
+class ShortNumbers:
+    """Numbers the tasks of a test in the order in which their first messages were published.
+
+    Args:
+        journal: The journal of the test.
+        since: The position in it where the test begins.
+    """
+
+    def __init__(self, journal: Journal, since: int = 0) -> None:
+        self._numbers: dict[str, int] = {}
+        for published in journal.events(Published, since):
+            self._numbers.setdefault(published.message.id, len(self._numbers) + 1)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def of(self, task_id: str) -> str:
+        """The number of a task, such as ``①`` or ``#21``; its id if none of its messages is known.
+
+        A test may give a task an id of any length, so only its beginning is shown.
+        """
+        number = self._numbers.get(task_id)
+        if number is None:
+            return task_id if len(task_id) <= _LONGEST_ID else f"{task_id[:_LONGEST_ID]}…"
+        return chr(_ONE + number - 1) if number <= _CIRCLED else f"#{number}"
