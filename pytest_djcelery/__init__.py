@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from pytest_djcelery.api.outbox import Outbox as Outbox, outbox as outbox
     from pytest_djcelery.api.results import Results as Results, results as results
+    from pytest_djcelery.api.timeline import timeline as timeline
     from pytest_djcelery.api.worker import (
         Worker as Worker,
         session_worker as session_worker,

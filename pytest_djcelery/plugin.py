@@ -84,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in markers.DECLARED:
         config.addinivalue_line("markers", marker)
     config.pluginmanager.register(fixtures, "djcelery-fixtures")
+    config.pluginmanager.register(_TerminalText(), "djcelery-terminal-text")
 
 
 def _in_ini_file(config: pytest.Config, declared: options.Declared) -> object:
@@ -210,6 +211,11 @@ def pytest_runtest_makereport(
         report = yield
         sections.show_text_alone(item, report, error)
         sections.add_sections(item, sandbox, report, error)
+        if report.failed:
+            from pytest_djcelery.trace import failure_section
+
+            about_messages = sections.is_about_messages(item, sandbox, report)
+            failure_section.add(item, sandbox, report, error, about_messages=about_messages)
     if ran_twice := current_session().ran_twice:
         from pytest_djcelery.redelivery.report import packed
 
@@ -270,8 +276,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which tasks are not safe to run twice, and that many tests failed by one error."""
     if (found_unsafe := current_session().redelivery_report) is not None:
         found_unsafe.write(terminalreporter)
-    failed = [*terminalreporter.stats.get("failed", ()), *terminalreporter.stats.get("error", ())]
-    if failed:
+    if failed := _failed(terminalreporter):
         from pytest_djcelery.reporting import one_error
 
         found = list(one_error.lines(failed))
@@ -279,6 +284,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.section("celery: tests that failed by one error")
             for line in found:
                 terminalreporter.write_line(line)
+
+
+class _TerminalText:
+    """Around the hook above, in which pytest itself prints what failed."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> Generator[None, object, object]:
+        """Give our sections the colours and the characters of the terminal."""
+        ours = [report for report in _failed(terminalreporter) if _has_section_of_ours(report)]
+        if not ours:
+            return (yield)
+        from pytest_djcelery.trace import terminal_text
+
+        with terminal_text.adapted(terminalreporter.config.get_terminal_writer(), ours):
+            return (yield)
+
+
+def _failed(terminalreporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    stats = terminalreporter.stats
+    return [*stats.get("failed", ()), *stats.get("error", ())]
+
+
+def _has_section_of_ours(report: pytest.TestReport) -> bool:
+    return any(name.startswith("celery:") for name, _ in report.sections)
 
 
 def pytest_keyboard_interrupt() -> None:

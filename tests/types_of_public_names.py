@@ -33,6 +33,7 @@ from pytest_djcelery import (
     on_commit,
     outbox,
     results,
+    timeline,
     worker,
 )
 
@@ -53,6 +54,7 @@ def context_managers() -> None:
     with live_worker(queues=["mail"]) as live:
         assert_type(live, LiveWorker)
     assert_type(check_registry(), None)
+    assert_type(timeline(limit=10), str)
 
 
 def messages(sent: Outbox) -> None:

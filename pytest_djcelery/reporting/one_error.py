@@ -35,25 +35,13 @@ def note(report: pytest.TestReport, sandbox: Sandbox, error: BaseException | Non
         if attempt.state == "FAILURE"
         and not attempt.expected
         and (
-            id(attempt) in unseen or led_to(attempt.value, error) or _is_copy(error, attempt.value)
+            id(attempt) in unseen
+            or failures.led_to(attempt.value, error)
+            or failures.is_copy(error, attempt.value)
         )
     }
     if found:
         vars(report)[_NOTED] = list(map(list, found))
-
-
-def led_to(cause: object, error: BaseException | None) -> bool:
-    """Whether an error is the given cause, or was raised because of it."""
-    while error is not None:
-        if error is cause:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _is_copy(error: BaseException | None, original: object) -> bool:
-    """Whether an error is a copy from the result backend, as ``get()`` raises it."""
-    return type(error).__name__ == type(original).__name__ and str(error) == str(original)
 
 
 def _error_of(failure: Ended) -> tuple[str, str, str, str]:

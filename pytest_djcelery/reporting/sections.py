@@ -134,14 +134,12 @@ def add_sections(
         for attempt in sandbox.journal.events(Ended, sandbox.began)
         if attempt.state == "FAILURE"
         and not attempt.expected
-        and not one_error.led_to(attempt.value, error)
+        and not failures.led_to(attempt.value, error)
     ]
     if found:
         text = "\n\n".join(_tracebacks(item, sandbox, found))
         report.sections.append(("celery: tasks that failed in this test", text))
-    # A test that only checks what was sent needs nothing to run it.
-    about_messages = sandbox.runner is None and lines and lines[0] in report.longreprtext
-    if not about_messages and not _raised_by_task(sandbox, error):
+    if not is_about_messages(item, sandbox, report) and not _raised_by_task(sandbox, error):
         text = undelivered_messages.text(sandbox)
         if text:
             report.sections.append(("celery: messages that were not delivered", text))
@@ -164,11 +162,19 @@ def show_text_alone(
     report.longrepr = shown
 
 
+def is_about_messages(item: pytest.Item, sandbox: Sandbox, report: pytest.TestReport) -> bool:
+    """Whether a test failed by comparing what was sent, which needs nothing to run it."""
+    lines = item.config.stash.get(_LAST_COMPARISON, None)
+    if sandbox.runner is not None or not lines:
+        return False
+    return lines[0] in report.longreprtext
+
+
 def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:
     """Whether the test ended with a task's error, which is why the rest was not delivered."""
     ended = sandbox.journal.events(Ended, sandbox.began)
     return any(
-        one_error.led_to(attempt.value, error) for attempt in ended if attempt.state == "FAILURE"
+        failures.led_to(attempt.value, error) for attempt in ended if attempt.state == "FAILURE"
     )
 
 
@@ -188,7 +194,7 @@ def _traceback(item: pytest.Item, error: BaseException) -> str:
     from _pytest._io import TerminalWriter
 
     explain_missing_method(error)
-    chosen = item.config.getoption("tbstyle")
+    chosen = item.config.getoption("tbstyle", "auto")  # none with -p no:terminal
     if error.__traceback__ is None or chosen == "no":
         remote = getattr(error.__cause__, "remote_traceback", None)  # a live worker's
         return remote if remote and chosen != "no" else f"{type(error).__name__}: {error}"
