@@ -15,7 +15,7 @@ TEST = """
         packages = {name.partition(".")[0] for name in sys.modules}
         assert not packages & {"celery", "kombu", "billiard"}
     """
-# A process of its own from the start, and without the plugin that imports Celery by itself.
+# A separate process from the start, and without the plugin that imports Celery by itself.
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:celery", "-p", "no:docker_tools")
 
 

@@ -81,7 +81,7 @@ def _with_script(page: str, body: str) -> str:
 
 
 def _printed(command: Sequence[str], to: Path) -> str:
-    # Into a file, and in a session of its own: Chromium's processes hold pipes open, and are
+    # Into a file, and in a separate session: Chromium's processes hold pipes open, and are
     # ended together.
     with (
         to.open("wb") as out,

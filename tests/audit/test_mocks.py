@@ -85,7 +85,7 @@ def _faults(found: list[dict[str, Any]]) -> dict[str, str | None]:
     return {each["code"]: "; ".join(each["facts"].get("fault", ())) or None for each in found}
 
 
-# What is heard -------------------------------------------------------------------------------
+# What is noticed -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_a_replacement_is_noticed_wherever_it_is(  # noqa: PLR0913, PLR0917 - a 
     [found] = audited(f"{TEST}\ndef test_it():\n    with {replacement}:\n        calls.{sends}\n")
     assert (found["kind"], found["path"]) == ("mocked-publishes", "shop/calls.py")
     assert (found["subject"], found["facts"]["mocked"]) == (subject, [mocked])
-    [told] = found["facts"].get("fault", [None])
-    assert (told is None) if fault is None else (fault in told)
+    [reported] = found["facts"].get("fault", [None])
+    assert (reported is None) if fault is None else (fault in reported)
 
 
 def test_a_function_put_into_a_class_becomes_a_method_as_without_the_audit(

@@ -250,7 +250,7 @@ def test_a_report_whose_name_ends_in_html_is_the_page(run: Run, pytester: pytest
     assert "test_it.py:7 in test_it" in row
 
 
-# What follows needs Chromium, and skips where there is none.
+# What follows needs Chromium, and skips where it is not installed.
 
 MANY = report(
     finding(path="b.py", line=7, tests=2, count=1000, known=False),

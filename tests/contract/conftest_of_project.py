@@ -97,8 +97,8 @@ class Live(Embedded):
     too_long = 30
 
     def unacknowledged(self):
-        [told] = self.app.control.broadcast("unacknowledged", **self.obeyed)
-        [count] = told.values()
+        [answers] = self.app.control.broadcast("unacknowledged", **self.obeyed)
+        [count] = answers.values()
         if not isinstance(count, int):
             raise NotSeenError(count)
         return count

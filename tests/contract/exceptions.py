@@ -184,7 +184,7 @@ TABLE = (
     ),
     Declared(
         workers=("embedded",),
-        reason="it ends the worker's thread, and the test is told so",
+        reason="it ends the worker's thread, and the test gets an error that says so",
         behaviours=("a_task_that_exits_is_a_lost_worker",),
     ),
     Declared(
@@ -300,7 +300,7 @@ TABLE = (
     ),
     Declared(
         backends=("django-db",),
-        reason="keeps tracebacks where `result_extended` is on, and has fields of its own for "
+        reason="keeps tracebacks where `result_extended` is on, and has separate fields for "
         "name and arguments",
         behaviours=(
             "the_traceback_is_stored",
@@ -312,7 +312,7 @@ TABLE = (
 
 
 def declared(triple: Triple, version: tuple[int, ...]) -> dict[str, dict[str, object]]:
-    """What a run has to be told: of each declared behaviour the reason, and how to show it."""
+    """What a run has to know: the reason for each declared behaviour, and how to show it."""
     return {
         name: {"reason": each.reason, "fatal": each.fatal, "shown": each.shown_by(triple)}
         for each in TABLE

@@ -59,25 +59,25 @@ def reasons(worker: str) -> dict[str, str]:
 def page() -> str:
     """The text of the page."""
     themes = behaviours.themes()
-    told = {worker: reasons(worker) for worker in COLUMNS}
-    tables = ["\n".join([f"## {theme.title}", "", *_table(theme, told)]) for theme in themes]
-    return "\n\n".join([_introduction(told), *tables, _parts(themes)]) + "\n"
+    reported = {worker: reasons(worker) for worker in COLUMNS}
+    tables = ["\n".join([f"## {theme.title}", "", *_table(theme, reported)]) for theme in themes]
+    return "\n\n".join([_introduction(reported), *tables, _parts(themes)]) + "\n"
 
 
-def _introduction(told: dict[str, dict[str, str]]) -> str:
+def _introduction(reported: dict[str, dict[str, str]]) -> str:
     total = len(behaviours.names())
-    eager, inline, embedded, live = (total - len(told[worker]) for worker in COLUMNS)
+    eager, inline, embedded, live = (total - len(reported[worker]) for worker in COLUMNS)
     counts = _COUNTS.format(total=total, eager=eager, inline=inline, embedded=embedded, live=live)
     lines = [_INTRODUCTION.format(command=COMMAND, total=total, mark=AS_A_WORKER), counts]
-    counted = Counter(told["inline"].values())
+    counted = Counter(reported["inline"].values())
     lines += [f"- {count}: {reason}" for reason, count in counted.items()]
     return "\n".join(lines)
 
 
-def _table(theme: behaviours.Theme, told: dict[str, dict[str, str]]) -> list[str]:
+def _table(theme: behaviours.Theme, reported: dict[str, dict[str, str]]) -> list[str]:
     rows = ["| | eager | inline | embedded | live |", "|---|---|---|---|---|"]
     for behaviour in theme.behaviours:
-        cells = [told[worker].get(behaviour.name, AS_A_WORKER) for worker in COLUMNS]
+        cells = [reported[worker].get(behaviour.name, AS_A_WORKER) for worker in COLUMNS]
         rows.append(f"| {' | '.join([behaviour.title, *cells])} |")
     return rows
 

@@ -97,7 +97,7 @@ def test_contract(project: Project, monkeypatch: pytest.MonkeyPatch, triple: Tri
     shown: dict[str, set[str]] = defaultdict(set)
     for line in lines:
         shown[line["behaviour"]].add(line["outcome"])
-    elsewhere = {name for name, told in declared.items() if not told["shown"]}
+    elsewhere = {name for name, reported in declared.items() if not reported["shown"]}
     assert shown.keys() == behaviours.names() - elsewhere
     for name, found in shown.items():
         assert found == {"declared" if name in declared else "passed"}, name

@@ -1,4 +1,4 @@
-"""Which messages of a random program race with a commit, told from the program alone.
+"""Which messages of a random program race with a commit, derived from the program alone.
 
 Copied into inner projects, which import it as `detection`.
 """
@@ -23,7 +23,7 @@ class Frame:
 
 
 class Races(Interpreter):
-    """Runs a program and keeps books of its own.
+    """Runs a program and keeps separate books.
 
     ``certain`` are the messages that race with what outlasts its savepoints. ``possible`` are those
     after which something was written, which may be undone later: an error has to be raised before.

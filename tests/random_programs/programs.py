@@ -173,7 +173,7 @@ class Interpreter:
         transaction.set_rollback(value, using=alias)
 
     def do_on_commit(self, alias: str, number: int, robust: bool, body: Program) -> None:  # noqa: FBT001
-        """Register a hook, which runs statements of its own."""
+        """Register a hook, which runs its own statements."""
         from django.db import transaction
 
         def hook() -> None:

@@ -1,4 +1,4 @@
-"""The seed of a run's random programs: drawn anew, or given; the header of the run has it."""
+"""The seed of a run's random programs: drawn for each run, or given; the run's header shows it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Random programs: on_commit against real commits, and which messages race with a commit.
 
-Each run draws programs of its own. The seed stands in the header of the run; ``DJCELERY_SEED=…``
+Each run draws new programs. The header of the run shows the seed; ``DJCELERY_SEED=…``
 repeats it, and a program that fails is named by its own.
 """
 

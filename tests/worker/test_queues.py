@@ -101,7 +101,7 @@ def test_an_unconsumed_queue_is_reported_at_the_publish_and_at_the_wait(
         def test_it({worker}):
             view()
             {worker}.{wait}()
-            {worker}.{wait}()  # it is told once
+            {worker}.{wait}()  # it is reported once
         """,
         *WARNINGS,
     )

@@ -101,7 +101,7 @@ def test_ends_waits_for_results_at_once(
         def test_it({worker}, celery_results):
             done = add.delay(1, 2)
             assert done.get() == 3
-            # rpc:// gives a result once; then it is what the worker told.
+            # rpc:// gives a result once; then it is what the worker has reported.
             {worker}.wait_until_idle()
             killing = end_worker.delay()
             for wait in (

@@ -18,7 +18,7 @@ class UnpicklableError(Exception):
 
 
 class TwoFactsError(Exception):
-    """One with facts of its own."""
+    """One with its own attributes."""
 
 
 @shared_task

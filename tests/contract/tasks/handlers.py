@@ -1,4 +1,4 @@
-"""Tasks with classes of their own."""
+"""Tasks with their own classes."""
 
 from __future__ import annotations
 

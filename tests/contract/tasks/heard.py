@@ -1,4 +1,4 @@
-"""Receivers of Celery's signals, in whatever process: connected at import, heard on demand."""
+"""Receivers of Celery's signals, in whatever process: connected at import, recorded on demand."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def attempt(sender, *, headers=None, request=None, task=None, **_):
     """The retries of the message that a signal tells of; ``None``: it knows of no message."""
     if isinstance(headers, dict):
         return headers.get("retries", 0)
-    told = request or getattr(task or sender, "request", None)
-    told = getattr(told, "request_dict", told)
-    if isinstance(told, dict):
-        return told.get("retries") or 0
-    return getattr(told, "retries", None)
+    fields = request or getattr(task or sender, "request", None)
+    fields = getattr(fields, "request_dict", fields)
+    if isinstance(fields, dict):
+        return fields.get("retries") or 0
+    return getattr(fields, "retries", None)
 
 
 def receiver_of(name):

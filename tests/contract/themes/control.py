@@ -15,10 +15,10 @@ def ask(work, celery_app):
     """Ask the worker, and return what it answers."""
 
     def ask(command, **arguments):
-        [told] = celery_app.control.broadcast(
+        [answers] = celery_app.control.broadcast(
             command, arguments=arguments, reply=True, limit=1, timeout=work.patience
         )
-        [answer] = told.values()
+        [answer] = answers.values()
         return answer
 
     return ask

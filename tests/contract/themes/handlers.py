@@ -33,9 +33,9 @@ def test_the_handlers_of_retry(work, log):
     """The handlers of a retry: `before_start` and `on_retry`, then those of the next attempt"""
     work(handlers.handled.s("retry"))
     # Another process can begin the next attempt before this one has ended.
-    [told] = [each for each in log if each.startswith("on_retry")]
-    assert log.index("before_start") < log.index(told)
-    assert [each for each in log if each != told] == [
+    [reported] = [each for each in log if each.startswith("on_retry")]
+    assert log.index("before_start") < log.index(reported)
+    assert [each for each in log if each != reported] == [
         "before_start",
         "before_start",
         "on_success retry",
@@ -61,7 +61,7 @@ def test_a_custom_call(work, log):
 
 def heard(log, attempt=0):
     """The signals of one attempt, without those of publishing."""
-    return [name for name, told in log if name.startswith("task_") and told in (attempt, None)]
+    return [name for name, of in log if name.startswith("task_") and of in (attempt, None)]
 
 
 def test_the_signals_of_publishing(work, signals_log):

@@ -88,9 +88,9 @@ def test_the_outbox_has_what_receivers_add(work, celery_outbox, added):
     added["headers"]["tenant"] = "added"
     added["properties"]["priority"] = 7
     added["arguments"]["shelf"] = "B"
-    told = work(requests.tell_request.s(1)).value
-    assert (told["headers"], told["kwargs"]) == ({"tenant": "added"}, {"shelf": "B"})
-    assert told["priority"] == 7
+    received = work(requests.tell_request.s(1)).value
+    assert (received["headers"], received["kwargs"]) == ({"tenant": "added"}, {"shelf": "B"})
+    assert received["priority"] == 7
     [sent] = celery_outbox
     assert (sent.headers["tenant"], sent.priority) == ("added", 7)
     assert celery_outbox == [requests.tell_request.s(1, shelf="B").set(headers={"tenant": "added"})]
@@ -98,8 +98,8 @@ def test_the_outbox_has_what_receivers_add(work, celery_outbox, added):
 
 def test_headers_cross_the_broker_as_bytes(work, celery_outbox):
     """Headers cross the broker as bytes: a tuple arrives as a list"""
-    told = work(requests.tell_request.s().set(headers={"tenant": {"ids": (1, (2, "3"))}}))
-    assert told.value["headers"] == {"tenant": {"ids": [1, [2, "3"]]}}
+    received = work(requests.tell_request.s().set(headers={"tenant": {"ids": (1, (2, "3"))}}))
+    assert received.value["headers"] == {"tenant": {"ids": [1, [2, "3"]]}}
     assert celery_outbox[0].headers["tenant"] == {"ids": [1, [2, "3"]]}
 
 
@@ -110,8 +110,8 @@ def test_what_changes_after_the_call_reaches_no_task(work, celery_outbox):
     tenant["name"] = "changed"
     shelf.append("B")
     work.later(0.3)
-    told = work.outcome(result).value
-    assert (told["headers"], told["args"]) == ({"tenant": {"name": "acme"}}, [["A"]])
+    received = work.outcome(result).value
+    assert (received["headers"], received["args"]) == ({"tenant": {"name": "acme"}}, [["A"]])
     assert celery_outbox[0].headers["tenant"] == {"name": "acme"}
     assert celery_outbox[0].args == [["A"]]
 

@@ -78,9 +78,9 @@ def test_the_state_of_a_retry(work, celery_results):
     """A retry is stored in the result backend, with its reason"""
     result = retrying.retry_with_reason.delay()
     assert work.outcome(result) == Failure(KeyError)
-    # Two processes tell of them, and the second attempt can be the first to be heard.
-    told = {each.state for each in celery_results.history(result)}
-    assert told == {"RETRY", "FAILURE"}
+    # Two processes report them, and the report of the second attempt can arrive first.
+    reported = {each.state for each in celery_results.history(result)}
+    assert reported == {"RETRY", "FAILURE"}
 
 
 def test_a_retry_that_does_not_throw(work, log):

@@ -324,7 +324,7 @@ def test_entries_are_unhashable_as_the_signatures_they_equal(sent: Sent) -> None
 # -- what is told of a difference ------------------------------------------------------------
 
 
-def told(sent: Sent, written: Any) -> list[tuple[str, str, str]]:
+def reported(sent: Sent, written: Any) -> list[tuple[str, str, str]]:
     [entry] = sent.outbox.canvas
     return [(each.property, each.expected, each.actual) for each in entry.differing(written)]
 
@@ -332,12 +332,12 @@ def told(sent: Sent, written: Any) -> list[tuple[str, str, str]]:
 def test_another_number_of_steps_or_members_is_reported_with_its_place(sent: Sent) -> None:
     chain(ADD.s(1), group(ADD.s(2), ADD.s(3))).apply_async()
     pair = "group(shop.add.s(2), shop.add.s(3))"
-    assert told(sent, ADD.s(1)) == [("steps", "shop.add.s(1)", f"chain(shop.add.s(1), {pair})")]
-    assert told(sent, chain(ADD.s(1), ADD.s(2))) == [("step 2", "shop.add.s(2)", pair)]
-    assert told(sent, chain(ADD.s(1), group(ADD.s(2), ADD.s(3), ADD.s(4)))) == [
+    assert reported(sent, ADD.s(1)) == [("steps", "shop.add.s(1)", f"chain(shop.add.s(1), {pair})")]
+    assert reported(sent, chain(ADD.s(1), ADD.s(2))) == [("step 2", "shop.add.s(2)", pair)]
+    assert reported(sent, chain(ADD.s(1), group(ADD.s(2), ADD.s(3), ADD.s(4)))) == [
         ("step 2", "group(shop.add.s(2), shop.add.s(3), shop.add.s(4))", pair)
     ]
-    assert told(sent, chain(ADD.s(1), chord([ADD.s(2), ADD.s(3)], TOTAL.s()))) == [
+    assert reported(sent, chain(ADD.s(1), chord([ADD.s(2), ADD.s(3)], TOTAL.s()))) == [
         ("step 2", "chord([shop.add.s(2), shop.add.s(3)], shop.total.s())", pair)
     ]
 
@@ -348,21 +348,23 @@ def test_members_and_bodies_of_the_whole_are_told_without_a_step(sent: Sent) -> 
         return chord([chain(ADD.s(a), ADD.s(2))], body.set(queue=queue)).set(task_id=task_id)
 
     written(1, 3).apply_async()
-    assert told(sent, written(1, 3)) == []
-    assert told(sent, written(5, 6)) == [
+    assert reported(sent, written(1, 3)) == []
+    assert reported(sent, written(5, 6)) == [
         ("member 1, step 1: argument x", "5", "1"),
         ("body, step 2, member 1: argument y", "6", "3"),
     ]
-    assert told(sent, written(1, 3, queue="r")) == [("body, step 1: queue", "'r'", "'q'")]
+    assert reported(sent, written(1, 3, queue="r")) == [("body, step 1: queue", "'r'", "'q'")]
 
 
 def test_the_id_of_a_group_is_reported(sent: Sent) -> None:
     group(ADD.s(1), ADD.s(2)).set(task_id="mine").apply_async()
-    assert told(sent, group(ADD.s(1), ADD.s(2)).set(task_id="other")) == [("id", "other", "mine")]
-    assert told(sent, group(ADD.s(1), ADD.s(2)).set(task_id=ANY)) == []
+    assert reported(sent, group(ADD.s(1), ADD.s(2)).set(task_id="other")) == [
+        ("id", "other", "mine")
+    ]
+    assert reported(sent, group(ADD.s(1), ADD.s(2)).set(task_id=ANY)) == []
     sent.outbox.clear()
     chain(ADD.s(0), group(ADD.s(1), ADD.s(2)).set(task_id="mine")).apply_async()
-    assert told(sent, chain(ADD.s(0), group(ADD.s(1), ADD.s(2)).set(task_id="other"))) == [
+    assert reported(sent, chain(ADD.s(0), group(ADD.s(1), ADD.s(2)).set(task_id="other"))) == [
         ("step 2, id", "other", "mine")
     ]
 
@@ -372,8 +374,8 @@ def test_ids_inside_of_a_chord_are_compared(sent: Sent) -> None:
         return chord([ADD.s(1).set(task_id=member)], TOTAL.s().set(task_id=body))
 
     written("m", "b").apply_async()
-    assert told(sent, written("m", "b")) == []
-    assert told(sent, written("n", "c")) == [
+    assert reported(sent, written("m", "b")) == []
+    assert reported(sent, written("n", "c")) == [
         ("member 1: task_id", "'n'", "'m'"),
         ("body: task_id", "'c'", "'b'"),
     ]
@@ -386,8 +388,8 @@ def test_a_step_compares_as_the_message_that_carries_it_is_serialized(sent: Sent
         )
 
     written((1, 2)).apply_async()
-    assert told(sent, written((1, 2))) == []
-    assert [place for place, _, _ in told(sent, written([1, 2]))] == [
+    assert reported(sent, written((1, 2))) == []
+    assert [place for place, _, _ in reported(sent, written([1, 2]))] == [
         "step 2, member 1: argument x",
         "step 2, body: argument numbers",
     ]
@@ -396,9 +398,9 @@ def test_a_step_compares_as_the_message_that_carries_it_is_serialized(sent: Sent
 def test_something_other_than_a_signature_is_explained(sent: Sent) -> None:
     dirty = pytest.importorskip("dirty_equals")
     ADD.delay(1)
-    assert told(sent, dirty.IsInt) == [("canvas", repr(dirty.IsInt), "shop.add.s(1)")]
-    assert told(sent, ANY) == []
-    assert told(sent, group([])) == [("canvas", "group() (sends nothing)", "shop.add.s(1)")]
+    assert reported(sent, dirty.IsInt) == [("canvas", repr(dirty.IsInt), "shop.add.s(1)")]
+    assert reported(sent, ANY) == []
+    assert reported(sent, group([])) == [("canvas", "group() (sends nothing)", "shop.add.s(1)")]
 
 
 # -- what a comparison leaves alone ----------------------------------------------------------

@@ -38,7 +38,7 @@ def sent() -> Iterator[Sent]:
         yield recording
 
 
-def told(written: Any, sent: Any) -> list[tuple[str, str, str]]:
+def reported(written: Any, sent: Any) -> list[tuple[str, str, str]]:
     return [(each.property, each.expected, each.actual) for each in differences(written, sent)]
 
 
@@ -66,7 +66,7 @@ def test_the_same_call_matches_however_it_is_written(written: Any, sent: Sent) -
 
 def test_another_task_with_the_same_arguments_does_not_match() -> None:
     assert not matches(MUL.s(1, 2), message("shop.add", 1, 2))
-    assert told(MUL.s(1, 2), message("shop.add", 1, 2)) == [("task", "shop.mul", "shop.add")]
+    assert reported(MUL.s(1, 2), message("shop.add", 1, 2)) == [("task", "shop.mul", "shop.add")]
 
 
 def test_a_bound_task_compares_without_self() -> None:
@@ -75,7 +75,7 @@ def test_a_bound_task_compares_without_self() -> None:
 
 
 def test_each_differing_argument_is_reported_by_its_name() -> None:
-    assert told(ADD.s(1, 2, 5, z=3), message("shop.add", 2, 3, 5, kwargs={"z": 4, "w": 1})) == [
+    assert reported(ADD.s(1, 2, 5, z=3), message("shop.add", 2, 3, 5, kwargs={"z": 4, "w": 1})) == [
         ("argument x", "1", "2"),
         ("argument y", "2", "3"),
         ("argument z", "3", "4"),
@@ -85,21 +85,21 @@ def test_each_differing_argument_is_reported_by_its_name() -> None:
 
 def test_a_difference_deep_inside_an_argument_is_reported_with_its_place() -> None:
     rows = {"rows": [{"id": 1}, {"id": 2}]}
-    assert told(ADD.s(rows), message("shop.add", {"rows": [{"id": 1}, {"id": 3, "n": 0}]})) == [
+    assert reported(ADD.s(rows), message("shop.add", {"rows": [{"id": 1}, {"id": 3, "n": 0}]})) == [
         ("argument x['rows'][1]['id']", "2", "3"),
         ("argument x['rows'][1]['n']", "missing", "0"),
     ]
 
 
 def test_a_call_that_fits_no_signature_compares_as_it_was_written() -> None:
-    assert told(MAIL.s(), message("shop.send_email", 1)) == [("args", "()", "(1,)")]
+    assert reported(MAIL.s(), message("shop.send_email", 1)) == [("args", "()", "(1,)")]
     assert matches(MAIL.s(1, 2, 3), message("shop.send_email", 1, 2, 3))
 
 
 def test_a_task_that_is_not_registered_compares_as_it_was_written() -> None:
     written = signature("other.task", args=(1,), kwargs={"y": 2}, app=APP)
     assert matches(written, message("other.task", 1, kwargs={"y": 2}))
-    assert told(written, message("other.task", 1, 2)) == [
+    assert reported(written, message("other.task", 1, 2)) == [
         ("args", "(1,)", "(1, 2)"),
         ("kwargs['y']", "2", "missing"),
     ]
@@ -172,7 +172,7 @@ def test_pickle_keeps_a_tuple_a_tuple() -> None:
 
 
 def test_what_can_not_be_sent_matches_nothing() -> None:
-    assert told(ADD.s({1}), message("shop.add", [1])) == [("argument x", "{1}", "[1]")]
+    assert reported(ADD.s({1}), message("shop.add", [1])) == [("argument x", "{1}", "[1]")]
 
 
 def test_mock_any_works_at_any_depth() -> None:
@@ -243,9 +243,9 @@ def test_each_option_that_is_set_is_compared(
     same_as_sent: dict[str, Any], other: dict[str, Any], sent: Sent
 ) -> None:
     ADD.s(1).set(**same_as_sent).apply_async()
-    assert told(ADD.s(1).set(**same_as_sent), sent.last()) == []
+    assert reported(ADD.s(1).set(**same_as_sent), sent.last()) == []
     assert matches(ADD.s(1), sent.last())
-    [(name, _, _)] = told(ADD.s(1).set(**other), sent.last())
+    [(name, _, _)] = reported(ADD.s(1).set(**other), sent.last())
     assert name.split()[0] in (*other, "header")
 
 
@@ -268,7 +268,7 @@ def test_the_countdown_counts_where_an_eta_is_set_as_well(sent: Sent) -> None:
 
 def test_an_option_that_the_message_does_not_have_is_reported(sent: Sent) -> None:
     ADD.delay(1)
-    assert told(ADD.s(1).set(compression="gzip", mandatory=True), sent.last()) == [
+    assert reported(ADD.s(1).set(compression="gzip", mandatory=True), sent.last()) == [
         ("compression", "'gzip'", "None"),
         ("mandatory", "True", "not set"),
     ]
@@ -322,7 +322,7 @@ def test_times_in_what_a_message_carries_compare_to_the_second(name: str, sent: 
 
 def test_a_routing_key_that_celery_drops_is_explained(sent: Sent) -> None:
     ADD.s(1).set(routing_key="x").apply_async()
-    [(name, expected, actual)] = told(ADD.s(1).set(routing_key="x"), sent.last())
+    [(name, expected, actual)] = reported(ADD.s(1).set(routing_key="x"), sent.last())
     assert (name, expected) == ("routing_key", "'x'")
     assert actual == (
         "'celery' (Celery publishes straight to the queue unless both exchange and routing_key "
@@ -332,7 +332,7 @@ def test_a_routing_key_that_celery_drops_is_explained(sent: Sent) -> None:
 
 def test_times_and_signatures_are_shown_as_a_person_writes_them(sent: Sent) -> None:
     ADD.s(1).set(countdown=60, expires=90, link=MUL.s(2)).apply_async()
-    assert told(ADD.s(1).set(countdown=5, expires=9, link=MUL.si(2, 3)), sent.last()) == [
+    assert reported(ADD.s(1).set(countdown=5, expires=9, link=MUL.si(2, 3)), sent.last()) == [
         ("countdown", "5", "60"),
         ("expires", "9", "90"),
         ("link", "shop.mul.si(2, 3)", "[shop.mul.s(2)]"),
@@ -360,7 +360,10 @@ def test_a_value_with_its_own_encoding_equals_what_arrives_of_it(sent: Sent) -> 
     ADD.delay(Money(5), {"each": [Money(6)]})
     assert matches(ADD.s(Money(5), {"each": [Money(6)]}), sent.last())
     assert not matches(ADD.s(Money(6), {"each": [Money(6)]}), sent.last())
-    assert told(ADD.s(Money(5), {"each": [Money(7)]}), sent.last())[0][0] == "argument y['each'][0]"
+    assert (
+        reported(ADD.s(Money(5), {"each": [Money(7)]}), sent.last())[0][0]
+        == "argument y['each'][0]"
+    )
     pickled = message("shop.add", {"cents": 5}, serializer="pickle")
     assert not matches(ADD.s(Money(5)), pickled)  # there it would arrive as it is
 
@@ -368,8 +371,8 @@ def test_a_value_with_its_own_encoding_equals_what_arrives_of_it(sent: Sent) -> 
 def test_keys_compare_as_they_arrive_and_each_by_itself() -> None:
     arrived = message("shop.add", {"1": "one", "two": 2})
     assert matches(ADD.s({1: "one", "two": 2}), arrived)
-    assert told(ADD.s({1: "one", object: 2}), arrived)[-1][2] == "2"
-    assert told(ADD.s({2: "one", "two": 2}), arrived) == [
+    assert reported(ADD.s({1: "one", object: 2}), arrived)[-1][2] == "2"
+    assert reported(ADD.s({2: "one", "two": 2}), arrived) == [
         ("argument x['2']", "'one'", "missing"),
         ("argument x['1']", "missing", "'one'"),
     ]
@@ -405,7 +408,7 @@ def test_what_a_serializer_can_not_carry_is_named() -> None:
 
 
 def test_an_argument_of_none_is_not_a_missing_argument() -> None:
-    assert told(ADD.s(1, w=None), message("shop.add", 1)) == [("argument w", "None", "missing")]
+    assert reported(ADD.s(1, w=None), message("shop.add", 1)) == [("argument w", "None", "missing")]
     assert matches(ADD.s(1, w=None), message("shop.add", 1, kwargs={"w": None}))
 
 
@@ -426,7 +429,7 @@ def test_one_of_more_may_have_the_name_of_a_positional_parameter() -> None:
 
 
 def test_a_limit_that_a_message_does_not_carry_says_so() -> None:
-    assert told(ADD.s(1).set(time_limit=3), message("shop.add", 1)) == [
+    assert reported(ADD.s(1).set(time_limit=3), message("shop.add", 1)) == [
         ("time_limit", "3", "unknown (the message doesn't say)")
     ]
 
@@ -525,12 +528,12 @@ def test_where_the_clock_stood_times_are_exact() -> None:
     assert matches(ADD.s(1).set(eta=moment + timedelta(seconds=1)), at)
     assert not matches(ADD.s(1).set(eta=moment + timedelta(seconds=1)), exact)
     odd = replace(exact, eta=moment + timedelta(milliseconds=123))
-    assert told(ADD.s(1).set(countdown=1), odd) == [("countdown", "1", "30.123")]
-    assert told(ADD.s(1).set(countdown=1), replace(odd, exact_times=False)) == [
+    assert reported(ADD.s(1).set(countdown=1), odd) == [("countdown", "1", "30.123")]
+    assert reported(ADD.s(1).set(countdown=1), replace(odd, exact_times=False)) == [
         ("countdown", "1", "30.1")
     ]
     late = replace(odd, expires=odd.eta)
-    assert told(ADD.s(1).set(expires=1), late) == [("expires", "1", "30.1")]
+    assert reported(ADD.s(1).set(expires=1), late) == [("expires", "1", "30.1")]
 
 
 def test_the_correlation_of_a_message_is_its_id(sent: Sent) -> None:
@@ -550,7 +553,9 @@ def test_the_answer_to_nobody_is_not_compared_and_what_follows_it_is(sent: Sent)
 
 def test_each_header_is_reported_by_its_name(sent: Sent) -> None:
     ADD.apply_async((1,), headers={"tenant": "a", "rows": [1, 2]})
-    assert told(ADD.s(1).set(headers={"tenant": "b", "rows": (1, 2), "n": None}), sent.last()) == [
+    assert reported(
+        ADD.s(1).set(headers={"tenant": "b", "rows": (1, 2), "n": None}), sent.last()
+    ) == [
         ("header 'tenant'", "'b'", "'a'"),
         ("header 'n'", "None", "missing"),
     ]
@@ -579,7 +584,7 @@ def test_an_option_is_shown_as_a_person_writes_it(sent: Sent) -> None:
     written = ADD.s(1).set(
         chain=[MUL.s(3), MUL.s(4)], priority="high", chord="no", eta=LATER + timedelta(days=1)
     )
-    assert told(written, sent.last()) == [
+    assert reported(written, sent.last()) == [
         ("chain", "[shop.mul.s(4), shop.mul.s(3)]", "[]"),
         ("priority", "'high'", "1"),
         ("chord", "'no'", "None"),
@@ -594,7 +599,7 @@ def test_whether_a_result_is_ignored_is_yes_or_no(sent: Sent) -> None:
 
 
 def test_another_task_with_as_many_arguments_shows_them_as_they_are() -> None:
-    assert told(ADD.s(1, 2), message("shop.mul", 1, 3)) == [
+    assert reported(ADD.s(1, 2), message("shop.mul", 1, 3)) == [
         ("task", "shop.add", "shop.mul"),
         ("args[1]", "2", "3"),
     ]
@@ -682,21 +687,21 @@ def test_a_canvas_is_pointed_to_the_canvas_of_the_outbox(written: Any, kind: str
 def test_a_message_equals_itself_alone() -> None:
     one, other = message(), message()
     assert matches(one, one)
-    assert [name for name, _, _ in told(one, other)] == ["id", "sent_at"]
+    assert [name for name, _, _ in reported(one, other)] == ["id", "sent_at"]
 
 
 def test_a_message_says_how_it_differs_from_another() -> None:
     one = message("shop.add", id="a")
     other = replace(one, task="shop.mul", id="b", retries=2)
-    assert told(one, other) == [
+    assert reported(one, other) == [
         ("task", "'shop.add'", "'shop.mul'"),
         ("id", "'a'", "'b'"),
         ("retries", "0", "2"),
     ]
-    assert told(one, one) == []
+    assert reported(one, one) == []
     dirty = pytest.importorskip("dirty_equals")
-    assert told(dirty.IsInt, one) == [("message", repr(dirty.IsInt), "shop.add")]
-    assert told(ANY, one) == []
+    assert reported(dirty.IsInt, one) == [("message", repr(dirty.IsInt), "shop.add")]
+    assert reported(ANY, one) == []
 
 
 def test_a_text_is_shortened_and_survives_a_broken_repr() -> None:

@@ -170,9 +170,9 @@ def test_a_task_without_delay_on_commit_is_named_with_its_class(
 # Policies ----------------------------------------------------------------------------------
 
 
-def policy(value: Any, told: Callable[..., None] = warn) -> tuple[Journal, RacePolicy]:
+def policy(value: Any, reported: Callable[..., None] = warn) -> tuple[Journal, RacePolicy]:
     journal = Journal()
-    return journal, RacePolicy(journal, lambda: value, told)
+    return journal, RacePolicy(journal, lambda: value, reported)
 
 
 def test_the_policy_ignore_records_nothing() -> None:
@@ -182,12 +182,12 @@ def test_the_policy_ignore_records_nothing() -> None:
 
 
 def test_the_policy_warn_tells_of_each_at_its_line() -> None:
-    told: list[Any] = []
-    journal, report = policy("warn", lambda text, location: told.append((text, location)))
+    reported: list[Any] = []
+    journal, report = policy("warn", lambda text, location: reported.append((text, location)))
     races = [race(7), race(8, location=None)]
     report(races)
     assert list(journal.events(Race)) == races
-    assert told == [(sent_in_transaction(each), each.message.location) for each in races]
+    assert reported == [(sent_in_transaction(each), each.message.location) for each in races]
 
 
 def test_the_policy_error_raises_one_text_for_all_and_records_who_ran() -> None:
@@ -251,25 +251,25 @@ def test_each_message_before_a_write_is_told_once_and_those_of_others_wait(table
         watch.check_race(sent)
         journal.append(Published(message=sent))
 
-    def told() -> list[tuple[Any, str, bool]]:
+    def reported() -> list[tuple[Any, str, bool]]:
         return [(each.message.args[0], each.using, each.late) for each in journal.events(Race)]
 
     with watch, transaction.atomic():
         send(1)
         with transaction.atomic(using="other"):
             send(2)
-            assert told() == []
+            assert reported() == []
             write("other")
-            assert told() == [(2, "other", True)]
+            assert reported() == [(2, "other", True)]
         [race] = journal.events(Race)
         assert race.wrote_at is not None
         assert race.wrote_at.function == "write"
         send(3)
         write()
-        assert told()[1:] == [(1, "default", True), (3, "default", True)]
+        assert reported()[1:] == [(1, "default", True), (3, "default", True)]
         write()
         send(4)
-        assert told()[3:] == [(4, "default", False)]
+        assert reported()[3:] == [(4, "default", False)]
 
 
 def test_the_rows_of_a_race_are_those_of_its_transaction(table: None) -> None:

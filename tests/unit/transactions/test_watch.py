@@ -913,14 +913,14 @@ def remedy(text):
 def test_the_remedy_fits_the_task_and_the_call(lab):
     with atomic():
         assert "plain has no delay_on_commit, because its class" in (
-            told := remedy(text_of(lab, task="shop.tasks.plain"))
+            reported := remedy(text_of(lab, task="shop.tasks.plain"))
         )
-        assert "PlainTask does not inherit from celery.contrib.django.task.DjangoTask" in told
-        assert "transaction.on_commit(lambda: plain.delay(7))" in told
+        assert "PlainTask does not inherit from celery.contrib.django.task.DjangoTask" in reported
+        assert "transaction.on_commit(lambda: plain.delay(7))" in reported
     Widget.objects.all().delete()
     with atomic():
-        told = remedy(text_of(lab, priority=3))
-        assert told == "Send it after the commit: ship.apply_async_on_commit(args=(7,), …)"
+        reported = remedy(text_of(lab, priority=3))
+        assert reported == "Send it after the commit: ship.apply_async_on_commit(args=(7,), …)"
     Widget.objects.all().delete()
     with atomic():
         assert "app.send_task('elsewhere.task', …)" in remedy(text_of(lab, task="elsewhere.task"))
