@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -48,21 +48,20 @@ def _named(parameter: str | None) -> str:
 
 def of_misfits(misfits: Sequence[Misfit], recorded: Parameters, now: Parameters, half: str) -> str:
     """The compatible way to change the parameters of a task."""
-    if half == "new messages":
-        return (
-            "Two releases: let the task take it first (a parameter with a default, at the end), "
-            "and send it once all workers run that."
-        )
     by_fault = {misfit.fault: misfit for misfit in misfits}
-    if "unexpected" in by_fault or "twice" in by_fault:
-        name = (by_fault.get("unexpected") or by_fault["twice"]).parameter
+    if half == "new messages":
+        return _of_new_misfits(by_fault)
+    if "unexpected" in by_fault:
+        name = by_fault["unexpected"].parameter
+        if name in {each.name for each in now}:
+            return f"Let {name!r} still be passed by name."
         new = [each.name for each in now if each.name not in {old.name for old in recorded}]
         both = f", and read it where {new[0]!r} is not passed" if new else ""
         return (
             f"Keep {name!r} beside the new parameters, with a default{both}; remove it in the next "
             "release, once no old message is left."
         )
-    if "moved" in by_fault or "inserted" in by_fault:
+    if not by_fault.keys().isdisjoint(("twice", "moved", "inserted")):
         return (
             "Put a new parameter at the end, with a default, or make it keyword-only; keep the "
             "order of the others."
@@ -77,6 +76,18 @@ def of_misfits(misfits: Sequence[Misfit], recorded: Parameters, now: Parameters,
     return (
         f"Give it a default: {missing}, at the end. In the next release, once no old message is "
         "left, it can be required."
+    )
+
+
+def _of_new_misfits(by_fault: Mapping[str, Misfit]) -> str:
+    if "missing" in by_fault:
+        name = by_fault["missing"].parameter
+        return f"Two releases: go on sending {name!r} in this one, and leave it out in the next."
+    if "moved" in by_fault or "inserted" in by_fault:
+        return "Pass the arguments by name, at least while workers of both releases run."
+    return (
+        "Two releases: let the task take it first (a parameter with a default, at the end), and "
+        "send it once all workers run that."
     )
 
 
