@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pytest_djcelery.contract.binding import Misfit
+    from pytest_djcelery.contract.binding import Fault, Misfit
     from pytest_djcelery.contract.records import Parameters
     from pytest_djcelery.contract.release import FoundElsewhere
 
@@ -79,7 +79,7 @@ def of_misfits(misfits: Sequence[Misfit], recorded: Parameters, now: Parameters,
     )
 
 
-def _of_new_misfits(by_fault: Mapping[str, Misfit]) -> str:
+def _of_new_misfits(by_fault: Mapping[Fault, Misfit]) -> str:
     if "missing" in by_fault:
         name = by_fault["missing"].parameter
         return f"Two releases: go on sending {name!r} in this one, and leave it out in the next."
