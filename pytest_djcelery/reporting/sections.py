@@ -158,7 +158,7 @@ def show_text_alone(
         return
     shown: Any = pytest.ExceptionInfo.from_exception(error).getrepr(style="value")
     lines = shown.reprtraceback.reprentries[-1].lines
-    lines[0] = f"{type(error).__name__}: {lines[0]}"
+    lines[:] = f"{type(error).__name__}: {error.with_notes()}".splitlines()
     report.longrepr = shown
 
 
