@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,20 @@ class Docs(Job):
         self.install(shell, "--group", "docs", "-e", ".")
         build = [self.command("sphinx-build"), "-q", "-E", "-W", "--keep-going"]
         shell.run(*build, "-b", "html", "docs", str(self.env / "html"))
+        if self.reaches_the_internet():
+            links = str(self.env / "linkcheck")
+            shell.run(self.command("sphinx-build"), "-q", "-b", "linkcheck", "docs", links)
+        else:
+            shell.say("No network: links to other sites were not tried.")
+
+    @staticmethod
+    def reaches_the_internet() -> bool:
+        """Whether a site that the pages link to answers; a CI machine may have no way out."""
+        try:
+            with urllib.request.urlopen("https://docs.celeryq.dev/", timeout=10):
+                return True
+        except OSError:  # which a refusal of a proxy is, too
+            return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +118,13 @@ class Build(Job):
             str(UV), "build", "-q", "--python", find_python(self.python), "--out-dir", str(dist)
         )
         [wheel] = dist.glob("*.whl")
-        self.install(shell, "--group", f"{ROOT / 'pyproject.toml'}:test", str(wheel))
+        [sdist] = dist.glob("*.tar.gz")
+        groups = [f"{ROOT / 'pyproject.toml'}:{name}" for name in ("test", "packaging")]
+        self.install(shell, "--group", groups[0], "--group", groups[1], str(wheel))
+        shell.run(self.command("twine"), "check", "--strict", str(wheel), str(sdist))
+        shell.run(self.command("check-wheel-contents"), str(wheel))
+        # Two points are for an address of the project and one of its authors: there are none yet.
+        shell.run(self.command("pyroma"), "--min=8", str(sdist))
         with tempfile.TemporaryDirectory() as elsewhere:
             project = Path(elsewhere) / "example_project"
             shutil.copytree(ROOT / "example_project", project)

@@ -41,6 +41,10 @@ python_use_unqualified_type_names = True
 html_theme = "furo"
 html_title = project
 
+linkcheck_ignore = [r"https?://(127\.0\.0\.1|localhost)"]
+linkcheck_timeout = 20
+linkcheck_retries = 2
+
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 
@@ -77,7 +81,24 @@ def rewrite_included(app: Sphinx, path: Path, docname: str, source: list[str]) -
     source[0] = outside_links((DOCS / path).parent, source[0])
 
 
+def write_llms_txt(app: Sphinx, failed: Exception | None) -> None:
+    """Write ``llms.txt``, for language models: the facts of the file here, and all pages."""
+    if failed or app.builder.format != "html":
+        return
+    env = app.builder.env
+    sections: dict[str, list[str]] = {}
+    for page in env.toctree_includes[env.config.root_doc]:
+        section = page.partition("/")[0].replace("-", " ").capitalize() if "/" in page else "More"
+        link = f"- [{env.titles[page].astext()}](_sources/{page}.md.txt)"
+        sections.setdefault(section, []).append(link)
+    facts = (DOCS / "llms.txt").read_text(encoding="utf-8").rstrip()
+    lists = [f"## {name}\n\n" + "\n".join(links) for name, links in sections.items()]
+    text = "\n\n".join([facts, *lists])
+    (Path(app.outdir) / "llms.txt").write_text(f"{text}\n", encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
     """Connect what this file defines."""
     app.connect("source-read", rewrite_page)
     app.connect("include-read", rewrite_included)
+    app.connect("build-finished", write_llms_txt)

@@ -66,8 +66,6 @@ if TYPE_CHECKING:
         MessageNotSentError as MessageNotSentError,
         NeverEndsError as NeverEndsError,
         NotASignatureError as NotASignatureError,
-        NotEnteredError as NotEnteredError,
-        NotEnteredWarning as NotEnteredWarning,
         NotDeliveredWarning as NotDeliveredWarning,
         NotIdempotentError as NotIdempotentError,
         NotOneMessageError as NotOneMessageError,
@@ -139,18 +137,20 @@ def _homes() -> dict[str, str]:
     }
 
 
+__version__: str  # looked up when it is asked for
+
 if not TYPE_CHECKING:  # with it, a checker would accept any name as an attribute
 
     def __getattr__(name: str) -> Any:
         if name == "__all__":
             return sorted(_homes())
+        if name == "__version__":
+            return importlib.import_module("importlib.metadata").version("pytest-djcelery")
         if name.startswith("__") or name not in _homes():
             msg = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(msg)
         # A submodule of the same name (``outbox``) must not take the place of the function.
         value = globals()[name] = getattr(importlib.import_module(_homes()[name]), name)
-        if getattr(value, "__module__", "").startswith(_WITHIN):
-            value.__module__ = __name__  # as it is imported, in reprs and texts
         return value
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from packaging.version import Version
 
 import pytest_djcelery
 
@@ -91,10 +94,34 @@ def test_the_licence_is_bsd_3_clause() -> None:
     assert read("LICENSE").startswith("BSD 3-Clause License")
 
 
-def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
-    versions = re.findall(r"^## \[(\d[^]]*)]", read("CHANGELOG.md"), re.MULTILINE)
+def test_the_version_is_of_the_next_release_until_the_changelog_has_it() -> None:
+    released = re.findall(r"^## \[(\d[^]]*)]", read("CHANGELOG.md"), re.MULTILINE)
+    version = Version(DISTRIBUTION.version)
 
-    assert versions[0] == DISTRIBUTION.version
+    assert version == Version(released[0]) or version.is_devrelease
+    assert version >= Version(released[0])
+    assert pytest_djcelery.__version__ == DISTRIBUTION.version
+
+
+def test_on_a_package_index_the_readme_has_no_link_that_only_the_repository_has() -> None:
+    shown = (DISTRIBUTION.read_text("METADATA") or "").partition("\n\n")[2]
+
+    assert "](https://docs.celeryq.dev" in shown
+    assert re.findall(r"\]\[|\]\((?!https:)|^\[\w+\]: (?!https:)", shown, re.MULTILINE) == []
+
+
+def test_the_links_of_the_readme_follow_the_address_of_the_repository(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hatchling = SimpleNamespace(MetadataHookInterface=object)
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", hatchling)
+    published = runpy.run_path(str(ROOT / ".ci" / "package_readme.py"))["published"]
+    text = "[Faults][faults], [Celery](https://a.b/c)\n\n[faults]: docs/faults.md\n"
+
+    assert published(text, None) == "Faults, [Celery](https://a.b/c)\n"
+    assert published(text, "https://forge/project/") == text.replace(
+        "docs/", "https://forge/project/blob/main/docs/"
+    )
 
 
 def test_no_lock_file_is_committed() -> None:

@@ -48,7 +48,6 @@ from pytest_djcelery.recording.result_waits import (
     no_result_text,
 )
 from pytest_djcelery.recording.server_waits import unreachable_backend_named
-from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
@@ -377,7 +376,7 @@ def _traceback(error: Any) -> str | None:
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
-@entered
+@contextmanager
 def results() -> Iterator[Results]:
     """Look at the outcomes of a test's tasks; see `Results`.
 

@@ -15,7 +15,6 @@ from pytest_djcelery.messages.journal import StateStored
 from pytest_djcelery.project.consumed_queues import is_routed_to, named, of_project
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
-from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.session.sandbox import Sandbox
@@ -188,7 +187,7 @@ class SessionWorker:
         return getattr(self._here, name)
 
 
-@entered
+@contextmanager
 def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest.py choose
     *,
     pool: Any = "solo",
@@ -247,7 +246,7 @@ def running_worker(
         yield runner
 
 
-@entered
+@contextmanager
 def session_worker(  # noqa: PLR0913 - as for `worker`
     *,
     pool: Any = "solo",

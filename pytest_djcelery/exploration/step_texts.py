@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from pytest_djcelery.trace import wording
+from pytest_djcelery.messages.descriptions import arguments_text
+from pytest_djcelery.messages.django_tasks import own_call
 
 if TYPE_CHECKING:
     from pytest_djcelery.exploration.schedules import Decisions
@@ -20,8 +21,11 @@ _MOST: Final = 30  # steps in a report
 
 
 def call(sent: SentTask | None, task: str = "") -> str:
-    """The call of a message, in the words of the timeline: ``reserve(order=2)``."""
-    return wording.short_name(task) if sent is None else wording.call(sent)
+    """The call of a message, with the short name of its task: ``reserve(order=2)``."""
+    if sent is None:
+        return task
+    name, args, kwargs = own_call(sent)
+    return f"{name.rpartition('.')[2]}({arguments_text(args, kwargs)})"
 
 
 def step_note(step: Step) -> str:

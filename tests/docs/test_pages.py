@@ -14,6 +14,8 @@ from textwrap import dedent
 
 import pytest
 
+from tests.docs import failure_shown
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "example_project"
 #: Options of the run that a page is about; pages with the same ones share a run.
@@ -112,3 +114,17 @@ def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in plain}
+
+
+def test_the_failure_that_the_readme_shows_is_what_pytest_prints() -> None:
+    [shown] = failure_shown.MARKED.findall(README.read_text())
+    assert shown == failure_shown.printed(), f"Stale. Run: {failure_shown.COMMAND}"
+
+
+def test_the_readme_is_short_and_no_link_in_it_is_dead_on_a_package_index() -> None:
+    text = README.read_text()
+    assert text.count("\n") <= 150
+    assert re.findall(r"\]\((?!https://)", text) == []
+    defined = dict(re.findall(r"^\[(\w+)\]: (\S+)$", text, re.MULTILINE))
+    assert {*re.findall(r"\]\[(\w+)\]", text)} == {*defined}
+    assert [path for path in defined.values() if not (ROOT / path).exists()] == []
