@@ -15,6 +15,7 @@ from brokers import brokers
 from contract import contract
 from inline import inline
 from live import live
+from redelivery import redelivery
 from runs import (
     OURS,
     PROJECT,
@@ -245,6 +246,7 @@ GROUPS = {
     "worker": worker,
     "eager": eager,
     "inline": inline,
+    "redelivery": redelivery,
     "live": live,
     "startup": startup,
     "per-test": per_test,

@@ -12,7 +12,6 @@ from pytest_djcelery.api.app import eager_mode_off, runner_set
 from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import in_task, requests_noted
-from pytest_djcelery.redelivery.repeats import Repeats
 from pytest_djcelery.reporting import undelivered_messages
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
+    from pytest_djcelery.redelivery.repeats import Repeats
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.inline.executions import Execution, Summary
 
@@ -54,7 +54,7 @@ class Inline(Runner):
         self._sandbox = sandbox
         self.auto = auto
         self._clock = sandbox.clock
-        self._repeats = Repeats(sandbox, current_session().ran_twice.append)
+        self._repeats: Repeats | None = None
         self._runs = Runs(sandbox, self._repeater)
         self._over = False
 
@@ -77,7 +77,15 @@ class Inline(Runner):
 
     def _repeater(self) -> Repeats | None:
         __tracebackhide__ = True
-        return self._repeats if self._repeats.wanted else None
+        if self._sandbox.options.redeliver == "off":
+            return None
+        if self._repeats is None:
+            # A run that delivers nothing twice never needs this.
+            from pytest_djcelery.redelivery.repeats import Repeats
+
+            self._repeats = Repeats(self._sandbox, current_session().ran_twice.append)
+        self._repeats.follow_options()
+        return self._repeats
 
     def __repr__(self) -> str:
         """What there is to deliver, and the time to which the clock was moved."""

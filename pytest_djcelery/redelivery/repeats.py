@@ -34,22 +34,18 @@ class Repeats:
         # A message that the test has redelivered is not run a third time.
         self._repeated: set[tuple[object, ...]] = set()
 
-    @property
-    def wanted(self) -> bool:
-        """Whether the test has its messages run twice.
+    def follow_options(self) -> None:
+        """Exempt the tasks that the options of the running test name.
 
         Raises:
-            BadOptionError: An exempt task is not registered.
+            BadOptionError: One of them is not registered.
         """
         __tracebackhide__ = True
         options = self._sandbox.options
-        if options.redeliver == "off":
-            return False
         if options is not self._checked:
             _check_exempt(options, self._sandbox.app)
             self._checked = options
             self._exempt = {*options.redeliver_exempt, *options.redeliver_exempt_here}
-        return True
 
     def repeats(self, message: SentTask) -> bool:
         """Whether a message that has run to success is run once more."""

@@ -51,6 +51,9 @@ class SecondRuns:
 
     def of(self, delivered: object, execution: Execution) -> Repeater | None:
         """What is to look at a second run of a message; ``None`` if there is to be none."""
+        repeater = self._repeater()
+        if repeater is None:
+            return None
         sent = execution.message
         if (
             self._under_way
@@ -61,8 +64,7 @@ class SecondRuns:
             or self._worker.is_batch(sent.task)
         ):
             return None
-        repeater = self._repeater()
-        return repeater if repeater is not None and repeater.repeats(sent) else None
+        return repeater if repeater.repeats(sent) else None
 
     @contextmanager
     def message_alone(self, delivery: Delivery) -> Iterator[None]:
