@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.contract import behaviours
 from tests.contract.exceptions import TABLE, Declared
+from tests.contract.losses import declared
+from tests.contract.losses.project.shop.cases import CASES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/fidelity.md"
 COMMAND = "python -m tests.contract.fidelity"
@@ -45,6 +47,20 @@ _COUNTS = """\
 `celery_inline`:
 """
 
+_LOSSES = """\
+## Losses
+
+What a killed process, a lost host or a time limit takes away is taken away on purpose by
+`celery_faults`. `celery_inline` and `celery_worker` are held to what prefork workers did, recorded
+over Redis and RabbitMQ, in {total} cases; [What Celery promises about delivery](delivery.md) has
+them in tables. They do the same, except for this, which a run of the contract finds in each of the
+cases:
+
+| what is not the same | why | cases |
+|---|---|---|
+{rows}
+"""
+
 
 def reasons(worker: str) -> dict[str, str]:
     """Why a worker does not keep the contract, by behaviour."""
@@ -61,7 +77,7 @@ def page() -> str:
     themes = behaviours.themes()
     reported = {worker: reasons(worker) for worker in COLUMNS}
     tables = ["\n".join([f"## {theme.title}", "", *_table(theme, reported)]) for theme in themes]
-    return "\n\n".join([_introduction(reported), *tables, _parts(themes)]) + "\n"
+    return "\n\n".join([_introduction(reported), *tables, _parts(themes), _losses()])
 
 
 def _introduction(reported: dict[str, dict[str, str]]) -> str:
@@ -100,10 +116,19 @@ def _parts(themes: list[behaviours.Theme]) -> str:
     return "\n".join(lines)
 
 
-def _where(declared: Declared) -> str:
-    parts = [*declared.brokers, *declared.backends]
-    before = declared.before and ".".join(map(str, declared.before))
-    workers = [f"`{FIXTURES[worker]}`" for worker in declared.workers]
+def _losses() -> str:
+    """What can't be lost in one process as it is in several."""
+    rows = []
+    for each in declared.TABLE:
+        cases = sum(each.of(case) for case in CASES.values())
+        rows.append(f"| {each.what} | {each.why} | {cases} |")
+    return _LOSSES.format(total=len(CASES), rows="\n".join(rows))
+
+
+def _where(entry: Declared) -> str:
+    parts = [*entry.brokers, *entry.backends]
+    before = entry.before and ".".join(map(str, entry.before))
+    workers = [f"`{FIXTURES[worker]}`" for worker in entry.workers]
     where = ", ".join(parts) or "any broker and result backend"
     if 0 < len(workers) < len(COLUMNS) - 1:
         where += f" with {', '.join(workers)}"

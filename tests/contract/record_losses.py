@@ -53,14 +53,14 @@ def celery() -> str:
 
 
 def compare(found: truth.Records) -> list[str]:
-    """Return how outcomes differ from those that are recorded, a line each."""
+    """Return how outcomes differ from those that are recorded."""
     records = truth.read()
     return [
-        f"{where}: {name}\n  recorded {json.dumps(records[where].get(name))}\n"
-        f"  now      {json.dumps(outcome)}"
+        f"{where}: {difference}"
         for where, outcomes in found.items()
-        for name, outcome in outcomes.items()
-        if outcome != records[where].get(name)
+        for difference in truth.differences(
+            {name: records[where][name] for name in outcomes if name in records[where]}, outcomes
+        )
     ]
 
 

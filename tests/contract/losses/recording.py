@@ -198,7 +198,7 @@ def _record(folder: Path, names: list[str] | None) -> dict[str, Any]:
     if here:
         worker = Worker(notes, folder / "log", [queue_name(here[0])])
         try:
-            ids |= {case.name: send(case) for case in here}
+            ids |= {case.name: send(case, **case.limits) for case in here}
             worker.until_idle()
         finally:
             worker.kill()

@@ -10,8 +10,10 @@ FILE: Final = Path(__file__).with_name("losses.json")
 
 #: What happened in a case, as `tests.contract.losses.recording.outcome` makes it.
 Outcome = dict[str, Any]
-#: Outcomes by the case's name, of each Celery and broker, such as ``5.7 redis``.
-Records = dict[str, dict[str, Outcome]]
+#: Outcomes by the case's name.
+Record = dict[str, Outcome]
+#: The record of each Celery and broker, such as ``5.7 redis``.
+Records = dict[str, Record]
 
 
 def read() -> Records:
@@ -50,6 +52,19 @@ def write(records: Records, made_with: dict[str, str]) -> None:
     }
     text = ",\n".join(f'"{name}": {part}' for name, part in parts.items())
     FILE.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
+
+
+def differences(recorded: Record, found: Record) -> list[str]:
+    """Return in which tasks of which cases what was found is not what was recorded."""
+    nothing: Outcome = {}
+    return [
+        f"{name}: {role}\n  recorded {json.dumps(before.get(role))}\n"
+        f"  now      {json.dumps(outcome.get(role))}"
+        for name in {**recorded, **found}
+        for before, outcome in [(recorded.get(name, nothing), found.get(name, nothing))]
+        for role in {**before, **outcome}
+        if before.get(role) != outcome.get(role)
+    ]
 
 
 def _lines(mapping: dict[str, Any]) -> str:

@@ -8,15 +8,20 @@ from kombu.utils.uuid import uuid
 from shop import tasks
 
 
-def send(case):
-    """Send the tasks of a case, and return their ids by role."""
+def send(case, **limits):
+    """Send the tasks of a case, and return their ids by role.
+
+    Args:
+        case: The case.
+        limits: The time limits of the task that is lost.
+    """
     ids = {}
 
     def signature(task):
         ids[task.role] = uuid()
         return task.s(case=case.name).set(task_id=ids[task.role])
 
-    victim = signature(tasks.VICTIMS[case.options]).set(**case.limits)
+    victim = signature(tasks.VICTIMS[case.options]).set(**limits)
     errbacks = [each.s(case=case.name) for each in (tasks.errback, tasks.errback_task)]
     if case.place == "single":
         victim.apply_async(link=signature(tasks.then), link_error=errbacks)

@@ -23,3 +23,11 @@ def note(case, role, what, *, kind="steps"):
         os.write(file, json.dumps(entry).encode() + b"\n")
     finally:
         os.close(file)
+
+
+def noted(case):
+    """The notes of a case, where nobody else reads them."""
+    if PATH is None:
+        return [entry for entry in NOTES if entry["case"] == case]
+    with open(PATH, encoding="utf-8") as file:
+        return [entry for entry in map(json.loads, file) if entry["case"] == case]

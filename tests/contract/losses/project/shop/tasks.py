@@ -67,7 +67,10 @@ def victim_of(options):
     )
     def victim(self, *_, case):
         reached(case, "start")
-        value = work(case)
+        try:
+            value = work(case)
+        finally:
+            note(case, "victim", "finally")
         reached(case, "end")
         return value
 
