@@ -58,13 +58,12 @@ class ExploredTests:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, call: pytest.CallInfo[None]
+        self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Take away what pytest says about an error without a traceback to show."""
+        """Take away what pytest says about an error that has no traceback to show."""
         report = yield
-        chain: Any = getattr(report.longrepr, "chain", None)
-        if chain and call.excinfo and isinstance(call.excinfo.value, ScheduleFailedError):
-            for traceback, *_ in chain:
+        if markers.is_explored(item):
+            for traceback, *_ in getattr(report.longrepr, "chain", ()):
                 traceback.extraline = None
         return report
 
