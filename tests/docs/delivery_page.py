@@ -151,24 +151,33 @@ def became(outcome: Outcome) -> str:
     deliveries = [step for step in steps if step.startswith("before_start")]
     if len(deliveries) == _MANY:
         again = "sent again, as a retry" if "retries=1" in deliveries[1] else "delivered again"
-        first_run = steps[: steps.index(deliveries[1])]
-        failed = [step.split()[1] for step in first_run if step.startswith("on_failure")]
+        failed = [step.split()[1] for step in _errbacks(outcome)]
         return f"fails, `{failed[0]}`, and is then **{again}**" if failed else f"**{again}**"
     if state == "FAILURE":
         return f"fails, `{error}`" + (", rejected" if "rejected" in victim["message"] else "")
     return "**lost**" if state in {"STARTED", "PENDING"} else "ends well"
 
 
+def _errbacks(outcome: Outcome) -> list[str]:
+    steps: list[str] = outcome.get("errback", {}).get("steps", [])
+    return steps
+
+
 def _options(record: dict[str, Outcome]) -> str:
-    rows: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    rows = [
+        [_described(group), *(became(record[_of(group[0], loss).name]) for loss in LOSSES)]
+        for group in [*_groups(record), *([options] for options in (*NEWER, *SPLIT))]
+    ]
+    return _table(["options", *LOSSES.values()], rows)
+
+
+def _groups(record: dict[str, Outcome]) -> list[list[tuple[str, ...]]]:
+    """Put the combinations of options together that come to the same, whatever is lost."""
+    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for options in OPTIONS:
-        cells = tuple(became(record[_of(options, loss).name]) for loss in LOSSES)
-        rows.setdefault(cells, []).append(options)
-    tables = [[_described(group), *cells] for cells, group in rows.items()]
-    for options in (*NEWER, *SPLIT):
-        cells = tuple(became(record[_of(options, loss).name]) for loss in LOSSES)
-        tables.append([_described([options]), *cells])
-    return _table(["options", *LOSSES.values()], tables)
+        told = tuple(_told(record[_of(options, loss).name]) for loss in LOSSES)
+        groups.setdefault(told, []).append(options)
+    return list(groups.values())
 
 
 def _of(options: tuple[str, ...], loss: str, place: str = "single") -> Case:
@@ -231,8 +240,8 @@ def _heard(record: dict[str, Outcome]) -> str:
     for loss, text in LOSSES.items():
         outcome = record[_of((), loss).name]
         steps = [step.split()[0] for step in outcome["victim"]["steps"]]
-        errbacks = len(outcome.get("errback", {}).get("steps", []))
-        rows.append([text, *(_times(steps.count(name)) for name in names), _times(errbacks)])
+        counts = [*map(steps.count, names), len(_errbacks(outcome))]
+        rows.append([text, *map(_times, counts)])
     return _table(["", *(f"`{name}`" for name in names), "error links"], rows)
 
 
@@ -250,7 +259,7 @@ def _workflows(record: dict[str, Outcome]) -> str:
                 LOSSES[loss],
                 f"`{outcome['victim']['state'].replace(' ', '`, `')}`",
                 _followed(outcome),
-                _times(len(outcome.get("errback", {}).get("steps", []))),
+                _times(len(_errbacks(outcome))),
             ]
         )
     return _table(["lost is", "when", "its state", "what follows it", "error links"], rows)
@@ -270,20 +279,27 @@ def _versions(records: truth.Records) -> str:
     """Name the cases of the first table in which the supported versions differ."""
     versions = _versions_of(records)
     rows = []
-    for loss, options in product(LOSSES, OPTIONS):
-        name = _of(options, loss).name
+    groups = _groups(records[f"{versions[-1]} redis"])
+    for version in versions:
+        assert _groups(records[f"{version} redis"]) == groups, version
+    for loss, group in product(LOSSES, groups):
+        name = _of(group[0], loss).name
         told = {version: _told(records[f"{version} redis"][name]) for version in versions}
         if len(set(told.values())) > 1:
-            rows.append([LOSSES[loss], _described([options]), *told.values()])
+            rows.append([LOSSES[loss], _described(group), *told.values()])
     if not rows:
         return ""
     head = ["when", "options", *(f"Celery {version}" for version in versions)]
-    return "\n## Versions of Celery\n\nWhere they differ:\n\n" + _table(head, rows)
+    return (
+        "\n## Versions of Celery\n\nThe tables above are of the newest. Where others differ:\n\n"
+        + _table(head, rows)
+    )
 
 
 def _told(outcome: Outcome) -> str:
-    errbacks = len(outcome.get("errback", {}).get("steps", []))
-    return became(outcome) + (f"; error links run {errbacks} times" if errbacks > 1 else "")
+    steps = [step.split()[0] for step in outcome["victim"]["steps"]]
+    handlers = "`on_failure` is called" if "on_failure" in steps else "no handler is called"
+    return f"{became(outcome)}; {handlers}; error links: {_times(len(_errbacks(outcome)))}"
 
 
 def main() -> int:

@@ -35,22 +35,26 @@ RETRY = "before_start redelivered=False retries=1"
 
 
 @pytest.mark.parametrize(
-    ("state", "steps", "message", "told"),
+    ("state", "steps", "message", "errback", "told"),
     [
-        ("SUCCESS 'done'", [FIRST], [], "ends well"),
-        ("STARTED", [FIRST], [], "**lost**"),
-        ("FAILURE ValueError", [FIRST], [], "fails, `ValueError`"),
-        ("FAILURE ValueError", [FIRST], ["rejected"], "fails, `ValueError`, rejected"),
-        ("SUCCESS 'done'", [FIRST, AGAIN], [], "**delivered again**"),
-        ("SUCCESS 'done'", [FIRST, RETRY], [], "**sent again, as a retry**"),
+        ("SUCCESS 'done'", [FIRST], [], [], "ends well"),
+        ("STARTED", [FIRST], [], [], "**lost**"),
+        ("FAILURE ValueError", [FIRST], [], [], "fails, `ValueError`"),
+        ("FAILURE ValueError", [FIRST], ["rejected"], [], "fails, `ValueError`, rejected"),
+        ("SUCCESS 'done'", [FIRST, AGAIN], [], [], "**delivered again**"),
+        ("SUCCESS 'done'", [FIRST, RETRY], [], [], "**sent again, as a retry**"),
         (
             "SUCCESS 'done'",
-            [FIRST, "on_failure ValueError", AGAIN],
+            [FIRST, AGAIN],
             [],
+            ["called ValueError"],
             "fails, `ValueError`, and is then **delivered again**",
         ),
     ],
 )
-def test_an_outcome_in_words(state: str, steps: list[str], message: list[str], told: str) -> None:
+def test_an_outcome_in_words(
+    state: str, steps: list[str], message: list[str], errback: list[str], told: str
+) -> None:
     victim = {"state": state, "steps": steps, "message": message}
-    assert delivery_page.became({"rows": [], "victim": victim}) == told
+    outcome = {"rows": [], "victim": victim, "errback": {"steps": errback}}
+    assert delivery_page.became(outcome) == told
