@@ -112,6 +112,9 @@ class Worker(Runner):
         queues = self.embedded.queues  # remote control may have added to them
         return not queues or any(is_routed_to(queue, sent) for queue in queues)
 
+    def deliver_again(self, task_id: str) -> None:
+        self.embedded.deliver_again(task_id)
+
     def has_in_hand(self, task_id: str) -> bool:
         return self.embedded.has_in_hand(task_id)
 

@@ -29,6 +29,12 @@ _REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5
 _ticks: Final = time.perf_counter_ns
 
 
+#: Why a task has no outcome whose worker was lost.
+LOST_FOR_GOOD: Final = (
+    "its worker was lost after the message had been acknowledged, so no worker gets it again"
+)
+
+
 def stores_nothing(state: str) -> str:
     """Why a task that ended in such a state has no outcome."""
     raised = {"IGNORED": "Ignore", "REJECTED": "Reject"}[state]
@@ -201,10 +207,19 @@ class EndedWithoutOutcome(Ended):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost(Event):
-    """The process that ran a task was lost on purpose, or the whole worker: ``host``."""
+    """The process that ran a task was lost on purpose, or the whole worker: ``host``.
+
+    ``acknowledged`` is whether the broker had been told by then to forget the message.
+    """
 
     task_id: str
     host: bool
+    acknowledged: bool = False
+
+    @property
+    def for_good(self) -> bool:
+        """Whether nobody will ever run the task again, nor say what became of it."""
+        return self.host and self.acknowledged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,11 +15,13 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.messages.journal import (
+    LOST_FOR_GOOD,
     EndedWithoutOutcome,
     Journal,
     Looked,
     RaisedElsewhere,
     StateStored,
+    WorkerLost,
     stores_nothing,
 )
 from pytest_djcelery.patching import patches, replaced
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.recording.unconsumed import Unconsumed
 
 
+_ENDS = (StateStored, EndedWithoutOutcome, WorkerLost)
 _RECHECK = 0.5  # seconds, as often as Celery polls
 
 
@@ -241,7 +244,7 @@ class Waits:
             self._refuse_if_ended(waiting, ended=ended)
             self.check_consumed(waiting)
             brief = min(_RECHECK, deadline.remaining)
-            came = journal.wait_until(stored, brief, kind=(StateStored, EndedWithoutOutcome))
+            came = journal.wait_until(stored, brief, kind=_ENDS)
             if not came and deadline.passed:
                 raise WaitTimeoutError(self._too_late(waiting, deadline.seconds))
 
@@ -257,12 +260,16 @@ class Waits:
             raise NeverReadyError(no_result_text(waiting, self.test.situation()))
 
     def _refuse_what_never_comes(self, waiting: Collection[str], since: int) -> None:
-        """End the wait for a task that raised `Ignore` or `Reject`, which leave no result.
+        """End the wait for a task that leaves no result.
 
         Raises:
-            NeverReadyError: One of the tasks that are waited for did so.
+            NeverReadyError: One of the tasks that are waited for raised `Ignore` or `Reject`, or
+                was lost with its worker.
         """
         __tracebackhide__ = True
+        for lost in self.test.journal.events(WorkerLost, since):
+            if lost.for_good and lost.task_id in waiting:
+                raise NeverReadyError(f"{lost.task_id} will never be ready: {LOST_FOR_GOOD}.")
         for ended in self.test.journal.events(EndedWithoutOutcome, since):
             if ended.task_id not in waiting or ended.goes_on:
                 continue

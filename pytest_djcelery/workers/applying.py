@@ -19,6 +19,7 @@ from billiard.common import human_status
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import logger
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.worker import state
 
 from pytest_djcelery.errors import meant
 from pytest_djcelery.messages.journal import WorkerLost
@@ -91,11 +92,17 @@ def _report_gone(
     if gone.timed_out:
         _report_timeout(gone, error_callback, options)
         return
+    task_id = str(options.get("correlation_id"))
+    request = state.requests.get(task_id)
     current = current_sandbox()
     if current is not None:
-        event = WorkerLost(task_id=str(options.get("correlation_id")), host=gone.host)
-        current.journal.append(event)
+        acknowledged = request is not None and bool(request.acknowledged)
+        current.journal.append(
+            WorkerLost(task_id=task_id, host=gone.host, acknowledged=acknowledged)
+        )
     if gone.host:
+        if request is not None:  # what comes in its place has never heard of it
+            state.task_ready(request)
         raise gone
     lost = meant(WorkerLostError(f"Worker exited prematurely: {human_status(_KILLED)}."))
     _call_back(error_callback, ExceptionInfo((WorkerLostError, lost, gone.__traceback__)))

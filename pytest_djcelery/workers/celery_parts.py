@@ -72,6 +72,7 @@ class Consumer(CeleryConsumer):
         super().__init__(*args, **kwargs)
         self.strategies = Strategies(self)
         self.lost: Exception | None = None  # why there is no connection now
+        self._broken: Exception | None = None  # the same, if that is on purpose
 
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         pending = super().call_soon(p, *args, **kwargs)
@@ -86,15 +87,34 @@ class Consumer(CeleryConsumer):
 
     def connect(self) -> Any:
         """Connect; if the broker's transport can't be interrupted, poll it often."""
+        self._broken = None
         connection = super().connect()
-        if not hasattr(connection.transport, "interrupt"):
-            drain_events = connection.drain_events
+        drain_events = connection.drain_events
+        longest = None if hasattr(connection.transport, "interrupt") else _POLL
 
-            def drain_events_often(timeout: float = _POLL, **options: Any) -> Any:
-                return drain_events(timeout=min(timeout, _POLL), **options)
+        def drain_events_often(timeout: float | None = None, **options: Any) -> Any:
+            if self._broken is not None:
+                raise self._broken
+            if longest is not None:
+                timeout = min(longest if timeout is None else timeout, longest)
+            return drain_events(timeout=timeout, **options)
 
-            connection.drain_events = drain_events_often
+        connection.drain_events = drain_events_often
         return connection
+
+    def break_connection(self) -> Exception:
+        """Lose the connection to the broker, as soon as the worker looks for messages.
+
+        Returns:
+            The error that it then meets, for code that runs in the worker's own thread to raise.
+        """
+        kinds = self.connection_errors
+        kind = ConnectionResetError if issubclass(ConnectionResetError, kinds) else kinds[0]
+        self._broken = error = kind("the host of this worker is lost, by a fault")
+        interrupt = getattr(getattr(self.connection, "transport", None), "interrupt", None)
+        if interrupt is not None:
+            interrupt()
+        return error
 
     def on_ready(self) -> None:
         # Redis drops a broadcast without subscribers, and kombu subscribes as it waits.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.messages.descriptions import message_text
-from pytest_djcelery.messages.journal import Dropped, Ended
+from pytest_djcelery.messages.journal import Dropped, Ended, WorkerLost
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
@@ -50,6 +50,7 @@ def not_ended(journal: Journal) -> Iterator[SentTask]:
     """The messages of a test that no worker has finished, as far as is known."""
     ended = Counter((event.task_id, event.retries) for event in journal.events(Ended))
     dropped = {event.task_id for event in journal.events(Dropped)}
+    dropped |= {event.task_id for event in journal.events(WorkerLost) if event.for_good}
     for event in journal.published():
         sent = event.message
         attempt = sent.id, sent.retries

@@ -23,6 +23,7 @@ from pytest_djcelery.workers.boot import BootReceivers, Controller, limits_chang
 from pytest_djcelery.workers.celery_parts import Consumer, Timer
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
 from pytest_djcelery.workers.embedded import pools
+from pytest_djcelery.workers.embedded.again import received_again
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -92,6 +93,7 @@ class EmbeddedWorker:
             wake=self._let_go,
             surroundings=surroundings,
         )
+        self._in_hand.host_lost = self._host_lost
         self._surroundings = surroundings
         self._pool = pools.pool_class(settings.pool, self._in_hand)
         if self._pool is None:
@@ -326,6 +328,26 @@ class EmbeddedWorker:
             or self.busy()
             or consumer.has_pending_operations
         )
+
+    def deliver_again(self, task_id: str) -> None:
+        """Have the message of a running task received once more, marked as redelivered."""
+        request = state.requests.get(task_id)
+        if request is not None:
+            self._receive_soon(received_again(request.message, self._receive_soon))
+
+    def _receive_soon(self, message: Any) -> None:
+        def receive() -> None:
+            try:
+                self._consumer().task_consumer.on_message(message)
+            finally:
+                self._in_hand.let_go(None)
+
+        self._in_hand.take(None)  # so that it isn't idle in between
+        self._call_soon(receive)
+
+    def _host_lost(self) -> Exception:
+        error: Exception = self._consumer().break_connection()
+        return error
 
     def has_in_hand(self, task_id: str) -> bool:
         """Whether it is still busy with a task, even if an outcome is already stored."""

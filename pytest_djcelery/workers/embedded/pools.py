@@ -25,6 +25,7 @@ from celery.exceptions import WorkerLostError
 
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import WorkerError
+from pytest_djcelery.recording.losses import ProcessGoneError, lose_process
 from pytest_djcelery.recording.task_threads import enter_worker_thread
 from pytest_djcelery.workers.applying import apply_as_prefork
 
@@ -65,6 +66,8 @@ class InHand:
         self._started = started
         self._after_task = after_task
         self._wake = wake
+        #: Has the worker lose its connection to the broker, and returns the error that says so.
+        self.host_lost: Callable[[], Exception]
         self._surroundings = surroundings
         self._lock = threading.Lock()
         self._ids: Counter[str | None] = Counter()
@@ -146,6 +149,10 @@ class SoloPool(solo.TaskPool):
     def _run(self, task_id: str | None, *args: Any, **options: Any) -> None:
         try:
             self.in_hand.run(task_id, *args, passes=_exits, **options)
+        except ProcessGoneError:
+            if self.in_hand.waiting:  # for this one: a task of the same lost worker
+                raise lose_process(host=True) from None
+            raise self.in_hand.host_lost() from None
         except (SystemExit, KeyboardInterrupt) as error:
             # Unchanged, it would look like a request to shut the worker down.
             raise WorkerLostError(repr(error)) from error
@@ -197,7 +204,7 @@ class ThreadPool(thread.TaskPool):
         self.in_hand.take(task_id)
         try:
             future = self.executor.submit(
-                self.in_hand.run,
+                self._run,
                 task_id,
                 target,
                 args,
@@ -209,6 +216,12 @@ class ThreadPool(thread.TaskPool):
             self.in_hand.let_go(task_id)
             raise
         return thread.ApplyResult(future)
+
+    def _run(self, *args: Any, **options: Any) -> None:
+        try:
+            self.in_hand.run(*args, **options)
+        except ProcessGoneError:
+            self.in_hand.host_lost()
 
 
 def _exits(error: BaseException) -> bool:
