@@ -13,6 +13,7 @@ from statistics import median
 from audit import audit
 from brokers import brokers
 from contract import contract
+from deploys import deploys
 from inline import inline
 from live import live
 from redelivery import redelivery
@@ -64,6 +65,7 @@ class Repeats:
     database_tests: int  # of a suite that is audited
     audited_runs: int  # pairs of runs of those
     hooks: int
+    contract_runs: int  # pairs of runs of a suite that sends
 
 
 FULL = Repeats(
@@ -84,6 +86,7 @@ FULL = Repeats(
     database_tests=1000,
     audited_runs=7,
     hooks=20_000,
+    contract_runs=9,
 )
 QUICK = Repeats(
     today=1,
@@ -103,6 +106,7 @@ QUICK = Repeats(
     database_tests=300,
     audited_runs=3,
     hooks=20_000,
+    contract_runs=3,
 )
 
 
@@ -255,4 +259,5 @@ GROUPS = {
     "brokers": brokers,
     "contract": contract,
     "audit": audit,
+    "deploys": deploys,
 }

@@ -32,3 +32,5 @@ else:
 
 CELERY_BROKER_URL = "memory://"
 CELERY_RESULT_BACKEND = "cache+memory://"
+if os.environ.get("BENCHMARK_TASKS"):
+    CELERY_IMPORTS = ["shop.many_tasks"]
