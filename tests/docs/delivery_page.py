@@ -50,8 +50,9 @@ there, sees the end of the child, calls the task failed and acknowledges its mes
 
 The tables are not from Celery's documentation. They are generated from what a prefork worker does,
 over Redis and over RabbitMQ, in {cases} cases, recorded in
-[`losses.json`](../../tests/contract/losses/losses.json) with {made_with}. The two brokers agree in
-every case.
+[`losses.json`](../../tests/contract/losses/losses.json) with {made_with}. The two
+brokers agree in every case. `celery_inline` and `celery_worker` are held to the same record, where
+`celery_faults` takes the worker away; [Fidelity](fidelity.md#losses) has what can't be the same.
 
 ## What the options do
 
@@ -103,6 +104,7 @@ and nothing says so. When a hard time limit ends a task that is then delivered a
 (`acks_on_failure_or_timeout=False`), the first run has failed already: the error links have run,
 and a chord's body has failed, before the second run ends well.
 """
+_OLDER: Final = "The tables above are of the newest. Where the others differ:"
 
 
 def page() -> str:
@@ -110,7 +112,7 @@ def page() -> str:
     records = truth.read()
     record = records[f"{_versions_of(records)[-1]} redis"]
     introduction = _INTRODUCTION.format(
-        command=COMMAND, cases=len(record), made_with=_made_with(records)
+        command=COMMAND, cases=len(record), made_with=f"Celery {_listed(_versions_of(records))}"
     )
     return "".join(
         [
@@ -128,9 +130,9 @@ def page() -> str:
     )
 
 
-def _made_with(records: truth.Records) -> str:
-    *older, newest = _versions_of(records)
-    return f"Celery {', '.join(older)} and {newest}" if older else f"Celery {newest}"
+def _listed(names: list[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _versions_of(records: truth.Records) -> list[str]:
@@ -278,22 +280,22 @@ def _followed(outcome: Outcome) -> str:
 def _versions(records: truth.Records) -> str:
     """Name the cases of the first table in which the supported versions differ."""
     versions = _versions_of(records)
-    rows = []
     groups = _groups(records[f"{versions[-1]} redis"])
+    columns: dict[tuple[str, ...], list[str]] = {}
     for version in versions:
-        assert _groups(records[f"{version} redis"]) == groups, version
-    for loss, group in product(LOSSES, groups):
-        name = _of(group[0], loss).name
-        told = {version: _told(records[f"{version} redis"][name]) for version in versions}
-        if len(set(told.values())) > 1:
-            rows.append([LOSSES[loss], _described(group), *told.values()])
+        record = records[f"{version} redis"]
+        assert _groups(record) == groups, version
+        told = (_told(record[_of(group[0], loss).name]) for loss in LOSSES for group in groups)
+        columns.setdefault(tuple(told), []).append(version)
+    rows = [
+        [f"{LOSSES[loss]}: {_described(group)}", *told]
+        for (loss, group), *told in zip(product(LOSSES, groups), *columns, strict=True)
+        if len(set(told)) > 1
+    ]
     if not rows:
         return ""
-    head = ["when", "options", *(f"Celery {version}" for version in versions)]
-    return (
-        "\n## Versions of Celery\n\nThe tables above are of the newest. Where others differ:\n\n"
-        + _table(head, rows)
-    )
+    head = ["when", *(f"Celery {_listed(same)}" for same in columns.values())]
+    return f"\n## Versions of Celery\n\n{_OLDER}\n\n{_table(head, rows)}"
 
 
 def _told(outcome: Outcome) -> str:
