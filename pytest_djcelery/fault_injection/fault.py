@@ -11,6 +11,7 @@ from pytest_djcelery import locations
 from pytest_djcelery.errors import BadOptionError, FaultNotFiredError
 from pytest_djcelery.fault_injection.texts import Missing, not_fired_text
 from pytest_djcelery.messages.journal import FaultFired
+from pytest_djcelery.recording import second_runs
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -123,7 +124,8 @@ class Fault:
             task_id: The task in whose run it happens.
         """
         with _using:
-            if not self.waits:
+            # What happens in a second run (`djcelery_redeliver`) is taken back; a fault can't be.
+            if not self.waits or second_runs.is_under_way():
                 return False
             self._fired += 1
         self._on_fired(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from pytest_djcelery.messages.journal import RanTwice
@@ -11,6 +12,23 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
 
 MOST_EFFECTS: Final = 10  # of one message, that a text shows
+_now: Final[list[object]] = []  # the second runs that are under way
+
+
+@contextmanager
+def second_run() -> Iterator[None]:
+    """Enter around a second run, of which nothing is to stay."""
+    run = object()
+    _now.append(run)
+    try:
+        yield
+    finally:
+        _now.remove(run)
+
+
+def is_under_way() -> bool:
+    """Whether a task runs for the second time now."""
+    return bool(_now)
 
 
 def different(journal: Journal, since: int = 0) -> list[RanTwice]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError, DjceleryWarning
 from pytest_djcelery.messages.journal import RanTwice
+from pytest_djcelery.recording.second_runs import second_run
 from pytest_djcelery.redelivery.effects import Effects, Run
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Repeats:
         effects = Effects(sandbox, message)
         kept.add(message.id)
         try:
-            with warnings.catch_warnings(), effects.taken_back() as ended:
+            with second_run(), warnings.catch_warnings(), effects.taken_back() as ended:
                 warnings.simplefilter("ignore", DjceleryWarning)  # the first run has given them
                 yield ended
         finally:

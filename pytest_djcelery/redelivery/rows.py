@@ -12,9 +12,10 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from pytest_djcelery.redelivery.contents import Contents, Table
+from pytest_djcelery.redelivery.contents import Contents, Table, emptied_by_database
 from pytest_djcelery.redelivery.statements import Tables
 from pytest_djcelery.transactions.captures import underlying
+from pytest_djcelery.transactions.django_connections import all_connections
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -39,9 +40,7 @@ class WrittenRows:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        from django.db import connections
-
-        distinct = {id(underlying(found)): found for found in connections.all()}
+        distinct = {id(underlying(found)): found for found in all_connections()}
         with ExitStack() as stack:
             for connection in distinct.values():
                 stack.enter_context(_undone(connection))
@@ -107,11 +106,14 @@ class _Watched:
             return
         known = _tables.setdefault(underlying(connection), Tables())
         with suppress(DatabaseError), connection.wrap_database_errors:
-            for name in written(known):
+            pending = [*written(known)][::-1]
+            while pending:
+                name = pending.pop()
                 if name not in self._before and name not in _tables_of_caches():
                     table = Table(connection, name)
                     if table.app not in _OF_RESULTS:
                         self._before[name] = table, table.read()
+                        pending += emptied_by_database(name)
 
     def changes(self) -> Iterator[str]:
         from django.db import DEFAULT_DB_ALIAS, DatabaseError
