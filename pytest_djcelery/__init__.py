@@ -66,6 +66,8 @@ if TYPE_CHECKING:
         MessageNotSentError as MessageNotSentError,
         NeverEndsError as NeverEndsError,
         NotASignatureError as NotASignatureError,
+        NotEnteredError as NotEnteredError,
+        NotEnteredWarning as NotEnteredWarning,
         NotDeliveredWarning as NotDeliveredWarning,
         NotIdempotentError as NotIdempotentError,
         NotOneMessageError as NotOneMessageError,
@@ -151,6 +153,8 @@ if not TYPE_CHECKING:  # with it, a checker would accept any name as an attribut
             raise AttributeError(msg)
         # A submodule of the same name (``outbox``) must not take the place of the function.
         value = globals()[name] = getattr(importlib.import_module(_homes()[name]), name)
+        if getattr(value, "__module__", "").startswith(_WITHIN):
+            value.__module__ = __name__  # as it is imported, in reprs and texts
         return value
 
 

@@ -40,6 +40,15 @@ def explained_at(kind: type[BaseException]) -> str:
     return f"See {PAGE}#{public.lower()} in the documentation of pytest-djcelery."
 
 
+def _named_by_package(kind: type) -> None:
+    """Give a public error the module that it is imported from.
+
+    pytest's short summary begins with it, and has one line for the text.
+    """
+    if kind.__module__.startswith(f"{__package__}.") and not kind.__name__.startswith("_"):
+        kind.__module__ = str(__package__)
+
+
 class DjceleryError(Exception):
     """The base class of all errors of pytest-djcelery, to catch any of them.
 
@@ -48,6 +57,10 @@ class DjceleryError(Exception):
     """
 
     __notes__: list[str]
+
+    def __init_subclass__(cls) -> None:
+        """Name it by the package."""
+        _named_by_package(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Give the error its note."""
@@ -66,9 +79,17 @@ class DjceleryWarning(UserWarning):
     The last line of its text says where the documentation explains it.
     """
 
+    def __init_subclass__(cls) -> None:
+        """Name it by the package."""
+        _named_by_package(cls)
+
     def __str__(self) -> str:
         text = super().__str__()
         return f"{text}\n{explained_at(type(self))}" if text else text
+
+
+for _base in (DjceleryError, DjceleryWarning):
+    _named_by_package(_base)
 
 
 class AppNotFoundError(DjceleryError):
@@ -174,6 +195,14 @@ class NotIdempotentError(DjceleryError, AssertionError):
 
 class NotASignatureError(DjceleryError, TypeError):
     """A message was compared with something that is not a Celery signature."""
+
+
+class NotEnteredError(DjceleryError, AttributeError):
+    """A context manager, such as ``inline()``, was used without ``with``."""
+
+
+class NotEnteredWarning(DjceleryWarning):
+    """A context manager, such as ``inline()``, was made but never entered: it did nothing."""
 
 
 class NotOneMessageError(DjceleryError, AssertionError):

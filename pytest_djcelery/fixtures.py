@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def celery_config() -> Mapping[str, Any]:
-    """Override it to change the app's configuration: return settings of Celery."""
+    """Override it to return settings for the app: ``{"task_acks_late": True}``."""
     return {}
 
 
@@ -55,13 +55,13 @@ def celery_enable_logging() -> bool:
 
 @pytest.fixture(scope="session")
 def celery_includes() -> Sequence[str]:
-    """Override it to have the worker import modules when it starts: return their names."""
+    """Override it to return modules that the worker imports: ``["shop.tasks"]``."""
     return ()
 
 
 @pytest.fixture(scope="session")
 def celery_class_tasks() -> Sequence[Any]:
-    """Override it to register class-based tasks with the app: return the classes."""
+    """Override it to return class-based tasks to register: ``[ShipTask]``."""
     return []
 
 
@@ -73,7 +73,7 @@ def celery_worker_pool() -> Any:
 
 @pytest.fixture(scope="session")
 def celery_worker_parameters() -> Mapping[str, Any]:
-    """Override it to give the worker arguments of `WorkController`, such as ``queues``."""
+    """Override it to return arguments of `WorkController`: ``{"queues": ["celery", "mail"]}``."""
     return {}
 
 
@@ -81,7 +81,7 @@ def celery_worker_parameters() -> Mapping[str, Any]:
 def celery_session_app(
     celery_config: Mapping[str, Any], celery_parameters: Mapping[str, Any]
 ) -> Iterator[Celery]:
-    """The Django project's own app, for session fixtures that send tasks or change settings."""
+    """The project's own app, for session fixtures: ``celery_session_app.send_task("a.b")``."""
     with (
         _usage_errors(),
         pytest_djcelery.session_app(config=celery_config, parameters=celery_parameters) as app,
@@ -112,10 +112,9 @@ def celery_app(
     celery_config: Mapping[str, Any],
     celery_parameters: Mapping[str, Any],
 ) -> Iterator[Celery]:
-    """The Django project's own app, with this test's settings.
+    """The project's own app, with the settings of ``@pytest.mark.celery(task_acks_late=True)``.
 
-    Those are the ones of ``@pytest.mark.celery(task_acks_late=True, …)`` and of ``celery_config``.
-    They are undone at the end of the test.
+    They are undone at the end of the test, as are those of ``celery_config``.
     """
     # Not through celery_session_app: a module, class or test may override celery_config.
     with (
@@ -127,9 +126,9 @@ def celery_app(
 
 @pytest.fixture
 def celery_outbox(celery_app: Celery) -> Iterator[Outbox]:
-    """Every message that this test has published, to compare with signatures.
+    """The messages this test has sent: ``assert celery_outbox == [send_email.s(user.pk)]``.
 
-    ``assert celery_outbox == [send_email.s(user.pk)]``; see `pytest_djcelery.Outbox`.
+    They compare with Celery's signatures; see `pytest_djcelery.Outbox`.
     """
     with pytest_djcelery.outbox(whole_test=True) as outbox:
         yield outbox
@@ -137,9 +136,10 @@ def celery_outbox(celery_app: Celery) -> Iterator[Outbox]:
 
 @pytest.fixture
 def celery_on_commit(celery_app: Celery) -> Iterator[OnCommit]:
-    """The on_commit hooks of this test, in the lists ``pending``, ``ran`` and ``discarded``.
+    """The on_commit hooks of this test: ``[hook] = celery_on_commit.discarded``.
 
-    ``with celery_on_commit.hold():`` keeps hooks back; see `pytest_djcelery.OnCommit`.
+    The lists are ``pending``, ``ran`` and ``discarded``; ``with celery_on_commit.hold():`` keeps
+    hooks back. See `pytest_djcelery.OnCommit`.
     """
     with pytest_djcelery.on_commit(whole_test=True) as on_commit:
         yield on_commit
@@ -147,7 +147,7 @@ def celery_on_commit(celery_app: Celery) -> Iterator[OnCommit]:
 
 @pytest.fixture
 def celery_eager(celery_app: Celery) -> Iterator[Celery]:
-    """Celery's eager mode for this test: each task runs inside its ``delay()``.
+    """Celery's eager mode for this test: ``assert add.delay(1, 2).get() == 3``, in place.
 
     Yields the app. Results are stored, so ``AsyncResult`` and ``celery_results`` can read them.
     """
@@ -160,11 +160,10 @@ def celery_inline(
     request: pytest.FixtureRequest,
     celery_app: Celery,
 ) -> Iterator[Inline]:
-    """A worker in the test's own thread, connection and transaction, on a virtual clock.
+    """A worker in the test's own thread and transaction: ``celery_inline.run()`` runs what is due.
 
-    ``celery_inline.run()`` delivers what is due, and ``run(until=timedelta(hours=1))`` lets an
-    hour pass at once. With ``@pytest.mark.celery_inline(auto=True)`` it delivers by itself. See
-    `pytest_djcelery.Inline`.
+    ``run(until=timedelta(hours=1))`` lets an hour pass at once, on a virtual clock. With
+    ``@pytest.mark.celery_inline(auto=True)`` it delivers by itself. See `pytest_djcelery.Inline`.
     """
     with pytest_djcelery.inline(**markers.inline(request.node)) as inline:
         yield inline
@@ -172,10 +171,10 @@ def celery_inline(
 
 @pytest.fixture
 def celery_beat(celery_app: Celery) -> Iterator[Beat]:
-    """The project's periodic schedule, on the test's clock.
+    """The periodic schedule: ``celery_beat.run(until=timedelta(days=7))`` sends a week of it.
 
-    ``celery_beat.run(until=…)`` sends what beat would send, ``due(…)`` says what that will be, and
-    ``check()`` finds entries that no worker could run. See `pytest_djcelery.Beat`.
+    ``due(…)`` says what would be sent, and ``check()`` finds entries that no worker could run. See
+    `pytest_djcelery.Beat`.
     """
     with pytest_djcelery.beat() as beat:
         yield beat
@@ -183,7 +182,7 @@ def celery_beat(celery_app: Celery) -> Iterator[Beat]:
 
 @pytest.fixture
 def celery_faults(celery_app: Celery) -> Iterator[Faults]:
-    """What production does to tasks, on purpose: failures, lost workers, a broker that is down.
+    """What production does to tasks: ``celery_faults.fail(charge, ConnectionError)``, and more.
 
     ``celery_faults.lose_worker(charge, at=gateway.charge)`` has the worker die when the task has
     called the gateway. A fault that never happens fails the test. See `pytest_djcelery.Faults`.
@@ -194,9 +193,9 @@ def celery_faults(celery_app: Celery) -> Iterator[Faults]:
 
 @pytest.fixture
 def celery_results(celery_app: Celery) -> Iterator[Results]:
-    """The outcomes of this test's tasks, in whatever result backend is configured.
+    """The outcomes of tasks: ``assert celery_results[add.delay(4, 4)] == Success(8)``.
 
-    ``assert celery_results[task.delay()] == Success(8)``; see `pytest_djcelery.Results`.
+    It reads whatever result backend is configured; see `pytest_djcelery.Results`.
     """
     with pytest_djcelery.results() as results:
         yield results
@@ -231,10 +230,10 @@ def celery_worker(
     celery_app: Celery,
     _celery_worker_arguments: Mapping[str, Any],
 ) -> Iterator[Worker]:
-    """An embedded worker: a thread of this process that runs tasks as they are published.
+    """A worker in a thread of this process: ``assert add.delay(4, 4).get() == 8``.
 
-    ``result.get()`` and ``celery_results`` wait for a task, ``celery_worker.wait_until_idle()`` for
-    all of them. It needs a test that commits. See `pytest_djcelery.Worker`.
+    ``celery_results`` waits for a task, too, and ``celery_worker.wait_until_idle()`` for all of
+    them. It needs a test that commits. See `pytest_djcelery.Worker`.
     """
     with pytest_djcelery.worker(**_celery_worker_arguments) as worker:
         markers.before_database_cleanup(request, worker.settle)
@@ -258,7 +257,7 @@ def celery_live_worker(
     celery_app: Celery,
     _celery_live_processes: None,
 ) -> Iterator[LiveWorker]:
-    """``celery -A proj worker`` in separate processes, with its real pool and start-up.
+    """``celery -A proj worker`` in its own processes: ``assert add.delay(4, 4).get() == 8``.
 
     ``@pytest.mark.celery_live_worker(pool=…, concurrency=…)`` chooses its options. It needs a test
     that commits. See `pytest_djcelery.LiveWorker`.
@@ -274,7 +273,7 @@ def celery_session_worker(
     celery_session_app: Celery,  # applies celery_config
     _celery_session_worker_arguments: Mapping[str, Any],
 ) -> Iterator[SessionWorker]:
-    """One embedded worker for the whole run, which also runs what session fixtures send."""
+    """One worker thread for the whole run: session fixtures may ``add.delay(4, 4).get()``, too."""
     with pytest_djcelery.session_worker(**_celery_session_worker_arguments) as worker:
         yield worker
 

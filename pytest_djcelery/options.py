@@ -106,7 +106,12 @@ class Declared:
 
 
 def _refused(name: str, value: object, expected: str) -> BadOptionError:
-    return BadOptionError(f"{name} = {value!r}: expected {expected}.")
+    if name.startswith("@pytest.mark."):
+        arguments = value if isinstance(value, tuple) else (value,)
+        written = f"{name}({', '.join(map(repr, arguments))})"
+    else:
+        written = f"{name} = {value!r}"
+    return BadOptionError(f"{written}: expected {expected}.")
 
 
 def _app(name: str, value: object) -> str:

@@ -202,13 +202,16 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Explain why a test failed, as far as its tasks show."""
     sandbox = current_sandbox() if call.when == "call" else None
+    text_alone = _internal_frames_hidden(item, call)
     if sandbox is None:
         report = yield
+        _show_text_alone(report, text_alone)
     else:
         from pytest_djcelery.reporting import sections
 
         error = sections.explained_error(item, call)
         report = yield
+        _show_text_alone(report, text_alone)
         sections.show_text_alone(item, report, error)
         sections.add_sections(item, sandbox, report, error)
         if report.failed:
@@ -222,6 +225,28 @@ def pytest_runtest_makereport(
         report.djcelery_ran_twice = packed(ran_twice)  # type: ignore[attr-defined]  # travels with it
         ran_twice.clear()
     return report
+
+
+def _internal_frames_hidden(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> pytest.ExceptionInfo[BaseException] | None:
+    """Hide what no reader can change in an error of use; return it if no frame is left."""
+    if call.excinfo is None or not isinstance(
+        call.excinfo.value, DjceleryError | pytest.UsageError
+    ):
+        return None
+    from pytest_djcelery.reporting import own_frames
+
+    return call.excinfo if own_frames.hidden(item, call) else None
+
+
+def _show_text_alone(
+    report: pytest.TestReport, error: pytest.ExceptionInfo[BaseException] | None
+) -> None:
+    if error is not None and report.failed:
+        from pytest_djcelery.reporting import own_frames
+
+        report.longrepr = own_frames.text_alone(error)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -13,6 +13,17 @@ class Widget(models.Model):
         return self.name
 
 
+class Product(models.Model):
+    """What the shop sells."""
+
+    name = models.CharField(max_length=140)
+    stock = models.IntegerField(default=0)
+    announced = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class AuditEntry(models.Model):
     """How one task ended whose base class is ``AuditedTask``."""
 

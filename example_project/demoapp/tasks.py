@@ -7,8 +7,9 @@ from celery.contrib.django.task import DjangoTask
 from django.contrib.auth import get_user_model
 from django.core.mail import send_mail
 from django.db import transaction
+from django.db.models import F
 
-from demoapp.models import AuditEntry, Widget
+from demoapp.models import AuditEntry, Product, Widget
 
 
 @shared_task
@@ -123,3 +124,33 @@ def delete_widget(self, widget_id):
 def delete_archived_widgets():
     """Run every night, by the schedule in the settings."""
     Widget.objects.filter(archived=True).delete()
+
+
+@shared_task
+def restock(product_id, count):
+    Product.objects.filter(id=product_id).update(stock=F("stock") + count)
+
+
+@shared_task
+def sell(product_id, count):
+    """Take goods out of the stock, if there are enough, whatever has come before."""
+    Product.objects.filter(id=product_id, stock__gte=count).update(stock=F("stock") - count)
+
+
+@shared_task
+def announce(product_id):
+    """Tell the customers that a product is there: once, however often the message comes."""
+    if Product.objects.filter(id=product_id, announced=False).update(announced=True):
+        product = Product.objects.get(id=product_id)
+        send_mail(f"New: {product.name}", "Have a look.", None, ["customers@example.com"])
+
+
+@shared_task(acks_late=True)
+def import_products(stocks):
+    """Take over the stock of each product from a list.
+
+    If the worker is lost, the broker delivers the message again, since it is acknowledged late; and
+    whatever the lost worker has done by then, it is not done twice.
+    """
+    for name, stock in stocks.items():
+        Product.objects.update_or_create(name=name, defaults={"stock": stock})

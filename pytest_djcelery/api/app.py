@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import FixtureConflictError
 from pytest_djcelery.project import registry
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.transactions.django_connections import opened_connections
@@ -76,7 +77,7 @@ def check_visible_to_workers(name: str) -> None:
             raise FixtureConflictError(msg)
 
 
-@contextmanager
+@entered
 def app(**conf: Any) -> Iterator[Celery]:
     """Change Celery's settings for a part of a test.
 
@@ -95,7 +96,7 @@ def app(**conf: Any) -> Iterator[Celery]:
         yield sandbox.app
 
 
-@contextmanager
+@entered
 def session_app(
     *, config: Mapping[str, Any] | None = None, parameters: Mapping[str, Any] | None = None
 ) -> Iterator[Celery]:

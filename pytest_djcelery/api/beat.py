@@ -12,6 +12,7 @@ from pytest_djcelery import clock
 from pytest_djcelery.api.inline import Inline
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.messages.journal import NotSent, Published
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.workers.beat.scheduler import VirtualScheduler, check_entries, entries_apart
 
@@ -244,7 +245,7 @@ def _span(between: Any, now: datetime) -> tuple[datetime, datetime]:
     return start, end
 
 
-@contextmanager
+@entered
 def beat() -> Iterator[Beat]:
     """Use the project's periodic schedule in a part of a test; see `Beat`.
 

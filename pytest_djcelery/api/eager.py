@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_djcelery.api.app import runner_set
 from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.database import other_threads_watched
@@ -43,7 +44,7 @@ def _eager_results_have_backend(app: Celery) -> Iterator[None]:
         yield
 
 
-@contextmanager
+@entered
 def eager(*, propagates: bool | None = None) -> Iterator[Celery]:
     """Use Celery's eager mode in a part of a test: each task runs inside its ``delay()``.
 

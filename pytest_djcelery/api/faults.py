@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -22,6 +21,7 @@ from pytest_djcelery.fault_injection.runs import (
 from pytest_djcelery.fault_injection.stub import UNSET, Stub
 from pytest_djcelery.fault_injection.targets import target_of
 from pytest_djcelery.fault_injection.texts import not_fired_text
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
@@ -371,7 +371,7 @@ def _shown(exc: Any) -> str:
     return exc.__name__ if isinstance(exc, type) else repr(exc)
 
 
-@contextmanager
+@entered
 def faults(*, whole_test: bool = False) -> Iterator[Faults]:
     """Have things go wrong for tasks in a part of a test; see `Faults`.
 

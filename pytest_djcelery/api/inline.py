@@ -13,6 +13,7 @@ from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import in_task, requests_noted
 from pytest_djcelery.reporting import undelivered_messages
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.session.session import current_session
@@ -279,7 +280,7 @@ class Inline(Runner):
         )
 
 
-@contextmanager
+@entered
 def inline(*, auto: bool = False) -> Iterator[Inline]:
     """Run tasks in the calling thread, in a part of a test; see `Inline`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.messages.journal import Warned
 from pytest_djcelery.project.consumed_queues import named
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.transactions.sent_in_transaction import warn
@@ -126,7 +127,7 @@ class LiveWorker(Runner):
         return f"<celery_live_worker {self.processes.pid}>"
 
 
-@contextmanager
+@entered
 def live_worker(
     *,
     pool: str | None = None,

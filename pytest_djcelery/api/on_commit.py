@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from pytest_djcelery.messages.journal import (
     Published,
 )
 from pytest_djcelery.messages.task_message import Items
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class OnCommit:
         return listed(waiting), listed(started), listed(reasons)
 
 
-@contextmanager
+@entered
 def on_commit(*, whole_test: bool = False) -> Iterator[OnCommit]:
     """Look at the on_commit hooks of a part of a test; see `OnCommit`.
 

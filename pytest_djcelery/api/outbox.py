@@ -34,6 +34,7 @@ from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.task_selection import TaskSelection
 from pytest_djcelery.messages.wire import is_mock_call, shown
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
@@ -368,7 +369,7 @@ class _View(Outbox):
         return _View(self.source._block(), self._suffix, self._holds)
 
 
-@contextmanager
+@entered
 def outbox(*, whole_test: bool = False) -> Iterator[Outbox]:
     """Record what is sent in a part of a test; see `Outbox`.
 

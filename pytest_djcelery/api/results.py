@@ -48,6 +48,7 @@ from pytest_djcelery.recording.result_waits import (
     no_result_text,
 )
 from pytest_djcelery.recording.server_waits import unreachable_backend_named
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
@@ -376,7 +377,7 @@ def _traceback(error: Any) -> str | None:
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
-@contextmanager
+@entered
 def results() -> Iterator[Results]:
     """Look at the outcomes of a test's tasks; see `Results`.
 

@@ -15,6 +15,7 @@ from pytest_djcelery.messages.journal import StateStored
 from pytest_djcelery.project.consumed_queues import is_routed_to, named, of_project
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
+from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.session.sandbox import Sandbox
@@ -190,7 +191,7 @@ class SessionWorker:
         return getattr(self._here, name)
 
 
-@contextmanager
+@entered
 def worker(  # noqa: PLR0913 - all that `celery.contrib.pytest` lets a conftest.py choose
     *,
     pool: Any = "solo",
@@ -249,7 +250,7 @@ def running_worker(
         yield runner
 
 
-@contextmanager
+@entered
 def session_worker(  # noqa: PLR0913 - as for `worker`
     *,
     pool: Any = "solo",

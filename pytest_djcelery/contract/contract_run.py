@@ -220,7 +220,7 @@ class ContractRun:
         if not lines:
             return
         failing = verdict is not None and bool(verdict.failing)
-        terminalreporter.section("celery contract", red=failing, bold=failing)
+        terminalreporter.write_sep("=", "celery contract", red=failing, bold=failing)
         for line in lines:
             terminalreporter.write_line(line)
 

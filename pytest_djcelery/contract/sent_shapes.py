@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery import locations
-from pytest_djcelery.contract.binding import taker
+from pytest_djcelery.contract.binding import misfits, taker
 from pytest_djcelery.contract.embedded_calls import Result, calls_in, calls_of_items
 from pytest_djcelery.contract.places import Places
 from pytest_djcelery.contract.records import Parameters, Shape, Way, merged_places
@@ -190,7 +190,10 @@ class SentShapes:
                 self._seen.setdefault(seen, set()).add(place)
 
     def by_task(self) -> SentByTask:
-        """The shapes of each task, and the place that sent each: the first in order."""
+        """The shapes of each task, and the place that sent each: the first in order.
+
+        What this code itself can't run, as some test may want to see, is no part of a contract.
+        """
         found: SentByTask = {}
         for (name, serializer, way, args, names, kinds), places in list(self._seen.items()):
             record = self._release.record(name)
@@ -201,6 +204,8 @@ class SentShapes:
                 way=way,
                 serializer=None if serializer in (None, record.serializer) else serializer,
             )
+            if misfits(shape, record.parameters, record):
+                continue
             for place in places:
                 found[name] = merged_places(found.get(name, {}), {shape: place})
         return found

@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from pytest_djcelery.messages.descriptions import arguments_text
-from pytest_djcelery.messages.django_tasks import own_call
+from pytest_djcelery.trace import wording
 
 if TYPE_CHECKING:
     from pytest_djcelery.exploration.schedules import Decisions
@@ -21,11 +20,8 @@ _MOST: Final = 30  # steps in a report
 
 
 def call(sent: SentTask | None, task: str = "") -> str:
-    """The call of a message, with the short name of its task: ``reserve(order=2)``."""
-    if sent is None:
-        return task
-    name, args, kwargs = own_call(sent)
-    return f"{name.rpartition('.')[2]}({arguments_text(args, kwargs)})"
+    """The call of a message, in the words of the timeline: ``reserve(order=2)``."""
+    return wording.short_name(task) if sent is None else wording.call(sent)
 
 
 def step_note(step: Step) -> str:

@@ -207,6 +207,18 @@ def app_beside(package: str) -> Celery | None:
     return _app_named(package, importlib.import_module)
 
 
+def _apps_in(name: str) -> list[str]:
+    """The apps in a module that is imported, as ``djcelery_app`` names them."""
+    from celery import Celery
+
+    attributes = getattr(sys.modules.get(name), "__dict__", {})
+    return [
+        f"{name}:{attribute}"
+        for attribute, value in attributes.items()
+        if isinstance(value, Celery)
+    ]
+
+
 def _app_at(path: str) -> Celery:
     __tracebackhide__ = True
     from celery import Celery
@@ -214,10 +226,16 @@ def _app_at(path: str) -> Celery:
     try:
         found = _named(path, importlib.import_module)
     except (AttributeError, ImportError, ValueError) as error:
+        apps = _apps_in(path.partition(":")[0])
+        remedy = (
+            f"Its module has {', '.join(map(repr, apps))}."
+            if apps
+            else "Expected a module and the name of the app in it, such as 'proj.celery:app', "
+            "importable from where pytest runs."
+        )
         msg = (
             f"djcelery_app = {path!r} could not be imported: {type(error).__name__}: {error}\n"
-            "Expected a module and the name of the app in it, such as 'proj.celery:app', "
-            "importable from where pytest runs."
+            f"{remedy}"
         )
         raise AppNotFoundError(msg) from error
     if not isinstance(found, Celery):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.brokers.run_spaces import RunSpaces
 from pytest_djcelery.brokers.servers import bounds
-from pytest_djcelery.errors import BadOptionError, UnknownSettingWarning
+from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.options import MEMORY, PROJECT, Options
-from pytest_djcelery.project.configuration import Configuration, Layer, canonical, is_foreign
+from pytest_djcelery.project import misspelt_settings
+from pytest_djcelery.project.configuration import Configuration, Layer, canonical
 from pytest_djcelery.project.other_apps import OtherApps
 from pytest_djcelery.project.shortcuts.message_path import producers_kept_connected
 from pytest_djcelery.project.shortcuts.settings_cache import SettingsCache
@@ -47,6 +47,7 @@ class Project:
         self.virtual_host = f"{app.main or 'app'}-{os.getpid()}-{next(_numbers)}"
         self._broker_of_run: Any = None
         self._settings_layers: dict[str, list[Layer]] = {}
+        self._settings_checked = False
         self._spaces = _spaces_of(options)
         self.others = OtherApps(app, self.virtual_host, self._base_values)
 
@@ -193,6 +194,12 @@ class Project:
                 values |= self._spaces.result_settings()
         return values
 
+    def check_settings(self) -> None:
+        """Warn once of what is misspelt in the module of the settings."""
+        if not self._settings_checked:
+            self._settings_checked = True
+            misspelt_settings.warn_of_settings_module(self.app)
+
     def _on_setting_changed(self, *, setting: str, enter: bool, **_: Any) -> None:
         """Follow ``settings.CELERY_X = …`` and ``override_settings(CELERY_X=…)`` at once."""
         namespace = self.app.namespace
@@ -201,8 +208,8 @@ class Project:
         try:
             key = canonical(setting, namespace=namespace)
         except BadOptionError as error:
-            if enter and not is_foreign(self.app, setting):
-                warnings.warn(f"{setting}: {error}", UnknownSettingWarning, stacklevel=2)
+            if enter:
+                misspelt_settings.warn_of_changed(self.app, setting, error)
             return
         layers = self._settings_layers.setdefault(setting, [])
         if enter:

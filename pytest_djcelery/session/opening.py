@@ -65,6 +65,7 @@ def _new_sandbox(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandb
         suite=session.suite,
     )
     audit = nullcontext() if session.audit is None else session.audit.paused_for(sandbox)
+    project.check_settings()
     with (
         audit,
         session.app_isolated(project),

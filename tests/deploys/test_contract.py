@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING, Any
-
-import pytest
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.support.project import Project
+    from tests.deploys.conftest import Shop
 
 SENDS = """
 import pytest
@@ -40,36 +38,10 @@ def test_of_the_test_alone():
 
     of_this_test.delay()
 """
-SERVICES = """
-from shop.tasks import ship
-
-
-def order(pk):
-    return [ship.delay(pk) for _ in range(2)]
-"""
 UPDATE, CHECK = "--djcelery-contract=update", "--djcelery-contract=check"
-NO_TEST = "def test_nothing(): ...\n"
 
 
-@pytest.fixture
-def shop(project: Project) -> Project:
-    """A project with a service that sends."""
-    project.write(**{"shop/services": SERVICES})
-    return project
-
-
-def _contract(project: Project) -> Any:
-    return json.loads((project.path / "celery-contract.json").read_text())
-
-
-def _change(project: Project, before: str, after: str, file: str = "shop/tasks.py") -> None:
-    path = project.path / file
-    text = path.read_text()
-    assert before in text
-    path.write_text(text.replace(before, after))
-
-
-def test_the_file_has_what_is_published_and_is_the_same_from_run_to_run(shop: Project) -> None:
+def test_the_file_has_what_is_published_and_is_the_same_from_run_to_run(shop: Shop) -> None:
     assert shop.run(SENDS, UPDATE).ret == 0
     path = shop.path / "celery-contract.json"
     text = path.read_text()
@@ -105,10 +77,10 @@ def test_the_file_has_what_is_published_and_is_the_same_from_run_to_run(shop: Pr
     assert shop.run(SENDS, UPDATE, "-k", "eagerly").ret == 0
     assert path.read_text() == text
     assert shop.run(SENDS, "--djcelery-contract=rewrite", "-k", "eagerly").ret == 0
-    assert not _contract(shop)["tasks"]["shop.tasks.ship"]["sent"]
+    assert not shop.contract()["tasks"]["shop.tasks.ship"]["sent"]
 
 
-def test_a_check_names_what_breaks_for_whom_and_the_compatible_way(shop: Project) -> None:
+def test_a_check_names_what_breaks_for_whom_and_the_compatible_way(shop: Shop) -> None:
     assert shop.run(SENDS, UPDATE).ret == 0
     green = shop.run(SENDS, CHECK)
     assert green.ret == 0
@@ -120,9 +92,9 @@ def test_a_check_names_what_breaks_for_whom_and_the_compatible_way(shop: Project
         ]
     )
 
-    _change(shop, "def add(x, y):", "def add(x, carry, y=0):")
-    _change(shop, "def ship(order_id, *, express", "def deliver(order_id, *, express")
-    _change(shop, "ship", "deliver", "shop/services.py")
+    shop.change("def add(x, y):", "def add(x, carry, y=0):")
+    shop.change("def ship(order_id, *, express", "def deliver(order_id, *, express")
+    shop.change("ship", "deliver", "shop/services.py")
     tests = SENDS.replace("ship", "deliver")
     red = shop.run(tests, CHECK, "-n", "1", "--junitxml=junit.xml")
 

@@ -273,7 +273,7 @@ def test_pitfall_12_a_setting_that_celery_does_not_know_is_named(run: Run) -> No
         def test_misspelt(celery_app, settings):
             with pytest.warns(UnknownSettingWarning) as caught:
                 settings.CELERY_TASK_ALWAYS_EAGRE = True
-            print(caught[0].message)
+            print(caught[0].message, caught[0].filename, caught[0].lineno)
 
         @pytest.mark.celery(task_alway_eager=True)
         def test_marker():
@@ -285,8 +285,9 @@ def test_pitfall_12_a_setting_that_celery_does_not_know_is_named(run: Run) -> No
         [
             (
                 "CELERY_TASK_ALWAYS_EAGRE: Celery has no setting 'CELERY_TASK_ALWAYS_EAGRE'. "
-                "Did you mean 'task_always_eager'*"
+                "Did you mean 'task_always_eager'* Write CELERY_TASK_ALWAYS_EAGER."
             ),
+            "*test_it.py 7",
             "*Celery has no setting 'task_alway_eager'. Did you mean 'task_always_eager'*",
         ]
     )
