@@ -32,7 +32,8 @@ class Break:
     """Messages that one change breaks.
 
     ``keys`` are those of ``retired``, each of which accepts it; the first is the one to write.
-    ``recorded`` are the lines that stand against it, ``remedy`` is the compatible way.
+    ``recorded`` are the lines that stand against it, ``remedy`` is the compatible way. What
+    happens to many tasks for one reason has that reason in ``shared``.
     """
 
     half: Half
@@ -40,6 +41,7 @@ class Break:
     what: str
     recorded: tuple[str, ...] = field(default=())
     remedy: str
+    shared: str | None = None
 
     def accepted_by(self, retired: Collection[str]) -> list[str]:
         """The keys that accept it."""
@@ -151,13 +153,15 @@ def _of_content_types(contract: Contract, release: Release) -> Iterator[Break]:
             if content_type not in release.accepted and release.knows(name):
                 by_type.setdefault(content_type, {})[name] = None
     for content_type, names in by_type.items():
+        reason = f"sent as {content_type}, which accept_content refuses"
         for name in names:
             yield Break(
                 half="old messages",
                 keys=(name,),
-                what=f"{name} was sent as {content_type}, which accept_content refuses",
+                what=f"{name} was {reason}",
                 recorded=tuple(_lines(name, contract.tasks[name].sent)),
                 remedy=advice.of_content_type(content_type),
+                shared=reason,
             )
 
 

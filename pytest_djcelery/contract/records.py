@@ -125,8 +125,9 @@ def merged_places(
 
 
 def first_place(places: Iterable[str | None]) -> str | None:
-    """The first in order of some places, if any is known."""
-    return min((place for place in places if place is not None), default=None)
+    """The first in order of some places, if any is known; an installed package's comes last."""
+    known = (place for place in places if place is not None)
+    return min(known, key=lambda place: (place.startswith("site-packages/"), place), default=None)
 
 
 def parameters_text(task: str, parameters: Parameters | None) -> str:

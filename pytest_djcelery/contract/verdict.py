@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
@@ -69,7 +69,7 @@ class Verdict:
                 continue
             title = _TITLES[half]  # type: ignore[index]  # the two halves
             yield f"{title}{_policy(half, self.rolling)}:"
-            for each in breaks:
+            for each in _together(breaks):
                 yield from _break_lines(each, next(numbers))
         if not self.old and not self.new:
             yield f"No message of the contract in {shown} would break."
@@ -77,6 +77,22 @@ class Verdict:
             yield f'Planned, by "retired" in {shown}: {", ".join(self.accepted)}.'
         if self.stale:
             yield (f'"retired" in {shown} accepts nothing in this run by: {", ".join(self.stale)}.')
+
+
+def _together(breaks: Sequence[Break]) -> Iterator[Break]:
+    """The breaks, those that share a reason as one."""
+    shared: dict[str, list[Break]] = {}
+    for each in breaks:
+        if each.shared is None:
+            yield each
+        else:
+            shared.setdefault(each.shared, []).append(each)
+    for reason, several in shared.items():
+        if len(several) == 1:
+            yield several[0]
+            continue
+        names = tuple(f"recorded: {each.keys[0]}" for each in several)
+        yield replace(several[0], what=f"{len(several)} tasks were {reason}", recorded=names)
 
 
 def _policy(half: str, rolling: Policy) -> str:
