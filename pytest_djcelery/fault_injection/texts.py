@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Sandbox
 
 _SHOWN = 10
+_RUN = "have the task run within the test: celery_inline.run(), celery_worker.wait_until_idle()"
+_PUBLISH = "have a message sent, or a result used, while it lasts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +36,15 @@ class Missing:
 
 def not_fired_text(missing: Iterable[Missing], sandbox: Sandbox) -> str:
     """Say which faults never happened, and what happened instead."""
-    lines = []
+    lines, way = [], _PUBLISH
     for fault in missing:
+        way = way if fault.task is None else _RUN
         where = f", set at {fault.location}" if fault.location is not None else ""
         lines.append(f"{fault.call} never happened{where}.")
         lines += _instead(fault, sandbox)
         if fault.why:
             lines.append(fault.why)
-    lines.append(
-        "If it need not happen: optional=True, or cancel(). Otherwise have the task run within "
-        "the test: celery_inline.run(), celery_worker.wait_until_idle()."
-    )
+    lines.append(f"If it need not happen: optional=True, or cancel(). Otherwise {way}.")
     return "\n".join(lines)
 
 
