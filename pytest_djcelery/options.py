@@ -19,6 +19,7 @@ REDELIVER: tuple[Redeliver, ...] = get_args(Redeliver)
 # What an audit can find, the worst first.
 FindingName = Literal[
     "published-in-transaction",
+    "eta-beyond-visibility-timeout",
     "failures-nobody-saw",
     "mocked-publishes",
     "hooks-never-ran",

@@ -66,8 +66,17 @@ OUTSIDE = Kind(
     remedy="Without --djcelery-audit the plugin keeps messages and results in memory.",
 )
 
+BEYOND = Kind(
+    name="eta-beyond-visibility-timeout",
+    title="ETAs beyond the broker's visibility timeout",
+    why="The worker holds the message until its ETA, and after the visibility timeout the broker "
+    "delivers it once more: the task runs twice.",
+    remedy="Let broker_transport_options have a visibility_timeout above the longest ETA, or have "
+    "a periodic task send the message when its time has come.",
+)
+
 #: The worst first.
-KINDS = (IN_TRANSACTION, FAILURES, MOCKED, HOOKS, NEVER_RUN, OUTSIDE)
+KINDS = (IN_TRANSACTION, BEYOND, FAILURES, MOCKED, HOOKS, NEVER_RUN, OUTSIDE)
 #: Why a finding is marked as sure.
 SURE = "an argument is the key of a row that the transaction wrote, or the call would fail"
 

@@ -11,17 +11,23 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
+from pathlib import PurePath
 from string import Template
 from typing import Any
+from urllib.parse import quote
 
 from pytest_djcelery.audit.findings import SURE
 
 #: `code` in the texts of facts, and names in the texts of kinds, which have no backticks.
 _MARKED = re.compile(r"`([^`]+)`")
 _NAME = re.compile(r"--\w[\w-]*|(?:assert )?\b\w+_\w+(?:\.\w+\(\))?(?: ==? (?:\[.*?\](?!\w)|\w+))?")
+
+
+#: What ends a word in a path, an id or a dotted name; not within what `escape` has written.
+_SEPARATOR = re.compile(r"[/.]|::|_(?=[^\W_])")
 
 
 def page(report: dict[str, Any]) -> str:
@@ -38,6 +44,7 @@ def page(report: dict[str, Any]) -> str:
         script=script,
         script_hash=_hash(script),
         figures=_figures(report) if report["findings"] else "",
+        run=_run(report.get("run") or {}),
         troubles="\n".join(map(_trouble, report["troubles"])),
         main=_findings(report) if report["findings"] else _clean(report),
     )
@@ -62,8 +69,9 @@ def _figures(report: dict[str, Any]) -> str:
         "tests watched": report["tests"],
         "findings": len(new),
         "of them sure": sum(finding["sure"] for finding in new),
-        "known before": len(report["findings"]) - len(new),
     }
+    if report.get("compared") or len(new) < len(report["findings"]):
+        figures["known before"] = len(report["findings"]) - len(new)
     listed = "\n".join(
         f"<div><dt>{name}</dt><dd>{count:,}</dd></div>" for name, count in figures.items()
     )
@@ -71,6 +79,23 @@ def _figures(report: dict[str, Any]) -> str:
         f'<dl class="figures">\n{listed}\n</dl>\n'
         '<p class="jump"><a href="#findings">To the findings</a></p>'
     )
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    """When, and of what, the report was made."""
+    versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
+    facts = {
+        "date": run.get("date"),
+        "commit": run.get("commit"),
+        "command": run.get("command"),
+        "versions": versions,
+    }
+    listed = "".join(
+        f"<div><dt>{name}</dt><dd>{_breakable(value)}</dd></div>"
+        for name, value in facts.items()
+        if value
+    )
+    return f'<dl class="run">{listed}</dl>' if listed else ""
 
 
 def _trouble(text: str) -> str:
@@ -114,7 +139,10 @@ def _findings(report: dict[str, Any]) -> str:
             for name, title in titles.items()
         ),
         known_hidden="" if known else "hidden",
-        rows="\n".join(_row(rank, finding, titles) for rank, finding in enumerate(findings, 1)),
+        rows="\n".join(
+            _row(rank, finding, titles, (report.get("run") or {}).get("root"))
+            for rank, finding in enumerate(findings, 1)
+        ),
     )
 
 
@@ -146,14 +174,14 @@ def _legend(*, sure: bool, known: bool) -> str:
     return f'<p class="legend">{" ".join(texts)}</p>' if texts else ""
 
 
-def _row(rank: int, finding: dict[str, Any], titles: dict[str, str]) -> str:
+def _row(rank: int, finding: dict[str, Any], titles: dict[str, str], root: str | None) -> str:
     marks = (f" {_SURE}" if finding["sure"] else "") + (f" {_KNOWN}" if finding["known"] else "")
     known = ' class="known"' if finding["known"] else ""
     return (
         f'<tr role="row"{known} data-kind="{escape(finding["kind"])}">'
         f'<td role="cell" class="rank"><data value="{rank}">{rank:,}</data></td>'
         f'<td role="cell" class="kind"><span>{titles[finding["kind"]]}</span>{marks}</td>'
-        f'<th role="rowheader" scope="row" class="where">{_where(finding)}</th>'
+        f'<th role="rowheader" scope="row" class="where">{_where(finding, root)}</th>'
         f'<td role="cell" class="what">{_what(finding)}</td>'
         f"{_count('tests', finding['tests'])}{_count('times', finding['count'])}</tr>"
     )
@@ -163,13 +191,35 @@ def _count(name: str, count: int) -> str:
     return f'<td role="cell" class="number {name}"><data value="{count}">{count:,}</data></td>'
 
 
-def _where(finding: dict[str, Any]) -> str:
+def _where(finding: dict[str, Any], root: str | None) -> str:
     if not finding["path"]:
-        return '<span class="place">no line of the project</span>'
+        return f'<span class="place">no line of the project</span>{_fix(finding)}'
     place = _breakable(f"{finding['path']}:{finding['line']}")
     code = f"<pre><code>{escape(finding['code'])}</code></pre>" if finding["code"] else ""
     function = escape(finding["function"])
-    return f'<span class="place">{place}</span> <span class="in">in {function}</span>{code}'
+    links = _links(finding, root) if root else ""
+    return (
+        f'<span class="place">{place}</span> <span class="in">in {function}</span>{links}{code}'
+        f"{_fix(finding)}"
+    )
+
+
+def _links(finding: dict[str, Any], root: str) -> str:
+    """Links that open the line in an editor, on the machine where the report was made."""
+    if finding["path"].startswith("site-packages/"):
+        return ""
+    path, line = str(PurePath(root, finding["path"])), finding["line"]
+    # A name that is not valid text can't be named in a link either.
+    quoted = quote(path.replace("\\", "/").lstrip("/"), errors="replace")
+    return (
+        f' <span class="open">open in <a href="vscode://file/{quoted}:{line}">VS Code</a>, '
+        f'<a href="pycharm://open?file=/{quoted}&amp;line={line}">PyCharm</a></span>'
+    )
+
+
+def _fix(finding: dict[str, Any]) -> str:
+    text = finding.get("fix")
+    return f'<div class="fix"><pre><code>{escape(text)}</code></pre></div>' if text else ""
 
 
 def _what(finding: dict[str, Any]) -> str:
@@ -196,8 +246,8 @@ def _as_code(match: re.Match[str]) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Escape a path or a dotted name, and allow a line break after each separator."""
-    return escape(text).replace("/", "/<wbr>").replace(".", ".<wbr>").replace("::", "::<wbr>")
+    """Escape a path or a name, and allow a line break between its words."""
+    return _SEPARATOR.sub(r"\g<0><wbr>", escape(text))
 
 
 def _number(count: int, noun: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_djcelery.audit.circumstances import of_run
 from pytest_djcelery.audit.findings import Findings, packed, unpacked
 from pytest_djcelery.audit.listeners import listeners_attached
 from pytest_djcelery.audit.recorder import Recorder
@@ -94,7 +95,10 @@ class AuditHooks:
         if self._is_worker or self._config.option.collectonly:
             return
         self._verdict = verdict = self._known.compare(
-            self._findings, self._options.audit_fail_on, self._troubles
+            self._findings,
+            self._options.audit_fail_on,
+            self._troubles,
+            of_run(self._config) if self._options.audit_report else None,
         )
         outcome = pytest.ExitCode.TESTS_FAILED if verdict.failing else pytest.ExitCode.OK
         if self._options.audit_report is not None:

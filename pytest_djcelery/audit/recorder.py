@@ -39,6 +39,7 @@ class Sent(Event):
     mocked: str | None = None  # what the mock stands for: ``Task.delay``, or the whole task
     fault: str | None = None  # why the real call would have failed
     simulates: str | None = None  # what the mock simulates by raising an error
+    beyond: tuple[float, float] | None = None  # seconds to its ETA, if the broker waits less long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.audit.findings import KINDS, SURE, Kind
+from pytest_djcelery.audit.fixes import fix_of
 from pytest_djcelery.audit.page import page
 from pytest_djcelery.errors import BadOptionError
 
@@ -33,6 +34,8 @@ class Verdict:
     gone: int  # known before, and no longer found
     failing: list[Finding]  # of the new ones
     troubles: list[str]  # what went wrong in the audit itself
+    compared: bool = False  # with a baseline
+    run: Mapping[str, Any] = field(default_factory=dict)  # see `circumstances.of_run`
 
 
 class Baseline:
@@ -42,13 +45,18 @@ class Baseline:
         findings: The findings, as in the JSON report.
     """
 
-    def __init__(self, findings: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, findings: Iterable[Mapping[str, Any]] | None = None) -> None:
+        self._given = findings is not None
         self._faults: dict[_Key, list[set[str]]] = {}  # by key, those of each finding
-        for finding in findings:
+        for finding in findings or ():
             self._faults.setdefault(_key(finding), []).append(_faults(finding))
 
     def compare(
-        self, findings: Findings, fail_on: Collection[str], troubles: Iterable[str]
+        self,
+        findings: Findings,
+        fail_on: Collection[str],
+        troubles: Iterable[str],
+        run: Mapping[str, Any] | None = None,
     ) -> Verdict:
         """Split the findings of this run into new and known ones.
 
@@ -56,6 +64,7 @@ class Baseline:
             findings: The findings of this run.
             fail_on: The names of the kinds whose new findings fail the run.
             troubles: What went wrong in the audit itself.
+            run: When and of what this was found.
         """
         left = {key: faults.copy() for key, faults in self._faults.items()}
         new, known = [], []
@@ -77,6 +86,8 @@ class Baseline:
             gone=sum(map(len, left.values())),
             failing=[finding for finding in new if finding.kind in fail_on],
             troubles=list(troubles),
+            compared=self._given,
+            run=run or {},
         )
 
 
@@ -123,10 +134,10 @@ def write_section(
     else:
         terminal.write_sep("=", "celery audit")
         for line in lines(verdict, tests, verbose=terminal.verbosity > 0):
-            terminal.write_line(line)
+            terminal.write_line(line, **_colours(line))
         for trouble in verdict.troubles:
             terminal.write_line(
-                f"The audit itself failed, and may have missed something: {trouble}"
+                f"The audit itself failed, and may have missed something: {trouble}", red=True
             )
     if report is not None:
         terminal.write_line(f"celery audit: {report}")
@@ -134,6 +145,17 @@ def write_section(
         kinds = ", ".join(dict.fromkeys(finding.kind for finding in verdict.failing))
         new = _number(len(verdict.failing), "finding")
         terminal.write_line(f"celery audit: failed by {new} of {kinds}", red=True)
+
+
+def _colours(line: str) -> dict[str, bool]:
+    """How a line of the section is printed, by what it begins or ends with."""
+    if line.startswith("  ! "):
+        return {"red": True, "bold": True}
+    if line.endswith("]") and not line.startswith(" "):  # the title of a kind
+        return {"yellow": True, "bold": True}
+    if line.startswith(" " * 6):
+        return {"light": True}
+    return {}
 
 
 def lines(verdict: Verdict, tests: str, *, verbose: bool) -> Iterator[str]:
@@ -192,11 +214,23 @@ def write_file(path: str, verdict: Verdict) -> None:
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix.lower() == ".html":
-        text = page(as_json(verdict))
+        text = page(_for_page(verdict))
     else:
         text = json.dumps(as_json(verdict), indent=2, ensure_ascii=False) + "\n"
     # A file's name can contain bytes that are not text: they become escapes, as in JSON.
     file.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _for_page(verdict: Verdict) -> dict[str, Any]:
+    """The report with what only a person reads; a baseline is the same from run to run."""
+    report = as_json(verdict)
+    findings = [{**finding, "fix": fix_of(finding)} for finding in report["findings"]]
+    return {
+        **report,
+        "run": dict(verdict.run),
+        "compared": verdict.compared,
+        "findings": sorted(findings, key=lambda finding: (finding["known"], not finding["sure"])),
+    }
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import linecache
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cache, lru_cache
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.audit import findings
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.openers import Opener
 
 _LONGEST = 200  # characters of a statement
+_HOUR = 3600  # seconds
 _DELAYS = (".delay", ".apply_async")
 _FOREIGN_HOOKS = "hooks of installed packages, which the project can't change"
 
@@ -72,7 +74,7 @@ class Sightings:
         for event in events:
             by_kind.setdefault(type(event), []).append(event)
         shown = Shown()
-        for look in (self._races, self._hooks, self._mocks, self._outside):
+        for look in (self._races, self._beyond, self._hooks, self._mocks, self._outside):
             with self._errors_contained():
                 for place, facts, sure in look(by_kind):
                     _add(shown.sightings, place, facts, sure=sure)
@@ -110,6 +112,17 @@ class Sightings:
             }
             place = self._place(findings.IN_TRANSACTION, race.message.location, race.message.task)
             yield place, facts, row is not None
+
+    def _beyond(self, events: _Events) -> Iterator[_Seen]:
+        for sent in _of(Sent, events):
+            if sent.beyond is not None:
+                wait, limit = sent.beyond
+                facts = {
+                    "ETA": f"after {duration(wait)}",
+                    "limit": f"visibility_timeout of {duration(limit)}",
+                    "set at least": str(ceil(wait / _HOUR + 1) * _HOUR),
+                }
+                yield self._place(findings.BEYOND, sent.location, sent.task), facts, False
 
     def _hooks(self, events: _Events) -> Iterator[_Seen]:
         due = {event.hook for event in _of(HookDue, events)}
@@ -199,6 +212,15 @@ class Sightings:
 _Events = dict[type[Event], list[Any]]
 _Seen = tuple[Place, Mapping[str, "str | None"], bool]
 _TAKEN: Any = (Taken, Ended, Looked)
+
+
+def duration(seconds: float) -> str:
+    """A time span as a person says it: ``2 hours``."""
+    for unit, length in (("day", 24 * _HOUR), ("hour", _HOUR), ("minute", 60)):
+        if seconds >= length:
+            number = round(seconds / length, 1)
+            return f"{number:g} {unit}{'' if number == 1 else 's'}"
+    return f"{seconds:g} seconds"
 
 
 def _of(kind: type[Event], events: _Events) -> list[Any]:

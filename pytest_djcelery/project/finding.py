@@ -226,16 +226,12 @@ def _app_at(path: str) -> Celery:
     try:
         found = _named(path, importlib.import_module)
     except (AttributeError, ImportError, ValueError) as error:
-        apps = _apps_in(path.partition(":")[0])
-        remedy = (
-            f"Its module has {', '.join(map(repr, apps))}."
-            if apps
-            else "Expected a module and the name of the app in it, such as 'proj.celery:app', "
-            "importable from where pytest runs."
-        )
+        there = "".join(f"Its module has {app!r}.\n" for app in _apps_in(path.partition(":")[0]))
         msg = (
             f"djcelery_app = {path!r} could not be imported: {type(error).__name__}: {error}\n"
-            f"{remedy}"
+            f"{there}"
+            "Expected a module and the name of the app in it, such as 'proj.celery:app', "
+            "importable from where pytest runs."
         )
         raise AppNotFoundError(msg) from error
     if not isinstance(found, Celery):

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
-from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from types import MethodType, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from pytest_djcelery.errors import NotEnteredError, NotEnteredWarning
 
@@ -37,6 +37,19 @@ def entered(function: Callable[P, Iterator[T]]) -> Callable[P, Block[T]]:
     return block
 
 
+class _Entering:
+    """The method ``__enter__``: whoever gets it may call it later, as an ``ExitStack`` does."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __get__(self, block: Any, owner: type) -> Any:
+        if block is None:
+            return self._function
+        block.mark_used()
+        return MethodType(self._function, block)
+
+
 class Block(AbstractContextManager[T], Generic[T]):
     """A part of a test, to be entered with ``with``; it can also decorate a function.
 
@@ -61,8 +74,15 @@ class Block(AbstractContextManager[T], Generic[T]):
 
     def __enter__(self) -> T:
         __tracebackhide__ = True
-        self.__used = True
+        self.mark_used()
         return self.__block.__enter__()
+
+    if not TYPE_CHECKING:
+        __enter__ = _Entering(__enter__)
+
+    def mark_used(self) -> None:
+        """Note that it is entered, or may be later."""
+        self.__used = True
 
     def __exit__(
         self,

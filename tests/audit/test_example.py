@@ -113,6 +113,9 @@ class Run:
         return json.loads(self.report.read_text())
 
 
+BEYOND = "eta-beyond-visibility-timeout"  # the example's broker, over files, has none
+
+
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(tmp_path_factory.mktemp("before"), "tests_before", "-v", *IN_ORDER)
@@ -129,7 +132,8 @@ def test_each_planted_fault_is_found_and_nothing_else(before: Run) -> None:
     assert before.code == 0, before.text
     assert found == PLANTED
     assert before.found["tests"] == 12
-    assert {kind["name"] for kind in before.found["kinds"]} == {kind for kind, *_ in found}
+    kinds = {kind["name"] for kind in before.found["kinds"]}
+    assert kinds - {BEYOND} == {kind for kind, *_ in found}
 
 
 def test_each_finding_says_what_is_wrong(before: Run) -> None:
@@ -243,5 +247,6 @@ def test_without_a_baseline_each_finding_fails_the_run(tmp_path: Path, before: R
     run = Run(tmp_path, "tests_before", "--djcelery-audit-fail-on=all", *IN_ORDER)
     assert run.code == 1
     assert run.outcomes == before.outcomes  # no test has failed
-    kinds = ", ".join(kind["name"] for kind in before.found["kinds"])
+    names = (kind["name"] for kind in before.found["kinds"])
+    kinds = ", ".join(name for name in names if name != BEYOND)
     assert f"celery audit: failed by 12 findings of {kinds}" in run.lines

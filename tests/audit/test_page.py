@@ -154,6 +154,47 @@ def test_marks_that_nothing_has_are_not_explained() -> None:
     assert "in the baseline, and listed last" in page(report(finding(known=True)))
 
 
+RUN = {
+    "date": "2026-11-30T12:00:00+00:00",
+    "commit": "0123abc-dirty",
+    "command": "pytest --djcelery-audit",
+    "versions": {"Python": "3.13.0", "celery": "5.7.0"},
+    "root": "/home/ada/shop & co",
+}
+
+
+def test_the_head_says_when_and_of_what_the_report_was_made() -> None:
+    text = Read(page({**report(finding()), "run": RUN})).text
+
+    assert "date2026-11-30T12:00:00+00:00commit0123abc-dirtycommandpytest --djcelery-audit" in text
+    assert "versionsPython 3.13.0, celery 5.7.0" in text
+
+
+def test_findings_come_before_explanations() -> None:
+    text = Read(page(report(finding()))).text
+
+    assert text.index("The findings, worst first") < text.index("What was found, and what answers")
+
+
+def test_known_before_is_only_counted_with_a_baseline() -> None:
+    assert "known before0" not in Read(page(report(finding()))).text
+    assert "known before0" in Read(page({**report(finding()), "compared": True})).text
+
+
+def test_a_row_has_its_fix_and_links_for_an_editor() -> None:
+    html = page({**report(finding(fix="celery_inline.run(1 < 2)")), "run": RUN})
+
+    assert '<div class="fix"><pre><code>celery_inline.run(1 &lt; 2)</code></pre></div>' in html
+    assert 'href="vscode://file/home/ada/shop%20%26%20co/shop/views.py:12"' in html
+    assert 'href="pycharm://open?file=/home/ada/shop%20%26%20co/shop/views.py&amp;line=12"' in html
+
+
+def test_ids_break_between_words() -> None:
+    html = page(report(finding(examples=["tests/t.py::test_the_mail"])))
+
+    assert "tests/<wbr>t.<wbr>py::<wbr>test_<wbr>the_<wbr>mail" in html
+
+
 def test_a_finding_without_a_line_of_the_project_says_so() -> None:
     [row] = Read(page(report(finding(path="", line=0, function="", code="")))).rows
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
 from pytest_djcelery.audit.recorder import Reached, Sent, Taken
+from pytest_djcelery.audit.visibility import beyond_visibility
 from pytest_djcelery.messages.journal import Ended, Looked, RaisedElsewhere
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.recording.failures import watched_results
@@ -92,6 +93,7 @@ def _message(recorder: Recorder, name: str, body: Any, headers: Any) -> Sent:
         id=task_id,
         location=recorder.caller(),
         way="broker",
+        beyond=beyond_visibility(headers.get("eta")),
     )
 
 
@@ -136,6 +138,7 @@ def eager_runs_recorded(recorder: Recorder) -> Iterator[None]:
                     kwargs=named,
                     location=recorder.caller(frame),
                     way="eager",
+                    beyond=beyond_visibility(kwargs.get("eta"), kwargs.get("countdown"), self.app),
                 )
                 if locations.skips_own_apply_async(frame, self):
                     recorder.journal.append(sent)

@@ -43,6 +43,23 @@
   });
   table.classList.add("sortable");
 
+  document.querySelectorAll(".fix").forEach((fix) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Copy";
+    button.addEventListener("click", async () => {
+      const code = fix.querySelector("code");
+      getSelection().selectAllChildren(code); // where the clipboard is refused, Ctrl+C copies it
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = "Copied";
+      } catch {
+        button.textContent = "Selected";
+      }
+    });
+    fix.append(button);
+  });
+
   const kind = document.getElementById("kind");
   const text = document.getElementById("text");
   const known = document.getElementById("known");
