@@ -86,10 +86,9 @@ def test_the_example_breaks_in_each_way_and_each_can_be_planned(example: Path) -
     red = _check(example, "test_sends.py", "--djcelery-contract-rolling=error")
     assert red.returncode == 1, red.stdout + red.stderr
     said = re.sub(r"\s+", " ", red.stdout)
-    for key, text in SAID.items():
+    for text in SAID.values():
         assert text in said
-        assert f'planned? "retired": {{"{key}": "the reason"}}' in said
-    assert said.count("planned?") == len(SAID)
+    assert set(re.findall(r'planned\? "retired": {"(.+?)": "the reason"}', said)) == set(SAID)
 
     contract = json.loads((example / CONTRACT).read_text())
     retired = dict.fromkeys((*SAID, *contract["tasks"]), "planned")
