@@ -333,8 +333,13 @@ def _asks_for_ours(item: pytest.Function, name: str) -> bool:
 
 
 def _overridden(item: pytest.Function, name: str) -> bool:
-    """Whether the project overrides a fixture of ours."""
-    definitions = item.session._fixturemanager.getfixturedefs(name, item) or ()
+    """Whether the project overrides a fixture of ours.
+
+    Private API (``_fixturemanager``), checked on pytest 8.0 to 9.2: before 8.1 it takes the id.
+    """
+    manager: Any = item.session._fixturemanager
+    node = item if pytest.version_tuple >= (8, 1) else item.nodeid
+    definitions = manager.getfixturedefs(name, node) or ()
     return len(definitions) > 1
 
 

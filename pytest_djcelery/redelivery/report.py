@@ -76,11 +76,11 @@ class Report:
                 yield f"{'' if number else name:{width}}  {line}"
         messages, tasks = _count(self._runs, "message"), _count(len(self._tasks), "task")
         verb = "was" if self._runs == 1 else "were"
-        of_them = f"{_count(len(unsafe), 'task')} {'is' if len(unsafe) == 1 else 'are'}"
-        yield (
-            f"{messages} of {tasks} {verb} run twice, in {_count(len(self._tests), 'test')}: "
-            f"{of_them} not safe."
-        )
+        found = "none made a difference"
+        if unsafe:
+            found = f"{_count(len(unsafe), 'task')} {'is' if len(unsafe) == 1 else 'are'} not safe"
+        tests = _count(len(self._tests), "test")
+        yield f"{messages} of {tasks} {verb} run twice, in {tests}: {found}."
         yield "Rows, messages and mails were compared, not files, caches or calls over the network."
 
 
@@ -92,4 +92,4 @@ def _first(lines: Iterable[str], most: int | None, noun: str) -> list[str]:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number or 'no'} {noun}s"
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

@@ -17,6 +17,7 @@ from pytest_djcelery.messages.journal import (
     HookStarted,
 )
 from pytest_djcelery.transactions.blocks import Running, serials
+from pytest_djcelery.transactions.django_connections import opened_connections
 from pytest_djcelery.transactions.hooks import (
     WatchedHook,
     hook_of,
@@ -182,11 +183,9 @@ class HookRunner:
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Forget at the end the hooks that were registered within the ``with`` and have not run."""
-        from django.db import connections
-
         waiting = [
             (connection, list(connection.run_on_commit), dict(self._blocks.of(connection).pending))
-            for connection in connections.all(initialized_only=True)
+            for connection in opened_connections()
         ]
         held = len(self._held)
         try:

@@ -347,3 +347,84 @@ def test_automatic_delivery_of_the_whole_run(shop: Project, run: Run) -> None:
         ],
         consecutive=False,
     )
+
+
+def test_beside_results_in_the_database_stand_ins_and_wider_blocks(shop: Project, run: Run) -> None:
+    shop.settings(
+        """
+        INSTALLED_APPS += ["django_celery_results"]
+        CELERY_RESULT_BACKEND = "django-db"
+        CACHES = {
+            "default": {
+                "BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cached"
+            },
+        }
+        """
+    )
+    shop.tasks(
+        """
+        from django.core.cache import cache
+
+
+        @shared_task
+        def remember():
+            cache.set("seen", timezone.now())
+            return Order.objects.count()
+        """
+    )
+    result = run(
+        """
+        from django_celery_results.models import TaskResult
+        from shop.tasks import remember
+
+        pytestmark = [
+            pytest.mark.django_db(transaction=True), pytest.mark.celery_redeliver
+        ]
+
+        def test_results_and_caches_are_left_alone(celery_inline, celery_results):
+            results = [remember.delay(), chord([add.s(1, 1), add.s(2, 2)])(end.si("throws"))]
+            assert celery_inline.run().succeeded == 4
+            assert [celery_results[result] for result in results] == [
+                Success(0), Success("throws")
+            ]
+            assert TaskResult.objects.count() == 4
+
+        def test_a_stand_in_answers_a_message_as_before(
+            celery_inline, celery_faults, celery_results
+        ):
+            stub = celery_faults.stub(charge, side_effect=[1, 2])
+            first, second = charge.delay(1), charge.delay(2)
+            celery_inline.run()
+            assert (celery_results[first], celery_results[second]) == (Success(1), Success(2))
+            assert stub.calls == [charge.s(1), charge.s(2)]
+            with celery_faults.duplicate(add):
+                add.delay(1, 1)
+                summary = celery_inline.run()
+            assert (summary.succeeded, len(summary.executions)) == (2, 3)
+
+        @pytest.fixture(scope="class")
+        def wide():
+            with inline() as worker:
+                yield worker
+
+        class TestWide:
+            def test_twice(self, wide, celery_inline):
+                add.delay(1, 1)
+                assert len(wide.run().executions) == 2
+
+            @pytest.mark.celery_redeliver(exempt=[add])
+            def test_once(self, wide, celery_inline):
+                add.delay(1, 1)
+                assert len(wide.run().executions) == 1
+
+            @pytest.mark.xfail(raises=NotIdempotentError, strict=True)
+            def test_different(self, wide, celery_inline):
+                insert.delay()
+                wide.run()
+
+            def test_no_longer(self, wide, celery_inline):
+                pass
+        """,
+        preamble=BEGINS,
+    )
+    result.assert_outcomes(passed=5, xfailed=1)

@@ -145,6 +145,13 @@ def test_in_a_transaction_all_is_undone_but_what_was_there_before() -> None:
         assert cursor.fetchone() == (3,)
 
 
+def test_a_procedure_may_write_to_any_table() -> None:
+    with WrittenRows() as rows:
+        rows.procedure_called(connection)
+        connection.connection.execute("DELETE FROM lines")  # as a procedure does: unseen
+        assert rows.changes() == ["DELETE lines: 3 rows"]
+
+
 def test_outside_of_one_it_stays() -> None:
     with changes() as known:
         sql("DELETE FROM lines")

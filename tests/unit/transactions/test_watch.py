@@ -683,12 +683,15 @@ def test_a_procedure_may_write(lab, monkeypatch):
         def close(self):
             pass
 
+    called = []
+    lab.watch.before_procedure = called.append
     with lab.warns(times=2):
         for _ in range(2):
             with atomic(), connection.cursor() as cursor:
                 lab.publish(7)
                 monkeypatch.setattr(cursor, "cursor", Cursor())
                 assert cursor.callproc("settle", [1]) == ("settle", [1])
+    assert called == [connection, connection]
 
 
 def test_outside_a_block_nothing_is_a_race(lab):
