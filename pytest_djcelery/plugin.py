@@ -220,7 +220,7 @@ def pytest_runtest_makereport(
             about_messages = sections.is_about_messages(item, sandbox, report)
             failure_section.add(item, sandbox, report, error, about_messages=about_messages)
     if ran_twice := current_session().ran_twice:
-        from pytest_djcelery.redelivery.report import packed
+        from pytest_djcelery.redelivery.unsafe_tasks import packed
 
         report.djcelery_ran_twice = packed(ran_twice)  # type: ignore[attr-defined]  # travels with it
         ran_twice.clear()
@@ -253,7 +253,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Collect what running twice has shown, under xdist from every process."""
     shown = getattr(report, "djcelery_ran_twice", None)
     if shown is not None:
-        from pytest_djcelery.redelivery.report import Report
+        from pytest_djcelery.redelivery.unsafe_tasks import Report
 
         session = current_session()
         session.redelivery_report = session.redelivery_report or Report()

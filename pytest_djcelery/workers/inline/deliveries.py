@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.transactions.watch import TransactionWatch
     from pytest_djcelery.workers.inline.inline_worker import InlineWorker
-    from pytest_djcelery.workers.inline.second_runs import SecondRuns
+    from pytest_djcelery.workers.inline.second_deliveries import SecondRuns
     from pytest_djcelery.workers.inline.timer import Repeated
 
 

@@ -24,13 +24,13 @@ from pytest_djcelery.workers.inline.coroutines import run_for_test
 from pytest_djcelery.workers.inline.deliveries import Deliveries
 from pytest_djcelery.workers.inline.executions import Execution, Summary
 from pytest_djcelery.workers.inline.inline_worker import InlineWorker
-from pytest_djcelery.workers.inline.second_runs import SecondRuns
+from pytest_djcelery.workers.inline.second_deliveries import SecondRuns
 from pytest_djcelery.workers.inline.undelivered import Undelivered
 
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.workers.inline.second_runs import Repeater
+    from pytest_djcelery.workers.inline.second_deliveries import Repeater
 
 
 class _BusyError(InlineError):
