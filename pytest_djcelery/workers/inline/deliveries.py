@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.transactions.watch import TransactionWatch
     from pytest_djcelery.workers.inline.inline_worker import InlineWorker
-    from pytest_djcelery.workers.inline.second_deliveries import SecondRuns
+    from pytest_djcelery.workers.inline.second_deliveries import Repeater, SecondRuns
     from pytest_djcelery.workers.inline.timer import Repeated
 
 
@@ -132,7 +132,10 @@ class Deliveries:
         self._others += others
         if endless is not None:
             endless.count(execution, redelivered=execution.redelivered)
-        return [execution, *self._run_again(delivered, execution, connections)]
+        repeater = self._second_runs.of(delivered, execution)
+        if repeater is None:
+            return [execution]
+        return [execution, *self._run_again(repeater, delivered, connections)]
 
     def _delivered(
         self, takes: _Takes, connections: AutocommitRestorer
@@ -145,11 +148,10 @@ class Deliveries:
             connections.restore()
 
     def _run_again(
-        self, delivery: Delivery | Repeated, first: Execution, connections: AutocommitRestorer
+        self, repeater: Repeater, delivery: Delivery | Repeated, connections: AutocommitRestorer
     ) -> list[Execution]:
         __tracebackhide__ = True
-        repeater = self._second_runs.of(delivery, first)
-        if repeater is None or not isinstance(delivery, Delivery) or delivery.sent is None:
+        if not isinstance(delivery, Delivery) or delivery.sent is None:
             return []
         found: list[Execution] = []
         others = self._others.copy()  # tasks that the second run waits for are dropped like it

@@ -48,7 +48,8 @@ class Execution:
 
     ``redelivered`` is whether the broker had delivered the message before. ``lost`` is whether
     the worker was lost in this run: the state is then ``LOST``, or what Celery made of it, such as
-    a ``FAILURE`` with a `WorkerLostError`.
+    a ``FAILURE`` with a `WorkerLostError`. ``counted`` is whether it is in the counts of its
+    `Summary`: the second run of a message that ``djcelery_redeliver`` has run twice is in none.
     """
 
     message: SentTask | None  # None: not published through Celery

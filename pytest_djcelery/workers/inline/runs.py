@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from itertools import filterfalse
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from celery import states
 from kombu import Queue
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.inline.second_deliveries import Repeater
+
+
+_NOTHING: Final = nullcontext()
 
 
 class _BusyError(InlineError):
@@ -311,11 +314,11 @@ class Runs:
     def _one_run(self, *, moves_clock: bool = False) -> Iterator[None]:
         """Enter around a run, to deliver like a worker, without the test's transactions."""
         __tracebackhide__ = True
-        twice = self._repeater() is not None
+        # A task that is run twice sees the same time twice.
+        stands_still = not moves_clock and self._repeater() is not None
         with (
             self.exclusive(),
-            # A task that is run twice sees the same time twice.
-            self._clock.stopped() if twice and not moves_clock else nullcontext(),
+            self._clock.stopped() if stands_still else _NOTHING,
             self._sandbox.watch.autocommit(),
             self.worker.delivering(),
         ):
