@@ -99,3 +99,23 @@ def test_each_fixture_is_documented_by_its_docstring() -> None:
 def test_markers_and_options_are_read_from_the_code() -> None:
     assert "\n<!-- markers -->\n" in (REFERENCE / "markers.md").read_text(encoding="utf-8")
     assert "\n<!-- options -->\n" in (REFERENCE / "options.md").read_text(encoding="utf-8")
+
+
+def test_the_benchmark_over_queues_has_each_tool_and_each_test() -> None:
+    folder = DOCS.parent / "benchmarks" / "queue_tools"
+    modules = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("bench_*.py")}
+    tests = {
+        name: re.findall(r"^def (test_\w+)", text, re.MULTILINE) for name, text in modules.items()
+    }
+    page = (REFERENCE / "queues.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (.+) \|$", page.partition("\n## ")[0], re.MULTILINE)
+
+    assert len(tests) == 7
+    assert {tuple(names) for names in tests.values()} == {
+        (
+            "test_publish_seen", "test_run_one", "test_retry_with_an_hour_of_back_off",
+            "test_chord", "test_after_commit", "test_1000_jobs",
+        )
+    }  # fmt: skip
+    assert [row.count("|") for row in table] == [7] * 7
+    assert page.count("\n## ") == 6
