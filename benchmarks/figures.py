@@ -14,6 +14,7 @@ from audit import audit
 from brokers import brokers
 from contract import contract
 from deploys import deploys
+from explore import explore
 from inline import inline
 from live import live
 from redelivery import redelivery
@@ -66,6 +67,7 @@ class Repeats:
     audited_runs: int  # pairs of runs of those
     hooks: int
     contract_runs: int  # pairs of runs of a suite that sends
+    schedules: int
 
 
 FULL = Repeats(
@@ -87,6 +89,7 @@ FULL = Repeats(
     audited_runs=7,
     hooks=20_000,
     contract_runs=9,
+    schedules=10_000,
 )
 QUICK = Repeats(
     today=1,
@@ -107,6 +110,7 @@ QUICK = Repeats(
     audited_runs=3,
     hooks=20_000,
     contract_runs=3,
+    schedules=1000,
 )
 
 
@@ -251,6 +255,7 @@ GROUPS = {
     "eager": eager,
     "inline": inline,
     "redelivery": redelivery,
+    "explore": explore,
     "live": live,
     "startup": startup,
     "per-test": per_test,

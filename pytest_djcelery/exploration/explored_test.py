@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PROPERTY = "celery_explore"
 _LOST_PROPERTY = "celery_explore_lost"
+_MOST_LOST = 20  # that are named
 
 
 class Attempt:
@@ -128,14 +129,15 @@ class ExploredTest:
             attempt.error = self._broken_rule(oracle.broken_rules(sandbox, attempt.steps, since))
         if attempt.error is None and self._bounds.lost == "error":
             attempt.error = self._broken_rule(step_texts.losses(attempt.steps))
-        self._lost.update(step_texts.losses(attempt.steps))
+        if len(self._lost) < _MOST_LOST:
+            self._lost.update(step_texts.losses(attempt.steps))
         self._note_least(attempt)
 
     def _note_least(self, attempt: Attempt) -> None:
         """Keep what a failing run was like, if the search would report it as things stand."""
         least, course = self._least, attempt.course
         if attempt.error and (least is None or len(course.schedule) < len(least.course.schedule)):
-            steps = tuple(step_texts.step_lines(attempt.steps, whole=True))
+            steps = step_texts.all_steps(attempt.steps)
             self._least = _Failing(course, steps, attempt.error)
 
     @staticmethod
@@ -232,7 +234,7 @@ class ExploredTest:
         if self._last.error is not None:
             return
         if least.course not in self._search.late:
-            now = tuple(step_texts.step_lines(self._last.steps, whole=True))
+            now = step_texts.all_steps(self._last.steps)
             raise self._not_replayable(step_texts.changed_text(least.steps, now)) from least.error
         self._last.error = least.error
 

@@ -53,7 +53,7 @@ def _lost(sandbox: Sandbox, sent: Sequence[SentTask], steps: Sequence[Step]) -> 
         return
     waiting = _waiting(sandbox)
     for message in missing:
-        if message.id not in waiting:
+        if message.id not in waiting and not _outlives_its_queue(sandbox, message):
             yield (
                 f"{call(message)} was lost, and was never acknowledged: no queue has it, and no "
                 "worker has run it. Is its exchange bound to a queue?"
@@ -61,14 +61,23 @@ def _lost(sandbox: Sandbox, sent: Sequence[SentTask], steps: Sequence[Step]) -> 
 
 
 def _waiting(sandbox: Sandbox) -> set[str]:
-    """The ids of the messages that a queue or a worker holds."""
+    """The ids of the messages that a queue or a worker holds, or that were dropped on purpose."""
     held = {message.id for messages in _undelivered(sandbox) for message in messages}
     broker = sandbox.project.broker
-    for queue in () if broker is None else broker.queues.values():
-        held.update(
-            str(ready.message["headers"].get("id")) for ready in (*queue.plain, *queue.timed)
-        )
+    if broker is not None:
+        held |= broker.purged
+        for queue in broker.queues.values():
+            held.update(
+                str(ready.message["headers"].get("id")) for ready in (*queue.plain, *queue.timed)
+            )
     return held
+
+
+def _outlives_its_queue(sandbox: Sandbox, message: SentTask) -> bool:
+    """Whether the queue of a message drops what has waited for too long."""
+    broker = sandbox.project.broker
+    queue = broker and message.queue and broker.queues.get(message.queue)
+    return bool(queue and queue.ttl is not None)
 
 
 def _undelivered(sandbox: Sandbox) -> tuple[list[SentTask], list[SentTask]]:

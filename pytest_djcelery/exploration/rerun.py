@@ -4,8 +4,8 @@ Wider fixtures stay, as they do from one test to the next. Every step goes throu
 so that other plugins (logs, warnings, random seeds, async tests) see what they see of two tests.
 
 Private API (``_initrequest`` of an item, which pytest has for plugins that rerun tests, the storage
-of its stash, ``_report_sections`` and the list of errors of a unittest test case), checked on
-pytest 8.0 to 9.2.
+of its stash, ``_report_sections``, the finalizers of its fixtures, and the list of errors of a
+unittest test case), checked on pytest 8.0 to 9.2.
 """
 
 from __future__ import annotations
@@ -29,11 +29,18 @@ class Rerun:
         item: The test, which has been set up.
     """
 
-    def __init__(self, item: pytest.Item) -> None:
-        self._item: Any = item
-        self._noted = dict(self._item.stash._storage)  # what plugins have noted in the set-up
-        self._sections = len(self._item._report_sections)
+    def __init__(self, item: Any) -> None:
+        self._item = item
+        self._noted = dict(item.stash._storage)  # what plugins have noted in the set-up
+        self._sections = len(item._report_sections)
         self._properties = len(item.user_properties)
+        # A wider fixture keeps a finalizer for each set-up of one that asks for it.
+        self._finalizers = [
+            (definition._finalizers, len(definition._finalizers))
+            for definitions in item._fixtureinfo.name2fixturedefs.values()
+            for definition in definitions
+            if definition.scope != "function" and definition.cached_result is not None
+        ]
 
     def call(self) -> BaseException | None:
         """Run the test on fixtures that have been set up, and return its error.
@@ -59,6 +66,9 @@ class Rerun:
             item.ihook.pytest_runtest_teardown(item=item, nextitem=item.parent)
         except FAILURES as error:
             return error
+        finally:
+            for finalizers, count in self._finalizers:
+                del finalizers[count:]
         return None
 
     def set_up(self) -> BaseException | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from pytest_djcelery.trace import wording
@@ -24,51 +26,71 @@ def call(sent: SentTask | None, task: str = "") -> str:
     return wording.short_name(task) if sent is None else wording.call(sent)
 
 
-def step_note(step: Step) -> str:
-    """In what a step differs from that of an undisturbed worker; empty if in nothing."""
-    notes = []
-    if step.again:
-        notes.append("delivered again")
-    if step.overtook is not None:
-        notes.append(f"delivered before {call(step.overtook)}")
-    if step.lost_at is not None:
-        when = "after" if step.acknowledged else "before"
-        becomes = "lost" if step.acknowledged else "delivered again"
-        notes.append(f"worker lost at the {step.lost_at}, {when} it was acknowledged: {becomes}")
-    return "; ".join(notes)
-
-
-def step_lines(steps: Sequence[Step], *, whole: bool = False) -> Iterator[str]:
-    """The steps, numbered.
+class Calls:
+    """The calls of the messages of a schedule; those of equal ones are numbered.
 
     Args:
-        steps: All of them.
-        whole: Whether to list all; otherwise those up to the last one that differs, and of many
-            only those that differ.
+        steps: Of the schedule.
     """
-    notes = [step_note(step) for step in steps]
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        messages = [sent for step in steps for sent in (step.sent, step.overtook) if sent]
+        ordered = sorted({id(sent): sent for sent in messages}.values(), key=attrgetter("sent_at"))
+        same = Counter(map(call, ordered))
+        numbers: Counter[str] = Counter()
+        self._numbers: dict[int, int] = {}
+        for sent in ordered:
+            text = call(sent)
+            numbers[text] += 1
+            if same[text] > 1:
+                self._numbers[id(sent)] = numbers[text]
+
+    def text(self, sent: SentTask | None, task: str = "") -> str:
+        """The call of a message: ``reserve(2)``, or ``reserve(2) #2`` for the second of two."""
+        number = self._numbers.get(id(sent))
+        return f"{call(sent, task)} #{number}" if number else call(sent, task)
+
+    def note(self, step: Step) -> str:
+        """In what a step differs from that of an undisturbed worker; empty if in nothing."""
+        notes = []
+        if step.again:
+            notes.append("delivered again")
+        if step.overtook is not None:
+            notes.append(f"delivered before {self.text(step.overtook)}")
+        if step.lost_at is not None:
+            when = "after" if step.acknowledged else "before"
+            becomes = "lost" if step.acknowledged else "delivered again"
+            notes.append(
+                f"worker lost at the {step.lost_at}, {when} it was acknowledged: {becomes}"
+            )
+        return "; ".join(notes)
+
+
+def step_lines(steps: Sequence[Step]) -> Iterator[str]:
+    """The steps up to the last one that differs, numbered; of many only those that differ."""
+    calls = Calls(steps)
+    notes = [calls.note(step) for step in steps]
     until = max((number for number, note in enumerate(notes, start=1) if note), default=0)
-    if not until and not whole:
+    if not until:
         yield f"  {_UNDISTURBED}"
         return
-    until = len(steps) if whole else until
-    calls = calls_of(steps)
-    hidden = {number for number in range(until) if not notes[number]} if until > _MOST else set()
-    hidden = set() if whole else hidden
-    width = max((len(calls[number]) for number in range(until) if number not in hidden), default=0)
-    digits = len(str(until))
-    for number in range(until):
-        if number in hidden:
-            if number - 1 not in hidden:
-                yield f"  {'…':>{digits}}"
-            continue
-        line = f"  {number + 1:>{digits}}  {calls[number]:<{width}}   {notes[number]}"
-        yield line.rstrip()
+    shown = [number for number in range(until) if notes[number] or until <= _MOST]
+    texts = {number: calls.text(steps[number].sent, steps[number].task) for number in shown}
+    width, digits = max(map(len, texts.values())), len(str(until))
+    last = -1
+    for number in shown:
+        if number > last + 1:
+            yield f"  {'…':>{digits}}"
+        last = number
+        yield f"  {number + 1:>{digits}}  {texts[number]:<{width}}   {notes[number]}".rstrip()
 
 
-def calls_of(steps: Sequence[Step]) -> list[str]:
-    """The calls of the steps."""
-    return [call(step.sent, step.task) for step in steps]
+def all_steps(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Every step, in words."""
+    calls = Calls(steps)
+    return tuple(
+        f"{calls.text(step.sent, step.task)} {calls.note(step)}".rstrip() for step in steps
+    )
 
 
 def losses(steps: Sequence[Step]) -> list[str]:
@@ -110,10 +132,10 @@ def _ways(what: str) -> str:
 def changed_text(before: Sequence[str], now: Sequence[str]) -> str:
     """Where two runs of one schedule differ, of which only the first fails."""
     for number, (was, is_now) in enumerate(zip(before, now, strict=False), start=1):
-        if was.split() != is_now.split():
-            return f"step {number} was {was.strip()!r}, and now is {is_now.strip()!r}."
+        if was != is_now:
+            return f"step {number} was {was}, and is {is_now} now."
     if len(before) != len(now):
-        return f"it had {len(before)} steps, and now has {len(now)}."
+        return f"there were {len(before)} steps, and are {len(now)} now."
     return "a schedule that failed before passes now, with the same steps."
 
 

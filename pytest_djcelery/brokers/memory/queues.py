@@ -86,6 +86,8 @@ class Broker:
         # Called before a message goes to an exchange, so that queues can be bound to it in time.
         self.on_exchange: Callable[[], None] = _nothing
         self.records = Records()
+        self.purged: set[str] = set()
+        """The ids of the tasks whose messages were dropped because someone asked for it."""
         self._order = count()
         self._restored_order = count(-1, -1)
         self._tags = count(1)
@@ -280,6 +282,9 @@ class Broker:
             if queue is None:
                 return 0
             size = len(queue)
+            self.purged.update(
+                str(ready.message["headers"].get("id")) for ready in (*queue.plain, *queue.timed)
+            )
             queue.clear()
             return size
 
@@ -312,6 +317,7 @@ class Broker:
                 else:
                     del self.queues[name]
             self.records.clear()
+            self.purged.clear()
             state = self.state
             if (state.exchanges, state.bindings) != (keep.exchanges, keep.bindings):
                 state.clear()
