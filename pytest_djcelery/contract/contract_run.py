@@ -6,7 +6,6 @@ import os
 from collections.abc import Container, Generator, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,7 +50,6 @@ class ContractRun:
         root = str(config.rootpath)
         self._path = os.path.join(root, options.contract_file)
         self._shown = from_root(self._path, root)
-        self._shorten = cache(lambda path: from_root(path, root))
         self._recorded = Contract() if self._is_worker else self._read()
         self._listening = ExitStack()
         self._release: Release | None = None
@@ -76,6 +74,7 @@ class ContractRun:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
         """Import what a worker imports, before a test imports more; then listen."""
+        from pytest_djcelery.contract.places import shown_from
         from pytest_djcelery.contract.release import begin_release, check_one_app
         from pytest_djcelery.contract.sent_shapes import SentShapes
 
@@ -89,7 +88,7 @@ class ContractRun:
         except DjceleryError as error:
             raise pytest.UsageError(error.with_notes()) from None
         self._release = release
-        self._shapes = SentShapes(release, self._shorten)
+        self._shapes = SentShapes(release, shown_from(str(self._config.rootpath)))
         if not self._config.option.collectonly:
             self._listening.enter_context(self._shapes.listening())
 
@@ -103,8 +102,11 @@ class ContractRun:
             from pytest_djcelery.contract.release import entries_of_database
 
             blocker = request.getfixturevalue("django_db_blocker")
-            with blocker.unblock():
-                self._entries.update((entry.name, entry) for entry in entries_of_database())
+            try:
+                with blocker.unblock():
+                    self._entries.update((entry.name, entry) for entry in entries_of_database())
+            except Exception as error:  # noqa: BLE001 - the suite may have a database of its own
+                self._troubles[f"the periodic tasks of the database: {error}"] = None
         return value
 
     @pytest.hookimpl(optionalhook=True)
@@ -132,7 +134,7 @@ class ContractRun:
             self._config.workeroutput["djcelery_contract"] = {  # type: ignore[attr-defined]
                 "sent": _packed(self._shapes.by_task()),
                 "entries": [asdict(entry) for entry in self._entries.values()],
-                "troubles": list(self._shapes.troubles),
+                "troubles": list(self._troubles | self._shapes.troubles),
             }
             return
         self._add(self._shapes.by_task())
@@ -182,7 +184,7 @@ class ContractRun:
 
     def _note_lost(self, what: str) -> None:
         """Say what the tests may have sent without it being known here."""
-        self._notes += [f"Not understood: {trouble}" for trouble in self._troubles]
+        self._notes += [f"Not read: {trouble}" for trouble in self._troubles]
         if self._lost:
             self._notes.append(
                 f"{self._lost} processes of xdist ended early: what their tests sent is {what}."

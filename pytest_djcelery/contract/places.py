@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +19,24 @@ _HOOK: Final = WatchedHook.__call__.__code__
 _UNNAMED: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 #: A function and its caller, by their code.
 Way = tuple[int, int]
+
+
+def shown_from(root: str) -> Callable[[str], str]:
+    """Make a function that shortens the path of a file, so that it is the same on every machine.
+
+    Args:
+        root: The root of the project. A file outside of it is named as it can be imported.
+    """
+
+    def shown(path: str) -> str:
+        found = locations.from_root(path, root)
+        if not found.startswith("..") and not os.path.isabs(found):
+            return found
+        folders = [os.path.join(os.path.abspath(folder), "") for folder in sys.path]
+        above = [folder for folder in folders if path.startswith(folder)]
+        return path[len(max(above, key=len, default=os.path.join(os.path.dirname(path), ""))) :]
+
+    return cache(shown)
 
 
 class Places:
@@ -34,7 +54,7 @@ class Places:
 
     def nearest(self) -> FrameType | None:
         """The nearest frame that is not a library's, or that of a hook."""
-        frame: FrameType | None = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(1)
         library = self._library
         while frame is not None:
             if frame.f_code.co_filename not in library:

@@ -277,7 +277,8 @@ def _is_decorated(task: Any) -> bool:
 
 
 def _is_plain_function(task: Any) -> bool:
-    return _is_decorated(task) and not inspect.ismethod(inspect.unwrap(task.run))
+    is_method = inspect.ismethod(task.run) or inspect.ismethod(inspect.unwrap(task.run))
+    return _is_decorated(task) and not is_method
 
 
 def _parameters(task: Any) -> tuple[TaskParameter, ...] | None:

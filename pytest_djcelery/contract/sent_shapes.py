@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,9 @@ def type_name(kind: type) -> str:
     for known, name in _NAMES:
         if issubclass(kind, known):
             return name
+    functional = sys.modules.get("django.utils.functional")
+    if functional is not None and issubclass(kind, functional.Promise):
+        return "str"  # a text that is translated as it is sent
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
