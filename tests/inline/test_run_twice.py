@@ -135,7 +135,7 @@ def test_a_test_fails_by_what_the_second_run_does_and_goes_on_as_after_the_first
             '    mail "Welcome, ada" to ada@example.com',
             "  @pytest.mark.celery_redeliver(exempt=[[]charge])",
             "  djcelery_redeliver_exempt = shop.tasks.charge",
-            "FAILED test_it.py::test_charge - pytest_djcelery.errors.NotIdempotentError: A*",
+            "FAILED test_it.py::test_charge - pytest_djcelery.NotIdempotentError: A*",
             "FAILED test_it.py::test_its_own_error_comes_first - assert not 1",
         ]
     )
