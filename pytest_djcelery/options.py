@@ -30,6 +30,8 @@ FINDINGS: tuple[FindingName, ...] = get_args(FindingName)
 
 ContractMode = Literal["check", "update", "rewrite"]
 CONTRACT_MODES: tuple[ContractMode, ...] = get_args(ContractMode)
+TraceMode = Literal["off", "on", "retain-on-failure"]
+TRACE_MODES: tuple[TraceMode, ...] = ("off", "on", "retain-on-failure")
 
 MEMORY = "memory"
 PROJECT = "project"
@@ -55,6 +57,7 @@ class Options:
     out in the whole run, ``redeliver_exempt_here`` in one test.
     ``schedule`` is the token of the one schedule that a test with ``celery_explore`` is to run.
     ``audit`` only watches the tests; ``audit_…`` say what becomes of its findings.
+    ``trace`` says for which tests a page with the timeline is written to the folder ``trace_dir``.
     ``contract`` says what is done with the contract of messages in ``contract_file``.
     """
 
@@ -82,6 +85,8 @@ class Options:
     contract_file: str = "celery-contract.json"
     contract_rolling: Policy = "warn"
     contract_include: tuple[str, ...] = ()
+    trace: TraceMode = "off"
+    trace_dir: str = "celery-trace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +248,18 @@ def _contract(name: str, value: object) -> ContractMode:
     return value
 
 
+def _trace(name: str, value: object) -> TraceMode:
+    if value not in TRACE_MODES:
+        raise _refused(name, value, f"one of {', '.join(map(repr, TRACE_MODES))}")
+    return value
+
+
+def _folder(name: str, value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise _refused(name, value, "the path of a folder")
+    return value
+
+
 def _patterns(name: str, value: object) -> tuple[str, ...]:
     given = _names(value)
     if given is None or not all(given):
@@ -336,6 +353,15 @@ DECLARED: tuple[Declared, ...] = (
     Declared(
         name="audit_baseline", parse=_path, path=True,
         help="accept what an earlier run has written to this file (--djcelery-audit-report)",
+    ),
+    Declared(
+        name="trace", parse=_trace,
+        help="write the timeline of each test as a page: off (default), on, retain-on-failure "
+        "(of the tests that fail)",
+    ),
+    Declared(
+        name="trace_dir", parse=_folder,
+        help="the folder for these pages, relative to the root of the project (celery-trace)",
     ),
     Declared(
         name="contract", parse=_contract, joined=True,

@@ -24,7 +24,6 @@ from pytest_djcelery.session.session import (
     Session,
     SuiteFiles,
     begin_session,
-    current_sandbox,
     current_session,
     end_session,
 )
@@ -75,6 +74,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_djcelery.audit.pytest_hooks import AuditHooks
 
         config.pluginmanager.register(AuditHooks(config, chosen, suite), "djcelery-audit")
+    if chosen.trace != "off":
+        from pytest_djcelery.trace.trace_hooks import TraceHooks
+
+        config.pluginmanager.register(TraceHooks(config, chosen), "djcelery-trace")
     if chosen.contract is not None:
         from pytest_djcelery.contract.contract_run import ContractRun
 
@@ -201,11 +204,13 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Explain why a test failed, as far as its tasks show."""
-    sandbox = current_sandbox() if call.when == "call" else None
+    session = current_session()
+    sandbox = session.sandbox if call.when == "call" else None
     text_alone = _internal_frames_hidden(item, call)
     if sandbox is None:
         report = yield
         _show_text_alone(report, text_alone)
+        error = None if call.excinfo is None else call.excinfo.value
     else:
         from pytest_djcelery.reporting import sections
 
@@ -214,11 +219,8 @@ def pytest_runtest_makereport(
         _show_text_alone(report, text_alone)
         sections.show_text_alone(item, report, error)
         sections.add_sections(item, sandbox, report, error)
-        if report.failed:
-            from pytest_djcelery.trace import failure_section
-
-            about_messages = sections.is_about_messages(item, sandbox, report)
-            failure_section.add(item, sandbox, report, error, about_messages=about_messages)
+    if report.failed and call.when != "teardown":
+        _add_timeline(item, report, error)
     if ran_twice := current_session().ran_twice:
         from pytest_djcelery.redelivery.unsafe_tasks import packed
 
@@ -247,6 +249,23 @@ def _show_text_alone(
         from pytest_djcelery.reporting import own_frames
 
         report.longrepr = own_frames.text_alone(error)
+
+
+def _add_timeline(
+    item: pytest.Item, report: pytest.TestReport, error: BaseException | None
+) -> None:
+    session = current_session()
+    sandbox = session.sandbox or session.closed_sandbox
+    if sandbox is not None:
+        from pytest_djcelery.reporting import sections
+        from pytest_djcelery.trace import failure_section
+        from pytest_djcelery.trace.story import Story
+
+        about_messages = sections.is_about_messages(item, sandbox, report)
+        closed = session.sandbox is None
+        story = Story(sandbox, error, about_messages=about_messages, closed=closed)
+        if story.steps or not sandbox.is_automatic:  # else it has nothing to do with Celery
+            failure_section.add(item.config, report, story)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

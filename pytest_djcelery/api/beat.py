@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_djcelery import clock
 from pytest_djcelery.api.inline import Inline
 from pytest_djcelery.errors import BadOptionError
-from pytest_djcelery.messages.journal import NotSent, Published
+from pytest_djcelery.messages.journal import NotSent, Published, SentByBeat
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.workers.beat.scheduler import VirtualScheduler, check_entries, entries_apart
@@ -129,9 +129,13 @@ class Beat:
         self._clock.move_to(now)
         first = len(self._sandbox.journal)
         sent: list[Sent] = []
+        note = self._sandbox.journal.note
         try:
             for due in self._stops(scheduler, end, self._inline()):
                 sent += due
+                for entry in due:
+                    if entry.task_id is not None:
+                        note(SentByBeat(task_id=entry.task_id, entry=entry.name))
             self._clock.move_to(max(end, self._clock.now()))
             scheduler.settle()
         finally:

@@ -311,6 +311,14 @@ class RequestFinished(Note):
     """Django has answered it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentByBeat(Note):
+    """The last message of this task was an entry of the periodic schedule."""
+
+    task_id: str
+    entry: str  # its name
+
+
 class BlockOpener(Protocol):
     """What opened a transaction; `str()` says it as a person would."""
 

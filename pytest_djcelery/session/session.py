@@ -148,6 +148,8 @@ class Session:
         self.suite = NamedFiles() if suite is None else suite
         self._lasts = lasts
         self.sandbox: Sandbox | None = None
+        self.closed_sandbox: Sandbox | None = None
+        """That of a block which the running test has left, for the report of its failure."""
         self.audit: Audit | None = None
         """The audit, in which the app stays as it is, except in tests that use a fixture."""
         self.draws_tests = False
@@ -258,10 +260,12 @@ class Session:
         try:
             yield
         finally:
-            self.sandbox = before
+            self.sandbox, self.closed_sandbox = before, sandbox
 
     def set_up(self, *, begins: bool) -> None:
         """Note that the set-up of a test begins, or is over."""
+        if begins:
+            self.closed_sandbox = None
         if self._project is not None:
             self._project.configuration.set_up(begins=begins)
 

@@ -29,6 +29,7 @@ from pytest_djcelery.messages.journal import (
     RequestFinished,
     RequestRaised,
     RequestStarted,
+    SentByBeat,
     Started,
     Warned,
     WorkerLost,
@@ -57,6 +58,7 @@ class Step(NamedTuple):
     message: SentTask | None  # that was published, or run
     within: SentTask | None  # the message in whose run it happened
     line: Location | None  # of the test
+    entry: str | None  # of the periodic schedule that it was sent for
 
     @property
     def event(self) -> Event:
@@ -95,6 +97,7 @@ class _Reader:
         self._published: dict[str, int] = {}  # the last message of a task
         self._running: dict[str, list[int]] = defaultdict(list)
         self._lost: dict[str, int] = {}  # the last run of a task whose worker was lost
+        self._entries: dict[int, str] = {}  # of the periodic schedule
         self._hooks: dict[int, int] = {}
         self._blocks: dict[int, int] = {}
 
@@ -119,8 +122,8 @@ class _Reader:
         around = self._open.get(entry[1][2])
         if around:
             outermost = self._parents[around[0]]
-            if self._lines.get(outermost, line) is None:  # what it began with did not know
-                self._lines[outermost] = line
+            if line is not None and self._lines.get(outermost, line) is None:
+                self._lines[outermost] = line  # which what it began with did not know
             return self._add(kind, entry, around[-1])
         above = self._add("line", entry, _NONE)
         self._lines[above] = line
@@ -150,6 +153,12 @@ class _Reader:
         step = self._run(entry, task_id)
         self._running[task_id].append(step)
         self._enter(entry, step)
+
+    def _on_beat(self, entry: Recorded) -> None:
+        event: SentByBeat = entry[2]  # type: ignore[assignment]
+        step = self._published.get(event.task_id)
+        if step is not None:
+            self._entries[step] = event.entry
 
     def _run(self, entry: Recorded, task_id: str) -> int:
         sent = self._published.get(task_id, _NONE)
@@ -279,6 +288,7 @@ class _Reader:
                     self._messages.get(step),
                     within,
                     location,
+                    self._entries.get(step),
                 )
             )
         return steps
@@ -294,6 +304,7 @@ class _Reader:
 _READ: Final[dict[type[Event], Callable[[_Reader, Recorded], None]]] = {
     Published: _Reader._on_published,
     Started: _Reader._on_started,
+    SentByBeat: _Reader._on_beat,
     Ended: _Reader._on_ended,
     EndedWithoutOutcome: _Reader._on_ended,
     NotSent: _Reader._on_not_sent,

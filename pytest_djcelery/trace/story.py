@@ -39,9 +39,11 @@ class Fates:
 
     Args:
         sandbox: The sandbox of the test.
+        closed: Whether the block that it belongs to has ended.
     """
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, *, closed: bool = False) -> None:
+        self._closed = closed
         self._runner = sandbox.runner
         self._now = sandbox.clock.now() if "clock" in vars(sandbox) else datetime.now(timezone.utc)
         self._stays = {id(sent) for sent in sandbox.unconsumed.remaining()}
@@ -72,6 +74,7 @@ class Fates:
             (event.other_app, "another app's", "Another app than the project's has sent it."),
             (id(sent) in self._stays, "not consumed", f"No worker consumes {where}."),
             (wait, f"ETA in {wait}", f"Its ETA is in {wait}, by the clock of the test."),
+            (self._closed, "block ended", "The block ended before it was run."),
             (runner is None, "no worker", "No worker runs the tasks of this test."),
             (id(sent) in self._due, "due", "It was due: celery_inline.run() would deliver it."),
             (runner and runner.has_ended, "worker ended", "The worker has ended."),
@@ -87,6 +90,7 @@ class Story:
         sandbox: The sandbox of the test.
         error: What the test failed with, if it has failed.
         about_messages: Whether that was a comparison of messages that no worker need run.
+        closed: Whether the block that the sandbox belongs to has ended.
     """
 
     def __init__(
@@ -95,14 +99,17 @@ class Story:
         error: BaseException | None = None,
         *,
         about_messages: bool = False,
+        closed: bool = False,
     ) -> None:
         self.steps = steps_of(sandbox.journal, sandbox.began)
         self.numbers = ShortNumbers(sandbox.journal, sandbox.began)
-        self.fates = Fates(sandbox)
+        self.fates = Fates(sandbox, closed=closed)
+        self._whats: dict[int, str] = {}  # made once, for the table and the picture
+        self._outcomes: dict[int, str] = {}
         self._sandbox = sandbox
         self._error = error
         self._about_messages = about_messages
-        self._real_time = sandbox.real_time
+        self.real_time = sandbox.real_time
         self._origin = self.steps[0].began[1][0] if self.steps else 0
 
     # Times ----------------------------------------------------------------------------------
@@ -125,7 +132,7 @@ class Story:
     def moved_clock(self, recorded: Recorded) -> datetime | None:
         """The time that code saw, where that was not real time."""
         ticks, clock, _ = recorded[1]
-        if abs(clock - ticks / 1e9 - self._real_time) < _MOVED:
+        if abs(clock - ticks / 1e9 - self.real_time) < _MOVED:
             return None
         return datetime.fromtimestamp(clock, timezone.utc)
 
@@ -141,8 +148,19 @@ class Story:
         step = self.steps[place]
         return step.kind == "publish" and step.ended is None and place not in self._ran
 
+    def what(self, place: int) -> str:
+        """What happened in a step."""
+        if place not in self._whats:
+            self._whats[place] = wording.what(self.steps[place], self.numbers)
+        return self._whats[place]
+
     def outcome(self, place: int) -> str:
         """How a step ended, or why it has not begun or ended."""
+        if place not in self._outcomes:
+            self._outcomes[place] = self._outcome(place)
+        return self._outcomes[place]
+
+    def _outcome(self, place: int) -> str:
         step = self.steps[place]
         if self.never_ran(place):
             return f"never ran: {self._fate(step)[0]}"

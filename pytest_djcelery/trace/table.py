@@ -111,7 +111,7 @@ def row(story: Story, place: int, *, dated: bool) -> Row:
     return Row(
         ms=f"{story.milliseconds(step.began):.1f}",
         clock="" if clock is None else f"{clock:%m-%d %H:%M:%S}" if dated else f"{clock:%H:%M:%S}",
-        what="  " * min(step.depth, _DEEPEST) + wording.what(step, story.numbers),
+        what="  " * min(step.depth, _DEEPEST) + story.what(place),
         queue=wording.plain((message.queue if message else None) or ""),
         took="" if took is None else f"{took:.1f}",
         outcome=story.outcome(place),

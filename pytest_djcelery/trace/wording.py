@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 LONGEST_CALL: Final = 60  # characters of the arguments of a call
 LONGEST_VALUE: Final = 120  # characters of a value or of the text of an error
 _LONGEST_REPR: Final = 300  # of arguments, as Celery has written them; longer ones are cut
+#: Types of values whose `repr` is quick, and what Celery writes for them, too.
+_SIMPLE: Final = frozenset({int, float, bool, str, type(None)})
 _SHORTEST: Final = 1e-3  # seconds
 _MAXSIZE: Final = 1024  # to which Celery cuts `argsrepr` (``Task.argsrepr_maxsize``)
 
@@ -79,9 +81,9 @@ def _arguments(message: SentTask) -> str:
     args, kwargs = (text if isinstance(text, str) else None for text in written)
     long = len(args or "") + len(kwargs or "") > _LONGEST_REPR
     hides_args = args is not None and (
-        long or args not in (_celerys(tuple(message.args)), _celerys(list(message.args)))
+        long or not (_is_celerys(args, tuple(message.args)) or _is_celerys(args, [*message.args]))
     )
-    hides_kwargs = kwargs is not None and (long or kwargs != _celerys(dict(message.kwargs)))
+    hides_kwargs = kwargs is not None and (long or not _is_celerys(kwargs, dict(message.kwargs)))
     parts = []
     if hides_args:
         parts.append(_without_parentheses(args or ""))
@@ -101,12 +103,15 @@ def _written(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         return f"<arguments that can't be shown: {type(error).__name__}>"
 
 
-def _celerys(values: object) -> str | None:
-    """What Celery writes for arguments whose text the project does not choose."""
+def _is_celerys(text: str, values: Any) -> bool:
+    """Whether a text is what Celery writes for arguments if the project does not choose it."""
+    inside = values.values() if isinstance(values, dict) else values
     try:
-        return str(saferepr(values, _MAXSIZE))
+        if _SIMPLE.issuperset(map(type, inside)):
+            return text == repr(values) or text == str(saferepr(values, _MAXSIZE))
+        return text == str(saferepr(values, _MAXSIZE))
     except Exception:  # noqa: BLE001 - a `repr` of the project raises what it likes
-        return None
+        return False
 
 
 def _without_parentheses(args: str) -> str:
@@ -117,8 +122,10 @@ def _without_parentheses(args: str) -> str:
 
 def value(found: object, *, longest: int = LONGEST_VALUE) -> str:
     """A value, as its `repr` shows it."""
+    if type(found) is str and len(found) > longest:
+        found = found[:longest]
     try:
-        text = saferepr(found, longest * 2)
+        text = repr(found) if type(found) in _SIMPLE else saferepr(found, longest * 2)
     except Exception as error:  # noqa: BLE001 - a `repr` of the project raises what it likes
         text = f"<{type(found).__name__} whose repr raises {type(error).__name__}>"
     return cut(plain(text[: longest * 4]), longest)
@@ -200,7 +207,9 @@ def sent_as(step: Step) -> str:
         return "eager retry" if message.retries else "eager"
     if message.retries:
         return "retry"
-    return "publish" if step.within is None else _followed(step.within, message)
+    if step.within is None:
+        return "publish" if step.entry is None else "beat"
+    return _followed(step.within, message)
 
 
 def _followed(before: SentTask, message: SentTask) -> str:
@@ -234,7 +243,7 @@ def _retries(step: Step) -> int:
 
 def _opener(event: BlockEntered) -> str:
     location = event.opener.location
-    text = str(event.opener)
+    text = str(event.opener).removeprefix("the decorator transaction.atomic of ")
     if location is None:
         return text
     return f"{place(location)} in {location.function}"

@@ -37,6 +37,8 @@ VALUES: dict[str, tuple[object, str, object]] = {
         ("hooks-never-ran", "outside-reached"),
     ),
     "audit_baseline": ("audit.json", "audit.json", "audit.json"),
+    "trace": ("on", "on", "on"),
+    "trace_dir": ("pages", "pages", "pages"),
     "contract": ("check", "check", "check"),
     "contract_file": ("contract.json", "contract.json", "contract.json"),
     "contract_rolling": ("error", "error", "error"),
