@@ -73,13 +73,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Lint(Job):
-    """Ruff's rules, ruff's formatting, mypy's strict types, the direction of imports."""
+    """Ruff's rules and formatting, strict types here and in the example, imports' direction."""
 
     def perform(self, shell: Shell) -> None:
         self.install(shell, "--group", "dev", "-e", ".")
         shell.run(self.command("ruff"), "check", ".")
         shell.run(self.command("ruff"), "format", "--check", ".")
         shell.run(self.command("mypy"), "--strict")
+        shell.run(self.command("python"), "-m", "tests.types_of_examples")
         shell.run(self.command("lint-imports"))
 
 

@@ -24,6 +24,7 @@ from pytest_djcelery.workers.inline.undelivered import redeliver
 if TYPE_CHECKING:
     from kombu import Queue
 
+    from pytest_djcelery.locations import MaybeNone
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.redelivery.repeats import Repeats
@@ -158,7 +159,7 @@ class Inline(Runner):
         )
         return summary
 
-    def step(self) -> Execution | None:
+    def step(self) -> Execution | MaybeNone:
         """Deliver the next message that is due.
 
         A failure isn't raised, but is in what is returned.

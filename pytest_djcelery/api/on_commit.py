@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
-    from pytest_djcelery.locations import Location
+    from pytest_djcelery.locations import Location, MaybeNone
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.transactions.watch import TransactionWatch
@@ -40,7 +40,7 @@ class Hook:
     discarded if it was.
     """
 
-    location: Location | None
+    location: Location | MaybeNone
     using: str
     robust: bool
     function: str

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery import states
 from celery.backends.base import DisabledBackend
@@ -52,7 +52,12 @@ from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
+    from pytest_djcelery.messages.django_tasks import DjangoResult
     from pytest_djcelery.session.sandbox import Sandbox
+
+    AnyResult: TypeAlias = ResultBase | DjangoResult | str
+    #: `Outcomes`, for the result of a group: a checker lets a test use the outcome of a task.
+    MaybeMany: TypeAlias = Any
 
 
 class Results:
@@ -83,7 +88,7 @@ class Results:
         counted = ", ".join(f"{count} {state}" for state, count in counts)
         return f"<celery_results: {len(found)} message{'s' * (len(found) > 1)}: {counted}>"
 
-    def __getitem__(self, result: ResultBase | str) -> Outcome | Outcomes:
+    def __getitem__(self, result: AnyResult) -> Success | Failure | Revoked | MaybeMany:
         """Wait for the final outcome.
 
         Args:
@@ -103,7 +108,7 @@ class Results:
         self._looked(result)
         return self._outcome(task_id)
 
-    def now(self, result: ResultBase | str) -> Outcome | Outcomes:
+    def now(self, result: AnyResult) -> Outcome | MaybeMany:
         """The present outcome, without waiting or delivering anything.
 
         Args:
@@ -120,7 +125,7 @@ class Results:
             self._looked(result)
         return self._outcome(task_id)
 
-    def of(self, task: Any) -> list[Outcome | Outcomes]:
+    def of(self, task: Any) -> list[Success | Failure | Revoked | MaybeMany]:
         """Wait for the outcomes of all messages of a task, and return them in publish order.
 
         Args:

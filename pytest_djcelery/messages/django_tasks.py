@@ -77,6 +77,19 @@ class DjangoTask(Protocol):
     def func(self) -> Callable[..., Any]: ...
 
 
+class DjangoResult(Protocol):
+    """What ``enqueue()`` of a Django task returns, as far as a type checker needs it."""
+
+    @property
+    def task(self) -> DjangoTask: ...
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def enqueued_at(self) -> datetime | None: ...
+
+
 class OwnCall(NamedTuple):
     """What a message calls, by the name and with the arguments that a person knows it by."""
 

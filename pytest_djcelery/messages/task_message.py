@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.canvas import Signature
 
-    from pytest_djcelery.locations import Location
+    from pytest_djcelery.locations import Location, MaybeNone
     from pytest_djcelery.messages.django_tasks import DjangoCall
 
 
@@ -101,7 +101,7 @@ class TaskMessage:
     chain: tuple[Signature, ...]  # what follows, in the order it will run
     chord: Signature | None
     sent_at: datetime
-    location: Location | None
+    location: Location | MaybeNone
     transaction: Transaction
     serializer: str = field(default="json", repr=False)
     exact_times: bool = field(default=False, repr=False)  # sent while the clock stood still
