@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -10,8 +10,10 @@ from pytest_djcelery.messages.journal import RanTwice
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.task_message import Message
 
 MOST_EFFECTS: Final = 10  # of one message, that a text shows
+_MAPS: Final = ("celery.map", "celery.starmap")
 _now: Final[list[object]] = []  # the second runs that are under way
 
 
@@ -29,6 +31,12 @@ def second_run() -> Iterator[None]:
 def is_under_way() -> bool:
     """Whether a task runs for the second time now."""
     return bool(_now)
+
+
+def task_of(message: Message) -> str:
+    """The task whose function a message runs: for ``map()`` and ``starmap()``, the one mapped."""
+    mapped = message.kwargs.get("task") if message.task in _MAPS else None
+    return str(mapped["task"]) if isinstance(mapped, Mapping) else message.task
 
 
 def different(journal: Journal, since: int = 0) -> list[RanTwice]:
@@ -50,7 +58,7 @@ def _lines(found: list[RanTwice]) -> Iterator[str]:
     # This loads Celery, which a run that uses no fixture must not do.
     from pytest_djcelery.messages.descriptions import message_text
 
-    names = list(dict.fromkeys(event.message.task for event in found))
+    names = list(dict.fromkeys(task_of(event.message) for event in found))
     yield (
         "A task is not safe to run twice. "
         if len(names) == 1

@@ -140,7 +140,7 @@ def _changes_by_key(
     yield from _counted("INSERT", name, len(new.keys() - old.keys()))
     changed = [known for known, row in new.items() if known in old and old[known] != row]
     for known in changed[:_MOST_SHOWN]:
-        shown = ", ".join(map(_shown, known))
+        shown = ", ".join(str(value)[:_LONGEST] for value in known)
         values = ", ".join(
             f"{column} {_shown(value)} → {_shown(value_now)}"
             for column, value, value_now in zip(before.columns, old[known], new[known], strict=True)
@@ -148,7 +148,7 @@ def _changes_by_key(
         )
         yield f"UPDATE {name} {shown if len(key) == 1 else f'({shown})'}: {values}"
     if len(changed) > _MOST_SHOWN:
-        yield f"UPDATE {name}: {_rows(len(changed) - _MOST_SHOWN)} more"
+        yield f"UPDATE {name}: {_rows(len(changed) - _MOST_SHOWN, more='more ')}"
     yield from _counted("DELETE", name, len(old.keys() - new.keys()))
 
 
@@ -170,7 +170,7 @@ def _changes_without_key(
 def _changes_of_many(name: str, before: Contents, after: Contents) -> Iterator[str]:
     more = after.count - before.count
     if more:
-        what = f"{_rows(abs(more))} {'more' if more > 0 else 'fewer'}"
+        what = _rows(abs(more), more="more " if more > 0 else "fewer ")
     elif before.checksum != after.checksum:
         what = "as many rows, with other contents"
     else:
@@ -184,8 +184,8 @@ def _counted(verb: str, name: str, count: int) -> Iterator[str]:
         yield f"{verb} {name}: {_rows(count)}"
 
 
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
+def _rows(count: int, *, more: str = "") -> str:
+    return f"{count:,} {more}{'row' if count == 1 else 'rows'}"
 
 
 def _shown(value: object) -> str:

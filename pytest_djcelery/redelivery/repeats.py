@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError, DjceleryWarning
 from pytest_djcelery.messages.journal import RanTwice
-from pytest_djcelery.recording.second_runs import second_run
+from pytest_djcelery.recording.second_runs import second_run, task_of
 from pytest_djcelery.redelivery.effects import Effects, Run
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ class Repeats:
 
     def repeats(self, message: SentTask) -> bool:
         """Whether a message that has run to success is run once more."""
+        task = task_of(message)
         return not (
-            message.task.startswith("celery.")
-            or message.task in self._exempt
+            task.startswith("celery.")
+            or task in self._exempt
             or message._identity() in self._repeated
         )
 

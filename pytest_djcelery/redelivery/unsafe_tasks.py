@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from pytest_djcelery.recording.second_runs import task_of
+
 if TYPE_CHECKING:
     import pytest
 
@@ -21,7 +23,7 @@ TITLE: Final = "celery: tasks that are not safe to run twice"
 
 def packed(events: Iterable[RanTwice]) -> Shown:
     """What a test has shown, as plain values."""
-    return [(event.message.task, list(event.effects)) for event in events]
+    return [(task_of(event.message), list(event.effects)) for event in events]
 
 
 @dataclass(slots=True)

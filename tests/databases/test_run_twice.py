@@ -112,7 +112,7 @@ TESTS = """
             raise KeyError
         Order.objects.create(name="deleted").delete()
 
-    @way("shop_order (1,202 rows, too many to compare one by one): 1 row more")
+    @way("shop_order (1,202 rows, too many to compare one by one): 1 more row")
     def one_of_many():
         fill()
         Order.objects.create()

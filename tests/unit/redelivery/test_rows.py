@@ -104,7 +104,7 @@ def test_of_many_updates_the_first_three_are_shown_and_of_a_long_text_its_beginn
         f'UPDATE paid 1: name "one" → {shown}',
         f'UPDATE paid 2: name "two" → {shown}',
         f"UPDATE paid 3: name NULL → {shown}",
-        "UPDATE paid: 2 rows more",
+        "UPDATE paid: 2 more rows",
     ]
 
 
@@ -115,7 +115,7 @@ def test_a_large_table_is_counted_and_summed_up() -> None:
     with changes() as known:
         sql(fill)
         sql(fill.replace("(10)", "(-900)").replace(f"< {MOST_ROWS}", "< 0"))
-    assert known == [f"paid (1,895 {too_many}): 1,892 rows more"]
+    assert known == [f"paid (1,895 {too_many}): 1,892 more rows"]
     with changes() as known:
         sql("UPDATE paid SET name = 'x' WHERE id = 20")
     assert known == []
@@ -124,7 +124,7 @@ def test_a_large_table_is_counted_and_summed_up() -> None:
     assert known == [f"paid (1,895 {too_many}): as many rows, with other contents"]
     with changes() as known:
         sql("DELETE FROM paid WHERE id > 3")
-    assert known == [f"paid (1,895 {too_many}): 991 rows fewer"]
+    assert known == [f"paid (1,895 {too_many}): 991 fewer rows"]
 
 
 def test_in_a_transaction_all_is_undone_but_what_was_there_before() -> None:
