@@ -153,7 +153,7 @@ class EmbeddedWorker:
             self.controller = Controller(
                 app=self.app,
                 pool=self._pool,
-                consumer_cls=Consumer,
+                consumer_cls=partial(Consumer, wake=self.wake),
                 timer_cls=partial(Timer, wake=self.wake),
                 use_eventloop=False,
                 ready_callback=self._on_ready,
@@ -312,6 +312,8 @@ class EmbeddedWorker:
             return True
         transport = self._transport()
         consumer = self.controller.consumer
+        if consumer.is_broken:
+            return False
         broker = self._transport_broker()
         if broker is not None:
             if transport.parked:
@@ -346,7 +348,12 @@ class EmbeddedWorker:
         self._call_soon(receive)
 
     def _host_lost(self) -> Exception:
-        error: Exception = self._consumer().break_connection()
+        consumer = self._consumer()
+        if threading.current_thread() is self._thread:
+            # Before 5.7, Celery acknowledges early in the next turn of its loop. Under prefork that
+            # comes while the task runs in the child; here there will be no next turn.
+            consumer.perform_pending_operations()
+        error: Exception = consumer.break_connection()
         return error
 
     def has_in_hand(self, task_id: str) -> bool:
