@@ -105,7 +105,7 @@ def _report_gone(
             state.task_ready(request)
         raise gone
     lost = meant(WorkerLostError(f"Worker exited prematurely: {human_status(_KILLED)}."))
-    _call_back(error_callback, ExceptionInfo((WorkerLostError, lost, gone.__traceback__)))
+    _call_back(error_callback, _raised_by_pool(lost))
 
 
 def _report_timeout(
@@ -116,11 +116,21 @@ def _report_timeout(
     """Report that a child was ended by the hard limit (``billiard.pool.on_hard_timeout``)."""
     limit = options.get("timeout") or _SOME_LIMIT
     error = meant(TimeLimitExceeded(limit))
-    _call_back(error_callback, ExceptionInfo((TimeLimitExceeded, error, gone.__traceback__)))
+    _call_back(error_callback, _raised_by_pool(error))
     on_timeout: Callable[..., None] | None = options.get("timeout_callback")
     if on_timeout is not None:
         _call_back(lambda timeout: on_timeout(soft=False, timeout=timeout), limit)
     gone.end()
+
+
+def _raised_by_pool(error: BaseException) -> ExceptionInfo:
+    """Describe an error that a pool raises itself: its traceback has no frame of the task."""
+    try:
+        raise error from None
+    except type(error):
+        found = ExceptionInfo()
+    error.__traceback__ = None  # of no use to who looks at the task's failure
+    return found
 
 
 def ends_the_test(error: BaseException) -> bool:
