@@ -149,6 +149,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if schedule is not None:
         from pytest_djcelery.exploration import explored_tests
 
+        _explore(config)
         explored_tests.select(config, items, schedule)
 
 
@@ -248,7 +249,7 @@ def _show_text_alone(
     if error is not None and report.failed:
         from pytest_djcelery.reporting import own_frames
 
-        report.longrepr = own_frames.text_alone(error)
+        report.longrepr = own_frames.text_alone(error, report.longrepr)
 
 
 def _add_timeline(

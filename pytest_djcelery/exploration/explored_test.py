@@ -31,6 +31,10 @@ _LOST_PROPERTY = "celery_explore_lost"
 _MOST_LOST = 20  # that are named
 
 
+class MisfitError(Exception):
+    """The token that the user has given is not one of this test."""
+
+
 class Attempt:
     """One run of the test: what decides in it, and what came of it."""
 
@@ -170,7 +174,7 @@ class ExploredTest:
                     f"{step_texts.left_text(decisions, attempt.steps, left)}\n"
                     "Has the test, its marker or a task been changed since it was printed?"
                 )
-                raise pytest.UsageError(msg) from attempt.error
+                raise MisfitError(msg) from attempt.error
         elif decisions.left is not None:
             text = step_texts.left_text(decisions, attempt.steps, decisions.left)
             raise self._not_replayable(text) from attempt.error

@@ -10,12 +10,14 @@ import pytest
 from pytest_djcelery import markers
 from pytest_djcelery.errors import BadOptionError, ScheduleFailedError
 from pytest_djcelery.exploration.bounds import Bounds
-from pytest_djcelery.exploration.explored_test import ExploredTest
+from pytest_djcelery.exploration.explored_test import ExploredTest, MisfitError
 from pytest_djcelery.exploration.rerun import FAILURES, SKIPS, kept_error
 from pytest_djcelery.exploration.tokens import Token, name_of
 from pytest_djcelery.options import INLINE
 from pytest_djcelery.session.session import current_session
 
+#: On the only test of a run: why it can't be run.
+_REFUSED: pytest.StashKey[str] = pytest.StashKey()
 _MARKER = "@pytest.mark.celery_explore"
 
 
@@ -28,6 +30,8 @@ class ExploredTests:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Refuse a test that can't be explored."""
+        if _REFUSED in item.stash:
+            raise pytest.UsageError(item.stash[_REFUSED])
         if markers.is_explored(item) and not self._running:
             _check(item)
             _bounds(item)
@@ -52,6 +56,11 @@ class ExploredTests:
                 except FAILURES as error:
                     attempt.error = error
             test.go()
+        except MisfitError as error:
+            if is_xdist_worker(item.config):
+                raise pytest.UsageError(str(error)) from None
+            # It is the only test of this run.
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         finally:
             self._running = False
         return outcome
@@ -92,11 +101,20 @@ def select(config: pytest.Config, items: list[pytest.Item], given: str) -> None:
             f"{_MARKER}, and none is the one that the token was printed for.\n"
             "Run the line that the report of the failing test has printed."
         )
-        raise pytest.UsageError(msg)
+        if not is_xdist_worker(config):
+            raise pytest.UsageError(msg)
+        # Its controller takes an error during the collection for the end of the worker.
+        chosen = items[:1]
+        chosen[0].stash[_REFUSED] = msg
     others = [item for item in items if item not in chosen]
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = chosen
+
+
+def is_xdist_worker(config: pytest.Config) -> bool:
+    """Whether this process runs tests for another one."""
+    return hasattr(config, "workerinput")
 
 
 def _bounds(item: pytest.Item) -> Bounds:

@@ -3,9 +3,9 @@
 Wider fixtures stay, as they do from one test to the next. Every step goes through pytest's hooks,
 so that other plugins (logs, warnings, random seeds, async tests) see what they see of two tests.
 
-Private API (``_initrequest`` of an item, which pytest has for plugins that rerun tests, the storage
-of its stash, ``_report_sections``, the finalizers of its fixtures, and the list of errors of a
-unittest test case), checked on pytest 8.0 to 9.2.
+Private API (``_initrequest`` of an item, which pytest has for plugins that rerun tests, its
+instance, the storage of its stash, ``_report_sections``, the finalizers of its fixtures, and the
+list of errors of a unittest test case), checked on pytest 8.0 to 9.2.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ class Rerun:
         del item._report_sections[self._sections :]
         del item.user_properties[self._properties :]
         item._initrequest()
+        for of_instance in ("_instance", "_obj"):  # of the test's class
+            item.__dict__.pop(of_instance, None)
         try:
             item.ihook.pytest_runtest_setup(item=item)
         except ENDS:

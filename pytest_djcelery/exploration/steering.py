@@ -60,7 +60,7 @@ class Steering(Guest):
     """
 
     chooses = True
-    moment = timedelta(seconds=1)  # two countdowns of a minute end at one moment
+    moment = timedelta(milliseconds=999)  # two countdowns of a minute end at one moment
 
     def __init__(self, bounds: Bounds, decisions: Decisions) -> None:
         self.steps: list[Step] = []

@@ -37,15 +37,23 @@ def hidden(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
     return not own
 
 
-def text_alone(excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
-    """What pytest shows of an error, without any frame.
+def text_alone(excinfo: pytest.ExceptionInfo[BaseException], shown: Any) -> Any:
+    """What pytest shows of an error, without any frame of it; what led to it keeps its frames.
 
-    Private API (``reprtraceback``), checked on pytest 8.0 to 9.2.
+    Private API (``reprtraceback`` and ``chain``), checked on pytest 8.0 to 9.2.
+
+    Args:
+        excinfo: The error.
+        shown: What pytest shows with frames.
     """
-    shown: Any = excinfo.getrepr(style="value")
-    entry = shown.reprtraceback.reprentries[-1]
+    alone: Any = excinfo.getrepr(style="value")
+    entry = alone.reprtraceback.reprentries[-1]
     entry.style = "long"  # in which lines are marked as the error's
     entry.lines = [f"E   {line}" for line in excinfo.exconly().split("\n")]
+    if excinfo.value.__cause__ is None:
+        return alone
+    shown.chain[-1] = alone.reprtraceback, *shown.chain[-1][1:]
+    shown.reprtraceback = alone.reprtraceback
     return shown
 
 

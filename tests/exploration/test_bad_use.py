@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_djcelery.exploration.tokens import Token, name_of
+
 if TYPE_CHECKING:
     from tests.support.project import Run
 
@@ -113,8 +115,18 @@ def test_a_token_that_does_not_fit_is_a_usage_error(run: Run) -> None:
     result = run(TWO, "--djcelery-schedule=000000-ab1")
     assert result.ret == 4
     result.stderr.fnmatch_lines(
-        ["ERROR: --djcelery-schedule=000000-ab1 is the schedule of another*"]
+        ["ERROR: --djcelery-schedule=000000-ab1 is the schedule of another test*"]
     )
+    result = run(TWO, "--djcelery-schedule=000000-ab1", "-n", "2")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["E   *UsageError: --djcelery-schedule=000000-ab1 is the schedule*"]
+    )
+    fits = Token(name_of("test_it.py::test_one"), (("ab", 1),))
+    result = run(TWO, f"--djcelery-schedule={fits}")
+    assert result.ret == 4
+    ways = ", ".join(["shop.tasks.add"] * 3)
+    result.stdout.fnmatch_lines([f"*Exit: --djcelery-schedule={fits} does not fit*step 1 *{ways}."])
 
 
 def test_without_hypothesis_only_a_test_with_more_schedules_is_refused(run: Run) -> None:
@@ -124,6 +136,6 @@ def test_without_hypothesis_only_a_test_with_more_schedules_is_refused(run: Run)
     result.stdout.fnmatch_lines(
         [
             "E   *UsageError: test_it.py::test_one has more schedules than examples=3 *",
-            "    Install it: pip install 'pytest-djcelery[[]hypothesis]'; or let the marker *",
+            "E   Install it: pip install 'pytest-djcelery[[]hypothesis]'; or let the marker *",
         ]
     )

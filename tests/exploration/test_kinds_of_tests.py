@@ -43,6 +43,8 @@ def test_each_kind_of_test_begins_each_schedule_as_new(project: Project, run: Ru
 
             @pytest.mark.parametrize("number", [1, 2])
             def test_parameters(self, celery_inline, number, tmp_path, caplog, monkeypatch):
+                assert not hasattr(self, "ran")
+                self.ran = True
                 assert self.fresh and not list(tmp_path.iterdir()) and not caplog.records
                 self.fresh = False
                 (tmp_path / "file").touch()
@@ -146,6 +148,6 @@ def test_each_kind_of_test_begins_each_schedule_as_new(project: Project, run: Ru
             "*TestClass::test_parameters[[]2] PASSED (2 schedules, all there are)*",
             "*TestUnittest::test_fails FAILED*",
             "E   *ScheduleFailedError: 1 of 2 schedules fail; the least that does:",
-            "      1  ship(2)   delivered before ship(1)",
+            "E     1  ship(2)   delivered before ship(1)",
         ]
     )

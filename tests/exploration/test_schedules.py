@@ -40,9 +40,9 @@ def test_the_least_failing_schedule_is_reported_and_replayed(project: Project, r
             ">       assert int(Order.objects.get().name) >= 0",
             "The above exception was the direct cause*",
             "E   *ScheduleFailedError: 5 of 8 schedules fail; the least that does:",
-            "      1  reserve(order=2)   delivered before reserve(order=1)",
-            "    AssertionError: assert -2 >= 0",
-            "    Replay: pytest test_it.py::test_stock_is_never_negative --djcelery-schedule=*",
+            "E     1  reserve(order=2)   delivered before reserve(order=1)",
+            "E   AssertionError: assert -2 >= 0",
+            "E   Replay: pytest test_it.py::test_stock_is_never_negative --djcelery-schedule=*",
             "*FAILED test_it.py::test_stock_is_never_negative*",
         ],
         consecutive=False,
@@ -54,8 +54,8 @@ def test_the_least_failing_schedule_is_reported_and_replayed(project: Project, r
     replayed.stdout.fnmatch_lines(
         [
             "E   *ScheduleFailedError: The schedule fails:",
-            "      1  reserve(order=2)   delivered before reserve(order=1)",
-            f"    Replay: * --djcelery-schedule={token}",
+            "E     1  reserve(order=2)   delivered before reserve(order=1)",
+            f"E   Replay: * --djcelery-schedule={token}",
         ]
     )
 
