@@ -90,6 +90,8 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.listing import unordered as unordered
     from pytest_djcelery.messages.outcomes import (
         Failure as Failure,
+        Outcome as Outcome,
+        Outcomes as Outcomes,
         Pending as Pending,
         Progress as Progress,
         Retrying as Retrying,
