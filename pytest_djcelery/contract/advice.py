@@ -99,6 +99,15 @@ def of_gone(name: str) -> str:
     )
 
 
+def of_gone_from_django(name: str) -> str:
+    """How to remove a task of `django.tasks`, whose path is its name."""
+    module, _, function = name.rpartition(".")
+    return (
+        f"Two releases: keep {function!r} in {module} in this one, where only old messages call "
+        "it, and remove it in the next."
+    )
+
+
 def of_renamed(name: str, found: FoundElsewhere) -> str:
     """How to move or rename the function of a task."""
     return (

@@ -42,8 +42,10 @@ def misfits(shape: Shape, recorded: Parameters | None, now: TaskRecord) -> list[
     if now.parameters is None:
         return []
     shape = as_called(shape, now.parameters, has_self=now.has_self)
-    unbound = list(_unbound(shape, now.parameters))
-    return unbound or list(_other_meanings(shape, recorded or (), now.parameters))
+    return [
+        *_other_meanings(shape, recorded or (), now.parameters),
+        *_unbound(shape, now.parameters),
+    ]
 
 
 def as_called(shape: Shape, now: Parameters, *, has_self: bool) -> Shape:

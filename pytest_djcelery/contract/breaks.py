@@ -20,7 +20,7 @@ from pytest_djcelery.contract.records import (
 from pytest_djcelery.contract.release import content_type_of
 
 if TYPE_CHECKING:
-    from pytest_djcelery.contract.release import BeatEntry, Release
+    from pytest_djcelery.contract.release import BeatEntry, FoundElsewhere, Release
     from pytest_djcelery.contract.sent_shapes import SentByTask
 
 #: Whose messages break: those in the queue, on this code; or this code's, on old workers.
@@ -140,8 +140,14 @@ def _gone(name: str, task: TaskRecord, contract: Contract, release: Release) -> 
             f"recorded: {parameters_text(name, task.parameters)}",
             *_lines(name, task.sent),
         ),
-        remedy=advice.of_gone(name) if now is None else advice.of_renamed(name, now),
+        remedy=_remedy_of_gone(name, task, now),
     )
+
+
+def _remedy_of_gone(name: str, task: TaskRecord, now: FoundElsewhere | None) -> str:
+    if task.is_django:
+        return advice.of_gone_from_django(name)
+    return advice.of_gone(name) if now is None else advice.of_renamed(name, now)
 
 
 def _of_content_types(contract: Contract, release: Release) -> Iterator[Break]:
@@ -150,7 +156,8 @@ def _of_content_types(contract: Contract, release: Release) -> Iterator[Break]:
         serializers = {task.serializer, *(shape.serializer for shape in task.sent)} - {None}
         for serializer in sorted(map(str, serializers)):
             content_type = content_type_of(serializer)
-            if content_type not in release.accepted and release.knows(name):
+            refused = content_type not in release.accepted and not task.is_django
+            if refused and release.knows(name):
                 by_type.setdefault(content_type, {})[name] = None
     for content_type, names in by_type.items():
         reason = f"sent as {content_type}, which accept_content refuses"

@@ -104,6 +104,7 @@ def _task(written: Mapping[str, Any]) -> TaskRecord:
         serializer=_text_of(written["serializer"]),
         function=None if function is None else _text_of(function),
         has_self=bool(written.get("self", False)),
+        is_django=bool(written.get("django", False)),
         sent={_shape(shape): shape["from"] for shape in written["sent"]},
     )
 
@@ -188,6 +189,7 @@ def _task_written(task: TaskRecord) -> dict[str, Any]:
     written: dict[str, Any] = {} if task.function is None else {"function": task.function}
     sent = [_shape_written(shape, task.sent[shape]) for shape in sorted(task.sent, key=_order)]
     return {
+        **({"django": True} if task.is_django else {}),
         **written,
         "parameters": _parameters_written(task.parameters),
         "queue": task.queue,

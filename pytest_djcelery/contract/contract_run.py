@@ -192,7 +192,12 @@ class ContractRun:
 
     def _write(self, session: pytest.Session, release: Release) -> None:
         now = release.contract()
-        tasks = {name: task.with_sent(self._sent.get(name, {})) for name, task in now.tasks.items()}
+        # Tasks of `django.tasks` are known by their messages alone.
+        of_django = {name: release.record(name) for name in self._sent.keys() - now.tasks.keys()}
+        tasks = {
+            name: task.with_sent(self._sent.get(name, {}))
+            for name, task in {**now.tasks, **of_django}.items()
+        }
         contract = self._recorded.updated(Contract(tasks=tasks, queues=now.queues))
         try:
             changed = contract_file.write(self._path, contract)

@@ -43,11 +43,11 @@ class Places:
     """Finds the file and the function that send, as `locations.of_caller` does.
 
     Args:
-        shown: Shortens the path of a file.
+        shorten: Shortens the path of a file.
     """
 
-    def __init__(self, shown: Callable[[str], str]) -> None:
-        self._shown = shown
+    def __init__(self, shorten: Callable[[str], str]) -> None:
+        self._shorten = shorten
         self._library: set[str] = set()  # files
         # The code is kept, so that no other has its id.
         self._found: dict[Way, tuple[str, CodeType, CodeType]] = {}
@@ -75,7 +75,7 @@ class Places:
         if nearest is None or nearest.f_back is None:
             return None, None
         if nearest.f_code is _HOOK:
-            return self._place_of_hook(nearest.f_locals["self"].location), None
+            return self.shown(nearest.f_locals["self"].location), None
         way = id(nearest.f_code), id(nearest.f_back.f_code)
         if way in self._found:
             return self._found[way][0], way
@@ -93,11 +93,11 @@ class Places:
             if frame.f_back.f_code.co_filename != path:
                 break
             frame = frame.f_back
-        return f"{self._shown(path)} in {frame.f_code.co_name}"
+        return f"{self._shorten(path)} in {frame.f_code.co_name}"
 
-    def _place_of_hook(self, location: Location | None) -> str | None:
-        """The line that registered an on_commit hook."""
+    def shown(self, location: Location | None) -> str | None:
+        """The place of a location that is known."""
         if location is None:
             return None
         function = location.function.rpartition(".")[2]
-        return f"{self._shown(location.path)} in {function}"
+        return f"{self._shorten(location.path)} in {function}"

@@ -79,8 +79,8 @@ class TaskRecord:
 
     ``parameters`` is ``None`` where they can't be known, ``queue`` where no queue is named.
     ``function`` is where its code is, unless the name of the task says that. ``has_self``: it is
-    bound, or a class; Celery then calls it as an error link by the id of what failed. ``sent`` has
-    the place that sent each shape.
+    bound, or a class; Celery then calls it as an error link by the id of what failed.
+    ``is_django``: it is a task of `django.tasks`. ``sent`` has the place that sent each shape.
     """
 
     parameters: Parameters | None
@@ -88,6 +88,7 @@ class TaskRecord:
     serializer: str
     function: str | None = None
     has_self: bool = False
+    is_django: bool = False
     sent: Mapping[Shape, str | None] = field(default_factory=dict)
 
     def with_sent(self, sent: Mapping[Shape, str | None]) -> TaskRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import sys
@@ -17,6 +18,7 @@ from pytest_djcelery.contract.model_schemas import schemas_of
 from pytest_djcelery.contract.records import Contract, TaskParameter, TaskRecord
 from pytest_djcelery.errors import AppNotFoundError, DjceleryError
 from pytest_djcelery.messages.arguments import signature_of
+from pytest_djcelery.messages.django_tasks import django_task_at, function_of
 from pytest_djcelery.project import consumed_queues
 from pytest_djcelery.project.derived import queues_restored
 from pytest_djcelery.project.registry import is_of_test
@@ -71,11 +73,17 @@ class Release:
         self._records: dict[str, TaskRecord] = {}
 
     def knows(self, name: str) -> bool:
-        """Whether a worker would run a task of this name."""
-        return name in self._tasks
+        """Whether a worker would run a task of this name, of Celery's or of Django's."""
+        return name in self._tasks or self.has_django_task(name)
+
+    def has_django_task(self, name: str) -> bool:
+        """Whether a task of `django.tasks` has this path."""
+        return name not in self._tasks and _django_task(name) is not None
 
     def record(self, name: str) -> TaskRecord:
         """What is published about a task that is known."""
+        if name not in self._records and name not in self._tasks:
+            self._records[name] = _django_record(_django_task(name))
         if name not in self._records:
             with queues_restored(self.app):
                 self._records[name] = _record(self.app, name, self._tasks[name])
@@ -252,6 +260,22 @@ def _record(app: Celery, name: str, task: Any) -> TaskRecord:
         function=None if function == name else function,
         has_self=not _is_plain_function(task),
     )
+
+
+def _django_task(path: str) -> Any:
+    """The task of `django.tasks` at a path, which is imported as the worker of a bridge does."""
+    if "django.tasks.base" not in sys.modules or "." not in path:
+        return None
+    with suppress(ImportError):
+        importlib.import_module(path.rpartition(".")[0])
+    return django_task_at(path)
+
+
+def _django_record(task: Any) -> TaskRecord:
+    """What is published about a task of `django.tasks`; its queue is an affair of its backend."""
+    signature = inspect.signature(function_of(task))
+    parameters = [TaskParameter.of(each, None) for each in signature.parameters.values()]
+    return TaskRecord(parameters=tuple(parameters), queue=None, serializer="json", is_django=True)
 
 
 def _queue(app: Celery, routed: Mapping[str, Any]) -> str | None:

@@ -20,11 +20,14 @@ from pytest_djcelery.contract.binding import misfits, taker
 from pytest_djcelery.contract.embedded_calls import Result, calls_in, calls_of_items
 from pytest_djcelery.contract.places import Places
 from pytest_djcelery.contract.records import Parameters, Shape, Way, merged_places
+from pytest_djcelery.messages.django_tasks import enqueueing
+from pytest_djcelery.recording.enqueuing import enqueues_recorded
 from pytest_djcelery.recording.senders import Send, senders_wrapped
 from pytest_djcelery.recording.task_signals import task_replaced
 
 if TYPE_CHECKING:
     from pytest_djcelery.contract.release import Release
+    from pytest_djcelery.messages.journal import Event
 
 #: What identifies a shape while the tests run.
 _Seen = tuple[str, str | None, Way, tuple[type, ...], tuple[str, ...], tuple[type, ...]]
@@ -97,6 +100,16 @@ def _seen(
     return name, serializer, way, *kinds
 
 
+class _Forgetful:
+    """Keeps no event: what is enqueued is only to be known while it is sent."""
+
+    def append(self, event: Event) -> None:
+        """Forget an event."""
+
+    def wake(self) -> None:
+        """Wake nobody."""
+
+
 class SentShapes:
     """The shapes of the messages that the tests of this process send.
 
@@ -116,7 +129,11 @@ class SentShapes:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Within the ``with``, collect from every app of the process, eager mode included."""
-        with senders_wrapped(self._wrapped), self._eager_calls_seen():
+        with (
+            senders_wrapped(self._wrapped),
+            self._eager_calls_seen(),
+            enqueues_recorded(_Forgetful()),
+        ):
             yield
 
     def _wrapped(self, amqp: Any, send: Send) -> Send:
@@ -154,6 +171,12 @@ class SentShapes:
     def message(self, name: str, body: Any, serializer: str | None) -> None:
         """Note the shape of a message, and of those that it carries; never fail the sender."""
         try:
+            running = enqueueing()
+            if running is not None:  # the message of a Django task is not that of the bridge
+                call = running.call
+                seen = _seen(call.path, call.args, call.kwargs, None)
+                self._seen.setdefault(seen, set()).add(self._places.shown(call.location))
+                return
             nearest = self._places.nearest()
             if nearest is not None and type(body) is tuple and nearest.f_back is not None:
                 # What most messages come to: a shape that this function has sent before.

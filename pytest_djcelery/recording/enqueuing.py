@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pytest_djcelery import locations
-from pytest_djcelery.messages.django_tasks import DjangoCall, Enqueueing, enqueued_by
+from pytest_djcelery.messages.django_tasks import (
+    DjangoCall,
+    Enqueueing,
+    enqueued_by,
+    enqueueing,
+)
 from pytest_djcelery.messages.journal import Enqueued
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.project.after_import import called_after_import
@@ -18,11 +23,11 @@ from pytest_djcelery.transactions.hooks import WatchedHook
 if TYPE_CHECKING:
     from types import FrameType
 
-    from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.recording.task_signals import EventLog
 
 
 @contextmanager
-def enqueues_recorded(journal: Journal) -> Iterator[None]:
+def enqueues_recorded(journal: EventLog) -> Iterator[None]:
     """Within the ``with``, link messages with the Django tasks that they were sent for."""
     with ExitStack() as stack:
 
@@ -43,7 +48,7 @@ def enqueues_recorded(journal: Journal) -> Iterator[None]:
     checked_on="Django 6.0 and 6.1",
 )
 @contextmanager
-def _enqueue_replaced(journal: Journal) -> Iterator[None]:
+def _enqueue_replaced(journal: EventLog) -> Iterator[None]:
     from django.tasks.base import Task
 
     enqueue_now, enqueue_later = Task.enqueue, Task.aenqueue
@@ -75,10 +80,14 @@ def _enqueue_replaced(journal: Journal) -> Iterator[None]:
 
 @contextmanager
 def _recorded(
-    journal: Journal, task: Any, args: Any, kwargs: Any, caller: FrameType | None
+    journal: EventLog, task: Any, args: Any, kwargs: Any, caller: FrameType | None
 ) -> Iterator[Any]:
     """Enter around a call of ``enqueue()``; yields a function that takes what it returned."""
     __tracebackhide__ = True
+    outer = enqueueing()
+    if outer is not None and outer.call.path == task.module_path:
+        yield lambda result: result  # it is recorded twice, for a test and for the run
+        return
     running = Enqueueing(
         call=DjangoCall(
             enqueued=uuid4().hex,

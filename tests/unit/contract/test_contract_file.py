@@ -41,6 +41,7 @@ TASKS: Any = st.builds(
     serializer=st.just("json"),
     function=st.none() | NAMES,
     has_self=st.booleans(),
+    is_django=st.booleans(),
     sent=st.dictionaries(SHAPES, st.none() | NAMES, max_size=3),
 )
 CONTRACTS: Any = st.builds(
