@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.support.forking import ForkServer
 
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "example_project"
 PAGE = EXAMPLE.parent / "docs/how-to/existing-suite.md"
@@ -78,21 +79,17 @@ _OF_THIS_RUN = ("BROKER_URL", "PYTEST_ADDOPTS")
 class Run:
     """What a run of pytest in the example's folder has printed and written."""
 
-    def __init__(self, folder: Path, *arguments: str, audit: bool = True) -> None:
+    def __init__(
+        self, server: ForkServer, folder: Path, *arguments: str, audit: bool = True
+    ) -> None:
         self.report = folder / "report.json"
         audited = ("--djcelery-audit", f"--djcelery-audit-report={self.report}") if audit else ()
-        command = [
-            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", *audited, *arguments,
-        ]  # fmt: skip
         known = {name: value for name, value in os.environ.items() if name not in _OF_THIS_RUN}
-        run = subprocess.run(
-            command,
-            cwd=EXAMPLE,
-            env={**known, "DATABASE": "sqlite"},  # a server's test database is one for all runs
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        run = server.complete(
+            "-p", "no:cacheprovider", "-rA", *audited, *arguments,
+            folder=EXAMPLE,
+            environment={**known, "DATABASE": "sqlite"},  # of a server it is one for all runs
+        )  # fmt: skip
         self.code, self.text = run.returncode, run.stdout + run.stderr
 
     @property
@@ -117,8 +114,8 @@ BEYOND = "eta-beyond-visibility-timeout"  # the example's broker, over files, ha
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return Run(tmp_path_factory.mktemp("before"), "tests_before", "-v", *IN_ORDER)
+def before(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(fork_server, tmp_path_factory.mktemp("before"), "tests_before", "-v", *IN_ORDER)
 
 
 def test_each_planted_fault_is_found_and_nothing_else(before: Run) -> None:
@@ -182,8 +179,12 @@ def test_a_person_reads_what_the_page_shows(before: Run) -> None:
     assert len(lines) >= 8
 
 
-def test_inline_mode_fails_two_of_the_old_tests_each_for_its_reason(tmp_path: Path) -> None:
-    run = Run(tmp_path, "tests_before", "-o", "djcelery_mode=inline", *IN_ORDER, audit=False)
+def test_inline_mode_fails_two_of_the_old_tests_each_for_its_reason(
+    fork_server: ForkServer, tmp_path: Path
+) -> None:
+    run = Run(
+        fork_server, tmp_path, "tests_before", "-o", "djcelery_mode=inline", *IN_ORDER, audit=False
+    )
     assert sorted(re.findall(r"^FAILED \S+::(\w+)", run.text, re.MULTILINE)) == [
         "test_a_widget_is_withdrawn",
         "test_the_mail_of_a_user_just_created",
@@ -195,8 +196,10 @@ def test_inline_mode_fails_two_of_the_old_tests_each_for_its_reason(tmp_path: Pa
         assert reason in run.text
 
 
-def test_nothing_is_found_in_the_tests_that_were_rewritten(tmp_path: Path, before: Run) -> None:
-    after = Run(tmp_path, "tests_after", *IN_ORDER)
+def test_nothing_is_found_in_the_tests_that_were_rewritten(
+    fork_server: ForkServer, tmp_path: Path, before: Run
+) -> None:
+    after = Run(fork_server, tmp_path, "tests_after", *IN_ORDER)
     assert after.code == 0, after.text
     assert after.found["findings"] == []
     assert "celery audit: 12 tests watched, nothing found." in after.lines
@@ -216,35 +219,41 @@ def test_nothing_is_found_in_the_tests_that_were_rewritten(tmp_path: Path, befor
     ids=" ".join,
 )
 def test_two_processes_and_any_order_find_the_same(
-    tmp_path: Path, before: Run, arguments: tuple[str, ...]
+    fork_server: ForkServer, tmp_path: Path, before: Run, arguments: tuple[str, ...]
 ) -> None:
-    run = Run(tmp_path, "tests_before", *arguments)
+    run = Run(fork_server, tmp_path, "tests_before", *arguments)
     assert run.code == 0, run.text
     assert run.found == before.found
 
 
 @pytest.mark.parametrize("plugin", [(), ("-p", "no:djcelery")], ids=["plugin", "no plugin"])
 def test_the_old_tests_end_as_they_do_without_the_audit(
-    tmp_path: Path, before: Run, plugin: tuple[str, ...]
+    fork_server: ForkServer, tmp_path: Path, before: Run, plugin: tuple[str, ...]
 ) -> None:
     lying_there = set(MESSAGES.iterdir()) if MESSAGES.exists() else set()
-    run = Run(tmp_path, "tests_before", *plugin, *IN_ORDER, audit=False)
+    run = Run(fork_server, tmp_path, "tests_before", *plugin, *IN_ORDER, audit=False)
     assert run.code == before.code == 0, run.text
     assert run.outcomes == before.outcomes
     assert run.outcomes.total() == 12
     assert set(MESSAGES.iterdir()) == lying_there  # the real broker is reached elsewhere
 
 
-def test_what_is_in_the_baseline_does_not_fail_the_run(tmp_path: Path, before: Run) -> None:
+def test_what_is_in_the_baseline_does_not_fail_the_run(
+    fork_server: ForkServer, tmp_path: Path, before: Run
+) -> None:
     known = f"--djcelery-audit-baseline={before.report}"
-    run = Run(tmp_path, "tests_before", known, "--djcelery-audit-fail-on=all", *IN_ORDER)
+    run = Run(
+        fork_server, tmp_path, "tests_before", known, "--djcelery-audit-fail-on=all", *IN_ORDER
+    )
     assert run.code == 0, run.text
     assert "12 tests watched, 0 findings, 12 known before." in run.lines
     assert all(each["known"] for each in run.found["findings"])
 
 
-def test_without_a_baseline_each_finding_fails_the_run(tmp_path: Path, before: Run) -> None:
-    run = Run(tmp_path, "tests_before", "--djcelery-audit-fail-on=all", *IN_ORDER)
+def test_without_a_baseline_each_finding_fails_the_run(
+    fork_server: ForkServer, tmp_path: Path, before: Run
+) -> None:
+    run = Run(fork_server, tmp_path, "tests_before", "--djcelery-audit-fail-on=all", *IN_ORDER)
     assert run.code == 1
     assert run.outcomes == before.outcomes  # no test has failed
     names = (kind["name"] for kind in before.found["kinds"])

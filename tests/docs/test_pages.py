@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.docs import failure_shown
+
+if TYPE_CHECKING:
+    from tests.support.forking import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "example_project"
@@ -59,7 +61,7 @@ def options(page: Path) -> tuple[str, ...]:
     ids=lambda pages: " ".join(options(pages[0])),
 )
 def test_the_examples_of_the_pages_pass_in_the_example_project(
-    pages: list[Path], tmp_path: Path
+    pages: list[Path], tmp_path: Path, fork_server: ForkServer
 ) -> None:
     # The pages speak of the example project, and so of its fixtures.
     shutil.copy(EXAMPLE / "tests" / "conftest.py", tmp_path)
@@ -69,18 +71,12 @@ def test_the_examples_of_the_pages_pass_in_the_example_project(
         tests += sum(block.count("def test_") for block in run)
         name = "_".join(page.relative_to(ROOT).with_suffix("").parts).replace("-", "_")
         (tmp_path / f"test_{name}.py").write_text("\n\n".join(run))
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-        "-c", str(EXAMPLE / "pyproject.toml"), *options(pages[0]), str(tmp_path),
-    ]  # fmt: skip
-    run = subprocess.run(
-        command,
-        cwd=EXAMPLE,
-        env={**os.environ, "DATABASE": "sqlite"},  # a server's test database is one for all runs
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = fork_server.complete(
+        "-q", "-p", "no:cacheprovider", "-c", EXAMPLE / "pyproject.toml",
+        *options(pages[0]), tmp_path,
+        folder=EXAMPLE,
+        environment={**os.environ, "DATABASE": "sqlite"},  # of a server it is one for all runs
+    )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"\n{tests} passed" in run.stdout
 

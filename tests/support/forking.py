@@ -18,8 +18,10 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import coverage
@@ -72,17 +74,36 @@ class ForkServer:
                 env=env,
             )
 
-    def run(self, arguments: Sequence[str], stdout: IO[Any], stderr: IO[Any]) -> ForkedRun:
-        """Begin ``python -m pytest`` in the folder and the environment of now."""
-        path = filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")])  # as `Pytester.popen`
+    def run(
+        self,
+        arguments: Sequence[str],
+        stdout: IO[Any],
+        stderr: IO[Any],
+        folder: str | os.PathLike[str] = "",
+        environment: Mapping[str, str] = os.environ,
+    ) -> ForkedRun:
+        """Begin ``python -m pytest``, in the folder and the environment of now if none is given."""
+        folder = os.path.abspath(folder)
+        path = filter(None, [folder, environment.get("PYTHONPATH")])  # as `Pytester.popen`
         request = {
             "arguments": [str(each) for each in arguments],
-            "folder": os.getcwd(),
-            "environment": {**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+            "folder": folder,
+            "environment": {**environment, "PYTHONPATH": os.pathsep.join(path)},
         }
         files = [stdout.fileno(), stderr.fileno()]
         socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], files)
         return ForkedRun(self._answers)
+
+    def complete(
+        self, *arguments: object, folder: Path, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``python -m pytest`` to its end, and capture what it prints."""
+        command = [str(argument) for argument in arguments]
+        with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
+            code = self.run(command, stdout, stderr, folder, environment).wait()
+            for file in (stdout, stderr):
+                file.seek(0)
+            return subprocess.CompletedProcess(command, code, stdout.read(), stderr.read())
 
     def close(self) -> None:
         """Let the process end."""
@@ -143,14 +164,14 @@ def _import_all() -> None:
 def _remember_what_is_installed() -> None:
     """Read each distribution's metadata once: each run of pytest looks twice through all of it."""
     kind = importlib.metadata.PathDistribution
-    for name in ("entry_points", "files"):
+    for name in ("entry_points", "files", "metadata"):
         remembered = cached_property(getattr(kind, name).fget)
         remembered.__set_name__(kind, name)
         setattr(kind, name, remembered)
     installed = [*importlib.metadata.distributions()]
     for distribution in installed:
         if any(each.group == "pytest11" for each in distribution.entry_points):
-            _ = distribution.files
+            _ = distribution.files, distribution.metadata
     importlib.metadata.distributions = lambda: installed
 
 
