@@ -210,6 +210,18 @@ class ExploredTest:
         elif not seen.complete and not drawn.can_draw():
             self._need_hypothesis(seen)
 
+    def failed_late(self, error: BaseException) -> NoReturn:
+        """Raise the error of fixtures that could not be torn down after the last run.
+
+        Raises:
+            ScheduleFailedError: It has the schedule of that run.
+        """
+        __tracebackhide__ = True
+        self._last.error = error
+        self._search.failed_late(self._last.course)
+        self._raise_failure(None if self._token else self._search.seen)
+        raise error
+
     def _draw(self, run: Callable[..., bool], room: Callable[[], int], undisturbed: Course) -> None:
         if not drawn.can_draw():
             return

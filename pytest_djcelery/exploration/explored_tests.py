@@ -26,6 +26,7 @@ class ExploredTests:
 
     def __init__(self) -> None:
         self._running = False
+        self._green: ExploredTest | None = None  # the last test, if all its runs were
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -56,6 +57,7 @@ class ExploredTests:
                 except FAILURES as error:
                     attempt.error = error
             test.go()
+            self._green = test
         except MisfitError as error:
             if is_xdist_worker(item.config):
                 raise pytest.UsageError(str(error)) from None
@@ -64,6 +66,20 @@ class ExploredTests:
         finally:
             self._running = False
         return outcome
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        """Say by which schedule a test was run last, if its fixtures can't be torn down."""
+        __tracebackhide__ = True
+        if self._running:
+            return (yield)
+        test, self._green = self._green, None
+        try:
+            return (yield)
+        except FAILURES as error:
+            if test is None:
+                raise
+            test.failed_late(error)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

@@ -133,6 +133,32 @@ def test_each_kind_of_test_begins_each_schedule_as_new(project: Project, run: Ru
             add.delay(3, 4)
             assert celery_inline.step().value == 3
 
+        @pytest.fixture
+        def checked():
+            ran = []
+            yield ran
+            assert ran[0] == 3
+
+        @explore
+        def test_teardown(celery_inline, checked):
+            for x in (3, 7):
+                add.delay(x, 0)
+            checked += [run.value for run in celery_inline.run().executions]
+
+        @explore
+        @pytest.mark.celery_redeliver
+        def test_redelivered(celery_inline):
+            for x in (3, 7):
+                add.delay(x, 0)
+            assert celery_inline.run().succeeded == 2
+
+        @explore
+        def test_faults(celery_inline, celery_faults):
+            celery_faults.fail(add, ValueError)
+            for x in (3, 7):
+                add.delay(x, 0)
+            assert celery_inline.run(raise_failures=False).failed == 1
+
         def test_counts():
             assert two == {
                 "parameters-1": 2, "parameters-2": 2, "unittest": 2, "fails": 2,
@@ -142,11 +168,16 @@ def test_each_kind_of_test_begins_each_schedule_as_new(project: Project, run: Ru
         """,
         "-v",
     )
-    result.assert_outcomes(passed=9, failed=1, skipped=2, xfailed=1)
+    result.assert_outcomes(passed=12, failed=1, errors=1, skipped=2, xfailed=1)
     result.stdout.fnmatch_lines(
         [
             "*TestClass::test_parameters[[]2] PASSED (2 schedules, all there are)*",
             "*TestUnittest::test_fails FAILED*",
+            "*test_teardown PASSED (2 schedules, all there are)*",
+            "*test_teardown ERROR*",
+            ">  *assert ran[[]0] == 3",
+            "E   *ScheduleFailedError: 1 of 2 schedules fail; the least that does:",
+            "E     1  add(7, 0)   delivered before add(3, 0)",
             "E   *ScheduleFailedError: 1 of 2 schedules fail; the least that does:",
             "E     1  ship(2)   delivered before ship(1)",
         ]
