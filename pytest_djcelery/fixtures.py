@@ -242,6 +242,9 @@ def celery_worker(
 
 @pytest.fixture(scope="session")
 def _celery_live_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    from pytest_djcelery.workers.live.posix import check_posix
+
+    check_posix()
     if django_is_configured():
         # So that the processes end before the databases are removed.
         request.getfixturevalue("django_db_setup")

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_djcelery.api.app import check_visible_to_workers, eager_mode_off, runner_set
-from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.messages.journal import Warned
 from pytest_djcelery.project.consumed_queues import named
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
@@ -16,8 +15,7 @@ from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.transactions.sent_in_transaction import warn
-from pytest_djcelery.workers.live.process_reuse import live_processes_for
-from pytest_djcelery.workers.live.processes import LiveSettings
+from pytest_djcelery.workers.live.posix import check_posix
 from pytest_djcelery.workers.unfinished import (
     check_worker,
     check_worker_unless_reported,
@@ -150,10 +148,15 @@ def live_worker(
         BadOptionError: Celery's command line doesn't accept a value.
         FixtureConflictError: Another way to run tasks is in use, or the test is in a transaction
             whose rows no worker can see.
-        WorkerError: It doesn't start, or can't open the test's databases, or a task still runs
-            when the time for it is over.
+        WorkerError: This is Windows. Or it doesn't start, or can't open the test's databases, or a
+            task still runs when the time for it is over.
         AppNotFoundError: The project has no app.
     """
+    check_posix()
+    # On Windows, what these import is not there.
+    from pytest_djcelery.workers.live.process_reuse import live_processes_for
+    from pytest_djcelery.workers.live.processes import LiveSettings
+
     with entered_sandbox() as sandbox:
         settings = LiveSettings.chosen(
             sandbox.options, pool=pool, concurrency=concurrency, queues=queues, loglevel=loglevel
@@ -183,6 +186,8 @@ def _make_known(app: Celery, consumed: ConsumedQueues) -> None:
 
     kombu's filesystem broker keeps the types of exchanges in the process that declares them.
     """
+    from pytest_djcelery.brokers import filesystem
+
     exchanges = [queue.exchange for queue in consumed.queues if queue.exchange.type != "direct"]
     if exchanges and app.conf.broker_transport == filesystem.TRANSPORT:
         with app.connection_for_write() as connection:

@@ -10,7 +10,6 @@ results are rewritten in place too; here they appear complete, and chords are co
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 import uuid
@@ -24,6 +23,7 @@ from kombu.transport import filesystem, virtual
 from kombu.utils.json import dumps, loads
 
 from pytest_djcelery.brokers.chords import ChordBackend
+from pytest_djcelery.brokers.file_locks import lock
 
 TRANSPORT: Final = "pytest_djcelery.brokers.filesystem:Transport"
 BACKEND: Final = "pytest_djcelery.brokers.filesystem:FolderBackend"
@@ -159,5 +159,5 @@ def _write_whole(path: Path, text: str | bytes) -> None:
 def _lock_held(path: Path) -> Iterator[None]:
     """Within the ``with``, keep other processes out by a lock file."""
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        lock(file.fileno())  # until it is closed
         yield

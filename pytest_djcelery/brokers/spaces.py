@@ -10,7 +10,7 @@ owner.
 
 from __future__ import annotations
 
-import fcntl
+import getpass
 import json
 import os
 import re
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from pytest_djcelery.brokers.file_locks import NOT_INHERITED, lock, lock_now
 from pytest_djcelery.errors import DjceleryError
 
 OPTION: Final = "djcelery"  # our key among the transport options
@@ -159,9 +160,9 @@ class Record:
         """Begin a record, and own it."""
         record = cls(_folder() / f"{prefix}record")
         record._lock = os.open(
-            record.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600
+            record.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | NOT_INHERITED, 0o600
         )
-        fcntl.flock(record._lock, fcntl.LOCK_EX)
+        lock(record._lock)
         _append(str(record.path), "place", _place(url))
         return record
 
@@ -184,6 +185,8 @@ class Record:
 
     def remove(self) -> None:
         """Delete the record: nothing is left that it names."""
+        if os.name == "nt":  # where a file that is open can't be deleted
+            self.release()
         self.path.unlink(missing_ok=True)
         self.release()
 
@@ -198,7 +201,7 @@ def _append(path: str, kind: str, name: str) -> None:
     """Add a line in a single write, since several processes may do so at once."""
     # When a run has ended its record is gone, and nobody will read it.
     with suppress(FileNotFoundError):
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | NOT_INHERITED)
         try:
             os.write(file, json.dumps([kind, name]).encode() + b"\n")
         finally:
@@ -223,15 +226,13 @@ def abandoned_records(url: str) -> Iterator[list[Record]]:
 def _owned(record: Record) -> bool:
     """Take the record over, if no process holds it, and return whether that worked."""
     try:
-        lock = os.open(record.path, os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(record.path, os.O_RDWR | NOT_INHERITED)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
+    if not lock_now(file):
+        os.close(file)
         return False
-    record._lock = lock
+    record._lock = file
     return record.path.exists()  # its owner may have just finished
 
 
@@ -241,10 +242,12 @@ def _folder() -> Path:
     Raises:
         DjceleryError: Another user has made it, or others can open it.
     """
-    user: Any = os.getuid()
+    user: Any = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
     folder = Path(tempfile.gettempdir()) / f"pytest-djcelery-{user}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
+    if not hasattr(os, "getuid"):  # Windows, where the folder for temporary files is the user's
+        return folder
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o077:
         msg = (

@@ -146,8 +146,11 @@ class LiveProcesses:
 
     def _watch(self, pid: int) -> None:
         """Wait for the end of the main process, without reaping it."""
-        with suppress(ChildProcessError):  # it has been reaped
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        if hasattr(os, "waitid"):
+            with suppress(ChildProcessError):  # it has been reaped
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        elif self._process is not None:  # macOS before Python 3.13
+            self._process.wait()
         self._ended.set()
         self._connection.give_up()
         if self.journal is not None:
