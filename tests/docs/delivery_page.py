@@ -28,6 +28,8 @@ PLACES: Final = {
     "header": "a task in a chord's header",
     "body": "a chord's body",
 }
+#: The task that follows the one that is lost, by role.
+_NEXT: Final = {"then": "the next", "collect": "the body"}
 _NAMED: Final = tuple(dict.fromkeys(option for options in OPTIONS for option in options))
 _MANY: Final = 2
 
@@ -103,6 +105,13 @@ A chord whose header has a task that is lost with the worker never ends: its bod
 and nothing says so. When a hard time limit ends a task that is then delivered again
 (`acks_on_failure_or_timeout=False`), the first run has failed already: the error links have run,
 and a chord's body has failed, before the second run ends well.
+
+## Delivered twice
+
+With `acks_late` the acknowledgement comes after the result has been stored. When the worker is lost
+in between, all is done, and the message is delivered again nevertheless. `visibility_timeout` does
+the same to a task that takes longer than that. In a test, `celery_faults.duplicate(task)` does it.
+
 """
 _OLDER: Final = "The tables above are of the newest. Where the others differ:"
 
@@ -124,8 +133,9 @@ def page() -> str:
             _heard(record),
             _WORKFLOWS,
             _workflows(record),
-            _versions(records),
             _END,
+            _twice(record),
+            _versions(records),
         ]
     )
 
@@ -267,9 +277,27 @@ def _workflows(record: dict[str, Outcome]) -> str:
     return _table(["lost is", "when", "its state", "what follows it", "error links"], rows)
 
 
+def _twice(record: dict[str, Outcome]) -> str:
+    rows = []
+    for place, text in PLACES.items():
+        outcome = record[Case(place, "twice", options=("acks_late",)).name]
+        runs = outcome["victim"]["steps"].count("began")
+        then = [
+            f"{name} runs {_often(len(outcome[role]['steps']))}"
+            for role, name in _NEXT.items()
+            if role in outcome
+        ]
+        rows.append([text, _often(runs), *(then or ["nothing"])])
+    return _table(["delivered twice is", "it runs", "what follows it"], rows)
+
+
+def _often(count: int) -> str:
+    return {1: "once", 2: "twice"}[count]
+
+
 def _followed(outcome: Outcome) -> str:
     """Say what became of the task that waits for the lost one."""
-    for role, name in (("then", "the next"), ("collect", "the body")):
+    for role, name in _NEXT.items():
         if role in outcome:
             ran = "ran" if "steps" in outcome[role] else "never runs"
             state = outcome[role]["state"].replace(" ", "`, `")

@@ -52,6 +52,15 @@ def _finally_runs_first(outcome: Outcome) -> None:
     steps.insert(before + 1, steps.pop(reported))
 
 
+def _delivered_twice(case: Case) -> bool:
+    return case.loss == "twice"
+
+
+def _acknowledged_twice(outcome: Outcome) -> None:
+    messages = outcome["victim"]["message"]
+    messages.insert(messages.index("received") + 1, "acknowledged")
+
+
 TABLE: Final = (
     Difference(
         what="The `finally` blocks of a task run, though its process is lost in the middle of it",
@@ -66,6 +75,12 @@ TABLE: Final = (
         why="the worker and the task have one thread",
         of=_ended_in_the_body,
         apply=_finally_runs_first,
+    ),
+    Difference(
+        what="A message that `duplicate` delivers twice is acknowledged twice",
+        why="a broker delivers it again since the first acknowledgement never came",
+        of=_delivered_twice,
+        apply=_acknowledged_twice,
     ),
 )
 

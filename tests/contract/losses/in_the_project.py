@@ -34,6 +34,8 @@ def set_fault(faults, case):
     at = gateway.charge if case.at == "charge" else case.at
     if case.loss in LIMITED:
         faults.time_out(victim, at=at, soft=case.loss == "soft")
+    elif case.loss == "twice":
+        faults.duplicate(victim)
     elif case.loss != "none":
         faults.lose_worker(victim, at=at, host=case.loss == "host")
 

@@ -192,8 +192,8 @@ def _record(folder: Path, names: list[str] | None) -> dict[str, Any]:
         editor.create_model(Row)
     connection.close()
     cases = chosen(names)
-    here = [case for case in cases if case.loss != "host"]
-    away = [case for case in cases if case.loss == "host"]
+    here = [case for case in cases if not case.takes_the_host]
+    away = [case for case in cases if case.takes_the_host]
     ids: dict[str, dict[str, str]] = {}
     if here:
         worker = Worker(notes, folder / "log", [queue_name(here[0])])

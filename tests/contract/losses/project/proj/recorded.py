@@ -33,5 +33,4 @@ def queue_of(_name, _args, kwargs, _options, **_):
 
 def queue_name(case):
     prefix = os.environ["LOSSES_PREFIX"]
-    alone = case.loss == "host"
-    return f"{prefix}.{list(CASES).index(case.name)}" if alone else prefix
+    return f"{prefix}.{list(CASES).index(case.name)}" if case.takes_the_host else prefix

@@ -34,7 +34,8 @@ class Case:
     Attributes:
         place: Where the task stands: alone, first of a chain, in a chord's header, as its body.
         loss: `killed` (the child process), `host` (the whole worker), `soft` or `hard` (a time
-            limit), or `none`.
+            limit), `twice` (the whole worker, when the result is stored and the message not yet
+            acknowledged, so that a broker delivers it twice), or `none`.
         at: At the `start` of the task, its `end`, or the `charge` that it calls in between.
         atomic: Whether it calls that inside of `atomic`.
         caught: Whether it catches the soft time limit.
@@ -64,8 +65,13 @@ class Case:
     def point(self) -> str:
         """Where the process is lost, or hangs until the limit has passed."""
         if self.at != "charge":
-            return self.at
+            return self.at or "stored"
         return f"{'before' if self.loss in LIMITED else 'after'} charge"
+
+    @property
+    def takes_the_host(self) -> bool:
+        """Whether the whole worker is lost."""
+        return self.loss in {"host", "twice"}
 
     @property
     def limits(self) -> dict[str, float]:
@@ -119,6 +125,7 @@ def _cases() -> list[Case]:
                 PLACES, ("start", "charge", "end"), both, ((), (LATE,))
             )
         ),
+        *(Case(place, "twice", options=(LATE,)) for place in PLACES),
         # The other options do not matter then: once is enough.
         *(Case("single", "host", "charge", options=each) for each in OPTIONS if len(each) > 1),
         Case("single", "host", "charge", options=(NOT_ON_FAILURE,)),

@@ -21,7 +21,7 @@ def reached(name, point):
         return
     if case.loss == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif case.loss == "host":
+    elif case.takes_the_host:
         note(name, "host", "may be lost", kind="recorder")
     signal.pause()  # until the limit has passed, or the recorder has killed the worker
 

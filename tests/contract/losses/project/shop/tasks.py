@@ -147,6 +147,8 @@ def _on_signal(name, sender, **kwargs):
     if isinstance(task, Victim):
         called = kwargs.get("kwargs") or getattr(request, "kwargs", None) or task.request.kwargs
         task.note(called["case"], name)
+        if name == "task_postrun":
+            reached(called["case"], "stored")
 
 
 for _name in SIGNALS:
