@@ -7,9 +7,10 @@ from functools import partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from pytest_djcelery.api.live_worker import LiveWorker
 from pytest_djcelery.errors import BadOptionError, FaultNotFiredError
-from pytest_djcelery.fault_injection.call_sites import CallSite
 from pytest_djcelery.fault_injection.downtime import Downtime
+from pytest_djcelery.fault_injection.fault import Fault
 from pytest_djcelery.fault_injection.injector import Injector, injector_of
 from pytest_djcelery.fault_injection.runs import (
     AtCall,
@@ -21,14 +22,15 @@ from pytest_djcelery.fault_injection.runs import (
 from pytest_djcelery.fault_injection.stub import UNSET, Stub
 from pytest_djcelery.fault_injection.targets import target_of
 from pytest_djcelery.fault_injection.texts import not_fired_text
+from pytest_djcelery.recording.call_sites import CallSite
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.workers.live.losing import Kill
 
 if TYPE_CHECKING:
     from celery.app.task import Task
     from celery.canvas import Signature
 
-    from pytest_djcelery.fault_injection.fault import Fault
     from pytest_djcelery.fault_injection.targets import Target
     from pytest_djcelery.session.sandbox import Sandbox
 
@@ -209,6 +211,9 @@ class Faults:
         call = f"celery_faults.lose_worker({target.text}{_at_text(at)}{', host=True' * bool(host)})"
         if not callable(at):
             _check_choice(call, "at", at, ("start", "end"), _FUNCTION)
+        if isinstance(self._sandbox.runner, LiveWorker):
+            killed = Fault(self._sandbox, call, target, times=times, optional=optional)
+            return self._keep(self._kill(self._sandbox.runner, killed, at, times, host=host))
         fault = WorkerIsLost(self._sandbox, call, target, times=times, optional=optional)
         fault.host, fault.at_end = bool(host), at == "end"
         return self._set_at(fault, call, at)
@@ -303,6 +308,33 @@ class Faults:
         if callable(at):
             fault.site = CallSite(call, at, partial(self._injector.on_call, fault))
         return self._set(fault)
+
+    def _kill(
+        self, worker: LiveWorker, fault: Fault, at: _At, times: int | None, *, host: bool
+    ) -> Fault:
+        __tracebackhide__ = True
+        if worker.processes.settings.pool != "prefork":
+            pool = worker.processes.settings.pool
+            msg = (
+                f"{fault.call}: celery_live_worker has the pool {pool!r}, where tasks run in the "
+                "worker's own process. Expected 'prefork', whose children can be killed."
+            )
+            raise BadOptionError(msg)
+        target = fault.target
+        assert target is not None  # noqa: S101 - for the type checker
+        kill = Kill(
+            number=fault.number, text=fault.call, task=target.name, at=at, host=bool(host),
+            times=times, call=target.call,
+        )  # fmt: skip
+        try:
+            worker.processes.set_kill(kill, fault.uses_up)
+        except TypeError as error:
+            msg = (
+                f"{fault.call}: celery_live_worker runs the task in another process, to which this "
+                f"can't be sent: {error}\nUse a function of a module, or celery_worker."
+            )
+            raise BadOptionError(msg) from None
+        return fault.ended_by(partial(worker.processes.end_kill, fault.number))
 
     def _set(self, fault: Fault) -> Fault:
         self._injector.add(fault)

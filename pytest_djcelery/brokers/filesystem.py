@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +57,21 @@ def settings(folder: Path) -> dict[str, Any]:
 def forget(folder: Path) -> None:
     """Drop what this process knows of a folder's exchanges."""
     _states.pop(str(folder / "messages"), None)
+
+
+def give_back(folder: Path, ids: Collection[str]) -> None:
+    """Redeliver messages that a worker has taken, and which was lost with them.
+
+    Args:
+        folder: The folder of the broker.
+        ids: Of the tasks.
+    """
+    for path in sorted((folder / "processed").glob("*.msg")):
+        payload = loads(path.read_text())
+        if payload["headers"].get("id") in ids:
+            payload["properties"]["delivery_info"]["redelivered"] = True
+            path.unlink()
+            _write_whole(folder / "messages" / path.name, dumps(payload))
 
 
 class Channel(filesystem.Channel):

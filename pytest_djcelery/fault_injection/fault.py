@@ -64,6 +64,7 @@ class Fault:
         self._since = len(sandbox.journal)
         self._location = locations.of_caller()
         self._on_fired: Callable[[Fault], None] = _nothing
+        self._on_end: Callable[[], None] = _none
 
     @property
     def fired(self) -> int:
@@ -138,6 +139,16 @@ class Fault:
         self._on_fired = listener
         return self
 
+    def ended_by(self, end: Callable[[], None]) -> Fault:
+        """Call ``end`` when it is to happen no more."""
+        self._on_end = end
+        return self
+
+    @property
+    def number(self) -> int:
+        """A number that no other fault of this process has."""
+        return self._number
+
     def check(self) -> None:
         """Fail if it should have happened and never has.
 
@@ -153,6 +164,11 @@ class Fault:
     def is_missing(self) -> bool:
         """Whether it should have happened and never has."""
         return not (self._fired or self._optional or self._canceled or self._reported)
+
+    @property
+    def call(self) -> str:
+        """The call that set it."""
+        return self._call
 
     @property
     def missing(self) -> Missing:
@@ -174,7 +190,9 @@ class Fault:
 
     def end(self) -> None:
         """Have it happen no more."""
-        self._over = True
+        if not self._over:
+            self._over = True
+            self._on_end()
 
 
 def _checked_times(call: str, times: Any) -> int | None:
@@ -188,4 +206,8 @@ def _checked_times(call: str, times: Any) -> int | None:
 
 
 def _nothing(_fault: Fault) -> None:
+    pass
+
+
+def _none() -> None:
     pass

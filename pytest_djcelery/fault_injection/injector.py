@@ -19,10 +19,10 @@ from pytest_djcelery.recording.task_bodies import body_wrapped
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.fault_injection.call_sites import OnCall
     from pytest_djcelery.fault_injection.downtime import Downtime
     from pytest_djcelery.fault_injection.fault import Fault
     from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.recording.call_sites import OnCall
     from pytest_djcelery.session.sandbox import Sandbox
 
 

@@ -13,7 +13,7 @@ from pytest_djcelery.fault_injection.fault import Fault
 from pytest_djcelery.recording.losses import lose_process
 
 if TYPE_CHECKING:
-    from pytest_djcelery.fault_injection.call_sites import CallSite
+    from pytest_djcelery.recording.call_sites import CallSite
 
 Body = Callable[[], Any]
 

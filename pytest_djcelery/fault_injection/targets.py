@@ -33,6 +33,12 @@ class Target:
         self.text = text
         self._expected = expected
 
+    @property
+    def call(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments of that call."""
+        written: Any = None if self._expected is None else self._expected.written
+        return None if written is None else (tuple(written.args), dict(written.kwargs))
+
     def takes(self, sent: SentTask | None) -> bool:
         """Whether the run of a message is meant; one without a record is of no known call."""
         return self._expected is None or (sent is not None and self._expected.matches(sent))

@@ -34,6 +34,7 @@ from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.transactions.sent_in_transaction import ReportedRaces
 from pytest_djcelery.transactions.watch import TransactionWatch
 from pytest_djcelery.workers import sqlite
+from pytest_djcelery.workers.live import losing
 from pytest_djcelery.workers.live.connection import KEY, WorkerEnd
 from pytest_djcelery.workers.live.environment import Environment
 
@@ -42,12 +43,15 @@ if TYPE_CHECKING:
 
 
 _PAUSE: Final = 0.002  # seconds
+_LOOK: Final = 0.05  # seconds
+#: Seconds after the end of a child until its task counts as lost; Celery's own default is 10.
+_LOST_WAIT: Final = 0.5
 _CELERYS_OWN: Final = "celery.worker.consumer:Consumer"
 #: The events that the test's journal can use: hooks are known by numbers of their process.
 _REPORTED: Final = (
-    journal.Dropped, journal.Ended, journal.Enqueued, journal.NotSent, journal.NotStored,
-    journal.Published, journal.RaceRaised, journal.Started, journal.StateStored, journal.Storing,
-    journal.Warned,
+    journal.Dropped, journal.Ended, journal.Enqueued, journal.FaultFired, journal.NotSent,
+    journal.NotStored, journal.Published, journal.RaceRaised, journal.Started,
+    journal.StateStored, journal.Storing, journal.Warned,
 )  # fmt: skip
 
 
@@ -69,15 +73,24 @@ class MainProcess:
             LiveConsumer.journal = connection
             app.conf.worker_consumer = LiveConsumer
         signals.worker_ready.connect(self._on_ready)
+        self._kills = losing.kills_possible(app, folder, connection.append)
+        app.conf.worker_lost_wait = min(app.conf.worker_lost_wait, _LOST_WAIT)
 
     def _on_ready(self, sender: Any, **_: Any) -> None:
         self._consumer = sender
         if sender.hub is None:
             self._begin()
         else:
+            # Celery looks after its children every few seconds.
+            sender.hub.call_repeatedly(_LOOK, self._look_after_children)
             # After the first turn of the loop, in which a worker subscribes to remote control in
             # Redis: whatever is sent before that is lost.
             sender.hub.call_soon(sender.hub.call_later, _PAUSE, self._begin)
+
+    def _look_after_children(self) -> None:
+        maintain = getattr(getattr(self._consumer.pool, "_pool", None), "maintain_pool", None)
+        if maintain is not None and losing.are_wanted(self._folder):
+            maintain()
 
     def _begin(self) -> None:
         threading.Thread(target=self._answer, name="djcelery-live", daemon=True).start()
@@ -109,6 +122,12 @@ class MainProcess:
                 if request.id not in waiting
             ],
             "scheduled": len(waiting),
+            # By the ids of the messages that it has received and that are not over: whether the
+            # broker knows, and whether it will not before the task is over.
+            "held": {
+                request.id: (bool(request.acknowledged), bool(request.task.acks_late))
+                for request in [*list(state.requests.values()), *_timed(self._consumer.timer)]
+            },
             "queues": sorted(queue.name for queue in consumed.queues) if consumed else [],
             "as_started": (
                 getattr(self._consumer.pool, "num_processes", None),
@@ -126,9 +145,13 @@ def _in_timer(timer: Any) -> set[str]:
     Private API (what `celery.worker.strategy` passes to `Timer.call_at`), checked on Celery 5.4
     to 5.7.
     """
+    return {request.id for request in _timed(timer)}
+
+
+def _timed(timer: Any) -> list[Any]:
     entries = [scheduled.entry for scheduled in list(getattr(timer, "schedule", timer).queue)]
     requests = [entry.args[0] for entry in entries if getattr(entry, "args", None)]
-    return {request.id for request in requests if hasattr(request, "request_dict")}
+    return [request for request in requests if hasattr(request, "request_dict")]
 
 
 class LiveConsumer(Consumer):

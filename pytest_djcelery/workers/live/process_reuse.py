@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,7 @@ def live_processes_for(sandbox: Sandbox, settings: LiveSettings) -> Iterator[Liv
         worker = _suitable(sandbox, settings, stack) or _started(sandbox, settings, stack)
         stack.enter_context(sqlite.waiting_for_other_processes(sandbox.options.timeout))
         worker.serve(sandbox.journal)
+        worker.give_back = partial(_give_back_messages, sandbox, worker.folder)
         try:
             yield worker
         except KeyboardInterrupt:
@@ -130,6 +132,21 @@ def _in_memory_moved_to(sandbox: Sandbox, folder: Path) -> Iterator[None]:
         values["result_backend"] = f"{filesystem.BACKEND}+file://{results}"
     with sandbox.project.configuration.override(**values):
         yield
+
+
+def _give_back_messages(sandbox: Sandbox, folder: Path, ids: set[str]) -> None:
+    """Have the broker give back what a lost worker held, at once.
+
+    RabbitMQ does so itself as the connection ends. Redis waits for its visibility timeout.
+    """
+    if sandbox.app.conf.broker_transport == filesystem.TRANSPORT:
+        filesystem.give_back(folder, ids)
+        return
+    with sandbox.app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        if connection.transport.driver_type == "redis":
+            channel.visibility_timeout = 0
+            channel.qos.restore_visible(num=1000)
 
 
 def _has_private_broker(sandbox: Sandbox) -> bool:

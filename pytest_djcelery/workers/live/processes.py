@@ -18,7 +18,8 @@ from pytest_djcelery import options
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.messages.journal import Note
+from pytest_djcelery.messages.journal import FaultFired, Note, WorkerLost
+from pytest_djcelery.workers.live import losing
 from pytest_djcelery.workers.live.connection import KEY, TestEnd
 from pytest_djcelery.workers.unfinished import outstanding
 
@@ -100,9 +101,13 @@ class LiveProcesses:
         self._connection = TestEnd(str(folder / "line"), on_event=self._record)
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
+        #: Has the broker give back the messages of these ids, which a lost worker held.
+        self.give_back: Callable[[set[str]], None] = _keep
         # Its exit code and its log say more than any exception.
         self.error: BaseException | None = None
         self._as_started: dict[str, Any] = {}
+        self._kills: dict[int, tuple[losing.Kill, Callable[[str | None], object]]] = {}
+        self._replacing = False  # a lost one by another
 
     def start(self) -> None:
         """Start it and wait until it consumes.
@@ -112,6 +117,9 @@ class LiveProcesses:
                 ``djcelery_timeout``, if that is more). The text has the end of its log.
         """
         self.environment.write(self._environment_file)
+        self._launch()
+
+    def _launch(self) -> None:
         module = "pytest_djcelery.workers.live.entry_point"
         command = [
             sys.executable,
@@ -121,7 +129,7 @@ class LiveProcesses:
             self._connection.address,
         ]
         command += ["-A", self.environment.app, *self.settings.arguments()]
-        with self.log_file.open("wb") as log:
+        with self.log_file.open("ab") as log:
             self._process = process = subprocess.Popen(  # noqa: S603 - the project's own worker
                 command,
                 stdin=subprocess.DEVNULL,
@@ -131,7 +139,10 @@ class LiveProcesses:
                 start_new_session=True,  # Ctrl-C only reaches the test, and it ends as a group
             )
         watch = threading.Thread(
-            target=self._watch, args=(process.pid,), name="djcelery-live-watch", daemon=True
+            target=self._watch,
+            args=(process.pid, self._ended),
+            name="djcelery-live-watch",
+            daemon=True,
         )
         watch.start()
         seconds = max(_START, self.timeout)
@@ -144,14 +155,16 @@ class LiveProcesses:
             raise WorkerError(msg)
         self._as_started = state
 
-    def _watch(self, pid: int) -> None:
+    def _watch(self, pid: int, ended: threading.Event) -> None:
         """Wait for the end of the main process, without reaping it."""
         if hasattr(os, "waitid"):
             with suppress(ChildProcessError):  # it has been reaped
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         elif self._process is not None:  # macOS before Python 3.13
             self._process.wait()
-        self._ended.set()
+        ended.set()
+        if ended is not self._ended:  # another process takes its place
+            return
         self._connection.give_up()
         if self.journal is not None:
             self.journal.wake()
@@ -241,7 +254,82 @@ class LiveProcesses:
             self._past = {event.message.id for event in self.journal.published()}
         self.journal = None
 
+    def set_kill(self, kill: losing.Kill, happens: Callable[[str | None], object]) -> None:
+        """Have a process of the worker killed where a test says.
+
+        Args:
+            kill: Where.
+            happens: Called with the id of the task, before its process is killed.
+
+        Raises:
+            TypeError: It can't be sent to the process.
+        """
+        self._kills[kill.number] = kill, happens
+        try:
+            self._write_kills()
+        except TypeError:
+            self.end_kill(kill.number)
+            raise
+
+    def end_kill(self, number: int) -> None:
+        """Have it happen no more."""
+        self._kills.pop(number, None)
+        self._write_kills()
+
+    def _write_kills(self) -> None:
+        if self.folder.exists():
+            losing.write(self.folder, [kill for kill, _ in self._kills.values()])
+
+    def _kills_now(self, event: FaultFired) -> None:
+        kill, happens = self._kills.get(event.fault, (None, None))
+        if kill is None or happens is None or self.journal is None or event.task_id is None:
+            return
+        happens(event.task_id)
+        if kill.host:
+            self._replace(event.task_id)
+        else:
+            self.journal.append(WorkerLost(task_id=event.task_id, host=False))
+
+    def _replace(self, task_id: str) -> None:
+        """Kill the whole worker; the broker gives another one what it had not acknowledged."""
+        self._replacing = True
+        try:
+            held = self._held(task_id)
+            process, self._ended = self._process, threading.Event()
+            if process is not None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            journal = self.journal
+            for lost, (acknowledged, _) in held.items():
+                if journal is not None and (lost == task_id or acknowledged):
+                    event = WorkerLost(task_id=lost, host=True, acknowledged=acknowledged)
+                    journal.append(event)
+            self.give_back({id_ for id_, (acknowledged, _) in held.items() if not acknowledged})
+            self._launch()
+        except BaseException as error:  # noqa: BLE001 - for the test, when it next looks
+            self.error = error
+            self._ended.set()
+        finally:
+            self._replacing = False
+            if self.journal is not None:
+                self.journal.wake()
+
+    def _held(self, task_id: str) -> dict[str, tuple[bool, bool]]:
+        """What the worker holds, once it has acknowledged a task that runs, if it does so early."""
+        deadline = Deadline(self.timeout)
+        while not deadline.passed:
+            state = self._connection.ask(self.timeout) or {"held": {}}
+            acknowledged, late = state["held"].get(task_id, (False, False))
+            if acknowledged or late:
+                return dict(state["held"])
+            self._ended.wait(_PAUSE)
+        return {}
+
     def _record(self, event: Event) -> None:
+        if isinstance(event, FaultFired):
+            self._kills_now(event)
+            return
         journal = self.journal
         # A pool that has killed a child process may still report on the task that it ran.
         if journal is not None and getattr(event, "task_id", None) not in self._past:
@@ -260,6 +348,8 @@ class LiveProcesses:
     @property
     def idle(self) -> bool:
         """Whether no message is ready, on its way or running; those with an ETA don't count."""
+        if self._replacing:
+            return False
         if not self.alive or self.journal is None:
             return True
         if outstanding(self.journal, self.consumed):
@@ -310,3 +400,7 @@ class LiveProcesses:
     def _last_lines(self) -> str:
         lines = self.log_file.read_text(errors="replace").splitlines()[-_LAST_LINES:]
         return "\n".join(["The end of its log:", *(f"  {line}" for line in lines)])
+
+
+def _keep(_ids: set[str]) -> None:
+    """Leave it to the broker."""

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pytest_djcelery import locations
-from pytest_djcelery.fault_injection.call_sites import CallSite
+from pytest_djcelery.recording.call_sites import CallSite
 from tests.unit.fault_injection import gateways
 
 if TYPE_CHECKING:
