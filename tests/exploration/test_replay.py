@@ -73,7 +73,9 @@ def test_each_run_finds_the_same_bugs_within_fifty_schedules(run: Run) -> None:
     first.assert_outcomes(failed=3)
     found = reported(first)
     assert all(int(re.search(r"of (\d+) schedules", text)[1]) <= 50 for text in found[:3])  # type: ignore[index]
-    assert found[0].splitlines()[1:] == ["E     1  change(1, -1)   delivered before change(1, 9)"]
+    assert found[0].splitlines()[1:] == [
+        "E     1  change(1, -1) #1   delivered before change(1, 9)"
+    ]
     assert found[1].splitlines()[2:] == ["E     2  announce(0)   delivered again"]
     again = run(BUGS, "-p", "randomly", "-p", "xdist", "-n", "2", "-p", "no:cacheprovider")
     again.assert_outcomes(failed=3)
