@@ -219,6 +219,54 @@ def test_what_makes_no_difference_passes(shop: Project, run: Run) -> None:
     result.assert_outcomes(passed=8, xfailed=5)
 
 
+def test_what_waits_for_its_time_or_for_the_test_comes_once(shop: Project, run: Run) -> None:
+    shop.tasks(
+        """
+        @shared_task
+        def plan():
+            with transaction.atomic():
+                Order.objects.get_or_create(name="planned")
+                add.delay(8, 8)
+            transaction.on_commit(lambda: add.delay(7, 7))
+            add.apply_async((9, 9), countdown=60)
+            with allow_join_result():
+                return add.delay(1, 1).get()
+        """
+    )
+    result = run(
+        """
+        import warnings
+
+        from pytest_djcelery import SentInTransactionWarning
+        from shop.tasks import plan
+
+        @pytest.mark.celery_redeliver("report")
+        @pytest.mark.parametrize("kept_by", ["test", "django"])
+        def test_once(
+            celery_inline, celery_on_commit, celery_outbox, django_capture_on_commit_callbacks,
+            kept_by,
+        ):
+            plan.delay()
+            with warnings.catch_warnings(record=True) as given:
+                warnings.simplefilter("always", SentInTransactionWarning)
+                if kept_by == "test":
+                    with celery_on_commit.hold():
+                        celery_inline.run()
+                else:
+                    with django_capture_on_commit_callbacks(execute=True) as hooks:
+                        celery_inline.run()
+                    assert len(hooks) == 1
+            assert celery_inline.scheduled == [add.s(9, 9)]
+            assert celery_inline.pending == [add.s(7, 7)]
+            assert (len(celery_on_commit.ran), celery_on_commit.discarded) == (1, [])
+            assert celery_outbox.count(add.s(7, 7)) == celery_outbox.count(add.s(9, 9)) == 1
+            assert len(given) == 1
+        """,
+        preamble=BEGINS,
+    )
+    result.assert_outcomes(passed=2)
+
+
 def test_in_real_transactions_the_rows_stay(shop: Project, run: Run) -> None:
     result = run(
         """
@@ -364,12 +412,14 @@ def test_beside_results_in_the_database_stand_ins_and_wider_blocks(shop: Project
     )
     shop.tasks(
         """
+        from uuid import uuid4
+
         from django.core.cache import cache
 
 
         @shared_task
         def remember():
-            cache.set("seen", timezone.now())
+            cache.set("seen", str(uuid4()))
             return Order.objects.count()
         """
     )
