@@ -27,6 +27,7 @@ from pytest_djcelery.messages.journal import (
     Storing,
     stores_nothing,
 )
+from pytest_djcelery.messages.lost_for_good import why_lost
 from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.outcomes import (
     Failure,
@@ -290,17 +291,23 @@ class Results:
         if sandbox.runner is None or not sandbox.runner.will_run:
             msg = f"{self._name(task_id)} has no outcome yet.\n{sandbox.situation()}"
             raise WaitTimeoutError(msg)
-        reason = ""
+        reason = lost = ""
+        seen = 0
 
         def over() -> bool:
-            nonlocal reason
+            nonlocal reason, lost, seen
             # First, so that everything the worker stored before its end is found.
             reason = sandbox.situation() if sandbox.worker_has_ended() else ""
             reason = reason or sandbox.unconsumed.blocking([task_id])
-            return self._final(task_id) or bool(reason) or self._ended(task_id) is not None
+            new, seen = seen, len(sandbox.journal)
+            lost = lost or why_lost(sandbox.journal, [task_id], new) or ""
+            over = reason or lost or self._final(task_id) or self._ended(task_id) is not None
+            return bool(over)
 
         in_time = sandbox.journal.wait_until(over, sandbox.options.timeout)
         self._refuse_to_wait_in_vain(task_id)
+        if lost and not self._final(task_id):
+            raise NeverReadyError(lost)
         if reason and not self._final(task_id):
             raise NeverReadyError(no_result_text([self._name(task_id)], reason))
         if not in_time:

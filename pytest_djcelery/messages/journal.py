@@ -29,12 +29,6 @@ _REPLACED = "Replaced by new task"  # what `Task.replace` ignores with, Celery 5
 _ticks: Final = time.perf_counter_ns
 
 
-#: Why a task has no outcome whose worker was lost.
-LOST_FOR_GOOD: Final = (
-    "its worker was lost after the message had been acknowledged, so no worker gets it again"
-)
-
-
 def stores_nothing(state: str) -> str:
     """Why a task that ended in such a state has no outcome."""
     raised = {"IGNORED": "Ignore", "REJECTED": "Reject"}[state]

@@ -15,7 +15,6 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.messages.journal import (
-    LOST_FOR_GOOD,
     EndedWithoutOutcome,
     Journal,
     Looked,
@@ -24,6 +23,7 @@ from pytest_djcelery.messages.journal import (
     WorkerLost,
     stores_nothing,
 )
+from pytest_djcelery.messages.lost_for_good import why_lost
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.recording.failures import (
     async_result_replaced,
@@ -264,12 +264,12 @@ class Waits:
 
         Raises:
             NeverReadyError: One of the tasks that are waited for raised `Ignore` or `Reject`, or
-                was lost with its worker.
+                was lost with its worker, or waits for one that was.
         """
         __tracebackhide__ = True
-        for lost in self.test.journal.events(WorkerLost, since):
-            if lost.for_good and lost.task_id in waiting:
-                raise NeverReadyError(f"{lost.task_id} will never be ready: {LOST_FOR_GOOD}.")
+        lost = why_lost(self.test.journal, waiting, since)
+        if lost is not None:
+            raise NeverReadyError(lost)
         for ended in self.test.journal.events(EndedWithoutOutcome, since):
             if ended.task_id not in waiting or ended.goes_on:
                 continue

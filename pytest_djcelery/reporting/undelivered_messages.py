@@ -10,6 +10,7 @@ from celery import states
 
 from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.messages.journal import EndedWithoutOutcome, stores_nothing
+from pytest_djcelery.messages.lost_for_good import why_lost
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
@@ -96,6 +97,9 @@ def why_never_ready(
             f"UTC, and the clock is at {now:%Y-%m-%d %H:%M:%S} UTC.\n"
             "Move it: celery_inline.run(until=timedelta(…))."
         )
+    lost = why_lost(journal, [task_id])
+    if lost is not None:
+        return lost
     left = listed((), scheduled)
     if ended and isinstance(ended[-1], EndedWithoutOutcome):
         reason = f"{stores_nothing(ended[-1].state)}."
