@@ -225,7 +225,7 @@ def test_what_waits_for_its_time_or_for_the_test_comes_once(shop: Project, run: 
         @shared_task
         def plan():
             with transaction.atomic():
-                Order.objects.get_or_create(name="planned")
+                Order.objects.create(name="planned")
                 add.delay(8, 8)
             transaction.on_commit(lambda: add.delay(7, 7))
             add.apply_async((9, 9), countdown=60)
