@@ -50,11 +50,11 @@ _COUNTS = """\
 _LOSSES = """\
 ## Losses
 
-What a killed process, a lost host or a time limit takes away is taken away on purpose by
-`celery_faults`. `celery_inline` and `celery_worker` are held to what prefork workers did, recorded
-over Redis and RabbitMQ, in {total} cases; [What Celery promises about delivery](delivery.md) has
-them in tables. They do the same, except for this, which a run of the contract finds in each of the
-cases:
+A killed process, a lost host or a time limit takes something away; `celery_faults` does so on
+purpose. What prefork workers do then is recorded in {total} cases, over Redis and RabbitMQ, with
+each supported Celery; [What Celery promises about delivery](delivery.md) has it in tables.
+`celery_inline` and `celery_worker` do the same in all of them, except for what follows, which the
+contract finds in each of the cases named. `celery_live_worker` is really killed.
 
 | what is not the same | why | cases |
 |---|---|---|

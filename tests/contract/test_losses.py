@@ -15,9 +15,11 @@ import pytest
 from tests.contract import record_losses
 from tests.contract.losses import declared, truth
 from tests.contract.losses.project.shop.cases import CASES, PLACES
-from tests.support.services import require
+from tests.support.services import require, url
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.support.project import Project
 
 HERE = Path(__file__).parent / "losses"
@@ -29,6 +31,16 @@ ASKED_AGAIN = (
     "single, killed at charge, atomic [acks_late reject_on_worker_lost]",
     "header, hard at charge, atomic [acks_late acks_on_failure_or_timeout=False]",
     "body, host at charge, atomic [acks_late]",
+)
+#: Those in which a live worker of the plugin, or its child, is really killed.
+KILLED = (
+    "single, killed at start, atomic []",
+    "single, killed at charge, atomic [acks_late reject_on_worker_lost]",
+    "single, host at charge, atomic [acks_late]",
+    "chain, host at start, atomic []",
+    "chain, killed at end, autocommit [acks_late]",
+    "header, killed at charge, atomic []",
+    "body, killed at charge, atomic [acks_late reject_on_worker_lost]",
 )
 
 
@@ -88,26 +100,51 @@ def prepare(project: Project) -> None:
     project.write(test_losses=(HERE / "in_the_project.py").read_text())
 
 
-@pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("worker", ["celery_inline", "celery_worker"])
-def test_a_worker_of_one_process_loses_a_task_as_recorded(
-    project: Project, monkeypatch: pytest.MonkeyPatch, worker: str
-) -> None:
-    recorded = truth.read()[f"{record_losses.celery()} redis"]
+def outcomes_of(
+    project: Project, monkeypatch: pytest.MonkeyPatch, worker: str, cases: Iterable[str]
+) -> truth.Record:
+    """Return what a worker of the plugin makes of cases."""
     prepare(project)
     found = project.path / "found.jsonl"
-    monkeypatch.setenv("LOSSES_CASES", json.dumps(list(recorded)))
+    monkeypatch.setenv("LOSSES_CASES", json.dumps(list(cases)))
     monkeypatch.setenv("LOSSES_FOUND", str(found))
     monkeypatch.setenv("LOSSES_WORKER", worker)
     project.run("", "test_losses.py").assert_outcomes(passed=len(PLACES))
     outcomes: truth.Record = {}
     for line in found.read_text().splitlines():
         outcomes |= json.loads(line)
+    return outcomes
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("worker", ["celery_inline", "celery_worker"])
+def test_a_worker_of_one_process_loses_a_task_as_recorded(
+    project: Project, monkeypatch: pytest.MonkeyPatch, worker: str
+) -> None:
+    recorded = truth.read()[f"{record_losses.celery()} redis"]
     differences = truth.differences(
         {name: declared.expected(CASES[name], outcome) for name, outcome in recorded.items()},
-        outcomes,
+        outcomes_of(project, monkeypatch, worker, recorded),
     )
     assert not differences, "\n".join([f"{len(differences)} differences", *differences[:20]])
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("broker", ["filesystem", *record_losses.BROKERS])
+def test_a_live_worker_is_killed_as_recorded(
+    project: Project, monkeypatch: pytest.MonkeyPatch, broker: str
+) -> None:
+    if broker != "filesystem":
+        require(broker)
+        project.ini(f"djcelery_broker = {url(broker)}")
+    monkeypatch.setenv("LOSSES_NOTES", str(project.path / "notes"))
+    monkeypatch.setenv("LOSSES_DATABASE", str(project.path / "test.sqlite3"))
+    recorded = truth.read()[f"{record_losses.celery()} redis"]
+    differences = truth.differences(
+        {name: recorded[name] for name in KILLED},
+        outcomes_of(project, monkeypatch, "celery_live_worker", KILLED),
+    )
+    assert not differences, "\n".join(differences)
 
 
 def test_what_is_declared_is_a_difference_in_each_case() -> None:
