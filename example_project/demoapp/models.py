@@ -24,6 +24,17 @@ class Product(models.Model):
         return self.name
 
 
+class Order(models.Model):
+    """What a customer has bought."""
+
+    amount = models.IntegerField()
+    paid = models.BooleanField(default=False)
+    carrier = models.CharField(max_length=50, blank=True)
+
+    def __str__(self) -> str:
+        return f"order {self.pk}"
+
+
 class AuditEntry(models.Model):
     """How one task ended whose base class is ``AuditedTask``."""
 

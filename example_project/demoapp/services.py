@@ -2,7 +2,8 @@
 
 from django.db import transaction
 
-from demoapp.tasks import delete_widget, rename_widget, send_email
+from demoapp.models import Order
+from demoapp.tasks import charge_once, delete_widget, rename_widget, send_email
 
 
 @transaction.atomic
@@ -20,3 +21,11 @@ def welcome_again(user):
 def rename_all(widgets, name):
     for widget in widgets:
         rename_widget.delay(widget.pk, name)
+
+
+@transaction.atomic
+def buy(amount):
+    """Save an order, and have it charged after the commit."""
+    order = Order.objects.create(amount=amount)
+    charge_once.delay_on_commit(order.pk)
+    return order

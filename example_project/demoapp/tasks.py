@@ -4,12 +4,14 @@ import time
 
 from celery import shared_task
 from celery.contrib.django.task import DjangoTask
+from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.auth import get_user_model
 from django.core.mail import send_mail
 from django.db import transaction
 from django.db.models import F
 
-from demoapp.models import AuditEntry, Product, Widget
+from demoapp import gateway
+from demoapp.models import AuditEntry, Order, Product, Widget
 
 
 @shared_task
@@ -154,3 +156,55 @@ def import_products(stocks):
     """
     for name, stock in stocks.items():
         Product.objects.update_or_create(name=name, defaults={"stock": stock})
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def charge(order_id):
+    """Charge an order: twice, if the worker dies after the charge and before the row is saved."""
+    order = Order.objects.get(id=order_id)
+    if not order.paid:
+        gateway.charge(order.amount)
+        order.paid = True
+        order.save()
+
+
+@shared_task(
+    acks_late=True,
+    reject_on_worker_lost=True,
+    autoretry_for=(ConnectionError, SoftTimeLimitExceeded),
+    max_retries=3,
+    default_retry_delay=60,
+)
+def charge_once(order_id):
+    """Charge an order as ``charge`` does, with a key by which the gateway knows the charge."""
+    order = Order.objects.get(id=order_id)
+    if not order.paid:
+        gateway.charge(order.amount, key=f"order {order.id}")
+        order.paid = True
+        order.save()
+
+
+@shared_task
+def charge_what_is_left():
+    """Charge what was bought and never charged: run every few minutes, by the schedule."""
+    for order in Order.objects.filter(paid=False):
+        charge_once.delay(order.id)
+
+
+@shared_task
+def price_of(carrier, order_id):
+    """Ask a carrier what it takes."""
+    return [carrier, len(carrier) * 100]
+
+
+@shared_task(acks_late=True)
+def price_of_for_sure(carrier, order_id):
+    """Ask a carrier as ``price_of`` does; the message comes back if the worker is lost."""
+    return price_of(carrier, order_id)
+
+
+@shared_task
+def choose_carrier(prices, order_id):
+    """Ship with the cheapest carrier, once all have answered."""
+    carrier, _ = min(prices, key=lambda price: price[1])
+    Order.objects.filter(id=order_id).update(carrier=carrier)
