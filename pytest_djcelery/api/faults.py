@@ -22,7 +22,7 @@ from pytest_djcelery.fault_injection.runs import (
 from pytest_djcelery.fault_injection.stub import UNSET, Stub
 from pytest_djcelery.fault_injection.targets import target_of
 from pytest_djcelery.fault_injection.texts import not_fired_text
-from pytest_djcelery.recording.call_sites import CallSite
+from pytest_djcelery.recording.call_sites import CallSite, function_text
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.workers.live.losing import Kill
@@ -395,7 +395,7 @@ def _check_choice(
 
 def _at_text(at: Any) -> str:
     if callable(at):
-        return f", at={getattr(at, '__qualname__', None) or repr(at)}"
+        return f", at={function_text(at)}"
     return "" if at == "start" else f", at={at!r}"
 
 

@@ -51,6 +51,7 @@ class Fault:
         times: int | None,
         optional: bool,
     ) -> None:
+        __tracebackhide__ = True
         self._sandbox = sandbox
         self._call = call
         self._target = target
@@ -196,6 +197,7 @@ class Fault:
 
 
 def _checked_times(call: str, times: Any) -> int | None:
+    __tracebackhide__ = True
     if times is None or (isinstance(times, int) and not isinstance(times, bool) and times > 0):
         return times
     msg = (

@@ -61,6 +61,7 @@ def target_of(app: Celery, method: str, written: Any, *, unknown: bool = False) 
     Raises:
         BadOptionError: It is neither, or no task of the app.
     """
+    __tracebackhide__ = True
     from celery.app.task import Task
     from celery.canvas import Signature
 

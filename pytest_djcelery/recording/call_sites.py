@@ -22,6 +22,17 @@ from pytest_djcelery.transactions.stand_in import stand_in_for
 OnCall = Callable[[Callable[[], Any]], Any]
 
 
+def function_text(function: Any) -> str:
+    """Return a function as code that has imported its module writes it: ``gateway.charge``."""
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str):
+        return repr(function)
+    module = getattr(function, "__module__", None)
+    if "." in name or not isinstance(module, str):  # a method, or inside of a function
+        return name
+    return f"{module.rpartition('.')[2]}.{name}"
+
+
 class CallSite:
     """A function that a task calls, with a stand-in wherever it is held.
 
@@ -45,7 +56,7 @@ class CallSite:
         self._of = getattr(function, "__self__", None) if inspect.ismethod(function) else None
         self._function = function.__func__ if inspect.ismethod(function) else function
         self._waiting = waiting
-        self.text = getattr(function, "__qualname__", None) or repr(function)
+        self.text = function_text(function)
         self._stand_in = self._made()
         self._put: list[tuple[Any, str, Any, Any]] = []
         for owner, name, held in _places(self._function):

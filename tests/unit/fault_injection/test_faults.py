@@ -425,7 +425,7 @@ def test_a_call_that_never_came_is_named(worker: Inline) -> None:
         worker.run()
         with pytest.raises(FaultNotFiredError) as raised:
             fault.check()
-    assert "It happens in a call of charge by the task" in str(raised.value)
+    assert "It happens in a call of gateways.charge by the task" in str(raised.value)
     assert "tests.unit.fault_injection.importing.charge" in str(raised.value)
 
 
