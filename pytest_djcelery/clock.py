@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -69,18 +70,30 @@ class Clock:
                 self.move_to(before)
 
     @contextmanager
-    def stopped(self) -> Iterator[None]:
+    def stopped(self, *, at_most: float) -> Iterator[None]:
         """Within the ``with``, have the clock stand still; then it shows the time as before.
 
         freezegun's clock is left alone.
+
+        Args:
+            at_most: Seconds of real time. After that it goes on: code that waits by the clock would
+                wait for ever.
         """
         if _frozen() or stands_still():
             yield
             return
         import time_machine  # as below
 
-        with time_machine.travel(self.now().astimezone(_NO_PLACE), tick=False):
-            yield
+        moment = self.now().astimezone(_NO_PLACE)
+        with time_machine.travel(moment, tick=False) as traveller:
+            going_on = threading.Timer(at_most, traveller.move_to, (moment,), {"tick": True})
+            going_on.daemon = True
+            going_on.start()
+            try:
+                yield
+            finally:
+                going_on.cancel()
+                going_on.join()
 
     def move_to(self, moment: dt.datetime) -> None:
         """Move the clock to an aware datetime, where it stands still.

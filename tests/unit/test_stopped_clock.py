@@ -25,7 +25,7 @@ def _moves_on() -> bool:
 
 def test_it_stands_still_and_then_shows_real_time_again() -> None:
     clock, before = Clock(), time.time()
-    with clock.stopped():
+    with clock.stopped(at_most=60):
         assert not _moves_on()
         assert not clock.moved
         assert abs(time.time() - before) < 1
@@ -34,7 +34,7 @@ def test_it_stands_still_and_then_shows_real_time_again() -> None:
 
 def test_one_that_the_test_lets_tick_from_elsewhere_goes_on_from_there() -> None:
     with time_machine.travel(_LATER, tick=True):
-        with Clock().stopped():
+        with Clock().stopped(at_most=60):
             assert not _moves_on()
             assert dt.datetime.now(dt.timezone.utc) - _LATER < _SECOND
         assert _moves_on()
@@ -44,9 +44,16 @@ def test_one_that_the_test_lets_tick_from_elsewhere_goes_on_from_there() -> None
 def test_one_that_stands_still_is_left_alone() -> None:
     clock = Clock()
     clock.move_to(_LATER)
-    with clock.stopped():
+    with clock.stopped(at_most=60):
         clock.move_to(_LATER + _SECOND)  # by a task that lets time pass
     assert clock.now() == _LATER + _SECOND
     clock.put_back()
-    with freeze_time(_LATER), clock.stopped():
+    with freeze_time(_LATER), clock.stopped(at_most=60):
         assert clock.now() == _LATER
+
+
+def test_it_goes_on_for_code_that_waits_by_it() -> None:
+    with Clock().stopped(at_most=0.02):
+        began, end = time.time(), time.monotonic() + 10
+        while time.time() < began + 0.02:
+            assert time.monotonic() < end

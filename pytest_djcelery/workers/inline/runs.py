@@ -315,10 +315,11 @@ class Runs:
         """Enter around a run, to deliver like a worker, without the test's transactions."""
         __tracebackhide__ = True
         # A task that is run twice sees the same time twice.
+        options = self._sandbox.options
         stands_still = not moves_clock and self._repeater() is not None
         with (
             self.exclusive(),
-            self._clock.stopped() if stands_still else _NOTHING,
+            self._clock.stopped(at_most=options.timeout) if stands_still else _NOTHING,
             self._sandbox.watch.autocommit(),
             self.worker.delivering(),
         ):
