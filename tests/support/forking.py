@@ -1,9 +1,9 @@
 """pytest in a process of its own, without the second that each takes to import what all import.
 
-The suite runs pytest hundreds of times. A process that has imported pytest, Django, Celery and the
-plugins that others wrote, and looked through what is installed, forks for each of these runs; what
-is forked goes on as ``python -m pytest`` does. Our plugin is not imported before, so that each run
-finds, rewrites and measures it anew.
+The suite runs pytest hundreds of times. A process that has imported pytest, Django, Celery and
+plugins, and looked through what is installed, forks for each of these runs; what is forked goes on
+as ``python -m pytest`` does. What our own plugin loads only on demand is not imported before; and
+nothing of it is where coverage is measured, which has to see its modules being run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -43,6 +44,10 @@ _OF_PYTEST_CELERY = (  # which is half of what a run takes beside it
     "docker", "memcache", "psutil", "redis.asyncio", "requests", "tenacity",
 )  # fmt: skip
 _NOT_LOADED = ("djcelery", "anyio", "asyncio", "faker", "hypothesispytest", "randomly")
+_OURS_ON_DEMAND = re.compile(
+    r"pytest_djcelery\.(audit|contract|exploration|fault_injection|trace)\b"
+    r"|pytest_djcelery\.(brokers\.(?!memory)|workers\.live|.*\.shortcuts)"
+)
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 _OF_EACH_RUN = (*MEASURED, "PYTEST_ADDOPTS", "PYTHONDONTWRITEBYTECODE")
 
@@ -67,9 +72,10 @@ class ForkServer:
         self._socket, theirs = socket.socketpair()
         self._answers = self._socket.makefile("rb")
         env = {name: value for name, value in os.environ.items() if name not in _OF_EACH_RUN}
+        measured = str(int(bool(os.environ.keys() & set(MEASURED))))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(theirs.fileno()), measured],
                 pass_fds=[theirs.fileno()],
                 env=env,
             )
@@ -161,6 +167,14 @@ def _import_all() -> None:
                 importlib.import_module(name)
 
 
+def _import_ours() -> None:
+    [folder] = importlib.import_module("pytest_djcelery").__path__
+    for path in sorted(Path(folder).rglob("*.py")):
+        name = ".".join(path.relative_to(Path(folder).parent).with_suffix("").parts)
+        if not _OURS_ON_DEMAND.match(name):
+            importlib.import_module(name.removesuffix(".__init__"))
+
+
 def _remember_what_is_installed() -> None:
     """Read each distribution's metadata once: each run of pytest looks twice through all of it."""
     kind = importlib.metadata.PathDistribution
@@ -178,6 +192,8 @@ def _remember_what_is_installed() -> None:
 def main() -> int:
     """Serve until there are no more requests; in a child, run pytest."""
     _import_all()
+    if sys.argv[2] == "0":
+        _import_ours()
     _remember_what_is_installed()
     gc.collect()
     gc.freeze()  # what is there now is not looked through by each run
