@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.broker_leftovers import BROKERS, NOTE, REDIS_PY, left, noted
+from tests.support.broker_leftovers import BROKERS, NOTE, left, noted
 from tests.support.services import require, url
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def test_a_worker_over_a_real_broker_leaves_nothing(
     project.write(noting=NOTE)
     project.ini(f"djcelery_broker = {url(service)}")
 
-    run(WORKER, *REDIS_PY).assert_outcomes(passed=9)
+    run(WORKER).assert_outcomes(passed=9)
 
     assert left(service, project.path) == []
     assert list(records.rglob("*record")) == []
@@ -169,7 +169,6 @@ def test_results_in_redis_belong_to_the_run_and_are_removed(
             assert celery_app.backend.client.keys(f"{prefix}*")
             Path(f"{prefix}record.noted").write_text('["kind", "name"]')
         """,
-        *REDIS_PY,
     ).assert_outcomes(passed=1)
 
     assert left("redis", project.path) == []

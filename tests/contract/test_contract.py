@@ -87,8 +87,6 @@ def test_contract(project: Project, monkeypatch: pytest.MonkeyPatch, triple: Tri
     result = project.run(
         "",
         *(f"test_{theme}.py" for theme in behaviours.THEMES),
-        # What Celery calls of redis-py is deprecated there.
-        *("-W", "ignore:Call to deprecated:DeprecationWarning"),
         # That it is said is shown in tests/inline; here, that the limit is not enforced.
         *("-W", "ignore::pytest_djcelery.errors.LimitNotEnforcedWarning"),
     )

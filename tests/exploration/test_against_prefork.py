@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.support import services
-from tests.support.broker_leftovers import REDIS_PY
 
 if TYPE_CHECKING:
     from tests.support.project import Project, Run
@@ -81,13 +80,12 @@ def test_a_prefork_worker_comes_to_no_other_state(project: Project, run: Run) ->
     path = project.path / "shop/tasks.py"
     path.write_text(path.read_text().replace("from celery", "import redis\nfrom celery", 1))
     project.tasks(TASKS)
-    run(EXPLORED, *REDIS_PY, preamble=PROGRAM).assert_outcomes(passed=2)
+    run(EXPLORED, preamble=PROGRAM).assert_outcomes(passed=2)
     for processes in (2, 4):
         result = run(
             REAL.format(runs=RUNS),
             f"--djcelery-broker={url}",
             "-o", f"djcelery_live_concurrency={processes}",
-            *REDIS_PY,
             preamble=PROGRAM,
         )  # fmt: skip
         result.assert_outcomes(passed=1)

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from tests.support import stoppable_servers
-from tests.support.broker_leftovers import BROKERS, NOTE, REDIS_PY, left, noted
+from tests.support.broker_leftovers import BROKERS, NOTE, left, noted
 from tests.support.services import require, url
 
 if TYPE_CHECKING:
@@ -207,7 +207,6 @@ def test_pitfall_22_a_result_backend_that_dies_is_named(
             server.end()
             add.delay(1, 2).get()
         """,
-        *REDIS_PY,
         # Celery unsubscribes from a result as it is collected, and complains there.
         "-W",
         "ignore::pytest.PytestUnraisableExceptionWarning",

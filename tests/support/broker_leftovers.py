@@ -10,8 +10,6 @@ from kombu import Connection
 from tests.support.services import url
 
 BROKERS = ["redis", "rabbitmq"]
-# What Celery calls of redis-py is deprecated there.
-REDIS_PY = ("-W", "ignore:Call to deprecated:DeprecationWarning")
 
 # A test of the inner run notes what was made, since the end of the run removes the note.
 NOTE = """

@@ -95,9 +95,7 @@ def test_the_body_of_a_chord_is_given_what_it_is_given_over_redis(
         project.ini(f"djcelery_result_backend = {url('redis')}")
     if worker == "celery_live_worker":
         project.settings(LIVE)
-    result = project.run(
-        TESTS.replace("WORKER", worker), "-W", "ignore:Call to deprecated:DeprecationWarning"
-    )
+    result = project.run(TESTS.replace("WORKER", worker))
     result.assert_outcomes(passed=6)
 
 

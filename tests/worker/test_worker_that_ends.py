@@ -114,7 +114,6 @@ def test_ends_waits_for_results_at_once(
                     wait()
             assert celery_results[done].value == 3
         """,
-        *("-W", "ignore:Call to deprecated:DeprecationWarning"),
     ).assert_outcomes(passed=1)
 
 

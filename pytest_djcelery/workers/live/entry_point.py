@@ -30,6 +30,7 @@ from pytest_djcelery.messages import journal
 from pytest_djcelery.messages.journal import Dropped
 from pytest_djcelery.recording import publishing, task_signals
 from pytest_djcelery.recording.enqueuing import enqueues_recorded
+from pytest_djcelery.recording.redis_results import results_set_without_setex
 from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.transactions.sent_in_transaction import ReportedRaces
 from pytest_djcelery.transactions.watch import TransactionWatch
@@ -246,6 +247,7 @@ def _events_reported(
         watch,
         publishing.publishes_recorded(recorder),
         enqueues_recorded(remote_journal),
+        results_set_without_setex(),
         task_signals.task_events_recorded(remote_journal, lambda task_app: task_app is app),
         sqlite.waiting_for_other_processes(environment.timeout),
     ):
