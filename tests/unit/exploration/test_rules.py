@@ -112,7 +112,14 @@ def test_no_rule_is_broken_by_redeliveries_and_lost_hosts(bounds: dict[str, int]
         chord([add.s(1), end.s("fine")])(total.si([]))
         worker.run(raise_failures=False)
 
-    seen: list[list[str]] = []
+    count, broken = explored(test, **bounds)
+    assert count > 10
+    assert not broken
+
+
+def explored(test: Callable[[Any], object], **bounds: int) -> tuple[int, list[str]]:
+    """How many schedules there are, and the rules that one of them has broken."""
+    broken: list[str] = []
 
     def ran(decisions: Decisions) -> Ran:
         steering = Steering(Bounds(**bounds), decisions)
@@ -121,13 +128,28 @@ def test_no_rule_is_broken_by_redeliveries_and_lost_hosts(bounds: dict[str, int]
             steering.over()
             sandbox = current_sandbox()
             assert sandbox is not None
-            seen.append(broken_rules(sandbox, steering.steps, 0))
+            broken.extend(broken_rules(sandbox, steering.steps, 0))
         return Ran(decisions.over(), failed=False)
 
     found = Search(ran, examples=200, draws=lambda *_: None).go()
     assert found.complete
-    assert len(seen) > 10
-    assert not any(seen)
+    return found.schedules, broken
+
+
+def test_no_host_is_lost_in_a_run_that_never_comes() -> None:
+    def test(worker: Any) -> None:
+        app.control.revoke(add.delay(1).id)
+        worker.run()
+
+    assert explored(test, crashes=1) == (1, [])
+
+
+def test_a_message_that_waits_is_not_delivered_again_beside() -> None:
+    def test(worker: Any) -> None:
+        end.delay("requeue")  # the first time
+        worker.run()
+
+    assert explored(test, duplicates=1) == (2, [])
 
 
 # Words ------------------------------------------------------------------------------------
