@@ -6,10 +6,9 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
-from runs import OURS, PROJECT, Cost, added, measured, run_pytest
+from runs import OURS, PROJECT, Cost, added, least, measured, run_pytest
 from table import Row, both, duration
 
 if TYPE_CHECKING:
@@ -40,17 +39,15 @@ def _suite(repeats: Repeats, test: str, what: str) -> Row:
                 path = Path(folder, f"{number}.json")
                 options = [f"{CONTRACT}=update", f"{CONTRACT}-file={path}"] if updates else []
                 (on if updates else off).append(_tests(repeats.messages, test, *options))
-    # Run next to each other, since the machine has other things to do.
-    factor = median(
-        updated.processor / without.processor for updated, without in zip(on, off, strict=True)
-    )
+    # The least of each, in turns: other work on the machine only adds to it.
+    before, after = least(off).processor, least(on).processor
     return Row(
         what=f"{what.format(repeats.messages)} (processor)",
-        today=duration(median(each.processor for each in off)),
-        ours=duration(median(each.processor for each in on)),
-        ratio=f"{factor:.3f} times as long",
+        today=duration(before),
+        ours=duration(after),
+        ratio=f"{after / before:.3f} times as long",
         must=f"at most {SLOWER:.2f} times",
-        met=factor <= SLOWER,
+        met=after <= before * SLOWER,
     )
 
 
@@ -79,6 +76,6 @@ def _check(repeats: Repeats) -> Row:
     return Row(
         what=f"the check of {TASKS:,} tasks without a test, their import included",
         ours=both(ours),
-        must=duration(CHECK),
-        met=ours.clock <= CHECK,
+        must=f"{duration(CHECK)} of the processor",
+        met=ours.processor <= CHECK,
     )

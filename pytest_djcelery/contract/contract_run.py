@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Generator, Iterable
+from collections.abc import Callable, Container, Generator, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,31 @@ if TYPE_CHECKING:
     from pytest_djcelery.options import Options
 
 _OVER = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+class DatabaseSchedule:
+    """Reads the periodic schedule that the migrations have left in the database, once.
+
+    Args:
+        config: pytest's configuration of this run.
+        read: Called when the database of the tests is there.
+    """
+
+    def __init__(self, config: pytest.Config, read: Callable[[], None]) -> None:
+        self._config = config
+        self._read = read
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Read it after the fixture that makes the database; then watch no fixture any more."""
+        value = yield
+        if fixturedef.argname == "django_db_setup":
+            self._config.pluginmanager.unregister(self)
+            with request.getfixturevalue("django_db_blocker").unblock():
+                self._read()
+        return value
 
 
 class ContractRun:
@@ -89,25 +114,18 @@ class ContractRun:
             raise pytest.UsageError(error.with_notes()) from None
         self._release = release
         self._shapes = SentShapes(release, shown_from(str(self._config.rootpath)))
+        if release.keeps_schedule_in_database:
+            self._config.pluginmanager.register(DatabaseSchedule(self._config, self._read_schedule))
         if not self._config.option.collectonly:
             self._listening.enter_context(self._shapes.listening())
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(
-        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
-    ) -> Generator[None, object, object]:
-        """Read the periodic schedule that the migrations have left in the database."""
-        value = yield
-        if fixturedef.argname == "django_db_setup":
-            from pytest_djcelery.contract.release import entries_of_database
+    def _read_schedule(self) -> None:
+        from pytest_djcelery.contract.release import entries_of_database
 
-            blocker = request.getfixturevalue("django_db_blocker")
-            try:
-                with blocker.unblock():
-                    self._entries.update((entry.name, entry) for entry in entries_of_database())
-            except Exception as error:  # noqa: BLE001 - the suite may have a database of its own
-                self._troubles[f"the periodic tasks of the database: {error}"] = None
-        return value
+        try:
+            self._entries.update((entry.name, entry) for entry in entries_of_database())
+        except Exception as error:  # noqa: BLE001 - the suite may have a database of its own
+            self._troubles[f"the periodic tasks of the database: {error}"] = None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

@@ -52,9 +52,14 @@ class Places:
         # The code is kept, so that no other has its id.
         self._found: dict[Way, tuple[str, CodeType, CodeType]] = {}
 
-    def nearest(self) -> FrameType | None:
-        """The nearest frame that is not a library's, or that of a hook."""
-        frame: FrameType | None = sys._getframe(1)
+    def nearest(self, above: int = 1) -> FrameType | None:
+        """The nearest frame that is not a library's, or that of a hook.
+
+        Args:
+            above: How many frames are known to be none of these. Each that is looked at costs as
+                much as a small object.
+        """
+        frame: FrameType | None = sys._getframe(above)
         library = self._library
         while frame is not None:
             if frame.f_code.co_filename not in library:

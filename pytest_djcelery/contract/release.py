@@ -133,6 +133,16 @@ class Release:
 
         return frozenset(prepare_accept_content(self.app.conf.accept_content) or ())
 
+    @property
+    def keeps_schedule_in_database(self) -> bool:
+        """Whether django-celery-beat is installed in the project."""
+        registry = sys.modules.get("django.apps")
+        return (
+            registry is not None
+            and registry.apps.apps_ready
+            and registry.apps.is_installed("django_celery_beat")
+        )
+
     def beat_entries(self) -> Iterator[BeatEntry]:
         """The entries of the settings."""
         for name, entry in dict(self.app.conf.beat_schedule or {}).items():
@@ -319,10 +329,6 @@ def _parameters(task: Any) -> tuple[TaskParameter, ...] | None:
 
 def entries_of_database() -> list[BeatEntry]:
     """The entries of django-celery-beat, as the migrations have left them."""
-    from django.apps import apps
-
-    if not apps.is_installed("django_celery_beat"):
-        return []
     from django_celery_beat.models import PeriodicTask
 
     rows = PeriodicTask.objects.filter(enabled=True).order_by("name")

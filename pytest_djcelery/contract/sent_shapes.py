@@ -177,7 +177,7 @@ class SentShapes:
                 seen = _seen(call.path, call.args, call.kwargs, None)
                 self._seen.setdefault(seen, set()).add(self._places.shown(call.location))
                 return
-            nearest = self._places.nearest()
+            nearest = self._places.nearest(3)
             if nearest is not None and type(body) is tuple and nearest.f_back is not None:
                 # What most messages come to: a shape that this function has sent before.
                 args, kwargs, embed = body
@@ -185,9 +185,9 @@ class SentShapes:
                     name,
                     serializer,
                     tuple(map(type, args)),
-                    tuple(kwargs),
-                    tuple(map(type, kwargs.values())),
-                    (id(nearest.f_code), id(nearest.f_back.f_code)),
+                    (tuple(kwargs), tuple(map(type, kwargs.values()))) if kwargs else None,
+                    id(nearest.f_code),
+                    id(nearest.f_back.f_code),
                 )
                 if known in self._known and not any(embed.values()):
                     return
@@ -210,7 +210,8 @@ class SentShapes:
             seen = _seen(name, args, kwargs, serializer)
             self._seen.setdefault(seen, set()).add(place)
             if way is not None:
-                self._known.add((name, serializer, *seen[3:], way))
+                named = (tuple(kwargs), seen[5]) if kwargs else None
+                self._known.add((name, serializer, seen[3], named, *way))
         for call in carried:
             if call.task in self._names:
                 seen = _seen(call.task, call.args, call.kwargs, call.serializer, call.way)
