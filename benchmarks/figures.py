@@ -15,6 +15,7 @@ from brokers import brokers
 from contract import contract
 from deploys import deploys
 from explore import explore
+from faults import faults
 from inline import inline
 from live import live
 from redelivery import redelivery
@@ -255,6 +256,7 @@ GROUPS = {
     "eager": eager,
     "inline": inline,
     "redelivery": redelivery,
+    "faults": faults,
     "explore": explore,
     "live": live,
     "startup": startup,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,6 +118,12 @@ class Fault:
     def waits(self) -> bool:
         """Whether it is still to happen."""
         return not self._over and (self._times is None or self._fired < self._times)
+
+    def awaits(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
+        """Whether it may happen in a run with these arguments."""
+        if self._over or (self._times is not None and self._fired >= self._times):
+            return False
+        return self._target is None or not self._target.excludes(args, kwargs)
 
     def uses_up(self, task_id: str | None = None) -> bool:
         """Note that it happens now; ``False`` if meanwhile it has happened often enough.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ class Injector:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._faults: dict[str, list[Fault]] = {}  # by the name of the task
+        self._faults: dict[str, list[Fault]] = defaultdict(list)  # by the name of the task
         self._brokers: list[Downtime] = []
         self._results: list[Downtime] = []
         self._duplicated: dict[str, Fault] = {}  # by the id of the running task
@@ -52,7 +53,8 @@ class Injector:
         finally:
             self._users -= 1
             if not self._users:
-                self._faults, self._brokers, self._results = {}, [], []
+                self._faults.clear()
+                self._brokers, self._results = [], []
                 self._prepared.clear()
                 self._stack.close()
 
@@ -68,7 +70,7 @@ class Injector:
         self._once("losses", losses_possible)
         if isinstance(fault, Duplicated):
             self._once("successes", self._successes_noted)
-        self._faults.setdefault(target.name, []).append(fault)
+        self._faults[target.name].append(fault)
 
     def add_downtime(self, fault: Downtime, *, of_results: bool) -> None:
         """Have the broker, or the result backend, be down."""
@@ -88,11 +90,14 @@ class Injector:
         self, task: Any, body: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         __tracebackhide__ = True
+        waiting = [fault for fault in self._faults[task.name] if fault.awaits(args, kwargs)]
+        if not waiting:
+            return body()
         request = task.request
         if request.called_directly or request.is_eager:
             return body()
         run = Run(task=task, request=request)
-        stub = self._choose(run)
+        stub = self._choose(run, waiting)
         call = body if stub is None else partial(self._stand_in, stub, run, body, args, kwargs)
         token = CURRENT_RUN.set(run)
         try:
@@ -102,13 +107,13 @@ class Injector:
         finally:
             CURRENT_RUN.reset(token)
 
-    def _choose(self, run: Run) -> Stub | None:
+    def _choose(self, run: Run, waiting: Sequence[Fault]) -> Stub | None:
         """Find whose turn it is in a run, and the stand-in for its body."""
         stub: Stub | None = None
         sent: SentTask | None = None
         looked = False
-        for fault in self._faults.get(run.task.name, ()):
-            if not fault.waits or (fault.takes_turns and run.fault is not None):
+        for fault in waiting:
+            if fault.takes_turns and run.fault is not None:
                 continue
             if fault.target is not None and fault.target.is_call:
                 if not looked:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery.errors import BadOptionError, NotASignatureError
 from pytest_djcelery.messages.descriptions import describe_call
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
 
 _NAMES_SHOWN = 10
+_PLAIN: Final = frozenset({int, str, bool})
 
 
 class Target:
@@ -32,12 +34,27 @@ class Target:
         self.name = name
         self.text = text
         self._expected = expected
+        written: Any = getattr(expected, "written", None)
+        positional = () if written is None else tuple(written.args)
+        # Values of these types are sent as they are: what differs here differs there.
+        plain = written is not None and not written.kwargs
+        self._plain = positional if plain and {*map(type, positional)} <= _PLAIN else None
 
     @property
     def call(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """The arguments of that call."""
         written: Any = None if self._expected is None else self._expected.written
         return None if written is None else (tuple(written.args), dict(written.kwargs))
+
+    def excludes(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
+        """Whether a look at the arguments shows that the run of such a call is not meant.
+
+        It spares most runs of other calls the search for their messages.
+        """
+        if self._plain is None or kwargs or len(args) != len(self._plain):
+            return False
+        pairs = zip(self._plain, args, strict=True)
+        return any(type(ours) is type(theirs) and ours != theirs for ours, theirs in pairs)
 
     def takes(self, sent: SentTask | None) -> bool:
         """Whether the run of a message is meant; one without a record is of no known call."""
