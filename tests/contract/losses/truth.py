@@ -46,7 +46,7 @@ def write(records: Records, made_with: dict[str, str]) -> None:
     everywhere = set(records)
     of_case = {name: _shortest(indices, everywhere) for name, indices in cases.items()}
     parts = {
-        "recorded": _lines(made_with),
+        "recorded": _lines(dict(sorted(made_with.items()))),
         "cases": _lines(of_case),
         "outcomes": "[\n{}\n]".format(",\n".join(outcomes)),
     }
