@@ -14,7 +14,7 @@ from pytest_djcelery.contract import contract_file
 from pytest_djcelery.contract.breaks import Break, of_new_messages, of_old_messages
 from pytest_djcelery.contract.junit import add_to_junit
 from pytest_djcelery.contract.records import Contract, Shape, merged_places
-from pytest_djcelery.contract.verdict import Verdict
+from pytest_djcelery.contract.verdict import Verdict, counted
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.locations import from_root
 from pytest_djcelery.project.finding import find_app
@@ -188,7 +188,7 @@ class ContractRun:
         self._verdict = verdict = Verdict.of(found, retired, rolling)
         self._note_lost("not checked against old workers")
         count = len(verdict.failing)
-        add_to_junit(self._config, verdict.failing, f"check: {count} breaks")
+        add_to_junit(self._config, verdict.failing, f"check: {counted(count, 'break')}")
         ended_well = session.exitstatus in (
             pytest.ExitCode.OK,
             pytest.ExitCode.NO_TESTS_COLLECTED,
@@ -205,7 +205,8 @@ class ContractRun:
         self._notes += [f"Not read: {trouble}" for trouble in self._troubles]
         if self._lost:
             self._notes.append(
-                f"{self._lost} processes of xdist ended early: what their tests sent is {what}."
+                f"{counted(self._lost, 'process', 'processes')} of xdist ended early: what the "
+                f"tests there had sent is {what}."
             )
 
     def _write(self, session: pytest.Session, release: Release) -> None:
@@ -226,7 +227,7 @@ class ContractRun:
         shapes = sum(len(task.sent) for task in contract.tasks.values())
         self._notes.append(
             f"{self._shown} is {'written' if changed else 'as it was'}: "
-            f"{len(contract.tasks)} tasks, {shapes} shapes of messages."
+            f"{counted(len(contract.tasks), 'task')}, {counted(shapes, 'shape')} of messages."
         )
         self._note_lost("not in it")
         left = Verdict.of(self._old_breaks(contract, release), contract.retired, "ignore")

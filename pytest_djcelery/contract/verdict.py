@@ -124,3 +124,8 @@ def text_of(each: Break) -> str:
     """A break as a text of its own."""
     lines = [each.what, *each.recorded, f"do: {each.remedy}"]
     return f"{_TITLES[each.half]}:\n" + "\n".join(lines)
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """A number with the noun that it counts."""
+    return f"{count} {one if count == 1 else several or f'{one}s'}"

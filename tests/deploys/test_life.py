@@ -87,7 +87,14 @@ def test_what_old_workers_can_not_run_warns_fails_or_is_ignored(shop: Shop) -> N
         ]
     )
     warned.stdout.no_fnmatch_line("*another.service*")  # nor is ``express`` new
-    failed = shop.run(tests, CHECK, "--djcelery-contract-rolling=error", "--junitxml=junit.xml")
+    failed = shop.run(
+        tests,
+        CHECK,
+        "--djcelery-contract-rolling=error",
+        "--junitxml=junit.xml",
+        "-p",
+        "no:terminal",
+    )
     assert failed.ret == 1
     assert "new messages: shop.tasks.bill" in (shop.path / "junit.xml").read_text()
     shop.ini("djcelery_contract_rolling = ignore")
@@ -166,6 +173,35 @@ def test_no_tasks_are_an_empty_contract_and_two_apps_need_a_name(shop: Shop) -> 
     broken = shop.run(passes, CHECK)
     assert broken.ret == pytest.ExitCode.USAGE_ERROR
     broken.stderr.fnmatch_lines(["ERROR: --djcelery-contract imports what a worker imports, *"])
+
+
+def test_beside_an_audit_and_where_a_process_crashes(shop: Shop) -> None:
+    shop.settings('CELERY_BROKER_URL = "memory://"\nCELERY_RESULT_BACKEND = "cache+memory://"\n')
+    assert shop.run(SENDS, UPDATE, "--djcelery-audit").ret == 0
+    assert shop.contract()["tasks"]["shop.tasks.ship"]["sent"]
+
+    tests = "import os\nfrom shop.services import order\n\ndef test_it():\n    os._exit(1)\n"
+    crashed = shop.run(tests, CHECK, "-n", "1")
+    crashed.stdout.fnmatch_lines(
+        [
+            "No message of the contract in celery-contract.json would break.",
+            "1 process of xdist ended early: what the tests there had sent is not checked *",
+        ]
+    )
+
+
+def test_a_project_without_django(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\ndjcelery_app = tasks:app\npythonpath = .\n")
+    tasks = "from celery import Celery\n\napp = Celery('tasks')\n\n\n@app.task\n"
+    options = "-p", "no:django", "-p", "no:randomly", "-p", "no:asyncio"
+    tests = "from tasks import add\n\ndef test_it(celery_outbox):\n    add.delay(1, 2)\n"
+
+    pytester.makepyfile(tasks=f"{tasks}def add(x, y): ...\n", test_it=tests)
+    assert pytester.runpytest_subprocess(UPDATE, *options).ret == 0
+    pytester.makepyfile(tasks=f"{tasks}def add(x): ...\n")
+    red = pytester.runpytest_subprocess(CHECK, "--collect-only", *options)
+    assert red.ret == 1
+    red.stdout.fnmatch_lines([" 1. tasks.add: argument 2 ('y') is one too many"])
 
 
 def test_without_the_option_nothing_of_it_is_loaded(project: Project) -> None:
