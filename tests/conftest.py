@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -18,6 +19,12 @@ pytest_plugins = ["pytester"]
 def pytest_report_header() -> str:
     """Say how to have the same random programs again."""
     return seeds.header()
+
+
+@pytest.hookimpl(optionalhook=True)  # xdist may not be loaded
+def pytest_xdist_auto_num_workers() -> int:
+    """For ``-n auto``, one more than there are processors: some test always waits for a worker."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture
