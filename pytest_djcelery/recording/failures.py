@@ -333,8 +333,14 @@ def unseen(
     ]
 
 
-def describe(failure: Ended, journal: Journal) -> str:
-    """Task, arguments, id and attempt in one line."""
+def describe(failure: Ended, journal: Journal, named: Callable[[str], str] = str) -> str:
+    """Task, arguments, id and attempt in one line.
+
+    Args:
+        failure: The attempt that failed.
+        journal: The journal of the test.
+        named: What to write for an id.
+    """
     # This loads Celery, which a run that uses no fixture must not do.
     from pytest_djcelery.messages.descriptions import call_text, message_text
 
@@ -345,7 +351,7 @@ def describe(failure: Ended, journal: Journal) -> str:
         if sent
         else call_text(failure.task, failure.args or (), failure.kwargs or {})
     )
-    return f"{call} [{failure.task_id}]{attempt}"
+    return f"{call} [{named(failure.task_id)}]{attempt}"
 
 
 def led_to(cause: object, error: BaseException | None) -> bool:
@@ -390,18 +396,18 @@ def raised_text(text: str) -> list[str]:
     return rest[first:]
 
 
-def text(failures: list[Ended], journal: Journal) -> str:
-    """The text of the error or warning at the end of the test."""
-    return "\n".join(_lines(failures, journal))
+def text(failures: list[Ended], journal: Journal, named: Callable[[str], str] = str) -> str:
+    """The text of the error or warning at the end of the test; `describe` has the arguments."""
+    return "\n".join(_lines(failures, journal, named))
 
 
-def _lines(failures: list[Ended], journal: Journal) -> Iterator[str]:
+def _lines(failures: list[Ended], journal: Journal, named: Callable[[str], str]) -> Iterator[str]:
     count = len(failures)
     tasks = "A task failed" if count == 1 else f"{count} tasks failed"
     yield f"{tasks} and the test never looked at {'it' if count == 1 else 'them'}:"
     for failure in failures:
         error = failure.value
-        yield f"  {describe(failure, journal)}: {type(error).__name__}: {error}"
+        yield f"  {describe(failure, journal, named)}: {type(error).__name__}: {error}"
     yield "Where the failure is meant, look at it: with pytest.raises(...): result.get(), or"
     yield "celery_results[result] == Failure(...), or celery_results.of(task)."
     yield "To let failures pass: @pytest.mark.celery_unhandled_failures('ignore'), or"

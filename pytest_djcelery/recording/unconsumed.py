@@ -103,8 +103,15 @@ class Unconsumed:
         )
         warned.update((id(sent), sent) for sent in messages)  # unless the warning is an error
 
-    def text(self, messages: Sequence[SentTask]) -> str:
-        """Say which messages these are, where they stay, and what to write."""
+    def text(
+        self, messages: Sequence[SentTask], named: Callable[[SentTask], str] | None = None
+    ) -> str:
+        """Say which messages these are, where they stay, and what to write.
+
+        Args:
+            messages: The messages.
+            named: What to call each; by default its call and its id.
+        """
         # This loads Celery, which a run that uses no fixture must not do.
         from pytest_djcelery.messages.descriptions import message_text
 
@@ -112,7 +119,7 @@ class Unconsumed:
         consumed = cast("ConsumedQueues", self._consumed())
         queues = list(dict.fromkeys(_destination(sent) for sent in messages))
         calls = [
-            f"{message_text(sent)} [{sent.id}] is in {_place(sent)}"
+            f"{named(sent) if named else f'{message_text(sent)} [{sent.id}]'} is in {_place(sent)}"
             for sent in messages[:_MOST_SHOWN]
         ]
         if len(messages) > _MOST_SHOWN:

@@ -13,6 +13,7 @@ import pytest
 from pytest_djcelery.errors import NotIdempotentError, UnhandledTaskFailureWarning
 from pytest_djcelery.locations import in_library, is_of_project
 from pytest_djcelery.messages.journal import Ended
+from pytest_djcelery.messages.short_numbers import ShortNumbers
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures, second_runs
 from pytest_djcelery.reporting import one_error, undelivered_messages
@@ -61,7 +62,9 @@ def check_failures(item: pytest.Item, sandbox: Sandbox) -> None:
         return
     own = "\n\n".join(_tracebacks(item, sandbox, found))
     item.stash[_FAILED_BY_TASKS] = True
-    pytest.fail(f"{failures.text(found, sandbox.journal)}\n\n{own}", pytrace=False)
+    named = ShortNumbers(sandbox.journal, sandbox.began).of  # of the timeline below
+    text = failures.text(found, sandbox.journal, named)
+    pytest.fail(f"{text}\n\n{own}", pytrace=False)
 
 
 def check_idempotent(item: pytest.Item, sandbox: Sandbox) -> None:
@@ -120,7 +123,8 @@ def add_sections(
         report.sections.append(("celery: log of the live worker", log))
     left = sandbox.unconsumed.remaining()
     if left:
-        text = sandbox.unconsumed.text(left)
+        numbers = ShortNumbers(sandbox.journal, sandbox.began)
+        text = sandbox.unconsumed.text(left, lambda sent: numbers.of(sent.id))
         report.sections.append(("celery: messages that no worker consumes", text))
     if _FAILED_BY_TASKS in item.stash:
         return  # the failure itself is about this
@@ -179,8 +183,10 @@ def _raised_by_task(sandbox: Sandbox, error: BaseException | None) -> bool:
 
 
 def _tracebacks(item: pytest.Item, sandbox: Sandbox, found: list[Ended]) -> Iterator[str]:
+    numbers = ShortNumbers(sandbox.journal, sandbox.began)
     for failure in found[:_MOST]:
-        yield f"{failures.describe(failure, sandbox.journal)}\n\n{_traceback(item, failure.value)}"
+        described = failures.describe(failure, sandbox.journal, numbers.of)
+        yield f"{described}\n\n{_traceback(item, failure.value)}"
     if len(found) > _MOST:
         yield f"... and {len(found) - _MOST} more"
 

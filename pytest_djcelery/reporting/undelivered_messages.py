@@ -11,6 +11,7 @@ from celery import states
 from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.messages.journal import EndedWithoutOutcome, stores_nothing
 from pytest_djcelery.messages.lost_for_good import why_lost
+from pytest_djcelery.messages.short_numbers import ShortNumbers
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
@@ -26,7 +27,11 @@ _NO_WORKER = (
 
 
 def text(sandbox: Sandbox) -> str:
-    """What is left to deliver in this test, and how to deliver it; empty if nothing is left."""
+    """What is left to deliver in this test, and how to deliver it; empty if nothing is left.
+
+    The timeline above it shows the calls, so that here their numbers are enough.
+    """
+    numbers = ShortNumbers(sandbox.journal, sandbox.began)
     runner = sandbox.runner
     due: Sequence[SentTask]
     later: Sequence[SentTask] = ()
@@ -42,20 +47,24 @@ def text(sandbox: Sandbox) -> str:
     else:
         return ""
     lines = [
-        *_kind(due, "was due when the test failed:", "were due when the test failed:", deliver),
-        *_kind(later, "waits for its ETA:", "wait for their ETA:", move),
+        *_kind(due, numbers, "was due when the test failed:", deliver),
+        *_kind(later, numbers, "waits for its ETA:", move),
     ]
     return "\n".join(lines)
 
 
-def _kind(sent: Sequence[SentTask], one: str, many: str, remedy: str) -> Iterator[str]:
+_MANY = {"was": "were", "waits": "wait", "its": "their"}
+
+
+def _kind(sent: Sequence[SentTask], numbers: ShortNumbers, what: str, remedy: str) -> Iterator[str]:
     if not sent:
         return
-    yield f"{len(sent)} message {one}" if len(sent) == 1 else f"{len(sent)} messages {many}"
+    many = " ".join(_MANY.get(word, word) for word in what.split(" "))
+    yield f"1 message {what}" if len(sent) == 1 else f"{len(sent)} messages {many}"
     for message in sent[:_SHOWN]:
         eta = f", at {message.eta:%Y-%m-%d %H:%M:%S} UTC" if message.eta is not None else ""
         place = f", sent at {message.location}" if message.location is not None else ""
-        yield f"  {message_text(message)}{eta}{place}"
+        yield f"  {numbers.of(message.id)}{eta}{place}"
     if len(sent) > _SHOWN:
         yield f"  … and {len(sent) - _SHOWN} more"
     yield remedy

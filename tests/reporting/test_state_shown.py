@@ -28,10 +28,10 @@ def test_a_failing_test_says_what_is_due_and_how_to_run_it(run: Run) -> None:
         [
             SECTION,
             "1 message was due when the test failed:",
-            "  shop.tasks.ship(1), sent at test_it.py:8 in test_forgot",
+            "  ①, sent at test_it.py:8 in test_forgot",
             "Deliver it first: celery_inline.run()",
             "1 message waits for its ETA:",
-            "  shop.tasks.add(1, 2), at 20* UTC, sent at test_it.py:9 in test_forgot",
+            "  ②, at 20* UTC, sent at test_it.py:9 in test_forgot",
             "Move the clock there: celery_inline.run(until=timedelta(…))",
         ]
     )
@@ -50,7 +50,7 @@ def test_many_are_counted(run: Run) -> None:
         [
             SECTION,
             "30 messages were due when the test failed:",
-            "  shop.tasks.add(0, 0), sent at *",
+            "  ①, sent at *",
             "  … and 25 more",
             "Deliver them first: celery_inline.run()",
         ]
@@ -69,7 +69,7 @@ def test_where_no_worker_runs_the_error_names_those_to_ask_for(run: Run) -> None
         [
             SECTION,
             "1 message was due when the test failed:",
-            "  shop.tasks.add(1, 2), sent at test_it.py:5 in test_forgot",
+            "  ①, sent at test_it.py:5 in test_forgot",
             "No worker runs the tasks of this test: ask for celery_inline, and call its run()*",
         ]
     )
@@ -89,11 +89,11 @@ def test_automatic_delivery_reports_what_is_left_waiting(run: Run, project: Proj
         [
             SECTION,
             "1 message waits for its ETA:",
-            "  shop.tasks.add(3, 4), *",
+            "  ②, *",
             "Move the clock there: ask for celery_inline, and call *run(until=timedelta(…))",
         ]
     )
-    result.stdout.no_fnmatch_line("*add(1, 2), sent*")
+    result.stdout.no_fnmatch_line("  ①, sent*")
 
 
 def test_no_advice_is_given_where_it_does_not_apply(run: Run) -> None:
