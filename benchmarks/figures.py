@@ -32,6 +32,7 @@ from runs import (
     unreachable,
 )
 from table import Row, both, duration, times
+from timeline import timeline
 from worker import worker
 
 # The limits, in seconds unless another unit is given.
@@ -256,6 +257,7 @@ GROUPS = {
     "eager": eager,
     "inline": inline,
     "redelivery": redelivery,
+    "timeline": timeline,
     "faults": faults,
     "explore": explore,
     "live": live,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
@@ -348,12 +348,25 @@ Recorded: TypeAlias = tuple[int, Stamp, Event]
 E = TypeVar("E", bound=Event)
 
 
+class _All:
+    """Contains everything."""
+
+    def __contains__(self, kind: object) -> bool:
+        return True
+
+
+_ALL: Final = _All()
+
+
 class Journal:
     """A thread-safe list of events that wakes those who wait for more."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
-        self._stamps: list[Stamp] = []  # of the events
+        # The stamps of the events. As tuples they would have the garbage collector run more often.
+        self._times: list[int] = []
+        self._clocks: list[float] = []
+        self._threads: list[int] = []
         self._notes: list[Recorded] = []
         self._first = 0  # earlier events are not shown
         self._by_task: dict[str, list[Event]] = {}  # filled on demand, not as events come
@@ -369,7 +382,9 @@ class Journal:
         """Add an event and wake those who wait for one of its kind."""
         with self._lock:
             self._events.append(event)
-            self._stamps.append((_ticks(), time.time(), get_ident()))
+            self._times.append(_ticks())
+            self._clocks.append(time.time())
+            self._threads.append(get_ident())
             self._version += 1
             self._notify(type(event))
 
@@ -394,12 +409,23 @@ class Journal:
         events = self._events[max(since, self._first) :]
         return (event for event in events if isinstance(event, kind))
 
-    def recorded(self, since: int = 0) -> list[Recorded]:
-        """Events and notes from position ``since`` on, in the order in which they were recorded."""
+    def recorded(self, since: int = 0, kinds: Container[type[Event]] = _ALL) -> list[Recorded]:
+        """Events and notes from position ``since`` on, in the order in which they were recorded.
+
+        Args:
+            since: The position.
+            kinds: The classes of which they are to be.
+        """
         with self._lock:
             first, end = max(since, self._first), len(self._events)
-            found = [note for note in self._notes if note[0] >= first]
-            found += zip(range(first, end), self._stamps[first:], self._events[first:], strict=True)
+            found = [note for note in self._notes if note[0] >= first and type(note[2]) in kinds]
+            found += [
+                (position, (self._times[position], self._clocks[position], thread), event)
+                for position, event, thread in zip(
+                    range(first, end), self._events[first:], self._threads[first:], strict=True
+                )
+                if type(event) in kinds
+            ]
         found.sort(key=itemgetter(0))  # it is stable: notes come before the event that came next
         return found
 
@@ -442,7 +468,7 @@ class Journal:
         """Return all events, and forget them."""
         with self._lock:
             events, self._events = self._events, []
-            self._stamps, self._notes = [], []
+            self._times, self._clocks, self._threads, self._notes = [], [], [], []
             self._sort_again()
             return events
 

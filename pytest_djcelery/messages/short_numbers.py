@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from pytest_djcelery.messages.journal import Published
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 _CIRCLED: Final = 20  # numbers that Unicode has in circles, one after the other
 _ONE: Final = ord("①")
+_IN_BRACKETS: Final = re.compile(r"\[([①-⑳]|#\d+)\]")
 _LONGEST_ID: Final = 36  # characters, as many as those of a UUID
 
 
@@ -28,6 +30,17 @@ class ShortNumbers:
         for start in (since, 0) if since else (0,):
             for published in journal.events(Published, start):
                 self._numbers.setdefault(published.message.id, len(self._numbers) + 1)
+
+    def named_in(self, text: str) -> frozenset[str]:
+        """The ids of the tasks that a text names, by their ids or by their numbers in brackets."""
+        if not text:
+            return frozenset()
+        numbers = set(_IN_BRACKETS.findall(text))
+        return frozenset(
+            task_id
+            for task_id in self._numbers
+            if task_id in text or (numbers and self.of(task_id) in numbers)
+        )
 
     def __len__(self) -> int:
         return len(self._numbers)

@@ -8,7 +8,7 @@ step stands below the one in which, or because of which, it began.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from pytest_djcelery.messages.journal import (
     BlockEntered,
@@ -78,7 +78,7 @@ def steps_of(journal: Journal, since: int = 0) -> list[Step]:
         journal: The journal of the test.
         since: The position in it where the test begins.
     """
-    return _Reader(journal.recorded(since)).steps()
+    return _Reader(journal.recorded(since, _READ)).steps()
 
 
 class _Reader:
@@ -93,6 +93,7 @@ class _Reader:
         self._parents: list[int] = []
         self._messages: dict[int, SentTask] = {}
         self._lines: dict[int, Location | None] = {}  # steps that stand for a line of the test
+        self._last: tuple[Location | None, int] = None, _NONE  # the last of them
         self._open: defaultdict[int, list[int]] = defaultdict(list)  # by thread, innermost last
         self._published: dict[str, int] = {}  # the last message of a task
         self._running: dict[str, list[int]] = defaultdict(list)
@@ -104,9 +105,7 @@ class _Reader:
     def steps(self) -> list[Step]:
         """Read the journal."""
         for entry in self._recorded:
-            read = _READ.get(type(entry[2]))
-            if read is not None:
-                read(self, entry)
+            _READ[type(entry[2])](self, entry)
         return self._told()
 
     # What begins ----------------------------------------------------------------------------
@@ -125,9 +124,10 @@ class _Reader:
             if line is not None and self._lines.get(outermost, line) is None:
                 self._lines[outermost] = line  # which what it began with did not know
             return self._add(kind, entry, around[-1])
-        above = self._add("line", entry, _NONE)
-        self._lines[above] = line
-        return self._add(kind, entry, above)
+        if line is None or line is not self._last[0]:
+            self._last = line, self._add("line", entry, _NONE)
+            self._lines[self._last[1]] = line
+        return self._add(kind, entry, self._last[1])
 
     def _enter(self, entry: Recorded, step: int) -> None:
         self._open[entry[1][2]].append(step)
@@ -258,7 +258,7 @@ class _Reader:
     def _told(self) -> list[Step]:
         """Every step but the transactions in which nothing of interest happened."""
         steps: list[Step] = []
-        places: dict[int, int] = {_NONE: _NONE}
+        places = [_NONE] * (len(self._kinds) + 1)  # the last is that of `_NONE`
         line: tuple[Location | None, int] = None, _NONE  # the last one of the test
         kept = self._kept()
         for step, kind in enumerate(self._kinds):
@@ -277,20 +277,19 @@ class _Reader:
                 above = steps[parent]
                 depth = above.depth + 1
                 within = above.message if above.kind in ("run", "eager") else above.within
-            steps.append(
-                Step(
-                    kind,
-                    self._began[step],
-                    self._ended.get(step),
-                    self._ran.get(step),
-                    parent,
-                    depth,
-                    self._messages.get(step),
-                    within,
-                    location,
-                    self._entries.get(step),
-                )
+            made = (
+                kind,
+                self._began[step],
+                self._ended.get(step),
+                self._ran.get(step),
+                parent,
+                depth,
+                self._messages.get(step),
+                within,
+                location,
+                self._entries.get(step),
             )
+            steps.append(_step(Step, made))
         return steps
 
     def _kept(self) -> list[bool]:
@@ -301,6 +300,8 @@ class _Reader:
         return kept
 
 
+#: Makes a step of a tuple, faster than the class itself does.
+_step: Final = cast("Callable[[type[Step], tuple[Any, ...]], Step]", tuple.__new__)
 _READ: Final[dict[type[Event], Callable[[_Reader, Recorded], None]]] = {
     Published: _Reader._on_published,
     Started: _Reader._on_started,

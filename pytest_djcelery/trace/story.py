@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -22,7 +24,7 @@ from pytest_djcelery.trace import wording
 from pytest_djcelery.trace.steps import Step, steps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Iterator
 
     from pytest_djcelery.messages.journal import Recorded
     from pytest_djcelery.messages.sent_task import SentTask
@@ -83,6 +85,21 @@ class Fates:
         return next((short, sentence) for applies, short, sentence in reasons if applies)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let no garbage collection start within the ``with``: of so many new objects none is garbage.
+
+    A collection looks at every object of the project, which takes longer than a long story.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Story:
     """What happened in a test so far.
 
@@ -101,7 +118,8 @@ class Story:
         about_messages: bool = False,
         closed: bool = False,
     ) -> None:
-        self.steps = steps_of(sandbox.journal, sandbox.began)
+        with _no_collection():
+            self.steps = steps_of(sandbox.journal, sandbox.began)
         self.numbers = ShortNumbers(sandbox.journal, sandbox.began)
         self.fates = Fates(sandbox, closed=closed)
         self._whats: dict[int, str] = {}  # made once, for the table and the picture
@@ -220,41 +238,42 @@ class Story:
         return step.kind == "request" and step.ran is not None
 
     def _weights(self) -> list[int]:
-        text = _text(self._error)
-        seen = self._seen()
-        return [self._weight(place, step, text, seen) for place, step in enumerate(self.steps)]
+        named = self.numbers.named_in(_text(self._error))
+        return [self._weight(place, step, named) for place, step in enumerate(self.steps)]
 
-    def _seen(self) -> set[int]:
-        """The failures that the test has looked at, or that nobody need look at."""
+    @cached_property
+    def _unseen(self) -> set[int]:
+        """The failures that the test has not looked at."""
         sandbox = self._sandbox
         unseen = failures.unhandled(sandbox.journal, sandbox.suite, sandbox.began)
         return {id(ended) for ended in unseen}
 
-    def _weight(self, place: int, step: Step, text: str, unseen: set[int]) -> int:
-        if self._caused(step):
+    def _weight(self, place: int, step: Step, named: Container[str]) -> int:
+        ended = step.ended
+        succeeded = ended is not None and getattr(ended[2], "state", "") == "SUCCESS"
+        if not succeeded and self._caused(step):
             return _CAUSE
-        if step.message is not None and text and self._is_named(step.message, text):
+        if step.message is not None and step.message.id in named:
             # The run of a task says more than its message.
             return _NAMED if step.kind in ("run", "eager") else _NAMED - 1
+        if succeeded:
+            return 0
         if self.never_ran(place):
             return self._weight_of_waiting(step)
-        return self._weight_of_failure(place, step, unseen)
+        return self._weight_of_failure(place, step)
 
     def _weight_of_waiting(self, step: Step) -> int:
         if self.fates.has_worker:
             return 3 if step.message is not None and self.fates.waits(step.message) else 4
         return 0 if self._about_messages else 1
 
-    def _weight_of_failure(self, place: int, step: Step, unseen: set[int]) -> int:
+    def _weight_of_failure(self, place: int, step: Step) -> int:
         end = step.end
         if isinstance(end, Ended) and end.state == "FAILURE" and not end.expected:
-            return 6 if id(end) in unseen else 3
+            return 6 if id(end) in self._unseen else 3
         if self.failed(place) or (step.kind in ("run", "eager") and end is None):
             return 5
         return 2 if isinstance(end, HookDiscarded) else 0
-
-    def _is_named(self, message: SentTask, text: str) -> bool:
-        return message.id in text or f"[{self.numbers.of(message.id)}]" in text
 
     def _caused(self, step: Step) -> bool:
         """Whether a step failed with what the test failed with."""

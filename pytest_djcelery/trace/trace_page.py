@@ -146,7 +146,7 @@ def _of_message(message: SentTask) -> Iterator[str]:
         "task": message.task,
         "arguments": wording.call(message, longest=_LONGEST),
         "id": message.id,
-        "sent at": message.location,
+        "sent at": wording.place(message.location),
         "transaction": message.transaction,
         "queue": message.queue,
         "exchange": message.exchange,

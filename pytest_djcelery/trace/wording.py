@@ -7,6 +7,7 @@ whatever the project passes to tasks may have a `repr` that raises, or one of a 
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.exceptions import Retry
@@ -170,9 +171,12 @@ def attempt(retries: int) -> str:
 
 def place(location: Location | None) -> str:
     """A file and a line, from the working folder if the file is below it."""
-    if location is None:
-        return ""
-    return plain(f"{locations.relative(location.path)}:{location.line}")
+    return "" if location is None else plain(f"{_relative(location.path)}:{location.line}")
+
+
+@lru_cache(maxsize=64)
+def _relative(path: str) -> str:
+    return locations.relative(path)
 
 
 def what(step: Step, numbers: ShortNumbers) -> str:
