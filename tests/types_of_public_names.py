@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,8 @@ from pytest_djcelery import (
     Beat,
     Execution,
     Failure,
+    Fault,
+    Faults,
     Hook,
     Inline,
     LiveWorker,
@@ -22,6 +24,7 @@ from pytest_djcelery import (
     Results,
     SentTask,
     StateChange,
+    Stub,
     Success,
     Summary,
     Worker,
@@ -29,6 +32,7 @@ from pytest_djcelery import (
     beat,
     check_registry,
     eager,
+    faults,
     inline,
     live_worker,
     on_commit,
@@ -104,6 +108,25 @@ async def delivery(in_place: Inline) -> None:
     assert_type(execution.state, str)
     assert_type(execution.exception, BaseException | None)
     assert_type(execution.attempt, int)
+    assert_type(execution.redelivered, bool)
+    assert_type(execution.lost, bool)
+    assert_type(summary.lost, int)
+
+
+def things_that_go_wrong(broken: Faults) -> None:
+    def charge(amount: int) -> None: ...
+
+    assert_type(broken.fail("shop.add", ValueError, times=None, when="after"), Fault)
+    assert_type(broken.lose_worker("shop.add", at=charge, host=True), Fault)
+    assert_type(broken.time_out("shop.add", at="start", soft=False), Fault)
+    assert_type(broken.duplicate("shop.add", optional=True), Fault)
+    assert_type(broken.stub("shop.add", returns=3), Stub)
+    assert_type(broken.stub("shop.add").calls, Sequence[SentTask])
+    assert_type(broken.fired, tuple[Fault, ...])
+    with broken.broker_down() as fault, broken.results_down(times=2):
+        assert_type(fault.fired, int)
+    with faults() as block:
+        assert_type(block, Faults)
 
 
 def outcomes_of_tasks(outcomes: Results) -> None:

@@ -22,7 +22,14 @@ from pytest_djcelery.fault_injection.runs import (
 from pytest_djcelery.fault_injection.stub import UNSET, Stub
 from pytest_djcelery.fault_injection.targets import target_of
 from pytest_djcelery.fault_injection.texts import not_fired_text
-from pytest_djcelery.recording.call_sites import CallSite, function_text
+from pytest_djcelery.fault_injection.wrong_use import (
+    FUNCTION,
+    at_text,
+    check_choice,
+    check_exception,
+    exception_text,
+)
+from pytest_djcelery.recording.call_sites import CallSite
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.workers.live.losing import Kill
@@ -37,8 +44,6 @@ if TYPE_CHECKING:
     _Selected: TypeAlias = Task[Any, Any] | Signature | str
     _Raises: TypeAlias = BaseException | type[BaseException]
     _At: TypeAlias = Callable[..., Any] | str
-
-_ANYTHING = "an exception (ValueError('declined')) or its class (ValueError)"
 
 
 class Faults:
@@ -95,9 +100,9 @@ class Faults:
         """
         __tracebackhide__ = True
         target = self._target("fail", task)
-        _check_exception(f"fail({target.text}, …)", exc)
-        call = f"celery_faults.fail({target.text}, {_shown(exc)})"
-        _check_choice(call, "when", when, ("before", "after"))
+        check_exception(f"fail({target.text}, …)", exc)
+        call = f"celery_faults.fail({target.text}, {exception_text(exc)})"
+        check_choice(call, "when", when, ("before", "after"))
         fault = Raised(self._sandbox, call, target, times=times, optional=optional)
         fault.exception, fault.after = exc, when == "after"
         return self._set(fault)
@@ -134,7 +139,7 @@ class Faults:
         target = self._target("stub", task, unknown=True)
         call = f"celery_faults.stub({target.text})"
         if raises is not UNSET:
-            _check_exception(call, raises)
+            check_exception(call, raises)
             if returns is not UNSET or side_effect is not UNSET:
                 msg = (
                     f"{call}: raises and {'returns' if returns is not UNSET else 'side_effect'} "
@@ -172,9 +177,9 @@ class Faults:
         """
         __tracebackhide__ = True
         target = self._target("time_out", task)
-        call = f"celery_faults.time_out({target.text}{_at_text(at)})"
+        call = f"celery_faults.time_out({target.text}{at_text(at)})"
         if not callable(at):
-            _check_choice(call, "at", at, ("start",), _FUNCTION)
+            check_choice(call, "at", at, ("start",), FUNCTION)
         fault = TimedOut(self._sandbox, call, target, times=times, optional=optional)
         fault.soft = bool(soft)
         return self._set_at(fault, call, at)
@@ -208,9 +213,9 @@ class Faults:
         """
         __tracebackhide__ = True
         target = self._target("lose_worker", task)
-        call = f"celery_faults.lose_worker({target.text}{_at_text(at)}{', host=True' * bool(host)})"
+        call = f"celery_faults.lose_worker({target.text}{at_text(at)}{', host=True' * bool(host)})"
         if not callable(at):
-            _check_choice(call, "at", at, ("start", "end"), _FUNCTION)
+            check_choice(call, "at", at, ("start", "end"), FUNCTION)
         if isinstance(self._sandbox.runner, LiveWorker):
             killed = Fault(self._sandbox, call, target, times=times, optional=optional)
             return self._keep(self._kill(self._sandbox.runner, killed, at, times, host=host))
@@ -361,46 +366,6 @@ class Faults:
         """End all that are set."""
         for fault in reversed(self._faults):
             fault.end()
-
-
-_FUNCTION = "or a function that the task calls (at=gateway.charge)"
-
-
-def _check_exception(call: str, exc: Any) -> None:
-    __tracebackhide__ = True
-    if isinstance(exc, BaseException):
-        return
-    if not (isinstance(exc, type) and issubclass(exc, BaseException)):
-        msg = f"celery_faults.{call.removeprefix('celery_faults.')}: {exc!r} is no exception. "
-        raise BadOptionError(msg + f"Expected {_ANYTHING}.")
-    try:
-        exc()
-    except TypeError as error:
-        msg = (
-            f"celery_faults.{call.removeprefix('celery_faults.')}: {exc.__name__} can't be raised "
-            f"without arguments ({error}). Expected an exception of that class, with them."
-        )
-        raise BadOptionError(msg) from None
-
-
-def _check_choice(
-    call: str, name: str, value: object, valid: tuple[str, ...], more: str = ""
-) -> None:
-    __tracebackhide__ = True
-    if value not in valid:
-        listed = " or ".join(map(repr, valid))
-        msg = f"{call}: {name}={value!r}. Expected {listed}{', ' * bool(more)}{more}."
-        raise BadOptionError(msg)
-
-
-def _at_text(at: Any) -> str:
-    if callable(at):
-        return f", at={function_text(at)}"
-    return "" if at == "start" else f", at={at!r}"
-
-
-def _shown(exc: Any) -> str:
-    return exc.__name__ if isinstance(exc, type) else repr(exc)
 
 
 @entered
