@@ -7,6 +7,7 @@ and a statement that changes nothing is no change.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -153,11 +154,13 @@ def _undone(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 def _tables_of_caches() -> set[str]:
     """The tables that Django's database cache uses: a cache is not what a task leaves."""
+    module = sys.modules.get("django.core.cache.backends.db")
+    if module is None:  # importing it would connect a receiver of Django's
+        return set()
     from django.core.cache import caches
-    from django.core.cache.backends.db import BaseDatabaseCache
 
     used: list[Any] = caches.all(initialized_only=True)
-    return {vars(cache)["_table"] for cache in used if isinstance(cache, BaseDatabaseCache)}
+    return {vars(cache)["_table"] for cache in used if isinstance(cache, module.BaseDatabaseCache)}
 
 
 def _run(connection: Any, sql: str) -> None:
