@@ -14,35 +14,28 @@ checked on Celery 5.4 to 5.7.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import _state
-from celery.app.trace import build_tracer, setup_worker_optimizations
-from celery.concurrency.base import BasePool
-from celery.exceptions import TaskRevokedError
+from celery.app.trace import setup_worker_optimizations
 from celery.utils.nodenames import default_nodename, worker_direct
 from celery.worker import state
-from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.pidbox import Pidbox
 from celery.worker.state import task_ready
 from kombu.serialization import prepare_accept_content
 
 from pytest_djcelery.brokers.memory.queues import Ready
-from pytest_djcelery.messages.journal import Started
 from pytest_djcelery.messages.origins import Origins
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.losses import ProcessGoneError, lose_process, lost_in_run
 from pytest_djcelery.recording.task_bodies import tracer_apart
 from pytest_djcelery.recording.task_surroundings import SharedStateRestored
-from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace, in_task
-from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
+from pytest_djcelery.recording.task_threads import in_task
 from pytest_djcelery.workers.boot import process_as_found, project_steps_run
-from pytest_djcelery.workers.celery_parts import Strategies
 from pytest_djcelery.workers.inline import guests
-from pytest_djcelery.workers.inline.coroutines import event_loop_hidden
+from pytest_djcelery.workers.inline.consumer_in_place import InlineConsumer
 from pytest_djcelery.workers.inline.due_messages import due_messages
 from pytest_djcelery.workers.inline.guests import Delivery
 from pytest_djcelery.workers.inline.limits import limits_of
@@ -51,13 +44,11 @@ from pytest_djcelery.workers.inline.undelivered import redeliver_alone
 
 if TYPE_CHECKING:
     from celery import Celery
-    from celery.worker.request import Request
 
     from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.workers.inline.timer import Repeated, Scheduled
 
-_RUNS_IN_PLACE = 1  # tasks at a time
 _NOTHING: Final = nullcontext()
 
 
@@ -92,7 +83,7 @@ class InlineWorker:
             stack.enter_context(process_as_found(self.app))
             stack.callback(self._put_tracers_back)
             connection = stack.enter_context(self.app.connection_for_read())
-            self._consumer = _Consumer(self, connection)
+            self._consumer = InlineConsumer(self, connection)
             self._handle = self._consumer.create_task_handler()
             self._channel = connection.channel()
             self._channel.qos.restore_at_shutdown = False  # done below, and silently
@@ -335,118 +326,3 @@ class _CurrentApp:
 
     def __exit__(self, *_: object) -> None:
         _state._tls.current_app = self._before
-
-
-class _Controller:
-    """Takes the place of the worker for the project's boot steps and receivers."""
-
-    concurrency = _RUNS_IN_PLACE
-    semaphore = None
-    use_eventloop = False
-
-    def __init__(self, worker: InlineWorker) -> None:
-        self.state = state
-        self.app = worker.app
-        self.hostname = worker.hostname
-        self.timer = worker.timer
-        self.steps: list[Any] = []  # of the project, which add themselves
-
-
-class _Consumer(CeleryConsumer):
-    """Celery's consumer without connection loop, events, heartbeat and gossip."""
-
-    class Blueprint(CeleryConsumer.Blueprint):
-        """No steps: what they would start is an event loop and what lives in it."""
-
-        default_steps = ()
-
-        def __init__(self, *_: Any, **kwargs: Any) -> None:
-            super().__init__(**{**kwargs, "steps": ()})
-
-    event_dispatcher = None
-    task_consumer = None
-
-    def __init__(self, worker: InlineWorker, connection: Any) -> None:
-        self.refused: BaseException | None = None
-        self._worker = worker
-        super().__init__(
-            self._execute,
-            hostname=worker.hostname,
-            pool=_InPlacePool(worker, limit=_RUNS_IN_PLACE, app=worker.app),
-            app=worker.app,
-            timer=worker.timer,
-            controller=_Controller(worker),
-            disable_rate_limits=True,
-        )
-        self.connection = connection
-        self.qos = SimpleNamespace(increment_eventually=_no_window, decrement_eventually=_no_window)
-        self.strategies = _Strategies(self)
-
-    def reset_rate_limits(self) -> None:
-        """Do nothing: there are none."""
-
-    def call_soon(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call at once: before Celery 5.7 a message is acknowledged this way as its task starts."""
-        promised = super().call_soon(p, *args, **kwargs)
-        self.perform_pending_operations()
-        return promised
-
-    def built(self, task: Any) -> Any:
-        """Build a task's strategy and tracer, as a worker that starts now would."""
-        self._worker.keep_tracer(task)
-        task.__trace__ = build_tracer(task.name, task, self.app.loader, self.hostname, app=self.app)
-        return task.start_strategy(self.app, self)
-
-    def _execute(self, request: Request) -> None:
-        """Do what `WorkController._process_task` does."""
-        timer = self._worker.timer
-        if request.eta is not None and request is not timer.started:
-            # Celery converts an ETA to the time since the machine was started. It passes the timer
-            # no earlier ETA, and the order of the others would depend on the machine.
-            timer.hold(request, partial(self._execute, request))
-            return
-        with suppress(TaskRevokedError):  # the request has reported it
-            request.execute_using_pool(self.pool)
-
-    def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self.refused = exc
-        super().on_decode_error(message, exc)
-
-    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        self.refused = exc
-        super().on_invalid_task(body, message, exc)
-
-    def on_unknown_message(self, body: Any, message: Any) -> None:
-        self.refused = ValueError("The message names no task")
-        super().on_unknown_message(body, message)
-
-
-class _Strategies(Strategies):
-    """Strategies that are built when their tasks are delivered."""
-
-    def build(self, task: Any) -> Any:
-        return self._consumer.built(task)
-
-
-class _InPlacePool(BasePool):
-    """Runs a task in the calling thread, with the outcome that prefork would give it."""
-
-    def __init__(self, worker: InlineWorker, **options: Any) -> None:
-        super().__init__(**options)
-        # Under prefork the consumer is in another process, whose context a task doesn't see.
-        self._new_context = worker.surroundings.context
-        self._note = worker.note
-
-    def on_apply(
-        self, target: Callable[..., Any], args: Any = (), kwargs: Any = None, **options: Any
-    ) -> None:
-        target = partial(self._new_context().run, target)
-        task_id = options.get("correlation_id")
-        if task_id is not None:  # else it is a whole batch
-            self._note(Started(task_id=task_id))
-        with RunningTask(), TaskInPlace(), event_loop_hidden():
-            apply_as_prefork(target, args, kwargs, passes=ends_the_test, **options)
-
-
-def _no_window(_count: int = 1) -> None:
-    """One message at a time needs no prefetch window."""
