@@ -40,6 +40,7 @@ python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_title = project
+smartquotes = False  # a value that is quoted is copied
 
 linkcheck_ignore = [r"https?://(127\.0\.0\.1|localhost)"]
 linkcheck_timeout = 20

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import fixtures, markers, options
@@ -58,7 +59,16 @@ def _on_read(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = described(source[0])
 
 
+def _constructor_left_out(
+    app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]
+) -> None:
+    """Leave out the arguments of classes that only the plugin makes."""
+    if what == "class" and not is_dataclass(documented) and "Args:" in lines:
+        del lines[lines.index("Args:") :]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect what this module defines."""
     app.connect("source-read", _on_read)
+    app.connect("autodoc-process-docstring", _constructor_left_out, priority=100)
     return {"parallel_read_safe": True}
