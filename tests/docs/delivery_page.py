@@ -54,7 +54,8 @@ The tables are not from Celery's documentation. They are generated from what a p
 over Redis and over RabbitMQ, in {cases} cases, recorded in
 [`losses.json`](../../tests/contract/losses/losses.json) with {made_with}. The two
 brokers agree in every case. `celery_inline` and `celery_worker` are held to the same record, where
-`celery_faults` takes the worker away; [Fidelity](fidelity.md#losses) has what can't be the same.
+`celery_faults` takes the worker away ([Test a crash](../how-to/test-a-crash.md));
+[Fidelity](fidelity.md#losses) has what can't be the same.
 
 ## What the options do
 
@@ -71,8 +72,9 @@ goes to the dead-letter exchange of the queue. What is delivered again says so i
 RabbitMQ delivers what a lost worker held at once; Redis after the `visibility_timeout`, an hour by
 default.
 
-`retry_on_worker_lost`, `acks_on_failure` and `acks_on_timeout` are new in Celery 5.7; the last two
-are `acks_on_failure_or_timeout` in two parts.
+A message that kills its worker each time is delivered for ever with `reject_on_worker_lost`.
+`retry_on_worker_lost` ends that after `max_retries`. It, `acks_on_failure` and `acks_on_timeout`
+are new in Celery 5.7, the last two as the parts of `acks_on_failure_or_timeout`.
 
 ## What stays of the work
 
@@ -110,7 +112,8 @@ and a chord's body has failed, before the second run ends well.
 
 With `acks_late` the acknowledgement comes after the result has been stored. When the worker is lost
 in between, all is done, and the message is delivered again nevertheless. `visibility_timeout` does
-the same to a task that takes longer than that. In a test, `celery_faults.duplicate(task)` does it.
+the same to a task that takes longer than that; in a test, `celery_faults.duplicate(task)` does.
+[Test idempotence](../how-to/test-idempotence.md) finds the tasks that it would hurt.
 
 """
 _OLDER: Final = "The tables above are of the newest. Where the others differ:"
