@@ -57,7 +57,7 @@ def test_a_marker_that_is_used_wrongly_says_what_it_expects(run: Run) -> None:
     marker, lists = "@pytest.mark.celery_redeliver", "expected a list of tasks, or of their names*"
     result.stdout.fnmatch_lines(
         [
-            f"*{marker} = 'often': expected one of 'off', 'report', 'error'.",
+            f"*{marker}('often'): expected one of 'off', 'report', 'error'.",
             f"*{marker}('error', 'report'): expected at most 'off', 'report' or 'error' *",
             f"*{marker}(only=[[]<@task: shop.tasks.add *>]): expected at most *",
             f"*{marker}(exempt='shop.tasks.add'): {lists}",
