@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 
 from tests.random_programs import seeds
-from tests.support.forking import MEASURED, ForkServer
+from tests.support.forking import FRESH, MEASURED, ForkServer
 from tests.support.project import Project, Run
 
 pytest_plugins = ["pytester"]
@@ -60,6 +60,12 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     for name in MEASURED:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def fresh_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the runs of a test import the plugin themselves: what it finds then is the test's."""
+    monkeypatch.setenv(FRESH, "1")
 
 
 @pytest.fixture(scope="session")
