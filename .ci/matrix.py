@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -32,6 +33,7 @@ WORK = ROOT / ".ci" / "work"
 LEFT_OUT = WORK / "left-out.txt"  # the tests that the quick start skipped, for want of servers
 UV = WORK / "tools" / "bin" / "uv"
 NEWEST = "3.13"
+FORKY = threading.Lock()
 JOB_TIMEOUT = 1800  # seconds, thrice what the longest takes; then a job that hangs is ended
 IN_CI = os.environ.get("CI") == "true"
 SUMMARY = re.compile(r"^=+ .*\b(?:passed|failed|skipped|error)\b.* in .*=+$", re.MULTILINE)
@@ -47,6 +49,7 @@ class Job:
 
     name: str
     python: str = NEWEST
+    optional: ClassVar[bool] = False  # whether it may be skipped in CI, too
 
     @property
     def env(self) -> Path:
@@ -252,6 +255,49 @@ class CelerySuite(Job):
         shell.run(self.command("python"), "-m", "tests.celery_suite.run", "all")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Coming(Job):
+    """The example and unit tests on a Python that this machine need not have.
+
+    Debian's next release has it: it is unpacked into a folder, and the tests run there. Where that
+    can't be had either, the job is skipped with the reason, in CI too.
+    """
+
+    tests: tuple[str, ...]
+    optional: ClassVar[bool] = True
+
+    def perform(self, shell: Shell) -> None:
+        if has_python(self.python):
+            self.install(shell, "--group", "test", "-e", ".")
+            shell.run(self.command("python"), "-m", "pytest", *self.tests)
+            return
+        root = unpack_forky(shell)
+        source = root / "src" / self.name
+        shutil.rmtree(source, ignore_errors=True)
+        source.mkdir(parents=True)
+        listed = shell.output("git", "-C", str(ROOT), "ls-files", "-z").split("\0")
+        for name in filter(None, listed):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, source / name)
+        inside = f"/src/{self.name}"
+        python = f"python{self.python}"
+        own = f"{inside}/.venv/bin/python"
+        # A mirror may keep the release for longer than it says that it is valid.
+        apt = ("apt-get", "-qq", "-oAcquire::Check-Valid-Until=false")
+        packages = ("-y", "--no-install-recommends", "install", python, f"{python}-venv")
+        group = f"{inside}/pyproject.toml:test"
+        try:
+            in_forky(shell, root, *apt, "update")
+            in_forky(shell, root, *apt, *packages)
+            in_forky(shell, root, python, "-m", "venv", f"{inside}/.venv")
+            in_forky(shell, root, own, "-m", "pip", "install", "-q", "--group", group, "-e", inside)
+        except JobError as error:
+            message = f"What the tests need is not to be had for Python {self.python}: {error}"
+            raise LookupError(message) from error
+        command = " ".join([own, "-m", "pytest", *self.tests])
+        in_forky(shell, root, "sh", "-c", f"cd {inside} && {command}")
+
+
 SQLITE, POSTGRESQL, MARIADB = "sqlite", "postgresql", "mariadb"
 REDIS = os.environ.get("REDIS_ADDRESS", "127.0.0.1:6379")
 RABBITMQ = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
@@ -279,6 +325,8 @@ JOBS: list[Job] = [
          tests=(CONTRACT, "tests/worker/test_batches.py"), chosen=NOT_THE_FIRST,
          database=POSTGRESQL, pool=True, brokers=("redis", "rabbitmq"),
          beside=("celery-batches>=0.11",)),
+    Coming(name="py314", python="3.14", tests=("example_project", "tests/unit/workers")),
+    Coming(name="py315", python="3.15", tests=("example_project", "tests/unit/workers")),
     CelerySuite(name="celery-suite", celery="5.7"),
     Build(name="build"),
     Docs(name="docs"),
@@ -341,6 +389,52 @@ def find_python(version: str) -> str:
     raise LookupError(message)
 
 
+def has_python(version: str) -> bool:
+    """Whether this machine has a Python of this minor version."""
+    try:
+        find_python(version)
+    except LookupError:
+        return False
+    return True
+
+
+def unpack_forky(shell: Shell) -> Path:
+    """Unpack Debian's next release, once, and return its folder; raise where that can't be."""
+    root = WORK / "forky"
+    with FORKY:  # two jobs may want it at once
+        if (root / "usr/bin/python3").exists():
+            return root
+        if not shutil.which("apt-get") or os.geteuid() != 0:
+            message = "The Python is not here, and only root could unpack Debian's next release."
+            raise LookupError(message)
+        try:
+            apt_install(shell, "The next Pythons", "debootstrap")
+            scripts = Path("/usr/share/debootstrap/scripts")
+            if not (scripts / "forky").exists():  # this debootstrap is older than the release
+                (scripts / "forky").symlink_to("sid")
+            shutil.rmtree(root, ignore_errors=True)
+            shell.run(
+                "debootstrap", "--variant=minbase", "--include=python3,ca-certificates",
+                "forky", str(root), "http://deb.debian.org/debian",
+            )  # fmt: skip
+        except JobError as error:
+            message = f"The Python is not here, and Debian's next release can't be had: {error}"
+            raise LookupError(message) from error
+        for name in ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt"):
+            if Path(name).exists():
+                shutil.copyfile(name, f"{root}{name}")
+        return root
+
+
+def in_forky(shell: Shell, root: Path, *command: str) -> None:
+    """Run a command in the unpacked release; what it needs mounted is gone with it."""
+    script = (
+        'mount --bind /dev "$0/dev" && mount -t proc proc "$0/proc" && root=$0 && '
+        'exec chroot "$root" "$@"'
+    )
+    shell.run("unshare", "--mount", "sh", "-c", script, str(root), *command)
+
+
 def require_redis() -> None:
     """Find Redis, or raise: a job that is of no use without is skipped, and fails where CI=true."""
     host, _, port = REDIS.partition(":")
@@ -401,11 +495,12 @@ def perform(job: Job) -> tuple[str, float]:
     with job.env.with_suffix(".log").open("w", encoding="utf-8") as log:
         shell = Shell(log)
         try:
-            find_python(job.python)
+            if not job.optional:
+                find_python(job.python)
             job.perform(shell)
         except LookupError as error:
             shell.say(str(error))
-            outcome = "failed" if IN_CI else "skipped"
+            outcome = "failed" if IN_CI and not job.optional else "skipped"
         except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on
             shell.say(f"{type(error).__name__}: {error}")
             outcome = "failed"
