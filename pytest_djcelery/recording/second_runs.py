@@ -65,7 +65,9 @@ def _lines(found: list[RanTwice]) -> Iterator[str]:
         else f"{len(names)} tasks are not safe to run twice. "
     ) + "Its message was delivered once more, and the second run did:"
     for event in found:
-        yield f"  {message_text(event.message)} [{event.task_id}]"
+        location = event.message.location
+        sent = f", sent at {location}" if location else ""
+        yield f"  {message_text(event.message)} [{event.task_id}]{sent}"
         yield from (f"    {effect}" for effect in shown(event.effects))
     yield "A broker delivers a message again if the acknowledgement of the first delivery is lost,"
     yield "so a task has to leave alone what is done already: look for it in the same transaction,"

@@ -127,7 +127,7 @@ def test_a_test_fails_by_what_the_second_run_does_and_goes_on_as_after_the_first
     result.stdout.fnmatch_lines(
         [
             "NotIdempotentError: A task is not safe to run twice. Its message was delivered *",
-            "  shop.tasks.charge(1) [[]*]",
+            "  shop.tasks.charge(1) [[]*], sent at test_it.py:* in test_charge",
             "    INSERT shop_order: 1 row",
             "    DELETE shop_order: 1 row",
             "    published shop.tasks.add(1, 2)",

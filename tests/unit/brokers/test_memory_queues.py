@@ -50,6 +50,24 @@ def drained(broker: Broker, queue: str) -> list[object]:
             return found
 
 
+def test_what_is_set_aside_comes_back_and_what_came_meanwhile_goes() -> None:
+    broker = Broker()
+    put(broker, "a", 1)
+    put(broker, "a", 2, headers=TIMED)
+    put(broker, "gone", 3)
+    broker.declare("empty")
+    with broker.set_aside():
+        assert broker.depths() == {}
+        put(broker, "a", 4)
+        put(broker, "empty", 5)
+        put(broker, "new", 6, headers=TIMED)
+        broker.delete("gone")
+        assert broker.get("a")["body"] == 4
+    assert broker.depths() == {"a": 2, "gone": 1}
+    assert drained(broker, "a") == [1, 2]
+    assert drained(broker, "gone") == [3]
+
+
 MESSAGES = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", "c"]),

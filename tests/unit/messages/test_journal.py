@@ -36,6 +36,22 @@ def test_events_of_a_kind_come_in_order_from_a_position_on() -> None:
     assert len(list(journal.events(Event, 1))) == 5
 
 
+def test_what_is_taken_back_is_shown_until_then_and_positions_stay_valid() -> None:
+    journal = Journal()
+    journal.append(Looked(task_id="a"))
+    with journal.taken_back() as since:
+        journal.append(Looked(task_id="a"))
+        journal.append(Looked(task_id="b"))
+        assert looked(journal) == ["a", "a", "b"]
+        assert len(journal.of_task("a")) == 2
+        assert [each.task_id for each in journal.events(Looked, since)] == ["a", "b"]
+    assert (looked(journal), len(journal)) == (["a"], 3)
+    assert (len(journal.of_task("a")), journal.of_task("b")) == (1, [])
+    journal.append(Looked(task_id="b"))
+    assert len(journal.of_task("b")) == 1
+    assert [each.task_id for each in journal.events(Looked, 3)] == ["b"]
+
+
 def test_a_message_that_could_not_be_sent_is_not_listed() -> None:
     journal = Journal()
     first, second = message(id="a"), message(id="b")

@@ -379,6 +379,21 @@ def test_around_hook_is_entered_around_each(lab):
     assert lab.calls == ["(", "a", ")", "(", "b", ")"]
 
 
+def test_hooks_that_wait_can_be_restored_to_those_that_waited_before(lab):
+    with lab.hooks.hold(), atomic():
+        transaction.on_commit(lab.hook("before"))
+        with pytest.raises(ZeroDivisionError), lab.watch.hooks_restored():
+            transaction.on_commit(lab.hook("meanwhile"))
+            _ = 1 / 0
+        assert functions(lab.hooks.pending)[0] == "before"
+    assert lab.calls == ["before"]
+    with lab.hooks.hold():
+        transaction.on_commit(lab.hook("held"))
+        with lab.watch.hooks_restored():
+            transaction.on_commit(lab.hook("held meanwhile"))
+    assert lab.calls == ["before", "held"]
+
+
 def test_hold_keeps_hooks_back_and_runs_them_in_order(lab, caplog):
     with lab.hooks.hold():
         transaction.on_commit(lab.hook("at once"))
