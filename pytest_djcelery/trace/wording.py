@@ -48,6 +48,7 @@ LONGEST_VALUE: Final = 120  # characters of a value or of the text of an error
 _LONGEST_REPR: Final = 300  # of arguments, as Celery has written them; longer ones are cut
 #: Types of values whose `repr` is quick, and what Celery writes for them, too.
 _SIMPLE: Final = frozenset({int, float, bool, str, type(None)})
+_ALMOST_ONE: Final = 0.9995  # seconds, which is a second in three digits
 _SHORTEST: Final = 1e-3  # seconds
 _MAXSIZE: Final = 1024  # to which Celery cuts `argsrepr` (``Task.argsrepr_maxsize``)
 
@@ -273,7 +274,7 @@ def duration(seconds: float) -> str:
         return f"-{duration(-seconds)}"
     if seconds < _SHORTEST:
         return "0 s"
-    if seconds < 1:
+    if seconds < _ALMOST_ONE:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 60:  # noqa: PLR2004 - seconds of a minute
         return f"{round(seconds, 1):g} s"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docs import failure_shown
+from tests.docs import failure_shown, timeline_shown
 
 if TYPE_CHECKING:
     from tests.support.forking import ForkServer
@@ -124,3 +124,17 @@ def test_the_readme_is_short_and_no_link_in_it_is_dead_on_a_package_index() -> N
     defined = dict(re.findall(r"^\[(\w+)\]: (\S+)$", text, re.MULTILINE))
     assert {*re.findall(r"\]\[(\w+)\]", text)} == {*defined}
     assert [path for path in defined.values() if not (ROOT / path).exists()] == []
+
+
+def without_times(text: str) -> str:
+    """A timeline without what a version of Celery or Django may change: places and times."""
+    return " ".join(re.sub(r"[\d.]+", "0", text).split())
+
+
+def test_the_timeline_that_pages_show_is_that_of_the_example_project() -> None:
+    stale = f"Stale. Run: {timeline_shown.COMMAND}"
+    for page in timeline_shown.PAGES:
+        [shown] = timeline_shown.MARKED.findall(page.read_text(encoding="utf-8"))
+        assert without_times(shown) == without_times(timeline_shown.table()), stale
+    drawn = timeline_shown.PICTURE.read_text(encoding="utf-8")
+    assert without_times(drawn) == without_times(timeline_shown.picture()), stale

@@ -30,6 +30,7 @@ from pytest_djcelery.messages.journal import (
     RequestStarted,
     WorkerLost,
 )
+from pytest_djcelery.trace import wording
 from pytest_djcelery.trace.table import columns, table
 from tests.unit.sending import LOCATION, message, new_app
 from tests.unit.trace.stories import lines, run_of, sent_and_run, story_of, worker
@@ -305,3 +306,12 @@ def test_a_message_of_a_django_task_is_called_by_it() -> None:
         "publish ① welcome('ada')  celery",
         "run ① welcome  -  SUCCESS None",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.0123, "12.3 ms"), (0.9998, "1 s"), (1.54, "1.5 s"), (59.9, "59.9 s"),
+     (60, "1 min"), (3900, "1 h 5 min"), (2 * 86400, "2 d"), (-5, "-5 s")],
+)  # fmt: skip
+def test_a_length_of_time_is_said_as_a_person_would(seconds: float, text: str) -> None:
+    assert wording.duration(seconds) == text
