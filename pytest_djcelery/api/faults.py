@@ -29,6 +29,7 @@ from pytest_djcelery.fault_injection.wrong_use import (
     check_exception,
     exception_text,
 )
+from pytest_djcelery.recording.batches import is_batch
 from pytest_djcelery.recording.call_sites import CallSite
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
@@ -295,7 +296,16 @@ class Faults:
                 "only lose_worker() can be had, as a real kill. Use celery_inline or celery_worker."
             )
             raise BadOptionError(msg)
-        return target_of(self._sandbox.app, f"celery_faults.{method}()", task, unknown=unknown)
+        app = self._sandbox.app
+        target = target_of(app, f"celery_faults.{method}()", task, unknown=unknown)
+        if is_batch(app.tasks.get(target.name)):
+            msg = (
+                f"celery_faults.{method}({target.text}): the task takes its messages in batches "
+                "(celery-batches), so a run is not of one message, and no fault can be had in it.\n"
+                "Replace what it calls by a mock."
+            )
+            raise BadOptionError(msg)
+        return target
 
     def _refuse_eager(self, method: str) -> None:
         __tracebackhide__ = True

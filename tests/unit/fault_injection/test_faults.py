@@ -493,3 +493,9 @@ def test_a_fault_under_eager_mode_is_an_error(worker: Inline) -> None:
         for use in (broken.broker_down, lambda: broken.fail(add, OSError)):
             with pytest.raises(BadOptionError, match="run eagerly"):
                 use()
+
+
+def test_a_batch_is_no_run_of_one_message(broken: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_djcelery.api.faults.is_batch", bool)
+    with pytest.raises(BadOptionError, match="takes its messages in batches"):
+        broken.fail(add, OSError)
