@@ -35,7 +35,7 @@ def test_a_mail_that_nothing_remembers_is_sent_twice(user, celery_inline):
     celery_inline.run()
     # What fails this test is its end:
     #
-    #   demoapp.tasks.send_email(1) [57e9…], sent at tests/test_twice.py:36 in test_a_mail_…
+    #   demoapp.tasks.send_email(1) [57e9…], sent at tests/test_twice.py:34 in test_a_mail_…
     #     mail "Welcome, ada" to ada@example.com
 
 

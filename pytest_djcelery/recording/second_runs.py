@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.task_message import Message
 
-MOST_EFFECTS: Final = 10  # of one message, that a text shows
+MOST_SHOWN: Final = 10  # messages in one text, and effects of each
 _MAPS: Final = ("celery.map", "celery.starmap")
 _now: Final[list[object]] = []  # the second runs that are under way
 
@@ -59,29 +59,35 @@ def _lines(found: list[RanTwice]) -> Iterator[str]:
     from pytest_djcelery.messages.descriptions import message_text
 
     names = list(dict.fromkeys(task_of(event.message) for event in found))
-    yield (
-        "A task is not safe to run twice. "
-        if len(names) == 1
-        else f"{len(names)} tasks are not safe to run twice. "
-    ) + "Its message was delivered once more, and the second run did:"
-    for event in found:
+    if len(names) == 1:
+        yield (
+            "A task is not safe to run twice. Its message was delivered once more, and the second "
+            "run made a difference:"
+        )
+    else:
+        yield (
+            f"{len(names)} tasks are not safe to run twice. Their messages were delivered once "
+            "more, and the second runs made a difference:"
+        )
+    for event in found[:MOST_SHOWN]:
         location = event.message.location
         sent = f", sent at {location}" if location else ""
         yield f"  {message_text(event.message)} [{event.task_id}]{sent}"
-        yield from (f"    {effect}" for effect in shown(event.effects))
-    yield "A broker delivers a message again if the acknowledgement of the first delivery is lost,"
-    yield "so a task has to leave alone what is done already: look for it in the same transaction,"
-    yield "use update_or_create() with a unique key, or pass such a key on to the service."
-    yield "Where a second run may make a difference, exempt the task:"
+        yield from (f"    {effect}" for effect in _first(event.effects))
+    if len(found) > MOST_SHOWN:
+        yield f"  … and {len(found) - MOST_SHOWN} more messages"
+    yield "A broker delivers a message again if the acknowledgement of the first delivery is lost."
+    yield "To fix: have the task leave alone what is done already. Look for it in the same"
+    yield "transaction, use update_or_create() with a unique key, or pass a key on to the service."
+    yield "If a second run may make a difference, exempt the task:"
     yield f"  @pytest.mark.celery_redeliver(exempt=[{', '.join(map(_last_part, names))}])"
     yield f"  djcelery_redeliver_exempt = {', '.join(names)}"
 
 
-def shown(effects: tuple[str, ...]) -> Iterator[str]:
-    """The first effects, one line each, and how many more there are."""
-    yield from effects[:MOST_EFFECTS]
-    if len(effects) > MOST_EFFECTS:
-        yield f"… and {len(effects) - MOST_EFFECTS} more"
+def _first(effects: tuple[str, ...]) -> Iterator[str]:
+    yield from effects[:MOST_SHOWN]
+    if len(effects) > MOST_SHOWN:
+        yield f"… and {len(effects) - MOST_SHOWN} more"
 
 
 def _last_part(name: str) -> str:

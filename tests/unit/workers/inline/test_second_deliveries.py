@@ -106,3 +106,20 @@ def test_a_block_that_ends_raises_what_made_a_difference() -> None:
     ):
         call_function.delay("publish")
         worker.run()
+
+
+def test_the_error_shows_the_first_messages_and_their_first_effects() -> None:
+    functions["many"] = lambda: [mail.delay(str(number)) for number in range(12)] and None
+    with (  # noqa: PT012 - it is raised by the end of a block
+        pytest.raises(NotIdempotentError) as caught,
+        entered_sandbox(redeliver="error"),
+        inline() as worker,
+    ):
+        for _ in range(13):
+            call_function.delay("many")
+        worker.run()
+    lines = str(caught.value).splitlines()
+    assert lines.count("    published shop.mail('9')") == 10
+    assert lines.count("    … and 2 more") == 10
+    assert lines.count("  … and 3 more messages") == 1
+    assert not any("'10'" in line for line in lines)
