@@ -42,10 +42,9 @@ RULES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("worker", [*WORKERS, "celery_live_worker"])
 @pytest.mark.parametrize(("settings", "ini", "marker", "consumed"), RULES.values(), ids=RULES)
-def test_which_queues_are_consumed(  # noqa: PLR0913, PLR0917 - the case
-    project: Project, worker: str, settings: str, ini: str, marker: str, consumed: list[str]
+def test_which_queues_are_consumed(
+    project: Project, settings: str, ini: str, marker: str, consumed: list[str]
 ) -> None:
     project.settings("from kombu import Queue\n")
     project.settings(f"{dedent(settings)}\n")
@@ -57,20 +56,31 @@ def test_which_queues_are_consumed(  # noqa: PLR0913, PLR0917 - the case
         from shop.tasks import add
 
         CONSUMED = {consumed}
+        pytestmark = [{marker.lstrip("@")}]
 
 
-        {marker or "pass"}
-        def test_it({worker}, celery_results, recwarn):
+        def consumes(celery_results, recwarn):
             for number, queue in enumerate(CONSUMED):
                 result = add.apply_async((number, 1), queue=queue)
                 assert celery_results[result].value == number + 1
             assert not recwarn.list
             with pytest.warns(UserWarning, match="is in the queue 'nowhere'"):
                 add.apply_async((1, 2), queue="nowhere")
-            if "{worker}" == "celery_live_worker":
-                assert sorted({worker}.queues) == sorted(CONSUMED)
-        """.replace("\n        pass\n", "\n"))  # fmt: skip
-    result.assert_outcomes(passed=1)
+
+
+        def test_inline(celery_inline, celery_results, recwarn):
+            consumes(celery_results, recwarn)
+
+
+        def test_embedded(celery_worker, celery_results, recwarn):
+            consumes(celery_results, recwarn)
+
+
+        def test_live(celery_live_worker, celery_results, recwarn):
+            consumes(celery_results, recwarn)
+            assert sorted(celery_live_worker.queues) == sorted(CONSUMED)
+        """)
+    result.assert_outcomes(passed=3)
 
 
 TEXT = """\
@@ -460,10 +470,9 @@ def test_queues_given_to_the_worker_itself_are_named_as_such(project: Project) -
     ])  # fmt: skip
 
 
-@pytest.mark.parametrize("worker", [*WORKERS, "celery_live_worker"])
 @pytest.mark.parametrize("kind", ["Broadcast", "topic"])
 def test_a_message_to_an_exchange_reaches_the_queues_that_are_bound_to_it(
-    project: Project, worker: str, kind: str
+    project: Project, kind: str
 ) -> None:
     queue = {
         "Broadcast": 'Broadcast("everywhere")',
@@ -478,12 +487,13 @@ def test_a_message_to_an_exchange_reaches_the_queues_that_are_bound_to_it(
         CELERY_TASK_ROUTES = {{"shop.tasks.add": ROUTE}}
         DATABASES["default"]["TEST"] = {{"NAME": "test.sqlite3"}}
         """)
-    result = project.run(f"""
-        from shop.tasks import add
-
-
-        def test_it({worker}, celery_outbox):
+    tests = [
+        f"""
+        def test_{worker}({worker}, celery_outbox):
             assert add.delay(1, 2).get() == 3
             assert celery_outbox[0].exchange == "everywhere"
-        """)
-    result.assert_outcomes(passed=1)
+        """
+        for worker in (*WORKERS, "celery_live_worker")
+    ]
+    result = project.run("\n".join(tests), preamble="from shop.tasks import add")
+    result.assert_outcomes(passed=3)
