@@ -8,7 +8,7 @@ after each run, would take longer than the test.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -81,7 +81,7 @@ class Table:
         elif before.rows is None or after.rows is None:
             yield from _changes_of_many(self.name, before, after)
         elif key := self._key(before.columns):
-            yield from _changes_by_key(self.name, before, after.rows, key)
+            yield from _changes_by_key(self.name, before, after.rows, key, self._booleans())
         else:
             compared = self._compared(before.columns)
             yield from _changes_without_key(self.name, before.rows, after.rows, compared)
@@ -100,6 +100,13 @@ class Table:
             fields = getattr(self._model._meta, "pk_fields", None) or [self._model._meta.pk]
             names = tuple(field.column for field in fields)
         return tuple(map(columns.index, names)) if {*names} <= {*columns} else ()
+
+    def _booleans(self) -> frozenset[str]:
+        """The columns of truth values, for which SQLite and MariaDB have numbers."""
+        fields = () if self._model is None else self._model._meta.concrete_fields
+        return frozenset(
+            field.column for field in fields if field.get_internal_type() == "BooleanField"
+        )
 
     def _compared(self, columns: Sequence[str]) -> tuple[int, ...]:
         """The positions of the columns that make up a row without a key."""
@@ -131,7 +138,11 @@ def _model_of(table: str) -> Any:
 
 
 def _changes_by_key(
-    name: str, before: Contents, rows: Sequence[tuple[Any, ...]], key: Sequence[int]
+    name: str,
+    before: Contents,
+    rows: Sequence[tuple[Any, ...]],
+    key: Sequence[int],
+    booleans: Collection[str],
 ) -> Iterator[str]:
     def by_key(found: Sequence[tuple[Any, ...]]) -> dict[Any, tuple[Any, ...]]:
         return {tuple(row[index] for index in key): row for row in found}
@@ -142,7 +153,8 @@ def _changes_by_key(
     for known in changed[:_MOST_SHOWN]:
         shown = ", ".join(str(value)[:_LONGEST] for value in known)
         values = ", ".join(
-            f"{column} {_shown(value)} → {_shown(value_now)}"
+            f"{column} {_shown(value, as_bool=column in booleans)} → "
+            f"{_shown(value_now, as_bool=column in booleans)}"
             for column, value, value_now in zip(before.columns, old[known], new[known], strict=True)
             if value != value_now
         )
@@ -188,10 +200,12 @@ def _rows(count: int, *, more: str = "") -> str:
     return f"{count:,} {more}{'row' if count == 1 else 'rows'}"
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, *, as_bool: bool = False) -> str:
     """A value of a column, as a person would write it."""
     if value is None:
         return "NULL"
+    if as_bool:
+        return str(bool(value))
     if isinstance(value, str):
         cut = value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
         return '"{}"'.format(cut.replace("\n", "\\n"))

@@ -26,6 +26,7 @@ MODELS = """
 
     class Product(models.Model):
         stock = models.IntegerField(default=4)
+        sold_out = models.BooleanField(default=False)
         price = models.DecimalField(max_digits=6, decimal_places=2, null=True)
         data = models.JSONField(default=dict)
         updated = models.DateTimeField(auto_now=True)
@@ -71,12 +72,14 @@ TESTS = """
         with connection.cursor() as cursor:
             cursor.executemany("INSERT INTO shop_order (name) VALUES (%s)", [["a"], ["b"]])
 
-    @way('UPDATE shop_product 7: price NULL → 1.25, data "{}" → "[1]"')
+    @way(
+        'UPDATE shop_product 7: sold_out False → True, price NULL → 1.25, data "{}" → "[1]"'
+    )
     def several_columns():
         again = bool(Order.objects.filter(name="seen"))
         Order.objects.get_or_create(name="seen")
         if again:
-            Product.objects.update(price="1.25", data=[1])
+            Product.objects.update(price="1.25", data=[1], sold_out=True)
 
     @way("DELETE shop_order: 1 row")
     def delete():
