@@ -346,20 +346,28 @@ def test_it(delay):
 # Hooks that a test runs at once --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "replacement",
-    [
-        "patch('django.db.transaction.on_commit', new=lambda hook: hook())",
-        "patch('django.db.transaction.on_commit', new=helped)",
-        "patch('django.db.transaction.on_commit', side_effect=lambda hook: hook())",
-        "patch('django.db.transaction.on_commit', new=Runner())",
-        "patch('django.db.backends.base.base.BaseDatabaseWrapper.on_commit', new=method)",
-        "patch.object(connection, 'on_commit', new=lambda hook, robust=False: hook())",
-    ],
+#: What a test may put in the place of ``on_commit``, to have hooks run.
+REPLACEMENTS = (
+    "patch('django.db.transaction.on_commit', new=lambda hook: hook())",
+    "patch('django.db.transaction.on_commit', new=helped)",
+    "patch('django.db.transaction.on_commit', side_effect=lambda hook: hook())",
+    "patch('django.db.transaction.on_commit', new=Runner())",
+    "patch('django.db.backends.base.base.BaseDatabaseWrapper.on_commit', new=method)",
+    "patch.object(connection, 'on_commit', new=lambda hook, robust=False: hook())",
 )
+
+
 def test_what_a_hook_sends_when_the_test_runs_it_is_the_codes_and_not_a_race(
-    audited: Audited, replacement: str
+    audited: Audited,
 ) -> None:
+    tests = [
+        f"""
+def test_{number}():
+    with {replacement}, patch("shop.tasks.ship.delay"):
+        order_on_commit()
+"""
+        for number, replacement in enumerate(REPLACEMENTS)
+    ]
     [found] = audited(
         f"""{TEST}
 from shop.services import order_on_commit
@@ -382,11 +390,10 @@ def helped(hook, using=None):
     run(hook)
 
 
-def test_it():
-    with {replacement}, patch("shop.tasks.ship.delay"):
-        order_on_commit()
+{"".join(tests)}
 """
     )
+    assert found["tests"] == len(REPLACEMENTS)
     assert (found["kind"], found["function"]) == ("mocked-publishes", "order_on_commit")
     assert found["code"] == "ship.delay_on_commit(order.pk)"
 
@@ -424,29 +431,24 @@ def test_it(monkeypatch):
     assert (found["function"], found["code"]) == ("notify", "ship.delay(1)")
 
 
-@pytest.mark.parametrize(
-    ("effect", "simulates"),
-    [
-        ("OSError('down')", "a broken broker: it raises OSError"),
-        ("ConnectionError", "a broken broker: it raises ConnectionError"),
-        ("kombu.exceptions.OperationalError", "a broken broker: it raises OperationalError"),
-        ("[OSError, None]", "a broken broker: it raises OSError"),
-        ("(each for each in [OSError])", None),  # to look is to take it
-        ("[None]", None),
-        ("LookupError('no')", "a call that fails: it raises LookupError"),
-        ("lambda *args, **kwargs: None", None),
-    ],
-)
-@pytest.mark.parametrize("more", ["", ", autospec=True"])
-def test_a_mock_that_raises_simulates_something(
-    audited: Audited, effect: str, simulates: str | None, more: str
-) -> None:
-    [found] = audited(
-        TEST
-        + f"""
-import kombu
+#: What a mock's ``side_effect`` may be, and what such a mock stands for.
+EFFECTS = {
+    "OSError('down')": "a broken broker: it raises OSError",
+    "ConnectionError": "a broken broker: it raises ConnectionError",
+    "kombu.exceptions.OperationalError": "a broken broker: it raises OperationalError",
+    "[OSError, None]": "a broken broker: it raises OSError",
+    "(each for each in [OSError])": None,  # to look is to take it
+    "[None]": None,
+    "LookupError('no')": "a call that fails: it raises LookupError",
+    "lambda *args, **kwargs: None": None,
+}
 
-def test_it():
+
+@pytest.mark.parametrize("more", ["", ", autospec=True"])
+def test_a_mock_that_raises_simulates_something(audited: Audited, more: str) -> None:
+    tests = [
+        f"""
+def test_{number}():
     with patch.object(ship, "apply_async", side_effect={effect}{more}) as sent:
         try:
             ship.apply_async((1,))
@@ -456,6 +458,13 @@ def test_it():
             assert {simulates is None}
         assert sent.call_count == 1
 """
-    )
-    assert found["subject"] == "shop.tasks.ship"
-    assert found["facts"].get("simulates") == (simulates and [simulates])
+        for number, (effect, simulates) in enumerate(EFFECTS.items())
+    ]
+    findings = audited("\n".join([TEST, "import kombu", *tests]))
+
+    assert {found["subject"] for found in findings} == {"shop.tasks.ship"}
+    simulated = {found["function"]: found["facts"].get("simulates") for found in findings}
+    assert simulated == {
+        f"test_{number}": simulates and [simulates]
+        for number, simulates in enumerate(EFFECTS.values())
+    }
