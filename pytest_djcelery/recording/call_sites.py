@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from types import FunctionType
-from typing import Any
+from typing import Any, Final
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import BadOptionError
@@ -54,50 +54,80 @@ class CallSite:
             )
             raise BadOptionError(msg)
         self._of = getattr(function, "__self__", None) if inspect.ismethod(function) else None
-        self._function = function.__func__ if inspect.ismethod(function) else function
         self._waiting = waiting
         self.text = function_text(function)
-        self._stand_in = self._made()
-        self._put: list[tuple[Any, str, Any, Any]] = []
-        for owner, name, held in _places(self._function):
-            self._replace(owner, name, held)
-        if not self._put:
+        self._held = _held_with(function.__func__ if inspect.ismethod(function) else function)
+        if not self._held.places:
             msg = (
                 f"{method}: at={self.text} is held by no module and no class, so its calls can't "
                 "be seen. Expected a function that a module or a class has as an attribute: not "
                 "one inside a function, in a container, or a partial of one."
             )
             raise BadOptionError(msg)
+        self._held.sites.append(self)
 
     @property
     def places(self) -> list[str]:
         """Where the function is held, as text."""
-        return [f"{_name(owner)}.{name}" for owner, name, _, _ in self._put]
+        return [f"{_name(owner)}.{name}" for owner, name, _, _ in self._held.places]
 
     def close(self) -> None:
+        """Put the function back, wherever it has not been replaced since.
+
+        Where another fault waits for the same function, that is left to its end.
+        """
+        if self in self._held.sites:
+            self._held.sites.remove(self)
+            if not self._held.sites:
+                self._held.put_back()
+
+    def on_call(self, args: tuple[Any, ...]) -> OnCall | None:
+        """What to do at a call with these arguments."""
+        if self._of is not None and not (args and args[0] is self._of):
+            return None
+        return self._waiting()
+
+
+class _Held:
+    """A function that stands behind stand-ins, for as long as a site waits for its calls."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.sites: list[CallSite] = []
+        #: Owner, name, what it held, and the stand-in that it holds now.
+        self.places: list[tuple[Any, str, Any, Any]] = []
+        self.stand_in = self._made()
+
+    def find(self) -> None:
+        """Put the stand-in wherever the function is held."""
+        for owner, name, held in _places(self.function):
+            self._replace(owner, name, held)
+
+    def put_back(self) -> None:
         """Put the function back, wherever it has not been replaced since."""
-        while self._put:
-            owner, name, held, stand_in = self._put.pop()
+        _behind.pop(id(self.function), None)
+        _behind.pop(id(self.stand_in), None)
+        while self.places:
+            owner, name, held, stand_in = self.places.pop()
             if vars(owner).get(name) is stand_in:
                 setattr(owner, name, held)
 
     def _replace(self, owner: Any, name: str, held: Any) -> None:
-        stand_in = self._stand_in
+        stand_in = self.stand_in
         if isinstance(held, (staticmethod, classmethod)):
             stand_in = type(held)(stand_in)
         try:
             setattr(owner, name, stand_in)
         except (AttributeError, TypeError):  # a class in C, or a module that refuses
             return
-        self._put.append((owner, name, held, stand_in))
+        self.places.append((owner, name, held, stand_in))
 
     def _on_call(self, args: tuple[Any, ...]) -> OnCall | None:
-        if self._of is not None and not (args and args[0] is self._of):
-            return None
-        return self._waiting()
+        answers = (site.on_call(args) for site in list(self.sites))
+        return next((answer for answer in answers if answer is not None), None)
 
     def _made(self) -> Any:
-        function = self._function
+        function = self.function
         if inspect.iscoroutinefunction(function):
             return self._made_of_coroutine(function)
 
@@ -131,6 +161,21 @@ class CallSite:
                 return on_call(call)
 
         return _like(function, stand_in)
+
+
+#: What is held, by the identity of the function and of its stand-in.
+_behind: Final[dict[int, _Held]] = {}
+
+
+def _held_with(function: Any) -> _Held:
+    """Return what is behind a function, or behind its stand-in."""
+    held = _behind.get(id(function))
+    if held is None:
+        held = _Held(function)
+    held.find()
+    if held.places:
+        _behind[id(held.function)] = _behind[id(held.stand_in)] = held
+    return held
 
 
 class _Awaited(BaseException):
