@@ -244,8 +244,10 @@ class InlineWorker:
     # One message ------------------------------------------------------------------------
 
     def _start(self, held: Scheduled) -> Delivery:
-        delivery = self._delivery(held.queue, held.request.message)
-        self._hand_over(delivery, self.timer.start, held)
+        message = held.request.message
+        with self.limits.warned_of(self._tasks, message.headers):
+            delivery = self._delivery(held.queue, message)
+            self._hand_over(delivery, self.timer.start, held)
         return delivery
 
     def _hand_over(
@@ -254,10 +256,7 @@ class InlineWorker:
         """Have Celery run a message; if that costs it the worker, there is another one now."""
         self._delivering.append(delivery)
         try:
-            with (
-                self.limits.warned_of(self._tasks, delivery.message.headers),
-                self._loss(delivery) if guests.present() and not waits else _NOTHING,
-            ):
+            with self._loss(delivery) if guests.present() and not waits else _NOTHING:
                 self.surroundings.run(function, arg)
         except ProcessGoneError:
             if in_task():  # another task waits for this one, in the worker that is lost
@@ -297,11 +296,13 @@ class InlineWorker:
         self, queue: str, ready: Ready, *, timed: bool = False, chosen: bool = False
     ) -> Delivery | None:
         """Receive a message and return it; ``None`` if it waits in `timer`."""
-        message = self._taken(queue, ready, timed=timed, chosen=chosen)
-        message.accept = self._accept
-        self.timer.receiving = queue, ready
-        delivery = self._delivery(queue, message)
-        self._hand_over(delivery, self._handle, message, waits=timed)
+        # Before it is taken, so that it is there for the next run if the warning is an error.
+        with self.limits.warned_of(self._tasks, ready.message["headers"]):
+            message = self._taken(queue, ready, timed=timed, chosen=chosen)
+            message.accept = self._accept
+            self.timer.receiving = queue, ready
+            delivery = self._delivery(queue, message)
+            self._hand_over(delivery, self._handle, message, waits=timed)
         if self.timer.kept is ready:
             return None
         if batches.is_batch(self._tasks.get(message.headers.get("task"))):
