@@ -88,15 +88,15 @@ _HEARD: Final = """\
 
 ## Who hears of it
 
-The task's handlers, the signals and its error links, where the message was acknowledged early.
+The task's handlers and `finally` blocks, the signals and its error links, where the message was
+acknowledged early.
 
 """
 _WORKFLOWS: Final = """\
 
 Celery reports a hard time limit twice, as an error of the pool and as a timeout of the request,
 and error links run each time. `task_postrun` follows since the child is ended by `SIGTERM`, which
-raises `SystemExit` in the task, so that its `finally` blocks run. Those of a child that was killed
-do not.
+raises `SystemExit` in the task, so that its `finally` blocks run.
 
 ## In a workflow
 
@@ -250,7 +250,7 @@ def _yes(is_so: bool) -> str:  # noqa: FBT001 - it is what it writes
 
 
 def _heard(record: dict[str, Outcome]) -> str:
-    names = ("on_failure", "after_return", "task_failure", "task_postrun")
+    names = ("on_failure", "after_return", "task_failure", "task_postrun", "finally")
     rows = []
     for loss, text in LOSSES.items():
         outcome = record[_of((), loss).name]
