@@ -219,9 +219,16 @@ class Story:
         if not greatest:
             return None
         first = weights.index(greatest)
-        if greatest == _NAMED:  # the failure's text is about the last run of a task
-            return len(weights) - 1 - weights[::-1].index(greatest)
-        return first
+        named = self.steps[first].message
+        if greatest != _NAMED or named is None:
+            return first
+        # The text of the failure is about the outcome of a task, which is that of its last run.
+        return max(
+            place
+            for place, step in enumerate(self.steps)
+            if weights[place] == greatest and step.message is not None
+            if step.message.id == named.id
+        )
 
     def failed(self, place: int) -> bool:
         """Whether a step failed, so that it is drawn in red."""

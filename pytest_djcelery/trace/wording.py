@@ -276,7 +276,7 @@ def duration(seconds: float) -> str:
         return "0 s"
     if seconds < _ALMOST_ONE:
         return f"{seconds * 1000:.3g} ms"
-    if seconds < 60:  # noqa: PLR2004 - seconds of a minute
+    if round(seconds, 1) < 60:  # noqa: PLR2004 - seconds of a minute
         return f"{round(seconds, 1):g} s"
     minutes = round(seconds / 60)
     parts = ((minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min"))

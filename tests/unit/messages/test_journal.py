@@ -14,6 +14,7 @@ from pytest_djcelery.messages.journal import (
     NotSent,
     NotStored,
     Published,
+    Started,
     StateStored,
     Storing,
 )
@@ -157,3 +158,38 @@ def test_waiting_ends_at_its_deadline_and_is_woken_for_what_is_no_event() -> Non
     thread.join()
     assert journal.wait_until(lambda: True, 0)
     assert journal._waiters == []
+
+
+def test_a_note_stands_between_events_and_changes_nothing_for_who_counts_them() -> None:
+    journal = Journal()
+    woken: list[bool] = []
+    waiter = threading.Thread(
+        target=lambda: woken.append(journal.wait_until(lambda: len(journal) > 1, 5))
+    )
+    journal.append(Looked(task_id="a"))
+    waiter.start()
+    journal.note(Started(task_id="b"))
+    assert len(journal) == len(list(journal.events(Event))) == 1
+    journal.append(Looked(task_id="c"))
+    waiter.join()
+    assert woken == [True]
+    recorded = journal.recorded()
+    assert [entry[2].task_id for entry in recorded] == ["a", "b", "c"]  # type: ignore[attr-defined]
+    assert [entry[0] for entry in recorded] == [0, 1, 1]
+    times = [stamp[0] for _, stamp, _ in recorded]
+    assert times == sorted(times)
+    assert [entry[2] for entry in journal.recorded(1, {Started})] == [Started(task_id="b")]
+
+
+def test_notes_are_hidden_forgotten_and_drained_with_the_events() -> None:
+    journal = Journal()
+    journal.note(Started(task_id="a"))
+    journal.append(Looked(task_id="a"))
+    for within in (journal.emptied, journal.taken_back):
+        with within():
+            journal.note(Started(task_id="b"))
+            journal.append(Looked(task_id="b"))
+            assert Started(task_id="b") in [entry[2] for entry in journal.recorded()]
+        assert [entry[2] for entry in journal.recorded(0, {Started})] == [Started(task_id="a")]
+    journal.drain()
+    assert journal.recorded() == []

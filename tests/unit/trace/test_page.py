@@ -232,10 +232,12 @@ def test_a_page_of_two_thousand_messages_opens_in_under_a_second() -> None:
     pages = {"large": page_of(events), "small": page_of(everything())}
     script = "return document.querySelectorAll('.row').length"
     took: dict[str, list[float]] = {"large": [], "small": []}
-    for _ in range(2):  # the machine may be busy at one time
+    for _ in range(3):  # the machine may be busy at one time
         for name, text in pages.items():
             began = time.perf_counter()
             rows = returned(text, script)
             took[name].append(time.perf_counter() - began)
             assert rows > (4000 if name == "large" else 10)
-    assert min(took["large"]) - min(took["small"]) < 1
+        if min(took["large"]) - min(took["small"]) < 1:
+            return
+    pytest.fail(f"it takes too long: {took}")

@@ -269,6 +269,8 @@ def test_the_failure_of_the_test_chooses_the_row_that_matters() -> None:
     assert story_of(events, error=cause).matters == 4
     assert story_of(events, error=AssertionError(f"add() [{third.id}]: expected 4")).matters == 5
     assert story_of(events, error=AssertionError("add() [③]: expected 4")).matters == 5
+    both = AssertionError("add() [①]: first\nadd() [②]: second")
+    assert story_of(events, error=both).matters == 3
 
 
 def test_without_events_one_line_says_so() -> None:
@@ -311,7 +313,7 @@ def test_a_message_of_a_django_task_is_called_by_it() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (0.0123, "12.3 ms"), (0.9998, "1 s"), (1.54, "1.5 s"), (59.9, "59.9 s"),
-     (60, "1 min"), (3900, "1 h 5 min"), (2 * 86400, "2 d"), (-5, "-5 s")],
+     (59.98, "1 min"), (60, "1 min"), (3900, "1 h 5 min"), (2 * 86400, "2 d"), (-5, "-5 s")],
 )  # fmt: skip
 def test_a_length_of_time_is_said_as_a_person_would(seconds: float, text: str) -> None:
     assert wording.duration(seconds) == text
