@@ -155,7 +155,7 @@ def test_no_tasks_are_an_empty_contract_and_two_apps_need_a_name(shop: Shop) -> 
     assert shop.run(passes, CHECK).ret == 0
 
     other = "from celery import Celery\n\nother = Celery('other', set_as_current=False)\n\n\n"
-    shop.write(**{"shop/tasks": f"{other}@other.task\ndef of_the_other(): ...\n"})
+    shop.write(**{"shop/tasks": f"{other}@other.task(shared=False)\ndef of_the_other(): ...\n"})
     refused = shop.run(passes, CHECK)
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(

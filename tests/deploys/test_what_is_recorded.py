@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -80,7 +80,9 @@ CELERY_TASK_ROUTES = (
 """
 
 
-def test_tasks_of_all_kinds_and_routes_of_all_kinds(shop: Shop, tmp_path_factory: Any) -> None:
+@pytest.fixture
+def of_all_kinds(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A project with tasks and routes of all kinds, and a library with tasks."""
     site = tmp_path_factory.mktemp("venv") / "site-packages"
     (site / "library").mkdir(parents=True)
     (site / "library/__init__.py").touch()
@@ -112,7 +114,11 @@ def test_tasks_of_all_kinds_and_routes_of_all_kinds(shop: Shop, tmp_path_factory
     shop.settings("INSTALLED_APPS.append('library')\n")
     shop.ini(f"pythonpath = . {site}", "djcelery_contract_include = celery.of_the*, django.*")
     shop.change("pythonpath = .\n", "", "tox.ini")
+    return shop
 
+
+def test_tasks_of_all_kinds_and_routes_of_all_kinds(of_all_kinds: Shop) -> None:
+    shop = of_all_kinds
     assert shop.run(NO_TEST, UPDATE).ret == 0
     contract = shop.contract()
     tasks = contract["tasks"]

@@ -8,9 +8,12 @@ from textwrap import dedent, indent
 from typing import Any, Final
 
 import celery
+from celery.backends.base import Backend
 
 #: The message does not do on the other release what it was meant to do.
 BREAKS: Final = "breaks"
+#: Whether an error link that raises is only logged; before, it ends the worker.
+CONTAINED: Final = hasattr(Backend, "_errback_arity_greater")
 MODELS: Final = celery.VERSION >= (5, 5) and importlib.util.find_spec("pydantic") is not None
 
 
@@ -334,7 +337,11 @@ OF_MODELS: Final = (
         on_new=BREAKS, on_old=BREAKS,
     ),
 )  # fmt: skip
-RULES: Final = (*PARAMETERS, *KINDS, *CANVAS, *(OF_MODELS if MODELS else ()))
+RULES: Final = tuple(
+    rule
+    for rule in (*PARAMETERS, *KINDS, *CANVAS, *(OF_MODELS if MODELS else ()))
+    if CONTAINED or rule.name != "of_error"
+)
 
 _HEAD = """
 import os
@@ -376,6 +383,7 @@ from pathlib import Path
 import django
 
 django.setup()
+from celery.exceptions import TimeoutError
 from celery.result import AsyncResult
 from proj.celery import app
 
@@ -391,7 +399,10 @@ try:
     for each in [*awaited, *rest]:
         result = AsyncResult(each, app=app)
         if each in awaited:
-            result.get(timeout=20, propagate=False)
+            try:
+                result.get(timeout=20, propagate=False)
+            except TimeoutError as error:
+                raise TimeoutError(each) from error
         found[each] = result.result if result.state == "SUCCESS" else "breaks"
 finally:
     worker.terminate()
