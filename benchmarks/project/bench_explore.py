@@ -51,6 +51,14 @@ def test_speed() -> None:
     probe.note(explored=[(after[0] - before[0], after[1] - before[1]) for before, after in pairs])
 
 
+@pytest.mark.celery_explore(examples=20)
+def test_drawn(celery_inline: Inline) -> None:
+    """Load Hypothesis, before the memory is measured."""
+    for number in range(TASKS):
+        add.delay(number, 1)
+    celery_inline.run()
+
+
 @pytest.mark.celery_explore(crashes=3, examples=SCHEDULES)
 def test_many(celery_inline: Inline) -> None:
     """Note the memory after a tenth of the schedules, and at the end."""

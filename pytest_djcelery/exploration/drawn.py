@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from pytest_djcelery.exploration.schedules import Course
 
 _SMALLER: Final = 200  # schedules that may be run to make one that fails smaller
-_MORE: Final = 4  # decisions that a schedule may have beyond those of the undisturbed one
+_BATCH: Final = 200  # new schedules
+_MORE: Final = 2  # decisions that a schedule may have beyond those of the undisturbed one
 
 
 class _FailsError(Exception):
@@ -47,42 +48,58 @@ class Draws:
         undisturbed: Course,
     ) -> None:
         """See `search.Draws`."""
-        from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, strategies
+        batch, failed, before = 0, False, -1
+        while room() > 0 and room() != before and not failed:
+            before = room()
+            failed = _batch(run, room, undisturbed, self._seed + batch)
+            batch += 1
 
-        if room() <= 0:
-            return
-        failed, smaller = False, _SMALLER
-        decisions = strategies.integers(0, len(undisturbed.ways) + _MORE)
-        ways = strategies.integers(0, max(undisturbed.ways, default=1))
-        deviations = strategies.lists(
-            strategies.tuples(decisions, ways), min_size=1, unique_by=lambda drawn: drawn[0]
-        )
 
-        def drawn(deviations: list[tuple[int, int]]) -> None:
-            nonlocal failed, smaller
-            chosen = dict(deviations)
+def _batch(
+    run: Callable[[Callable[[int, int], int]], bool],
+    room: Callable[[], int],
+    undisturbed: Course,
+    number: int,
+) -> bool:
+    """Draw some schedules, and return whether one failed; Hypothesis remembers all of them."""
+    from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, strategies
 
-            def way(number: int, count: int) -> int:
-                return 1 + chosen[number] % (count - 1) if number in chosen and count > 1 else 0
+    size = min(room(), _BATCH)
+    failed, smaller, until = False, _SMALLER, room() - size
+    end = len(undisturbed.ways)
+    branching = [number for number, ways in enumerate(undisturbed.ways) if ways > 1]
+    decisions = strategies.sampled_from([*branching, *range(end, end + _MORE)])
+    ways = strategies.integers(0, max(undisturbed.ways, default=1))
+    deviations = strategies.lists(
+        strategies.tuples(decisions, ways), min_size=1, unique_by=lambda drawn: drawn[0]
+    )
 
-            smaller -= failed
-            fails = run(way)
-            if smaller <= 0 or (room() <= 0 and not (failed or fails)):
-                raise _EnoughError
-            if fails:
-                failed = True
-                raise _FailsError
+    def drawn(deviations: list[tuple[int, int]]) -> None:
+        nonlocal failed, smaller
+        chosen = dict(deviations)
 
-        with suppress(_FailsError, _EnoughError):
-            seed(self._seed)(
-                settings(
-                    # Some of those that it draws have been run before, and count for nothing.
-                    max_examples=room() * 10,
-                    phases=(Phase.generate, Phase.shrink),
-                    database=None,
-                    deadline=None,
-                    suppress_health_check=list(HealthCheck),
-                    verbosity=Verbosity.quiet,
-                    report_multiple_bugs=False,
-                )(given(deviations)(drawn))
-            )()
+        def way(number: int, count: int) -> int:
+            return 1 + chosen[number] % (count - 1) if number in chosen and count > 1 else 0
+
+        smaller -= failed
+        fails = run(way)
+        if smaller <= 0 or (room() <= until and not (failed or fails)):
+            raise _EnoughError
+        if fails:
+            failed = True
+            raise _FailsError
+
+    with suppress(_FailsError, _EnoughError):
+        seed(number)(
+            settings(
+                # Some of those that it draws have been run before, and count for nothing.
+                max_examples=size * 10,
+                phases=(Phase.generate, Phase.shrink),
+                database=None,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                verbosity=Verbosity.quiet,
+                report_multiple_bugs=False,
+            )(given(deviations)(drawn))
+        )()
+    return failed
