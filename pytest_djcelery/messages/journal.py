@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.messages.task_message import quickly_made
@@ -274,69 +274,6 @@ class RaisedElsewhere(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note(Event):
     """The base class of what only the timeline reads: nobody waits for it or counts it."""
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started(Note):
-    """A worker has begun to run a message of this task."""
-
-    task_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestStarted(Note):
-    """Django began to answer a request."""
-
-    method: str
-    path: str
-    location: Location | None  # the line that made it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRaised(Note):
-    """The view raised an error that Django answered with its page for errors."""
-
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFinished(Note):
-    """Django has answered it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SentByBeat(Note):
-    """The last message of this task was an entry of the periodic schedule."""
-
-    task_id: str
-    entry: str  # its name
-
-
-class BlockOpener(Protocol):
-    """What opened a transaction; `str()` says it as a person would."""
-
-    @property
-    def location(self) -> Location | None:
-        """The project's line that opened it."""
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockEntered(Note):
-    """The code under test has begun a transaction, in production's terms."""
-
-    block: int
-    opener: BlockOpener
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockLeft(Note):
-    """The transaction is over."""
-
-    block: int
-    committed: bool
 
 
 #: When an event was recorded, and in which thread: nanoseconds of real time since some moment,

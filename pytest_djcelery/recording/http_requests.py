@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
-from pytest_djcelery.messages.journal import Note, RequestFinished, RequestRaised, RequestStarted
+from pytest_djcelery.messages.notes import RequestFinished, RequestRaised, RequestStarted
+
+if TYPE_CHECKING:
+    from pytest_djcelery.messages.journal import Note
 
 
 @contextmanager

@@ -11,8 +11,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from pytest_djcelery.messages.journal import (
-    BlockEntered,
-    BlockLeft,
     Dropped,
     Ended,
     EndedWithoutOutcome,
@@ -26,13 +24,17 @@ from pytest_djcelery.messages.journal import (
     Published,
     RaceRaised,
     RanTwice,
+    Warned,
+    WorkerLost,
+)
+from pytest_djcelery.messages.notes import (
+    BlockEntered,
+    BlockLeft,
     RequestFinished,
     RequestRaised,
     RequestStarted,
     SentByBeat,
     Started,
-    Warned,
-    WorkerLost,
 )
 
 if TYPE_CHECKING:

@@ -16,8 +16,6 @@ from celery.utils.saferepr import saferepr
 from pytest_djcelery import locations
 from pytest_djcelery.messages.descriptions import arguments_text
 from pytest_djcelery.messages.journal import (
-    BlockEntered,
-    BlockLeft,
     Dropped,
     Ended,
     EndedWithoutOutcome,
@@ -29,11 +27,10 @@ from pytest_djcelery.messages.journal import (
     NotSent,
     RaceRaised,
     RanTwice,
-    RequestRaised,
-    RequestStarted,
     Warned,
     WorkerLost,
 )
+from pytest_djcelery.messages.notes import BlockEntered, BlockLeft, RequestRaised, RequestStarted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.messages.journal import BlockEntered, BlockLeft
+from pytest_djcelery.messages.notes import BlockEntered, BlockLeft
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.autocommit import (
     Autocommit,

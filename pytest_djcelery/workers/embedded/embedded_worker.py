@@ -15,7 +15,7 @@ from celery.utils.nodenames import default_nodename
 from celery.worker import state
 
 from pytest_djcelery.errors import BadOptionError, WorkerError
-from pytest_djcelery.messages.journal import Started
+from pytest_djcelery.messages.notes import Started
 from pytest_djcelery.project.derived import close_backends_of_ended_threads
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import enter_worker_thread, stack_of

@@ -26,7 +26,7 @@ from celery.worker.consumer import Consumer
 
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.clock import Deadline
-from pytest_djcelery.messages import journal
+from pytest_djcelery.messages import journal, notes
 from pytest_djcelery.messages.journal import Dropped
 from pytest_djcelery.recording import publishing, task_signals
 from pytest_djcelery.recording.enqueuing import enqueues_recorded
@@ -51,7 +51,7 @@ _CELERYS_OWN: Final = "celery.worker.consumer:Consumer"
 #: The events that the test's journal can use: hooks are known by numbers of their process.
 _REPORTED: Final = (
     journal.Dropped, journal.Ended, journal.Enqueued, journal.FaultFired, journal.NotSent,
-    journal.NotStored, journal.Published, journal.RaceRaised, journal.Started,
+    journal.NotStored, journal.Published, journal.RaceRaised, notes.Started,
     journal.StateStored, journal.Storing, journal.Warned,
 )  # fmt: skip
 
@@ -240,7 +240,7 @@ def _events_reported(
     )
 
     def started(task_id: str, **_: Any) -> None:
-        connection.append(journal.Started(task_id=task_id))
+        connection.append(notes.Started(task_id=task_id))
 
     signals.task_prerun.connect(started, weak=False)
     with (

@@ -14,10 +14,10 @@ from pytest_djcelery.messages.journal import (
     NotSent,
     NotStored,
     Published,
-    Started,
     StateStored,
     Storing,
 )
+from pytest_djcelery.messages.notes import Started
 from tests.unit.sending import message
 
 

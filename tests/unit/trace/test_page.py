@@ -14,14 +14,16 @@ import time_machine
 
 from pytest_djcelery.clock import real_time_offset
 from pytest_djcelery.messages.journal import (
-    BlockEntered,
-    BlockLeft,
     Event,
     FaultFired,
     HookDiscarded,
     HookRegistered,
     Journal,
     Published,
+)
+from pytest_djcelery.messages.notes import (
+    BlockEntered,
+    BlockLeft,
     RequestFinished,
     RequestStarted,
     SentByBeat,
