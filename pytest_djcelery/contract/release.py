@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -171,8 +172,11 @@ def begin_release(app: Celery, suite: Container[str], include: Collection[str]) 
         DjceleryError: A module of tasks can't be imported.
     """
     try:
-        app.loader.import_default_modules()
-        app.finalize()
+        with warnings.catch_warnings():
+            # Where the suite makes them errors, they end no worker.
+            warnings.simplefilter("default")
+            app.loader.import_default_modules()
+            app.finalize()
     except Exception as error:
         msg = (
             "--djcelery-contract imports what a worker imports, and that failed: "

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 UPDATE, CHECK = "--djcelery-contract=update", "--djcelery-contract=check"
 NO_TEST = "def test_it(): ...\n"
 TASKS = """
+import warnings
+
 from celery import Task, shared_task
 
 from proj.celery import app
+
+warnings.warn("old", DeprecationWarning)  # which ends no worker
 
 
 @app.task
