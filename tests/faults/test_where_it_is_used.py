@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.support.services import require, url
+
 if TYPE_CHECKING:
     from tests.support.project import Project
 
@@ -219,8 +223,12 @@ def test_in_blocks_of_unittest_hypothesis_and_fixtures(project: Project) -> None
     result.assert_outcomes(passed=7)
 
 
-def test_under_celery_worker(project: Project) -> None:
+@pytest.mark.parametrize("broker", ["memory", "redis", "rabbitmq"])
+def test_under_celery_worker(project: Project, broker: str) -> None:
     prepare(project)
+    if broker != "memory":
+        require(broker)
+        project.ini(f"djcelery_broker = {url(broker)}")
     result = project.run("""
         import pytest
         from celery import chain
