@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLo
 from kombu.exceptions import OperationalError
 
 from pytest_djcelery import BadOptionError, FaultNotFiredError, faults
+from pytest_djcelery.session.session import current_sandbox
 from tests.unit import inline_project
 from tests.unit.fault_injection import gateways, importing
 from tests.unit.inline_project import add, app, call, done, end, functions, mail
@@ -77,6 +79,23 @@ def test_a_failure_after_the_body_leaves_what_it_did(worker: Inline, broken: Fau
     assert done == [(1, 0), "ops"]
     add.delay(2)
     assert worker.run().succeeded == 1
+
+
+def test_one_exception_is_raised_as_new_each_time(worker: Inline, broken: Faults) -> None:
+    def depth() -> int:
+        worker.run(raise_failures=False)
+        return sum(1 for _ in traceback.walk_tb(error.__traceback__))
+
+    error = OSError("away")
+    broken.fail(add, error, times=2)
+    add.delay(1)
+    first = depth()
+    add.delay(1)
+    assert depth() == first
+    # The test has looked at neither: it has asked for them.
+    sandbox = current_sandbox()
+    assert sandbox is not None
+    assert sandbox.unhandled_failures() == []
 
 
 def test_a_failure_may_last(worker: Inline, broken: Faults) -> None:
