@@ -58,18 +58,20 @@ def outside_links(folder: Path, text: str) -> str:
     """
 
     def replaced(match: re.Match[str]) -> str:
-        label, target = match.groups()
+        image, label, target = match.groups()
         path, anchor = re.fullmatch(r"([^#]*)(#.*)?", target, re.DOTALL).groups()
         found = (folder / path).resolve()
         if not path or not found.is_relative_to(ROOT) or not found.exists():
             return match[0]
         if found.is_relative_to(DOCS):
-            return f"[{label}](/{found.relative_to(DOCS)}{anchor or ''})"
+            return f"{image}[{label}](/{found.relative_to(DOCS)}{anchor or ''})"
+        if image:
+            return match[0]
         if SOURCE:
             return f"[{label}]({SOURCE}/blob/main/{found.relative_to(ROOT)}{anchor or ''})"
         return label if found.is_dir() or found.suffix == ".md" else match[0]
 
-    return re.sub(r"(?<!!)\[((?:[^\]\[]|\[[^\]]*\])+)\]\((?![a-z]+:)([^)\s]+)\)", replaced, text)
+    return re.sub(r"(!?)\[((?:[^\]\[]|\[[^\]]*\])+)\]\((?![a-z]+:)([^)\s]+)\)", replaced, text)
 
 
 def rewrite_page(app: Sphinx, docname: str, source: list[str]) -> None:
