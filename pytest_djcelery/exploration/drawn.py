@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
     from pytest_djcelery.exploration.schedules import Course
 
 _SMALLER: Final = 200  # schedules that may be run to make one that fails smaller
@@ -46,33 +48,43 @@ class Draws:
         run: Callable[[Callable[[int, int], int]], bool],
         room: Callable[[], int],
         undisturbed: Course,
+        fewest: int,
     ) -> None:
         """See `search.Draws`."""
+        plans = _plans(undisturbed, fewest)
         batch, failed, before = 0, False, -1
         while room() > 0 and room() != before and not failed:
             before = room()
-            failed = _batch(run, room, undisturbed, self._seed + batch)
+            failed = _batch(run, room, plans, self._seed + batch)
             batch += 1
+
+
+def _plans(undisturbed: Course, fewest: int) -> SearchStrategy[list[tuple[int, int]]]:
+    """Draws the numbers of decisions that deviate, and how, with at least so many of them."""
+    from hypothesis import strategies
+
+    end = len(undisturbed.ways)
+    branching = [number for number, ways in enumerate(undisturbed.ways) if ways > 1]
+    decisions = [*branching, *range(end, end + _MORE)]
+    ways = strategies.integers(0, max(undisturbed.ways, default=1))
+    return strategies.lists(
+        strategies.tuples(strategies.sampled_from(decisions), ways),
+        min_size=min(fewest, len(decisions)),
+        unique_by=lambda drawn: drawn[0],
+    )
 
 
 def _batch(
     run: Callable[[Callable[[int, int], int]], bool],
     room: Callable[[], int],
-    undisturbed: Course,
+    plans: SearchStrategy[list[tuple[int, int]]],
     number: int,
 ) -> bool:
     """Draw some schedules, and return whether one failed; Hypothesis remembers all of them."""
-    from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, strategies
+    from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 
     size = min(room(), _BATCH)
     failed, smaller, until = False, _SMALLER, room() - size
-    end = len(undisturbed.ways)
-    branching = [number for number, ways in enumerate(undisturbed.ways) if ways > 1]
-    decisions = strategies.sampled_from([*branching, *range(end, end + _MORE)])
-    ways = strategies.integers(0, max(undisturbed.ways, default=1))
-    deviations = strategies.lists(
-        strategies.tuples(decisions, ways), min_size=1, unique_by=lambda drawn: drawn[0]
-    )
 
     def drawn(deviations: list[tuple[int, int]]) -> None:
         nonlocal failed, smaller
@@ -100,6 +112,6 @@ def _batch(
                 suppress_health_check=list(HealthCheck),
                 verbosity=Verbosity.quiet,
                 report_multiple_bugs=False,
-            )(given(deviations)(drawn))
+            )(given(plans)(drawn))
         )()
     return failed

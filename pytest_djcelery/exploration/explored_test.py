@@ -222,13 +222,20 @@ class ExploredTest:
         self._raise_failure(None if self._token else self._search.seen)
         raise error
 
-    def _draw(self, run: Callable[..., bool], room: Callable[[], int], undisturbed: Course) -> None:
+    def _draw(
+        self,
+        run: Callable[[Callable[[int, int], int]], bool],
+        room: Callable[[], int],
+        undisturbed: Course,
+        fewest: int,
+    ) -> None:
         if not drawn.can_draw():
             return
+        draws = drawn.Draws(zlib.crc32(self._item.nodeid.encode()))
         session = current_session()
         session.draws_tests = True
         try:
-            drawn.Draws(zlib.crc32(self._item.nodeid.encode()))(run, room, undisturbed)
+            draws(run, room, undisturbed, fewest)
         finally:
             session.draws_tests = False
 

@@ -7,7 +7,7 @@ that are not 0, and two schedules with the same ones are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -28,6 +28,21 @@ class Schedule:
     def deviating(self, decision: int, way: int) -> Schedule:
         """The schedule that deviates once more, at a later decision."""
         return Schedule((*self.deviations, (decision, way)))
+
+
+def with_one_fewer(schedule: Schedule) -> Iterator[Schedule]:
+    """Schedules with one deviation fewer, which may fail for the same reason.
+
+    Without a message that was delivered early, those after it come one delivery (which is one
+    decision, or two) sooner, and are one place later among what is due.
+    """
+    for index, (number, way) in enumerate(schedule.deviations):
+        before, after = schedule.deviations[:index], schedule.deviations[index + 1 :]
+        yield Schedule(before + after)
+        for sooner in (1, 2):
+            moved = tuple((n - sooner, w + (w >= way)) for n, w in after)
+            if moved and moved[0][0] >= number:
+                yield Schedule(before + moved)
 
 
 @dataclass(slots=True)

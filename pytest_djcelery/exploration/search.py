@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from pytest_djcelery.exploration.schedules import Course, Decisions, Schedule, follow
+from pytest_djcelery.exploration.schedules import (
+    Course,
+    Decisions,
+    Schedule,
+    follow,
+    with_one_fewer,
+)
+
+_SMALLER: Final = 100  # schedules that may be run to find one with fewer deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,7 @@ class Draws(Protocol):
         run: Callable[[Callable[[int, int], int]], bool],
         room: Callable[[], int],
         undisturbed: Course,
+        fewest: int,
     ) -> None:
         """Draw them.
 
@@ -37,6 +46,7 @@ class Draws(Protocol):
             run: Runs the schedule in which a function decides; returns whether it failed.
             room: How many more schedules may be run.
             undisturbed: The schedule without deviations.
+            fewest: All schedules with fewer deviations have been run.
         """
 
 
@@ -99,8 +109,12 @@ class Search:
         if not self.seen.complete and not self.seen.failing:
             # One that fails would have no fewer deviations.
             self._draws(
-                self._drawn, lambda: self._examples - self.seen.schedules, self._undisturbed
+                self._drawn,
+                lambda: self._examples - self.seen.schedules,
+                self._undisturbed,
+                self.seen.depth + 1,
             )
+            self._make_smaller()
         return self.seen
 
     def _level(
@@ -142,6 +156,18 @@ class Search:
             if seen.least is None or len(ran.course.schedule) < len(seen.least.schedule):
                 seen.least = ran.course
 
+    def _make_smaller(self) -> None:
+        """Try schedules with fewer deviations than the least that fails."""
+        tries, least = 0, None
+        while self.seen.least is not None and self.seen.least is not least:
+            least = self.seen.least
+            for schedule in with_one_fewer(least.schedule):
+                if hash(schedule) not in self._known and tries < _SMALLER:
+                    tries += 1
+                    self._drawn(_as_far_as_possible(schedule))
+                    if self.seen.least is not least:
+                        break
+
     def _drawn(self, way: Callable[[int, int], int]) -> bool:
         ran = self._run(Decisions(way))
         key = hash(ran.course.schedule)
@@ -151,3 +177,9 @@ class Search:
             self.seen.drawn += 1
             self._note_failure(ran)
         return ran.failed
+
+
+def _as_far_as_possible(schedule: Schedule) -> Callable[[int, int], int]:
+    """Decides by a schedule that may not be one of this test."""
+    plan = dict(schedule.deviations)
+    return lambda number, ways: min(plan.get(number, 0), ways - 1)

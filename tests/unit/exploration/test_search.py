@@ -84,7 +84,7 @@ def test_the_search_goes_on_after_a_failure_and_keeps_the_least() -> None:
 
 def test_what_is_drawn_is_made_smaller() -> None:
     orders = Orders(7, lambda order: max(order.index(5), order.index(6)) < order.index(0))
-    seen = search(orders, 60)
+    seen = search(orders, 120)
     assert seen.drawn
     assert seen.least is not None
     assert len(seen.least.schedule) <= 3
