@@ -147,7 +147,9 @@ def outcomes_of(
     monkeypatch.setenv("LOSSES_CASES", json.dumps(list(cases)))
     monkeypatch.setenv("LOSSES_FOUND", str(found))
     monkeypatch.setenv("LOSSES_WORKER", worker)
-    project.run("", "test_losses.py").assert_outcomes(passed=len(PLACES))
+    # What Celery calls of redis-py is deprecated there.
+    ignored = ("-W", "ignore:Call to deprecated:DeprecationWarning")
+    project.run("", "test_losses.py", *ignored).assert_outcomes(passed=len(PLACES))
     outcomes: truth.Record = {}
     for line in found.read_text().splitlines():
         outcomes |= json.loads(line)
@@ -165,6 +167,21 @@ def test_a_worker_of_one_process_loses_a_task_as_recorded(
         outcomes_of(project, monkeypatch, worker, recorded),
     )
     assert not differences, "\n".join([f"{len(differences)} differences", *differences[:20]])
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("broker", record_losses.BROKERS)
+def test_a_worker_of_one_process_loses_the_connection_of_its_host(
+    project: Project, monkeypatch: pytest.MonkeyPatch, broker: str
+) -> None:
+    require(broker)
+    project.ini(f"djcelery_broker = {url(broker)}")
+    recorded = {name: each for name, each in the_record().items() if CASES[name].loss == "host"}
+    differences = truth.differences(
+        {name: declared.expected(CASES[name], outcome) for name, outcome in recorded.items()},
+        outcomes_of(project, monkeypatch, "celery_worker", recorded),
+    )
+    assert not differences, "\n".join(differences[:20])
 
 
 @pytest.mark.usefixtures("unmeasured")
