@@ -39,7 +39,7 @@ class ShortNumbers:
         return frozenset(
             task_id
             for task_id in self._numbers
-            if task_id in text or (numbers and self.of(task_id) in numbers)
+            if str(task_id) in text or (numbers and self.of(task_id) in numbers)
         )
 
     def __len__(self) -> int:
@@ -52,5 +52,6 @@ class ShortNumbers:
         """
         number = self._numbers.get(task_id)
         if number is None:
-            return task_id if len(task_id) <= _LONGEST_ID else f"{task_id[:_LONGEST_ID]}…"
+            text = str(task_id)  # a test may have given it a UUID
+            return text if len(text) <= _LONGEST_ID else f"{text[:_LONGEST_ID]}…"
         return chr(_ONE + number - 1) if number <= _CIRCLED else f"#{number}"

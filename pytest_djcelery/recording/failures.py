@@ -365,7 +365,12 @@ def led_to(cause: object, error: BaseException | None) -> bool:
 
 def is_copy(error: BaseException | None, original: object) -> bool:
     """Whether an error is a copy from the result backend, as ``get()`` raises it."""
-    return type(error).__name__ == type(original).__name__ and str(error) == str(original)
+    if type(error).__name__ != type(original).__name__:
+        return False
+    try:
+        return str(error) == str(original)
+    except Exception:  # noqa: BLE001 - an error of the project may have no text
+        return False
 
 
 def own_traceback(error: BaseException) -> TracebackType | None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from celery.exceptions import Retry
@@ -319,3 +320,14 @@ def test_a_message_of_a_django_task_is_called_by_it() -> None:
 )  # fmt: skip
 def test_a_length_of_time_is_said_as_a_person_would(seconds: float, text: str) -> None:
     assert wording.duration(seconds) == text
+
+
+def test_an_error_without_a_text_and_ids_of_other_types_change_nothing() -> None:
+    sent = message(id=uuid4())
+    unknown = message(id=uuid4())
+    events = [Published(message=sent), *run_of(sent, "FAILURE", SilentError()), *run_of(unknown)]
+    story = story_of(events, error=SilentError())
+    assert story.matters == 1
+    named = story_of(events, error=AssertionError(f"[{sent.id}] differs"))
+    assert named.matters == 1
+    assert f"run {unknown.id} add" in table(named, width=120)
