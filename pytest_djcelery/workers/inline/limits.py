@@ -83,8 +83,8 @@ class Limits:
         warnings.warn(
             LimitNotEnforcedWarning(
                 f"{task} has {limit}: celery_inline runs it to its end in the test's own thread, "
-                "where a worker would limit it. To test what the task does about it, let a call in "
-                "it raise celery.exceptions.SoftTimeLimitExceeded."
+                "where a worker would limit it. To test what happens when a time limit is over: "
+                "celery_faults.time_out(task, at=…), and no time passes."
             ),
             stacklevel=2,
         )
