@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pytest_djcelery
-from pytest_djcelery import errors, fixtures
+from pytest_djcelery import errors, fixtures, markers
 
 if TYPE_CHECKING:
     from tests.support.project import Project
@@ -119,3 +119,13 @@ def test_the_benchmark_over_queues_has_each_tool_and_each_test() -> None:
     }  # fmt: skip
     assert [row.count("|") for row in table] == [7] * 7
     assert page.count("\n## ") == 6
+
+
+def test_what_language_models_are_given_names_fixtures_and_markers_that_exist() -> None:
+    text = (DOCS / "llms.txt").read_text(encoding="utf-8")
+    named = {*re.findall(r"(?<!django_)\b(celery_[a-z_]+)\b", text)}
+
+    assert len(named) > 5
+    assert named <= {*fixtures.NAMES} | {
+        declared.partition("(")[0] for declared in markers.DECLARED
+    }
