@@ -234,7 +234,7 @@ def test_a_page_of_two_thousand_messages_opens_in_under_a_second() -> None:
     pages = {"large": page_of(events), "small": page_of(everything())}
     script = "return document.querySelectorAll('.row').length"
     took: dict[str, list[float]] = {"large": [], "small": []}
-    for _ in range(3):  # the machine may be busy at one time
+    for _ in range(6):  # the machine may be busy with something else
         for name, text in pages.items():
             began = time.perf_counter()
             rows = returned(text, script)
