@@ -60,7 +60,7 @@ def test_the_least_failing_schedule_is_reported_and_replayed(project: Project, r
     )
 
 
-def test_a_green_test_says_what_it_covered(run: Run) -> None:
+def test_a_green_test_says_what_it_covered(project: Project, run: Run) -> None:
     result = run(
         """
         import pytest
@@ -103,4 +103,9 @@ def test_a_green_test_says_what_it_covered(run: Run) -> None:
             "*::test_some PASSED (30 schedules: all of up to 1 deviation, and 19 drawn)*",
             "*::test_lost PASSED (3 schedules, all there are)*",
         ]
+    )
+    report = (project.path / "report.xml").read_text()
+    assert 'name="celery_explore" value="6 schedules, all there are"' in report
+    assert (
+        'name="celery_explore_lost" value="add(1, 2) was lost with its worker at the end' in report
     )
