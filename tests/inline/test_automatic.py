@@ -283,7 +283,12 @@ def test_what_a_live_server_publishes_is_delivered_before_it_answers(
             return len(request_started.receivers), len(request_finished.receivers)
 
 
-        listeners = listening()
+        listeners = []
+
+
+        @pytest.mark.celery_inline(auto=False)
+        def test_before(celery_app):
+            listeners.extend(listening())
 
 
         def test_one_request_after_the_other(live_server, celery_results):
@@ -313,9 +318,9 @@ def test_what_a_live_server_publishes_is_delivered_before_it_answers(
 
         @pytest.mark.celery_inline(auto=False)
         def test_nothing_is_left_of_it(celery_app):
-            assert listening() == listeners
+            assert [*listening()] == listeners
         """)
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)
 
 
 # -- what docs/how-to/from-eager-mode.md says ---------

@@ -50,7 +50,7 @@ _OURS_ON_DEMAND = re.compile(
     r"|pytest_djcelery\.(brokers\.(?!memory)|workers\.live|.*\.shortcuts)"
 )
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-FRESH = "DJCELERY_FRESH_PLUGIN"  # set for a run that has to import our plugin by itself
+FRESH = "DJCELERY_FRESH_PLUGIN"  # set for a run that has to import the plugin itself, or Celery's
 _OF_EACH_RUN = (*MEASURED, "PYTEST_ADDOPTS", "PYTHONDONTWRITEBYTECODE")
 
 
@@ -150,8 +150,9 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     if os.environ.pop(FRESH, None):
-        for name in [name for name in sys.modules if name.partition(".")[0] == "pytest_djcelery"]:
-            del sys.modules[name]
+        for name in list(sys.modules):
+            if name.partition(".")[0] == "pytest_djcelery" or name == "celery.contrib.pytest":
+                del sys.modules[name]
     tempfile.tempdir = None  # which the first who asked was told, and not by this environment
     sys.argv = ["pytest", *request["arguments"]]
     sys.path[:1] = [request["folder"], *request["environment"]["PYTHONPATH"].split(os.pathsep)]

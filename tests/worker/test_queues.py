@@ -411,7 +411,7 @@ def test_beat_is_checked_by_the_same_rule(project: Project) -> None:
     [
         ("celery_queues", "celery_queues(): expected the names of queues, such as *"),
         ("celery_queues(names='a')", "celery_queues(names='a'): expected the names of queues*"),
-        ("celery_queues('a', 1)", "celery_queues = ('a', 1): expected names of queues*"),
+        ("celery_queues('a', 1)", "celery_queues('a', 1): expected names of queues*"),
     ],
 )  # fmt: skip
 def test_a_wrong_marker_is_refused(project: Project, marker: str, text: str) -> None:
