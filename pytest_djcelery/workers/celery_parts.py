@@ -128,6 +128,12 @@ class Consumer(CeleryConsumer):
             interrupt()
         return error
 
+    def perform_pending_operations(self) -> None:
+        pending = self.has_pending_operations
+        super().perform_pending_operations()
+        if pending:
+            self._wake()  # who waits until it is idle
+
     def on_ready(self) -> None:
         # Redis drops a broadcast without subscribers, and kombu subscribes as it waits.
         if self.connection.transport.driver_type == "redis":
