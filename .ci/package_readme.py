@@ -23,8 +23,15 @@ def published(text: str, source: str | None) -> str:
         source: The address of the repository, if there is one.
     """
     if source:
-        return DEFINED.sub(rf"[\1]: {source.rstrip('/')}/blob/main/\2\n", text)
+
+        def absolute(found: re.Match[str]) -> str:
+            name, path = found.groups()
+            kind = "raw" if path.endswith(".svg") else "blob"
+            return f"[{name}]: {source.rstrip('/')}/{kind}/main/{path}\n"
+
+        return DEFINED.sub(absolute, text)
     names = "|".join(match[1] for match in DEFINED.finditer(text))
+    text = re.sub(rf"^!\[[^\[\]]+\]\[(?:{names})\]\n", "", text, flags=re.MULTILINE)
     return re.sub(rf"\[([^\[\]]+)\]\[(?:{names})\]", r"\1", DEFINED.sub("", text)).rstrip() + "\n"
 
 

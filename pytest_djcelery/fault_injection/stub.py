@@ -13,8 +13,6 @@ from pytest_djcelery.messages.listing import Messages
 from pytest_djcelery.recording import second_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from celery import Celery
 
     from pytest_djcelery.messages.sent_task import SentTask
@@ -33,7 +31,7 @@ class Stub(Fault):
     _double: Mock
 
     @property
-    def calls(self) -> Sequence[SentTask]:
+    def calls(self) -> Messages:
         """The messages that it took, oldest first."""
         return Messages(self._taken)
 

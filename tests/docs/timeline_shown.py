@@ -5,18 +5,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-import tempfile
 from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Final
 
-from tests.docs.failure_shown import EXAMPLE, ROOT
+from tests.docs.failure_shown import EXAMPLE, ROOT, run_in_example
 
 COMMAND: Final = "python -m tests.docs.timeline_shown"
 MARKED: Final = re.compile(r"(?<=<!-- timeline -->\n).*?(?=<!-- /timeline -->)", re.DOTALL)
@@ -45,29 +41,13 @@ _NAMES: Final = 120  # pixels for the names of the lanes
 @cache
 def _made() -> tuple[str, str]:
     """What pytest prints of the test, and the page of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        for part in ("demoapp", "proj"):
-            shutil.copytree(EXAMPLE / part, Path(folder) / part)
-        shutil.copy(EXAMPLE / "pyproject.toml", folder)
-        module = Path(folder) / "test_welcome.py"
-        module.write_text(TEST, encoding="utf-8")
-        command = [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no",
-            "-p", "even_times", "--djcelery-trace=on",
-            "test_welcome.py",
-        ]  # fmt: skip
-        settings = {"PYTHONPATH": str(ROOT / "tests/docs"), "COLUMNS": "90", "DATABASE": "sqlite"}
-        run = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, **settings},
-            capture_output=True,
-            text=True,
-            check=False,
-            encoding="utf-8",
-        )
-        [page] = Path(folder, "celery-trace").glob("*.html")
-        return run.stdout, page.read_text(encoding="utf-8")
+    output, folder = run_in_example(
+        TEST, "test_welcome.py", "-p", "even_times", "--djcelery-trace=on"
+    )
+    [page] = Path(folder, "celery-trace").glob("*.html")
+    text = page.read_text(encoding="utf-8")
+    shutil.rmtree(folder)
+    return output, text
 
 
 def table() -> str:
