@@ -121,7 +121,8 @@ def things_that_go_wrong(broken: Faults) -> None:
     assert_type(broken.time_out("shop.add", at="start", soft=False), Fault)
     assert_type(broken.duplicate("shop.add", optional=True), Fault)
     assert_type(broken.stub("shop.add", returns=3), Stub)
-    assert_type(broken.stub("shop.add").calls, Sequence[SentTask])
+    calls: Sequence[SentTask] = broken.stub("shop.add").calls
+    assert_type(calls[0], SentTask)
     assert_type(broken.fired, tuple[Fault, ...])
     with broken.broker_down() as fault, broken.results_down(times=2):
         assert_type(fault.fired, int)
