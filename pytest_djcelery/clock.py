@@ -19,8 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.django_settings import django_is_configured
-from pytest_djcelery.errors import BadOptionError, ClockError
+from pytest_djcelery.errors import BadOptionError, ClockError, django_is_configured
 
 if TYPE_CHECKING:
     import time_machine

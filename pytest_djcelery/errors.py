@@ -6,6 +6,8 @@ and what to do; the classes say when that is.
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -146,6 +148,14 @@ class DeliveryRuleError(DjceleryError, AssertionError):
 
 class DjangoNotConfiguredError(DjceleryError, RuntimeError):
     """``celery_on_commit`` was used without Django's settings, so there are no transactions."""
+
+
+def django_is_configured() -> bool:
+    """Whether there are Django settings, loaded or yet to be loaded; Celery needs none."""
+    if os.environ.get("DJANGO_SETTINGS_MODULE"):
+        return True
+    conf = sys.modules.get("django.conf")  # which is not imported for this
+    return conf is not None and conf.settings.configured
 
 
 class FaultNotFiredError(DjceleryError, AssertionError):

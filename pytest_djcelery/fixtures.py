@@ -17,8 +17,7 @@ import pytest_djcelery
 from pytest_djcelery import markers
 from pytest_djcelery.api import wider_fixtures
 from pytest_djcelery.api.app import configured_app
-from pytest_djcelery.django_settings import django_is_configured
-from pytest_djcelery.errors import AppNotFoundError
+from pytest_djcelery.errors import AppNotFoundError, django_is_configured
 from pytest_djcelery.session import opening
 
 if TYPE_CHECKING:

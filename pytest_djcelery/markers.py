@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_djcelery.django_settings import django_is_configured
-from pytest_djcelery.errors import BadOptionError
+from pytest_djcelery.errors import BadOptionError, django_is_configured
 from pytest_djcelery.options import INLINE, policy, queues, redeliver
 
 DECLARED = (

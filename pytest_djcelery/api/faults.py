@@ -12,7 +12,7 @@ from pytest_djcelery.errors import BadOptionError, FaultNotFiredError
 from pytest_djcelery.fault_injection.downtime import Downtime
 from pytest_djcelery.fault_injection.fault import Fault
 from pytest_djcelery.fault_injection.injector import Injector, injector_of
-from pytest_djcelery.fault_injection.runs import (
+from pytest_djcelery.fault_injection.run_faults import (
     AtCall,
     Duplicated,
     Raised,

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_djcelery.django_settings import django_is_configured
-from pytest_djcelery.errors import DjangoNotConfiguredError
+from pytest_djcelery.errors import DjangoNotConfiguredError, django_is_configured
 from pytest_djcelery.messages.journal import (
     Event,
     HookDiscarded,

@@ -11,7 +11,13 @@ from weakref import WeakKeyDictionary
 
 from celery.signals import task_success
 
-from pytest_djcelery.fault_injection.runs import CURRENT_RUN, AtCall, Duplicated, Run, RunFault
+from pytest_djcelery.fault_injection.run_faults import (
+    CURRENT_RUN,
+    AtCall,
+    Duplicated,
+    Run,
+    RunFault,
+)
 from pytest_djcelery.fault_injection.stub import Stub, registered
 from pytest_djcelery.recording.losses import body_in_process, losses_possible
 from pytest_djcelery.recording.outages import outages_possible

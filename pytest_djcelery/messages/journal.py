@@ -280,8 +280,8 @@ class Note(Event):
 #: what code under test saw as ``time.time()``, and the thread's identifier.
 Stamp: TypeAlias = tuple[int, float, int]
 #: An event or a note: its position in the journal, where a note has that of the event that comes
-#: next; when it was recorded; and itself.
-Recorded: TypeAlias = tuple[int, Stamp, Event]
+#: next; when it was recorded; and itself, of a class that its reader knows.
+Recorded: TypeAlias = tuple[int, Stamp, Any]
 E = TypeVar("E", bound=Event)
 
 

@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.django_settings import django_is_configured
-from pytest_djcelery.errors import AppNotFoundError
+from pytest_djcelery.errors import AppNotFoundError, django_is_configured
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.project.after_import import called_after_import
 

@@ -65,7 +65,8 @@ class Step(NamedTuple):
     @property
     def event(self) -> Event:
         """The event with which it began."""
-        return self.began[2]
+        event: Event = self.began[2]
+        return event
 
     @property
     def end(self) -> Event | None:
@@ -143,7 +144,7 @@ class _Reader:
                 return
 
     def _on_published(self, entry: Recorded) -> None:
-        event: Published = entry[2]  # type: ignore[assignment]
+        event: Published = entry[2]
         step = self._begin("eager" if event.eager else "publish", entry, event.test_line)
         self._messages[step] = event.message
         self._published[event.message.id] = step
@@ -151,13 +152,13 @@ class _Reader:
             self._enter(entry, step)
 
     def _on_started(self, entry: Recorded) -> None:
-        task_id: str = entry[2].task_id  # type: ignore[attr-defined]
+        task_id: str = entry[2].task_id
         step = self._run(entry, task_id)
         self._running[task_id].append(step)
         self._enter(entry, step)
 
     def _on_beat(self, entry: Recorded) -> None:
-        event: SentByBeat = entry[2]  # type: ignore[assignment]
+        event: SentByBeat = entry[2]
         step = self._published.get(event.task_id)
         if step is not None:
             self._entries[step] = event.entry
@@ -170,15 +171,15 @@ class _Reader:
         return step
 
     def _on_hook_registered(self, entry: Recorded) -> None:
-        event: HookRegistered = entry[2]  # type: ignore[assignment]
+        event: HookRegistered = entry[2]
         self._hooks[event.hook] = self._begin("hook", entry, event.test_line)
 
     def _on_request(self, entry: Recorded) -> None:
-        event: RequestStarted = entry[2]  # type: ignore[assignment]
+        event: RequestStarted = entry[2]
         self._enter(entry, self._begin("request", entry, event.location))
 
     def _on_block(self, entry: Recorded) -> None:
-        event: BlockEntered = entry[2]  # type: ignore[assignment]
+        event: BlockEntered = entry[2]
         step = self._blocks[event.block] = self._begin("atomic", entry)
         self._enter(entry, step)
 
@@ -186,7 +187,7 @@ class _Reader:
         self._begin("note", entry)
 
     def _on_ran_twice(self, entry: Recorded) -> None:
-        event: RanTwice = entry[2]  # type: ignore[assignment]
+        event: RanTwice = entry[2]
         sent = self._published.get(event.task_id, _NONE)
         step = self._begin("note", entry) if sent == _NONE else self._add("note", entry, sent)
         self._messages[step] = event.message
@@ -194,7 +195,7 @@ class _Reader:
     # What ends ------------------------------------------------------------------------------
 
     def _on_ended(self, entry: Recorded) -> None:
-        event: Ended = entry[2]  # type: ignore[assignment]
+        event: Ended = entry[2]
         if event.eager:
             step = self._eager_run(entry, event)
         elif running := self._running.get(event.task_id):
@@ -206,7 +207,7 @@ class _Reader:
         self._leave(entry, step)
 
     def _on_worker_lost(self, entry: Recorded) -> None:
-        task_id: str = entry[2].task_id  # type: ignore[attr-defined]
+        task_id: str = entry[2].task_id
         if running := self._running.get(task_id):
             step = self._lost[task_id] = running.pop()
             self._leave(entry, step)
@@ -222,24 +223,24 @@ class _Reader:
         return self._begin("run", entry)  # the test called ``task.apply()``
 
     def _on_not_sent(self, entry: Recorded) -> None:
-        message: SentTask = entry[2].message  # type: ignore[attr-defined]
+        message: SentTask = entry[2].message
         step = self._published.get(message.id)
         if step is not None:
             self._ended[step] = entry
 
     def _on_hook_started(self, entry: Recorded) -> None:
-        step = self._hooks.get(entry[2].hook)  # type: ignore[attr-defined]
+        step = self._hooks.get(entry[2].hook)
         if step is not None:
             self._ran[step] = entry
             self._enter(entry, step)
 
     def _on_hook_ended(self, entry: Recorded) -> None:
-        step = self._hooks.get(entry[2].hook)  # type: ignore[attr-defined]
+        step = self._hooks.get(entry[2].hook)
         if step is not None:
             self._leave(entry, step)
 
     def _on_block_left(self, entry: Recorded) -> None:
-        step = self._blocks.get(entry[2].block)  # type: ignore[attr-defined]
+        step = self._blocks.get(entry[2].block)
         if step is not None:
             self._leave(entry, step)
 

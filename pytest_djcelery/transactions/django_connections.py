@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_djcelery.django_settings import django_is_configured
+from pytest_djcelery.errors import django_is_configured
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

@@ -24,8 +24,7 @@ from django.db import OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
 
 from pytest_djcelery.clock import Deadline
-from pytest_djcelery.django_settings import django_is_configured
-from pytest_djcelery.errors import DjceleryError
+from pytest_djcelery.errors import DjceleryError, django_is_configured
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.blocks import atomic_replaced
 from pytest_djcelery.transactions.django_connections import all_connections, opened_connections

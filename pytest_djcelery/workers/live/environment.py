@@ -20,8 +20,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.brokers.memory import addresses
-from pytest_djcelery.django_settings import django_is_configured
-from pytest_djcelery.errors import BadOptionError, WorkerError
+from pytest_djcelery.errors import BadOptionError, WorkerError, django_is_configured
 from pytest_djcelery.project.configuration import Configuration
 from pytest_djcelery.project.finding import app_beside
 from pytest_djcelery.project.isolation import broker_values
