@@ -289,8 +289,9 @@ class Coming(Job):
         packages = ("-y", "--no-install-recommends", "install", python, f"{python}-venv")
         group = f"{inside}/pyproject.toml:test"
         try:
-            in_forky(shell, root, *apt, "update")
-            in_forky(shell, root, *apt, *packages)
+            with FORKY:  # apt-get lets nobody in beside it
+                in_forky(shell, root, *apt, "update")
+                in_forky(shell, root, *apt, *packages)
             in_forky(shell, root, python, "-m", "venv", f"{inside}/.venv")
             in_forky(shell, root, own, "-m", "pip", "install", "-q", "--group", group, "-e", inside)
         except JobError as error:
@@ -417,7 +418,7 @@ def unpack_forky(shell: Shell) -> Path:
             shutil.rmtree(root, ignore_errors=True)
             shell.run(
                 "debootstrap", "--variant=minbase", "--include=python3,ca-certificates",
-                "forky", str(root), "http://deb.debian.org/debian",
+                "forky", str(root),
             )  # fmt: skip
         except JobError as error:
             message = f"The Python is not here, and Debian's next release can't be had: {error}"

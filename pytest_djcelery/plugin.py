@@ -173,7 +173,8 @@ def pytest_runtest_setup() -> None:
     session.set_up(begins=True)
     if session.sandbox is not None:  # a class's or a module's: the test's isn't open yet
         session.sandbox.test_begins()
-    runner.serve_session_fixtures()
+    if session.sandbox is None or not session.sandbox.runs_in_test_thread:
+        runner.serve_session_fixtures()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -15,7 +15,7 @@ from pytest_djcelery.recording.task_threads import in_task, requests_noted
 from pytest_djcelery.reporting import undelivered_messages
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
-from pytest_djcelery.session.runner import Runner
+from pytest_djcelery.session.runner import Runner, park_all
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.database import other_threads_watched
 from pytest_djcelery.workers.inline.runs import Runs
@@ -318,6 +318,8 @@ def automatic_delivery() -> Iterator[Sandbox]:
 @contextmanager
 def _tasks_run_by(sandbox: Sandbox, runner: Inline) -> Iterator[Inline]:
     __tracebackhide__ = True
+    if not runner.implicit:  # automatic delivery leaves the set-up to the session's worker
+        park_all()
     with (
         runner_set(sandbox, runner),
         eager_mode_off(sandbox),

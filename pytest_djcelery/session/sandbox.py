@@ -132,6 +132,12 @@ class Sandbox:
         return self.runner is not None and self.runner.has_ended
 
     @property
+    def runs_in_test_thread(self) -> bool:
+        """Whether the test, or a block around it, has chosen to run messages in its own thread."""
+        runner = self.runner
+        return runner is not None and runner.in_place and not runner.implicit
+
+    @property
     def is_automatic(self) -> bool:
         """Whether messages are delivered automatically, since nothing else runs them."""
         return self.runner is not None and self.runner.implicit

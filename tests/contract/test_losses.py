@@ -209,12 +209,12 @@ def test_a_live_worker_is_killed_as_recorded(
     assert not differences, "\n".join(differences)
 
 
-def test_what_is_declared_is_a_difference_in_each_case() -> None:
+def test_what_is_declared_is_a_difference() -> None:
     recorded = the_record()
     for difference in declared.TABLE:
         cases = [case for case in CASES.values() if difference.of(case) and case.name in recorded]
-        assert cases, difference.what
-        for case in cases:
-            outcome = deepcopy(recorded[case.name])
+        outcomes = {case.name: deepcopy(recorded[case.name]) for case in cases}
+        for outcome in outcomes.values():
             difference.apply(outcome)
-            assert outcome != recorded[case.name], (difference.what, case.name)
+        # Not in each: a task's process and its worker may also report in the other order.
+        assert any(outcome != recorded[name] for name, outcome in outcomes.items()), difference.what
