@@ -75,8 +75,7 @@ def test_the_broker_delivers_a_mail_again(user, mailoutbox, celery_inline, celer
 def test_a_mail_that_is_remembered_is_sent_once(user, mailoutbox, celery_inline, celery_faults):
     celery_faults.duplicate(send_email_once)
     send_email_once.delay(user.pk)
-    first, again = celery_inline.run().executions
-    assert (first.redelivered, again.redelivered) == (False, True)
+    assert celery_inline.run().succeeded == 2  # it has run twice
     assert len(mailoutbox) == 1
 
 
