@@ -23,8 +23,8 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(optionalhook=True)  # xdist may not be loaded
 def pytest_xdist_auto_num_workers() -> int:
-    """For ``-n auto``, twice as many as there are processors: many tests wait for a worker."""
-    return 2 * (os.cpu_count() or 1)
+    """For ``-n auto``, one more than there are processors: some test always waits for a worker."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture
