@@ -149,7 +149,7 @@ class ContractRun:
         if self._release is None or self._shapes is None:
             return
         if self._is_worker:
-            self._config.workeroutput["djcelery_contract"] = {  # type: ignore[attr-defined]
+            self._config.workeroutput["djcelery_contract"] = {  # type: ignore[attr-defined]  # by xdist
                 "sent": _packed(self._shapes.by_task()),
                 "entries": [asdict(entry) for entry in self._entries.values()],
                 "troubles": list(self._troubles | self._shapes.troubles),

@@ -230,7 +230,7 @@ def _streamed(cursor: Any, quoted: str) -> tuple[int, Any]:
 
 def _of_postgresql(cursor: Any, quoted: str) -> tuple[int, Any]:
     cursor.execute(
-        f"SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM {quoted} t"  # noqa: S608
+        f"SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM {quoted} t"  # noqa: S608 - as above
     )
     count, checksum = cursor.fetchone()
     return int(count), checksum

@@ -66,7 +66,8 @@ def difference_lines(differences: Sequence[Difference]) -> Iterator[str]:
     """Each property that differs; two long values below each other, marked where they part."""
     for found in differences:
         expected, sent = found.expected, found.actual
-        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(expected, sent)))  # noqa: B905
+        pairs = zip(expected, sent, strict=False)  # one may be longer
+        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         if min(len(expected), len(sent)) < _LONG or alike < _ALIKE:
             yield f"{found.property}: expected {expected}, sent {sent}"
         else:

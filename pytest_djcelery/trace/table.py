@@ -146,7 +146,7 @@ def _widths(rows: Sequence[Row], width: int) -> Row:
     if what + outcome > free:
         outcome = min(outcome, max(free - what, free * 2 // 5, _LEAST_OUTCOME))
         what = max(free - outcome, _LEAST_OUTCOME)
-    return sizes._replace(what=what, outcome=outcome)  # type: ignore[arg-type]
+    return sizes._replace(what=what, outcome=outcome)  # type: ignore[arg-type]  # numbers, too
 
 
 def _line(mark: str, cells: Row, widths: Row) -> str:
