@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pytest_djcelery.errors import BadOptionError
+
+_V = TypeVar("_V")
 
 Policy = Literal["warn", "error", "ignore"]
 POLICIES: tuple[Policy, ...] = ("warn", "error", "ignore")
@@ -143,19 +145,23 @@ def _mode(name: str, value: object) -> str:
     return INLINE
 
 
+def _one_of(valid: Sequence[_V], name: str, value: object) -> _V:
+    __tracebackhide__ = True
+    for known in valid:
+        if known == value:
+            return known
+    raise _refused(name, value, f"one of {', '.join(map(repr, valid))}")
+
+
 def policy(name: str, value: object) -> Policy:
     """Check one of `POLICIES`."""
     __tracebackhide__ = True
-    if value not in POLICIES:
-        raise _refused(name, value, f"one of {', '.join(map(repr, POLICIES))}")
-    return value
+    return _one_of(POLICIES, name, value)
 
 
 def redeliver(name: str, value: object) -> Redeliver:
     """Check one of `REDELIVER`."""
-    if value not in REDELIVER:
-        raise _refused(name, value, f"one of {', '.join(map(repr, REDELIVER))}")
-    return value
+    return _one_of(REDELIVER, name, value)
 
 
 def _tasks(name: str, value: object) -> tuple[str, ...]:
@@ -177,9 +183,7 @@ def _seconds(name: str, value: object) -> float:
 
 def pool(name: str, value: object) -> str:
     """Check a pool of the live worker."""
-    if value not in LIVE_POOLS:
-        raise _refused(name, value, f"one of {', '.join(map(repr, LIVE_POOLS))}")
-    return str(value)
+    return _one_of(LIVE_POOLS, name, value)
 
 
 def concurrency(name: str, value: object) -> int:
@@ -243,15 +247,11 @@ def _path(name: str, value: object) -> str:
 
 
 def _contract(name: str, value: object) -> ContractMode:
-    if value not in CONTRACT_MODES:
-        raise _refused(name, value, f"one of {', '.join(map(repr, CONTRACT_MODES))}")
-    return value
+    return _one_of(CONTRACT_MODES, name, value)
 
 
 def _trace(name: str, value: object) -> TraceMode:
-    if value not in TRACE_MODES:
-        raise _refused(name, value, f"one of {', '.join(map(repr, TRACE_MODES))}")
-    return value
+    return _one_of(TRACE_MODES, name, value)
 
 
 def _folder(name: str, value: object) -> str:
