@@ -16,6 +16,7 @@ their names in the order of return, and ``.j`` with a name is what that member l
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from operator import itemgetter
@@ -35,14 +36,14 @@ _logger = get_logger("celery.backends.redis")
 _OVER = b"0"  # in place of a header's size: whatever returns after this doesn't count
 
 
-class ChordBackend(KeyValueStoreBackend):
+class ChordBackend(KeyValueStoreBackend, ABC):
     """A key/value backend that keeps the values of a header's members until the last returns."""
 
     implements_incr = False  # else the base class would count by itself
 
+    @abstractmethod
     def chord_locked(self, group_id: str) -> AbstractContextManager[Any]:
         """Within the ``with``, keep others from a chord."""
-        raise NotImplementedError
 
     def add_to_chord(self, group_id: str, result: Any) -> None:
         """Count a member that another member has added."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -63,14 +64,14 @@ def _fresh(exception: BaseException | type[BaseException]) -> BaseException:
     return meant(exception).with_traceback(None)  # or it would grow with each run
 
 
-class AtCall(RunFault):
+class AtCall(RunFault, ABC):
     """A fault that happens when the task calls a function."""
 
     site: CallSite | None = None  # None: at a moment of the run itself
 
+    @abstractmethod
     def called(self, run: Run, call: Callable[[], Any]) -> Any:
         """Do what happens at a call of the function."""
-        raise NotImplementedError
 
     def _why_missing(self) -> str:
         if self.site is None:
