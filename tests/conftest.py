@@ -27,6 +27,23 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+@pytest.hookimpl(trylast=True)  # after pytest-randomly
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long tests, so that no processor is idle while the last of them wait.
+
+    xdist gives each of its processes a stretch of the list, so each stretch begins with some.
+    """
+    stretches = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    size = -(-len(others) // stretches) or 1
+    items[:] = [
+        item
+        for n in range(stretches)
+        for item in (*long[n::stretches], *others[n * size : (n + 1) * size])
+    ]
+
+
 @pytest.fixture
 def project(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer

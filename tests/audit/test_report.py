@@ -202,6 +202,7 @@ def test_a_baseline_accepts_what_was_known_and_nothing_new(planted: Project) -> 
     )
 
 
+@pytest.mark.long
 def test_processes_of_xdist_and_any_order_find_the_same(planted: Project) -> None:
     report = planted.path / "audit.json"
     found = []

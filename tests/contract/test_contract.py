@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.contract.exceptions import Triple
     from tests.support.project import Project
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("unmeasured")]
 
 HERE = Path(__file__).parent
 SETTINGS = """

@@ -156,6 +156,7 @@ def outcomes_of(
     return outcomes
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("worker", ["celery_inline", "celery_worker"])
 def test_a_worker_of_one_process_loses_a_task_as_recorded(
@@ -189,6 +190,7 @@ def test_a_worker_of_one_process_loses_the_connection_of_its_host(
     assert not differences, "\n".join(differences[:20])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("broker", ["filesystem", *record_losses.BROKERS])
 def test_a_live_worker_is_killed_as_recorded(

@@ -11,7 +11,7 @@ from tests.support import databases
 if TYPE_CHECKING:
     from tests.support.project import Project, Run
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("unmeasured")]
 
 
 @pytest.mark.parametrize("database", databases.DATABASES)

@@ -12,7 +12,7 @@ from tests.support import databases
 if TYPE_CHECKING:
     from tests.support.project import Project
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("unmeasured")]
 
 _TASKS = """
     from django.db import transaction

@@ -71,6 +71,7 @@ def _check(example: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_example_breaks_in_each_way_and_each_can_be_planned(example: Path) -> None:
     green = _check(example, "--collect-only", "tests/test_outbox.py")
     assert green.returncode == 0, green.stdout + green.stderr

@@ -55,6 +55,7 @@ def options(page: Path) -> tuple[str, ...]:
     return OPTIONS.get(page.stem, ())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "pages",
     [[*pages] for _, pages in groupby(sorted(WITH_EXAMPLES, key=options), key=options)],

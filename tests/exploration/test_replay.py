@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
+if TYPE_CHECKING:
     from tests.support.project import Run
 
 #: The bugs of the tutorial, on the model that the project has.
@@ -68,6 +68,7 @@ def reported(result: pytest.RunResult) -> list[str]:
     )
 
 
+@pytest.mark.long
 def test_each_run_finds_the_same_bugs_within_fifty_schedules(run: Run) -> None:
     first = run(BUGS)
     first.assert_outcomes(failed=3)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.support.project import Project, Run
 
@@ -195,6 +197,7 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
     result.assert_outcomes(passed=7)
 
 
+@pytest.mark.long
 def test_a_run_that_ends_is_not_an_error_however_many_messages_it_delivers(
     run: Run, project: Project
 ) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.support.project import Project, Run
 
 TASKS = """
@@ -346,6 +344,7 @@ def test_unittest_style(run: Run) -> None:
     result.stdout.fnmatch_lines(["*celery_live_worker in a test that is wrapped in a transaction*"])
 
 
+@pytest.mark.long
 def test_xdist(run: Run) -> None:
     result = run("""
         import pytest

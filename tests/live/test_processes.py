@@ -75,6 +75,7 @@ def tasks(project: Project) -> None:
     project.settings("CELERY_TASK_TRACK_STARTED = True")
 
 
+@pytest.mark.long
 def test_limits_and_lost_workers(run: Run) -> None:
     result = run("""
         import pytest
@@ -182,6 +183,7 @@ def test_a_celery_that_shares_the_pool_with_children(run: Run) -> None:
     result.stdout.fnmatch_lines(["*SharedConnectionsWarning: Celery * (database 'default')*"])
 
 
+@pytest.mark.long
 def test_a_task_that_does_not_end(run: Run, project: Project) -> None:
     project.ini("djcelery_timeout = 1")
     result = run("""

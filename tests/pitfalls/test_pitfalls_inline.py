@@ -34,6 +34,7 @@ def test_pitfalls_3_and_4_a_task_sees_the_rows_of_the_tests_own_transaction(run:
     result.assert_outcomes(passed=4)
 
 
+@pytest.mark.long
 def test_pitfalls_8_33_and_52_retries_run_one_by_one_and_without_recursion(
     run: Run, project: Project
 ) -> None:

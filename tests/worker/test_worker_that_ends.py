@@ -117,6 +117,7 @@ def test_ends_waits_for_results_at_once(
     ).assert_outcomes(passed=1)
 
 
+@pytest.mark.long
 @each_worker
 def test_a_worker_that_the_test_itself_shut_down_is_not_an_error(run: Run, worker: str) -> None:
     result = run(f"""
