@@ -15,7 +15,7 @@ from pytest_djcelery.recording.task_threads import in_task, requests_noted
 from pytest_djcelery.reporting import undelivered_messages
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
-from pytest_djcelery.session.runner import Runner, park_all
+from pytest_djcelery.session.runner import Runner, park_all, session_worker_takes_messages
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.database import other_threads_watched
 from pytest_djcelery.workers.inline.runs import Runs
@@ -258,6 +258,8 @@ class Inline(Runner):
             NeverReadyError: Nothing that is due will make one of them ready.
         """
         __tracebackhide__ = True
+        if self.implicit and session_worker_takes_messages():
+            return False  # in a test's set-up, where whichever of the two comes first runs them
         self._runs.run_until_stored(task_ids, self.why_never_ready, for_task=False)
         return True
 

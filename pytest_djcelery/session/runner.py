@@ -119,6 +119,11 @@ class KeptWorker:
         """Whether it runs what session fixtures send."""
         return False
 
+    @property
+    def takes_messages(self) -> bool:
+        """Whether it runs what is sent now, by a session fixture or by anyone else."""
+        return False
+
     def park(self) -> None:
         """At the start of a test, leave its messages alone until it asks for the worker."""
 
@@ -153,6 +158,11 @@ def serve_session_fixtures() -> None:
 def serves_session() -> bool:
     """Whether a worker runs what session fixtures send."""
     return any(worker.serves_session for worker in _kept)
+
+
+def session_worker_takes_messages() -> bool:
+    """Whether the session's worker runs what is sent now: it is not parked."""
+    return any(worker.serves_session and worker.takes_messages for worker in _kept)
 
 
 def kept_topology() -> Topology | None:

@@ -265,6 +265,11 @@ class EmbeddedWorker:
         """Whether the broker lets a worker wait without consuming."""
         return hasattr(self._transport(), "park")
 
+    @property
+    def is_parked(self) -> bool:
+        """Whether it leaves messages in their queues."""
+        return self.transport_parks and self._transport().parked
+
     def unpark(self) -> None:
         """Consume again."""
         self._receivers.connect()

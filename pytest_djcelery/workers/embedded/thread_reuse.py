@@ -44,6 +44,11 @@ class _Kept(KeptWorker):
     def serves_session(self) -> bool:
         return self.for_session and self.worker is not None and self.worker.alive
 
+    @property
+    def takes_messages(self) -> bool:
+        worker = self.worker
+        return worker is not None and worker.alive and not worker.is_parked
+
     def serve_session_fixtures(self) -> None:
         if self.worker is not None and self.serves_session:
             self.worker.unpark()
