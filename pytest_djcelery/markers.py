@@ -74,6 +74,8 @@ _DATABASE_FIXTURES = frozenset(
     {*_DATABASE, "_django_db_helper", "_django_db_marker", "_live_server_helper"}
 )
 
+#: On a test: whether it uses a fixture of ours, or ``djcelery_mode``.
+USES_OURS: pytest.StashKey[bool] = pytest.StashKey()
 #: On a test: whether its messages are delivered automatically.
 AUTOMATIC: pytest.StashKey[bool] = pytest.StashKey()
 
@@ -281,10 +283,16 @@ def complete_fixtures(item: pytest.Function, mode: str | None) -> bool:
     ):
         # Before the worker, so that the worker ends before the database is removed.
         names.append("transactional_db")
-    if not any(name in _OURS for name in names):
-        return by_mode
-    names[:] = _in_order(item)
-    return True
+    ours = any(name in _OURS for name in names)
+    if ours:
+        names[:] = _in_order(item)
+    item.stash[USES_OURS] = ours or by_mode
+    return item.stash[USES_OURS]
+
+
+def uses_ours(item: pytest.Item | None) -> bool:
+    """Whether a test uses a fixture of ours, or ``djcelery_mode``."""
+    return item is not None and item.stash.get(USES_OURS, False)
 
 
 def _is_automatic(item: pytest.Item) -> bool:

@@ -166,10 +166,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Isolate an app that an earlier test has imported; let a worker serve session fixtures."""
     _isolate_imported_app()
     session = current_session()
+    if not markers.uses_ours(item):
+        session.take_patches_off()
     session.set_up(begins=True)
     if session.sandbox is not None:  # a class's or a module's: the test's isn't open yet
         session.sandbox.test_begins()
@@ -282,13 +284,17 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown() -> Generator[None, object, object]:
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Generator[None, object, object]:
     """Let tasks end before fixtures do; drop what a test without our fixtures has published."""
     session = current_session()
     runner = None if session.sandbox is None else session.sandbox.runner
     if runner is not None and not session.interrupted:
         runner.let_tasks_end()
-    outcome = yield
+    try:
+        outcome = yield
+    finally:
+        if not markers.uses_ours(nextitem):
+            session.take_patches_off()
     session.tidy()
     return outcome
 

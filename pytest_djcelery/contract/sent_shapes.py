@@ -21,6 +21,7 @@ from pytest_djcelery.contract.embedded_calls import Result, calls_in, calls_of_i
 from pytest_djcelery.contract.places import Places
 from pytest_djcelery.contract.records import Parameters, Shape, Way, merged_places
 from pytest_djcelery.messages.django_tasks import enqueueing
+from pytest_djcelery.patching import Current
 from pytest_djcelery.recording.enqueuing import enqueues_recorded
 from pytest_djcelery.recording.senders import Send, senders_wrapped
 from pytest_djcelery.recording.task_signals import task_replaced
@@ -132,7 +133,7 @@ class SentShapes:
         with (
             senders_wrapped(self._wrapped),
             self._eager_calls_seen(),
-            enqueues_recorded(_Forgetful()),
+            enqueues_recorded(Current(_Forgetful())),
         ):
             yield
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BadOptionError
-from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.patching import Current, patches, replaced
 from pytest_djcelery.project.derived import MISSING, Annotations, DerivedObjects, put, refresh_tasks
 
 if TYPE_CHECKING:
@@ -334,13 +334,6 @@ class Configuration:
         vars(settings).pop(name, None)
 
 
-@patches(
-    "celery.app.utils:Settings.__setitem__",
-    "celery.app.utils:Settings.update",
-    why="What a test writes into app.conf takes effect at once, including in what Celery has "
-    "derived from it.",
-    checked_on="Celery 5.4 to 5.7",
-)
 @contextmanager
 def settings_writes_applied(
     configurations: Callable[[], Iterable[Configuration]],
@@ -353,6 +346,23 @@ def settings_writes_applied(
 
     Args:
         configurations: Returns the configurations of the apps concerned.
+    """
+    with ExitStack() as layers, settings_writes_put_in(Current(layers), configurations):
+        yield
+
+
+@patches(
+    "celery.app.utils:Settings.__setitem__",
+    "celery.app.utils:Settings.update",
+    why="What a test writes into app.conf takes effect at once, including in what Celery has "
+    "derived from it.",
+    checked_on="Celery 5.4 to 5.7",
+)
+@contextmanager
+def settings_writes_put_in(
+    current: Current[ExitStack], configurations: Callable[[], Iterable[Configuration]]
+) -> Iterator[None]:
+    """Do as `settings_writes_applied`, with layers that end as the current stack is closed.
 
     Private API (``ConfigurationView.__setitem__``, to which setting attributes also leads, and
     ``update``), checked on Celery 5.4 to 5.7.
@@ -365,8 +375,9 @@ def settings_writes_applied(
     write, update = Settings.__setitem__, Settings.update
 
     def __setitem__(self: Any, key: str, value: Any) -> None:  # noqa: N807 - what it replaces
-        configuration = configuration_of(self)
-        if configuration is None:
+        layers = current.now
+        configuration = None if layers is None else configuration_of(self)
+        if configuration is None or layers is None:
             write(self, key, value)
             return
         try:
@@ -379,11 +390,11 @@ def settings_writes_applied(
             layers.callback(configuration.remove, configuration.push({setting: value}))
 
     def updated(self: Any, *args: Any, **values: Any) -> None:
-        if configuration_of(self) is None:
+        if current.now is None or configuration_of(self) is None:
             update(self, *args, **values)
             return
         for key, value in dict(*args, **values).items():
             self[key] = value
 
-    with ExitStack() as layers, replaced(Settings, __setitem__=__setitem__, update=updated):
+    with replaced(Settings, __setitem__=__setitem__, update=updated):
         yield

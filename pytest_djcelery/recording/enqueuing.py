@@ -16,7 +16,7 @@ from pytest_djcelery.messages.django_tasks import (
     enqueueing,
 )
 from pytest_djcelery.messages.journal import Enqueued
-from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.patching import Current, patches, replaced
 from pytest_djcelery.project.after_import import called_after_import
 from pytest_djcelery.transactions.hooks import WatchedHook
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def enqueues_recorded(journal: EventLog) -> Iterator[None]:
+def enqueues_recorded(journal: Current[Any]) -> Iterator[None]:
     """Within the ``with``, link messages with the Django tasks that they were sent for."""
     with ExitStack() as stack:
 
@@ -48,7 +48,7 @@ def enqueues_recorded(journal: EventLog) -> Iterator[None]:
     checked_on="Django 6.0 and 6.1",
 )
 @contextmanager
-def _enqueue_replaced(journal: EventLog) -> Iterator[None]:
+def _enqueue_replaced(current: Current[Any]) -> Iterator[None]:
     from django.tasks.base import Task
 
     enqueue_now, enqueue_later = Task.enqueue, Task.aenqueue
@@ -56,11 +56,17 @@ def _enqueue_replaced(journal: EventLog) -> Iterator[None]:
 
     def enqueue(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
+        journal: EventLog | None = current.now
+        if journal is None:
+            return enqueue_now(self, *args, **kwargs)
         with _recorded(journal, self, args, kwargs, sys._getframe(1)) as returned:
             return returned(enqueue_now(self, *args, **kwargs))
 
     async def aenqueue(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
+        journal: EventLog | None = current.now
+        if journal is None:
+            return await enqueue_later(self, *args, **kwargs)
         with _recorded(journal, self, args, kwargs, sys._getframe(1)) as returned:
             return returned(await enqueue_later(self, *args, **kwargs))
 

@@ -17,7 +17,7 @@ from pytest_djcelery import locations
 from pytest_djcelery.errors import is_meant
 from pytest_djcelery.locations import in_library, is_of_project, relative
 from pytest_djcelery.messages.journal import Ended, Event, Journal, Looked, RaisedElsewhere
-from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.patching import Current, patches, replaced
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -88,21 +88,24 @@ def reached_test(error: BaseException, suite: Container[str]) -> bool:
 class _ReadWatch:
     """Finds out what each read of a result has shown, and to whom."""
 
-    def __init__(self, listener: ReadListener, suite: Container[str]) -> None:
+    def __init__(self, listener: Current[Any], suite: Container[str]) -> None:
         self._listener = listener
         self._suite = suite
 
     def read(self, result: Any, error: BaseException | None = None) -> None:
         """Note that an outcome was read, which matters only if it is a failure."""
-        if _has_failed(result):
+        if self._listener.now is not None and _has_failed(result):
             self.failure_read(result, error)
 
     def failure_read(self, result: Any, error: BaseException | None = None) -> None:
         """Note that a failure was read, of a result or of one of its parts."""
+        listener: ReadListener | None = self._listener.now
+        if listener is None:
+            return
         if _test_learns_of_failure(self._suite):
-            self._listener.looked(with_relatives(result))
+            listener.looked(with_relatives(result))
         elif error is not None:
-            self._listener.raised_elsewhere(with_relatives(result), error)
+            listener.raised_elsewhere(with_relatives(result), error)
 
 
 @patches(
@@ -116,7 +119,7 @@ class _ReadWatch:
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def watched_results(listener: ReadListener, suite: Container[str]) -> Iterator[None]:
+def watched_results(listener: Current[Any], suite: Container[str]) -> Iterator[None]:
     """Within the ``with``, note each read of a result that shows a failure.
 
     Args:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.django_tasks import DjangoCall
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.patching import Current
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.transactions.watch import TransactionWatch
 
@@ -207,20 +208,24 @@ class _RecordingProducer:
 
 
 @contextmanager
-def publishes_recorded(recorder: PublishRecorder) -> Iterator[None]:
+def publishes_recorded(recorder: Current[PublishRecorder]) -> Iterator[None]:
     """Within the ``with``, route every publish in this process through ``recorder``."""
     with _senders_recorded(recorder), _eager_runs_recorded(recorder):
         yield
 
 
 @contextmanager
-def _senders_recorded(recorder: PublishRecorder) -> Iterator[None]:
+def _senders_recorded(current: Current[PublishRecorder]) -> Iterator[None]:
     """Have each message recorded as it is handed over to a producer."""
 
     def wrap(amqp: Any, send: Send) -> Send:
         declared = _Declared()
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
+            recorder = current.now
+            if recorder is None:
+                return send(producer, name, message, **options)
+
             def send_by(recording: Any) -> Any:
                 if not in_memory(amqp.app):
                     with unreachable_broker_explained(amqp.app, name):
@@ -261,7 +266,7 @@ class _Declared:
 
 
 @contextmanager
-def _eager_runs_recorded(recorder: PublishRecorder) -> Iterator[None]:
+def _eager_runs_recorded(current: Current[PublishRecorder]) -> Iterator[None]:
     """Wrap ``Task.apply``, which every eager call of a task or a canvas ends in.
 
     ``apply(throw=True)`` would skip ``on_failure`` and the errbacks. Instead the task is run as a
@@ -271,11 +276,21 @@ def _eager_runs_recorded(recorder: PublishRecorder) -> Iterator[None]:
     apply = vars(Task)["apply"]
     called_with: dict[str, tuple[Any, Any]] = {}
 
+    def wanted() -> bool:
+        return current.now is not None
+
     def recorded_apply(
         self: Any, args: Any = None, kwargs: Any = None, link: Any = None, link_error: Any = None,
         task_id: Any = None, retries: Any = None, throw: Any = None, logfile: Any = None,
         loglevel: Any = None, headers: Any = None, **options: Any,
     ) -> Any:  # fmt: skip
+        recorder = current.now
+        if recorder is None:
+            return apply(
+                self, args, kwargs, link=link, link_error=link_error, task_id=task_id,
+                retries=retries, throw=throw, logfile=logfile, loglevel=loglevel,
+                headers=headers, **options,
+            )  # fmt: skip
         conf = self.app.conf
         throw = conf.task_eager_propagates if throw is None else throw
         task_id = task_id or uuid()
@@ -303,6 +318,8 @@ def _eager_runs_recorded(recorder: PublishRecorder) -> Iterator[None]:
     def recorded_apply_async(
         self: Any, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
+        if current.now is None:
+            return apply_async(self, args, kwargs, *rest, **options)
         # An overridden ``apply()`` may be about to run it with other arguments than those sent.
         noted = not rest and type(self).apply is not recorded_apply
         if noted:
@@ -321,8 +338,8 @@ def _eager_runs_recorded(recorder: PublishRecorder) -> Iterator[None]:
                 called_with.pop(options["task_id"], None)
 
     with (
-        raised_eagerly() as raised,
-        eager_canvases_followed(),
+        raised_eagerly(wanted) as raised,
+        eager_canvases_followed(wanted),
         task_replaced(apply=recorded_apply, apply_async=recorded_apply_async),
     ):
         yield

@@ -24,7 +24,7 @@ from pytest_djcelery.messages.journal import (
     stores_nothing,
 )
 from pytest_djcelery.messages.lost_for_good import why_lost
-from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.patching import Current, patches, replaced
 from pytest_djcelery.recording.failures import (
     async_result_replaced,
     result_set_replaced,
@@ -280,13 +280,14 @@ class Waits:
 
 
 @contextmanager
-def waits_woken(waits: Waits) -> Iterator[None]:
-    """Have waits for results of the apps that ``waits`` knows wake by the journal; note reads."""
-    with (
-        _polling_replaced(waits),
-        _waits_announced(waits),
-        watched_results(waits, waits.test.suite),
-    ):
+def waits_woken(waits: Current[Waits], suite: Container[str]) -> Iterator[None]:
+    """Have waits for results of the apps that ``waits`` knows wake by the journal; note reads.
+
+    Args:
+        waits: The waits of the test.
+        suite: The files of the tests.
+    """
+    with _polling_replaced(waits), _waits_announced(waits), watched_results(waits, suite):
         yield
 
 
@@ -297,21 +298,22 @@ def waits_woken(waits: Waits) -> Iterator[None]:
     checked_on="Celery 5.4 to 5.7",
 )
 @contextmanager
-def _polling_replaced(waits: Waits) -> Iterator[None]:
+def _polling_replaced(current: Current[Waits]) -> Iterator[None]:
     """Replace the polling of ``SyncBackendMixin.wait_for`` and ``get_many``."""
     from celery.backends.base import BaseKeyValueStoreBackend, SyncBackendMixin
 
     wait_for, get_many = SyncBackendMixin.wait_for, BaseKeyValueStoreBackend.get_many
 
-    def ours(backend: Any) -> bool:
-        return waits.knows(backend.app) and not in_task()
+    def waits_of(backend: Any) -> Waits | None:
+        waits = current.now
+        return waits if waits is not None and waits.knows(backend.app) and not in_task() else None
 
     def waking_wait_for(
         self: Any, task_id: str, timeout: float | None = None, interval: float = 0.5,
         no_ack: bool = True, on_interval: Any = None,
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
-        if not ours(self):
+        if (waits := waits_of(self)) is None:
             return wait_for(self, task_id, timeout, interval, no_ack, on_interval)
         self._ensure_not_eager()
         return waits.until_ready(self, [task_id], timeout, on_interval or do_nothing)[task_id]
@@ -322,7 +324,7 @@ def _polling_replaced(waits: Waits) -> Iterator[None]:
         **options: Any,
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
-        if ours(self):
+        if (waits := waits_of(self)) is not None:
             if options.get("max_iterations"):  # Redis only looks, before it waits in its own way
                 interval = 0
             else:
@@ -340,17 +342,19 @@ def _polling_replaced(waits: Waits) -> Iterator[None]:
 
 
 @contextmanager
-def _waits_announced(waits: Waits) -> Iterator[None]:
+def _waits_announced(current: Current[Waits]) -> Iterator[None]:
     """Call `Waits.before` before each wait begins."""
     from celery.result import AsyncResult, ResultSet
 
     get = vars(AsyncResult)["get"]
-    iter_native = vars(ResultSet)["iter_native"]
 
     def announced_get(
         self: Any, timeout: Any = None, propagate: bool = True, *args: Any, **kwargs: Any
     ) -> Any:  # fmt: skip
         __tracebackhide__ = True
+        waits = current.now
+        if waits is None:
+            return get(self, timeout, propagate, *args, **kwargs)
         with states_reported(self, kwargs):
             try:
                 if _may_wait(kwargs):
@@ -366,6 +370,9 @@ def _waits_announced(waits: Waits) -> Iterator[None]:
 
         def joined(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
+            waits = current.now
+            if waits is None:
+                return method(self, *args, **kwargs)
             with states_reported(self, kwargs) if name == "join_native" else nullcontext():
                 # One that is marked as ready does not wait: Redis joins a chord's header this way.
                 if _may_wait(kwargs) and not self.on_ready.ready:
@@ -375,20 +382,29 @@ def _waits_announced(waits: Waits) -> Iterator[None]:
 
         return joined
 
-    def announced_iter(self: Any, timeout: Any = None, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        if _may_wait(kwargs) and not self.on_ready.ready:
-            waits.before(self.results, timeout)
-        return iter_native(self, timeout, *args, **kwargs)
-
     with (
         async_result_replaced(get=announced_get, wait=announced_get),
         result_set_replaced(
             join=announced_join("join"),
-            join_native=announced_join("join_native"), iter_native=announced_iter,
+            join_native=announced_join("join_native"), iter_native=_announced_iter(current),
         ),
     ):  # fmt: skip
         yield
+
+
+def _announced_iter(current: Current[Waits]) -> Any:
+    from celery.result import ResultSet
+
+    iter_native = vars(ResultSet)["iter_native"]
+
+    def announced_iter(self: Any, timeout: Any = None, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        waits = current.now
+        if waits is not None and _may_wait(kwargs) and not self.on_ready.ready:
+            waits.before(self.results, timeout)
+        return iter_native(self, timeout, *args, **kwargs)
+
+    return announced_iter
 
 
 def _may_wait(options: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from celery import VERSION
 from celery.exceptions import NotRegistered, Reject
@@ -20,7 +20,7 @@ from pytest_djcelery.messages.journal import (
     StateStored,
     Storing,
 )
-from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.patching import Current, last_receivers, patches, replaced, standing_while
 from pytest_djcelery.recording.batches import is_batch, requests_of
 from pytest_djcelery.recording.outages import REFUSALS
 
@@ -40,7 +40,7 @@ class EventLog(Protocol):
 
 @contextmanager
 def task_events_recorded(
-    journal: Journal,
+    journal: Current[Journal],
     knows: Callable[[Celery], bool],
     keeps: Callable[[str], bool] = lambda _: False,
 ) -> Iterator[None]:
@@ -57,7 +57,7 @@ def task_events_recorded(
 
 @contextmanager
 def signals_connected(
-    journal: EventLog, knows: Callable[[Celery], bool] = lambda _: True
+    journal: Current[Any], knows: Callable[[Celery], bool] = lambda _: True
 ) -> Iterator[None]:
     """Record what a worker's signals say about the tasks of some apps, or of all apps."""
     from celery import signals
@@ -74,6 +74,7 @@ def signals_connected(
     # Celery 5.4 takes the same method of two recorders for a single receiver, hence the id.
     for signal, handler in handlers.items():
         signal.connect(handler, weak=False, dispatch_uid=recorder)
+    standing_while(last_receivers(handlers))
     try:
         yield
     finally:
@@ -81,15 +82,32 @@ def signals_connected(
             signal.disconnect(dispatch_uid=recorder)
 
 
+class _Nowhere:
+    """The journal of a test that is over, for a thread that its end has left behind."""
+
+    def append(self, event: Event) -> None:
+        """Drop an event."""
+
+    def wake(self) -> None:
+        """Wake nobody."""
+
+
+_NOWHERE: Final = _Nowhere()
+
+
 class _Recorder:
     """Turns each signal for a task of a known app into an event of the journal."""
 
-    def __init__(self, journal: EventLog, knows: Callable[[Celery], bool]) -> None:
-        self._journal = journal
+    def __init__(self, journal: Current[Any], knows: Callable[[Celery], bool]) -> None:
+        self._current = journal
         self._knows = knows
 
+    @property
+    def _journal(self) -> EventLog:
+        return self._current.now or _NOWHERE
+
     def unknown(self, sender: Any, name: str, exc: Any, **details: Any) -> None:
-        if self._knows(sender.app):
+        if self._current.now is not None and self._knows(sender.app):
             self._journal.append(
                 Ended(
                     task_id=details["id"],
@@ -190,6 +208,8 @@ class _Recorder:
             )
 
     def _is_ours(self, task: Any) -> bool:
+        if self._current.now is None:
+            return False
         app = getattr(task, "_app", None)
         return app is None or self._knows(app)
 
@@ -224,14 +244,18 @@ def _raised(exception: BaseException) -> BaseException:
 
 
 @contextmanager
-def raised_eagerly() -> Iterator[dict[str, BaseException]]:
-    """Collect what eager tasks raise within the ``with``, by task id, for the caller to pop."""
+def raised_eagerly(wanted: Callable[[], bool]) -> Iterator[dict[str, BaseException]]:
+    """Collect what eager tasks raise within the ``with``, by task id, for the caller to pop.
+
+    Args:
+        wanted: Whether anyone is going to.
+    """
     from celery.signals import task_failure
 
     raised: dict[str, BaseException] = {}
 
     def note(sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
-        if sender.request.is_eager:
+        if sender.request.is_eager and wanted():
             raised[task_id] = _raised(exception)
 
     task_failure.connect(note, weak=False)
@@ -251,7 +275,7 @@ def _retries_of(task_id: str) -> int:
 
 @contextmanager
 def _stored_states(
-    journal: Journal, knows: Callable[[Celery], bool], keeps: Callable[[str], bool]
+    current: Current[Journal], knows: Callable[[Celery], bool], keeps: Callable[[str], bool]
 ) -> Iterator[None]:
     """Wrap ``store_result``, the one call through which all states pass, custom ones too.
 
@@ -268,7 +292,8 @@ def _stored_states(
         def store_result(
             self: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any
         ) -> Any:
-            if not knows(self.app):
+            journal = current.now
+            if journal is None or not knows(self.app):
                 return store(self, task_id, result, state, *args, **kwargs)
             if keeps(task_id):
                 return result

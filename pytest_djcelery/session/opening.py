@@ -28,7 +28,9 @@ def entered_sandbox(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]
             yield session.sandbox
         return
     opening = (
-        _new_sandbox(session, changes) if session.sandbox is None else session.sandbox.new_example()
+        _new_sandbox(session, changes, of_fixture=not checks)
+        if session.sandbox is None
+        else session.sandbox.new_example()
     )
     with opening as sandbox:
         yield sandbox
@@ -51,7 +53,9 @@ def sandbox_of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
 
 
 @contextmanager
-def _new_sandbox(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandbox]:
+def _new_sandbox(
+    session: Session, changes: Mapping[str, Any], *, of_fixture: bool
+) -> Iterator[Sandbox]:
     options = options_module.replace(session.options, **changes)
     project = session.use_project()
     # This imports Celery, which a run that uses no fixture must not do.
@@ -70,7 +74,8 @@ def _new_sandbox(session: Session, changes: Mapping[str, Any]) -> Iterator[Sandb
         audit,
         session.app_isolated(project),
         rolled_back_example(),
-        sandbox.recording(),
+        session.patched(project, stay=of_fixture) as patches,
+        sandbox.recording(patches),
         session.sandbox_opened(sandbox),
     ):
         yield sandbox

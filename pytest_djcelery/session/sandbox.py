@@ -22,14 +22,9 @@ from pytest_djcelery.project import consumed_queues, registry
 from pytest_djcelery.project.configuration import settings_writes_applied
 from pytest_djcelery.project.derived import queues_restored
 from pytest_djcelery.project.finding import current_app_set
-from pytest_djcelery.project.shortcuts.message_path import message_path_shortened
-from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 from pytest_djcelery.recording import failures, second_runs
-from pytest_djcelery.recording.enqueuing import enqueues_recorded
-from pytest_djcelery.recording.http_requests import requests_recorded
-from pytest_djcelery.recording.publishing import PublishRecorder, publishes_recorded
-from pytest_djcelery.recording.result_waits import Waits, waits_woken
-from pytest_djcelery.recording.task_signals import task_events_recorded
+from pytest_djcelery.recording.publishing import PublishRecorder
+from pytest_djcelery.recording.result_waits import Waits
 from pytest_djcelery.recording.unconsumed import Unconsumed
 from pytest_djcelery.session.runner import kept_topology, park_all
 from pytest_djcelery.session.session import current_session
@@ -47,6 +42,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.session.runner import Runner
+    from pytest_djcelery.session.standing_patches import SandboxPatches
     from pytest_djcelery.transactions.captures import Captures
 
 
@@ -252,11 +248,15 @@ class Sandbox:
             self.options = before
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Within the ``with``, record what happens and keep it from other tests."""
-        from pytest_djcelery.project.configuration import settings_writes_applied
+    def recording(self, patches: SandboxPatches) -> Iterator[None]:
+        """Within the ``with``, record what happens and keep it from other tests.
 
-        self.watch = TransactionWatch(self.journal, policy=self._policy, captures=self._captures)
+        Args:
+            patches: They are on, and serve no other sandbox.
+        """
+        self.watch = TransactionWatch(
+            self.journal, policy=self._policy, captures=self._captures, current=patches.watch
+        )
         self.watch.after_blocks = self._published
         waits = Waits(self, knows=self.project.knows, timeout=self.options.timeout)
         recorder = PublishRecorder(
@@ -271,21 +271,11 @@ class Sandbox:
             stack.callback(self._put_clock_back)
             stack.enter_context(current_app_set(self.app))
             stack.enter_context(self._queues_and_results_emptied())
-            stack.enter_context(settings_reads_cached(self.app, self.project.settings_cache))
-            stack.enter_context(message_path_shortened())
-            stack.enter_context(settings_writes_applied(self.project.configurations))
-            # The pytest session notes them already; without pytest there is none.
-            stack.enter_context(self._captures.capture_blocks_noted())
+            stack.enter_context(patches.settings_written())
             stack.enter_context(self.watch)
-            stack.enter_context(publishes_recorded(recorder))
-            stack.enter_context(requests_recorded(self.journal.note))
-            stack.enter_context(enqueues_recorded(self.journal))
             stack.enter_context(
-                task_events_recorded(
-                    self.journal, self.project.knows, self.outcomes_kept.__contains__
-                )
+                patches.recording(self.journal, recorder, waits, self.outcomes_kept)
             )
-            stack.enter_context(waits_woken(waits))
             self._found = self._fingerprint()
             yield
 

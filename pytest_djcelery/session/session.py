@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import RanTwice
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.session.sandbox import Sandbox
+    from pytest_djcelery.session.standing_patches import SandboxPatches
 
 
 _FOLDERS = ("tests", "test")
@@ -169,6 +170,7 @@ class Session:
         self.captures = Captures()
         self._captures_noted = ExitStack()
         self._project: Project | None = None
+        self._patches: SandboxPatches | None = None  # that are on now
         self._isolation = ExitStack()
         self._isolating = 0  # the blocks that isolate the app, where the run itself doesn't
         self._lock = threading.RLock()
@@ -255,6 +257,33 @@ class Session:
             )
 
     @contextmanager
+    def patched(self, project: Project, *, stay: bool) -> Iterator[SandboxPatches]:
+        """Within the ``with``, have the patches of a sandbox on.
+
+        Args:
+            project: The project whose app is patched.
+            stay: Whether they may stay on after it, until `take_patches_off`.
+        """
+        from pytest_djcelery.session.standing_patches import SandboxPatches  # needs Celery
+
+        if self._patches is not None and not self._patches.intact:
+            self.take_patches_off()
+        patches = self._patches
+        if patches is None:
+            patches = self._patches = SandboxPatches(project, self.captures, self.suite)
+        try:
+            yield patches
+        finally:
+            if not stay or self.audit is not None or not self._lasts:
+                self.take_patches_off()
+
+    def take_patches_off(self) -> None:
+        """Put back what the patches have replaced, unless a sandbox is open."""
+        if self._patches is not None and not self._patches.in_use:
+            patches, self._patches = self._patches, None
+            patches.take_off()
+
+    @contextmanager
     def sandbox_opened(self, sandbox: Sandbox) -> Iterator[None]:
         """Within the ``with``, make this the open sandbox."""
         self.has_recorded = True
@@ -289,6 +318,7 @@ class Session:
     def end(self) -> None:
         """Put the app back to what the settings say."""
         with self._lock, self._captures_noted:
+            self.take_patches_off()
             self._put_app_back()
 
     def _put_app_back(self, stop_workers: Callable[[], None] = stop_all) -> None:

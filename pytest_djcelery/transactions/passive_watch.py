@@ -33,6 +33,8 @@ class PassiveWatch(TransactionWatch):
             taken for the test's own, like those of ``django.test.TestCase``.
     """
 
+    _passive = True
+
     def __init__(self, journal: Journal, counts: Callable[[Opener], bool]) -> None:
         blocks = OpenBlocks(counts)
         hooks = _HookListener(journal, blocks, Captures())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.messages.notes import BlockEntered, BlockLeft
-from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.patching import Current, patches, replaced
 from pytest_djcelery.transactions.autocommit import (
     Autocommit,
     after_innermost_block,
@@ -75,6 +75,8 @@ class TransactionWatch:
     # Called before a procedure is, which no execute wrapper sees.
     before_procedure: Callable[[BaseDatabaseWrapper], None]
     _note: Callable[[Note], None] | None = None  # where blocks are recorded, if they are
+    _current: Current[TransactionWatch] | None = None
+    _passive = False
 
     def __init__(
         self,
@@ -83,12 +85,23 @@ class TransactionWatch:
         policy: Callable[[], Policy],
         captures: Captures | None = None,
         warn: Callable[[str, Location | None], None] = warn,
+        current: Current[TransactionWatch] | None = None,
     ) -> None:
+        """Make a watch that is on once it is entered.
+
+        Args:
+            journal: Where hooks and races are recorded.
+            policy: What a message does that is published inside an open transaction.
+            captures: The blocks in which Django's own test tools capture hooks.
+            warn: Called with a race's text, and its place.
+            current: Makes this the current watch of a `watch_possible` that is entered already.
+        """
         blocks = OpenBlocks()
         races = RaceDetector(RacePolicy(journal, policy, warn))
         hooks = HookRunner(journal, blocks, captures or Captures())
         self._set_up(blocks, hooks, races)
         self._note = journal.note
+        self._current = current
 
     def _set_up(self, blocks: OpenBlocks, hooks: HookRunner, races: RaceDetector) -> None:
         self.after_blocks = _nothing
@@ -107,7 +120,7 @@ class TransactionWatch:
             )
         self._hooks.on = True
         try:
-            self._patch()
+            self._begin()
             self._emulate_autocommit()
         except BaseException:
             self.__exit__()
@@ -118,6 +131,8 @@ class TransactionWatch:
         try:
             while self._tests:
                 self._tests.pop().__exit__()
+            if self._current is not None:
+                self._current.now = None
             self._patches.close()
             self._hooks.on = False
             for connection, known in self._blocks.connections():
@@ -127,6 +142,12 @@ class TransactionWatch:
             self._blocks.clear()
         finally:
             _only_one.release()
+
+    def _begin(self) -> None:
+        if self._current is None:
+            self._patches.enter_context(watch_possible(Current(self), passive=self._passive))
+        else:
+            self._current.now = self
 
     @property
     def around_hook(self) -> Callable[[], AbstractContextManager[None]]:
@@ -219,115 +240,8 @@ class TransactionWatch:
                 if (known := self._blocks.find(connection)) is not None:
                     self._hooks.settle(connection, known, LOST)
 
-    @patches(
-        "django.db.backends.base.base:BaseDatabaseWrapper.on_commit",
-        "django.db.backends.utils:CursorWrapper.callproc",
-        why="Hooks run when production would run them, and Django has no signal for the "
-        "registration of a hook; execute_wrapper() does not see the call of a procedure.",
-        checked_on="Django 4.2, 5.2, 6.0 and 6.1",
-    )
-    def _patch(self) -> None:
-        """Patch Django where it offers no public hook.
-
-        These methods, ``Atomic._from_testcase`` and ``connection.atomic_blocks`` were checked on
-        Django 4.2, 5.2, 6.0 and 6.1.
-        """
-        from django.db.backends.base.base import BaseDatabaseWrapper
-        from django.db.backends.utils import CursorWrapper
-        from django.db.transaction import Atomic
-
-        register, callproc = BaseDatabaseWrapper.on_commit, CursorWrapper.callproc
-
-        def on_commit(
-            connection: BaseDatabaseWrapper,
-            func: Callable[[], object],
-            robust: bool = False,
-        ) -> None:
-            __tracebackhide__ = True
-            self._hooks.register(connection, func, robust, register)
-
-        def watched_callproc(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            self.before_procedure(cursor.db)
-            result = callproc(cursor, *args, **kwargs)  # which bypasses ``execute_wrapper()``
-            known = self._blocks.find(cursor.db)
-            if known is not None and known.writes is not None:
-                known.writes.procedure_called()
-            return result
-
-        enter, leave = self._watched_blocks(Atomic.__enter__, Atomic.__exit__)
-        self._patches.enter_context(replaced(CursorWrapper, callproc=watched_callproc))
-        self._patches.enter_context(atomic_replaced(enter, leave))
-        self._patches.enter_context(replaced(BaseDatabaseWrapper, on_commit=on_commit))
-
-    def _watched_blocks(self, enter: Any, leave: Any) -> tuple[Any, Any]:
-        """What replaces ``Atomic.__enter__`` and ``Atomic.__exit__``."""
-        from django.db import DEFAULT_DB_ALIAS
-        from django.db.transaction import get_connection
-
-        def enter_watched(atomic: Atomic) -> None:
-            __tracebackhide__ = True
-            connection = get_connection(atomic.using)
-            if (autocommit := innermost(connection)) is None:
-                enter(atomic)
-            else:
-                autocommit.enter_block(atomic, enter)
-            if getattr(atomic, "_from_testcase", False):
-                self._test_begins(connection)
-            else:
-                using = atomic.using or DEFAULT_DB_ALIAS
-                block = self._blocks.entered(connection, using, sys._getframe(1), self._races.wrote)
-                if block is not None and block.begins and self._note is not None:
-                    self._note(BlockEntered(block=block.serial, opener=block.transaction.opener))
-
-        def leave_watched(
-            atomic: Atomic,
-            exc_type: type[BaseException] | None,
-            exc_value: BaseException | None,
-            traceback: TracebackType | None,
-        ) -> None:
-            __tracebackhide__ = True
-            connection = get_connection(atomic.using)
-            of_testcase = getattr(atomic, "_from_testcase", False)
-            if of_testcase:
-                self._test_ends(connection)
-            autocommit = after_innermost_block(connection)
-
-            def leave_block() -> None:
-                __tracebackhide__ = True
-                leave(atomic, exc_type, exc_value, traceback)
-
-            was_in_blocks = self.in_blocks
-            self._leave(
-                connection,
-                leave_block if autocommit is None else partial(autocommit.leave_block, leave_block),
-                failed=exc_type is not None,
-                of_testcase=of_testcase,
-            )
-            if was_in_blocks and not self.in_blocks:
-                self.after_blocks()
-
-        return enter_watched, leave_watched
-
-    @patches(
-        "django.db.backends.base.base:BaseDatabaseWrapper.get_autocommit",
-        why="Code that has no block open is in autocommit mode inside the test's transaction, as "
-        "in production.",
-        checked_on="Django 4.2, 5.2, 6.0 and 6.1",
-    )
     def _emulate_autocommit(self) -> None:
         """Have code with no block open find autocommit on, in the test's transaction too."""
-        from django.db.backends.base.base import BaseDatabaseWrapper
-
-        get_autocommit = BaseDatabaseWrapper.get_autocommit
-
-        def get_autocommit_of_code(connection: BaseDatabaseWrapper) -> bool:
-            found = innermost(connection)
-            return (found is not None and found.shown) or get_autocommit(connection)
-
-        self._patches.enter_context(
-            replaced(BaseDatabaseWrapper, get_autocommit=get_autocommit_of_code)
-        )
         for connection in opened_connections():
             self._test_begins(connection)
 
@@ -386,6 +300,160 @@ class TransactionWatch:
                 self._hooks.settle(connection, known, undone if failed else HOOK_RAISED)
         if simulated and committed:
             self._hooks.commit(connection, known)
+
+
+@contextmanager
+def watch_possible(current: Current[TransactionWatch], *, passive: bool = False) -> Iterator[None]:
+    """Within the ``with``, have Django tell the current watch what happens.
+
+    Args:
+        current: The watch that is on; nothing between two of them.
+        passive: Whether the watch only looks on, so that autocommit is not emulated.
+    """
+    with (
+        _hooks_and_blocks_watched(current),
+        nullcontext() if passive else _autocommit_emulated(),
+    ):
+        yield
+
+
+@patches(
+    "django.db.backends.base.base:BaseDatabaseWrapper.on_commit",
+    "django.db.backends.utils:CursorWrapper.callproc",
+    why="Hooks run when production would run them, and Django has no signal for the "
+    "registration of a hook; execute_wrapper() does not see the call of a procedure.",
+    checked_on="Django 4.2, 5.2, 6.0 and 6.1",
+)
+@contextmanager
+def _hooks_and_blocks_watched(current: Current[TransactionWatch]) -> Iterator[None]:
+    """Patch Django where it offers no public hook.
+
+    These methods, ``Atomic._from_testcase`` and ``connection.atomic_blocks`` were checked on
+    Django 4.2, 5.2, 6.0 and 6.1.
+    """
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.backends.utils import CursorWrapper
+    from django.db.transaction import Atomic
+
+    register, callproc = BaseDatabaseWrapper.on_commit, CursorWrapper.callproc
+
+    def on_commit(
+        connection: BaseDatabaseWrapper,
+        func: Callable[[], object],
+        robust: bool = False,
+    ) -> None:
+        __tracebackhide__ = True
+        watch = current.now
+        if watch is None:
+            register(connection, func, robust)
+        else:
+            watch._hooks.register(connection, func, robust, register)
+
+    def watched_callproc(cursor: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        watch = current.now
+        if watch is None:
+            return callproc(cursor, *args, **kwargs)
+        watch.before_procedure(cursor.db)
+        result = callproc(cursor, *args, **kwargs)  # which bypasses ``execute_wrapper()``
+        known = watch._blocks.find(cursor.db)
+        if known is not None and known.writes is not None:
+            known.writes.procedure_called()
+        return result
+
+    enter = _watched_enter(current, Atomic.__enter__)
+    leave = _watched_exit(current, Atomic.__exit__)
+    with (
+        replaced(CursorWrapper, callproc=watched_callproc),
+        atomic_replaced(enter, leave),
+        replaced(BaseDatabaseWrapper, on_commit=on_commit),
+    ):
+        yield
+
+
+def _watched_enter(current: Current[TransactionWatch], enter: Any) -> Any:
+    """What replaces ``Atomic.__enter__``."""
+    from django.db import DEFAULT_DB_ALIAS
+    from django.db.transaction import get_connection
+
+    def enter_watched(atomic: Atomic) -> None:
+        __tracebackhide__ = True
+        watch = current.now
+        if watch is None:
+            enter(atomic)
+            return
+        connection = get_connection(atomic.using)
+        if (autocommit := innermost(connection)) is None:
+            enter(atomic)
+        else:
+            autocommit.enter_block(atomic, enter)
+        if getattr(atomic, "_from_testcase", False):
+            watch._test_begins(connection)
+        else:
+            using = atomic.using or DEFAULT_DB_ALIAS
+            block = watch._blocks.entered(connection, using, sys._getframe(1), watch._races.wrote)
+            if block is not None and block.begins and watch._note is not None:
+                watch._note(BlockEntered(block=block.serial, opener=block.transaction.opener))
+
+    return enter_watched
+
+
+def _watched_exit(current: Current[TransactionWatch], leave: Any) -> Any:
+    """What replaces ``Atomic.__exit__``."""
+    from django.db.transaction import get_connection
+
+    def leave_watched(
+        atomic: Atomic,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        __tracebackhide__ = True
+        watch = current.now
+        if watch is None:
+            leave(atomic, exc_type, exc_value, traceback)
+            return
+        connection = get_connection(atomic.using)
+        of_testcase = getattr(atomic, "_from_testcase", False)
+        if of_testcase:
+            watch._test_ends(connection)
+        autocommit = after_innermost_block(connection)
+
+        def leave_block() -> None:
+            __tracebackhide__ = True
+            leave(atomic, exc_type, exc_value, traceback)
+
+        was_in_blocks = watch.in_blocks
+        watch._leave(
+            connection,
+            leave_block if autocommit is None else partial(autocommit.leave_block, leave_block),
+            failed=exc_type is not None,
+            of_testcase=of_testcase,
+        )
+        if was_in_blocks and not watch.in_blocks:
+            watch.after_blocks()
+
+    return leave_watched
+
+
+@patches(
+    "django.db.backends.base.base:BaseDatabaseWrapper.get_autocommit",
+    why="Code that has no block open is in autocommit mode inside the test's transaction, as "
+    "in production.",
+    checked_on="Django 4.2, 5.2, 6.0 and 6.1",
+)
+@contextmanager
+def _autocommit_emulated() -> Iterator[None]:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    get_autocommit = BaseDatabaseWrapper.get_autocommit
+
+    def get_autocommit_of_code(connection: BaseDatabaseWrapper) -> bool:
+        found = innermost(connection)
+        return (found is not None and found.shown) or get_autocommit(connection)
+
+    with replaced(BaseDatabaseWrapper, get_autocommit=get_autocommit_of_code):
+        yield
 
 
 def _nothing(*_: object) -> None:

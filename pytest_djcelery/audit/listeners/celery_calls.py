@@ -22,7 +22,7 @@ from pytest_djcelery import locations
 from pytest_djcelery.audit.recorder import Reached, Sent, Taken
 from pytest_djcelery.audit.visibility import beyond_visibility
 from pytest_djcelery.messages.journal import Ended, Looked, RaisedElsewhere
-from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.patching import Current, patches, replaced
 from pytest_djcelery.recording.failures import watched_results
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def signals_recorded(recorder: Recorder) -> Iterator[None]:
         recorder.append(Taken(task_id=task_id))
 
     with ExitStack() as stack:
-        stack.enter_context(signals_connected(recorder))
+        stack.enter_context(signals_connected(Current(recorder)))
         for signal, receiver in (
             (signals.task_received, received),
             (signals.task_prerun, started),
@@ -166,7 +166,7 @@ def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
 @contextmanager
 def results_recorded(recorder: Recorder) -> Iterator[None]:
     """Record which outcomes a test has read."""
-    with watched_results(_ReadRecorder(recorder), recorder.suite):
+    with watched_results(Current(_ReadRecorder(recorder)), recorder.suite):
         yield
 
 

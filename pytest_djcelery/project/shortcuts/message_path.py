@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu import Connection, Producer, pools
 
 from pytest_djcelery.brokers.memory.addresses import SCHEME
-from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.patching import patches, replaced, standing_while
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -139,6 +139,7 @@ def _json_codec_kept() -> Iterator[None]:
         return
     ours = encoders["json"] = codec._replace(encoder=encode)
     decoders[kind] = loads
+    standing_while(lambda: encoders.get("json") is ours and decoders.get(kind) is loads)
     try:
         yield
     finally:  # if another one has been registered meanwhile, it stays

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache as cached
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.patching import patches, replaced, standing_while
 from pytest_djcelery.project.derived import MISSING
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> It
     cache = cache or SettingsCache()
     cache.found(conf, django)
     known = cache.known
+    readable = _is_readable(conf.maps)
+    standing_while(partial(_looks_again, app, conf, readable, cache, django))
 
     def __getitem__(self: Any, key: str) -> Any:  # noqa: N807 - what it replaces
         if self is not conf:
@@ -86,11 +89,22 @@ def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> It
             known[key] = tuple((name, changes.get(name, MISSING)) for name in spellings), value
         return value
 
-    if not _is_readable(conf.maps):
+    if not readable:
         yield
         return
     with replaced(Settings, __getitem__=__getitem__), _setting_names_cached():
         yield
+
+
+def _looks_again(
+    app: Celery, conf: Any, readable: bool, cache: SettingsCache, django: _DjangoSettings
+) -> bool:
+    """Whether the same settings are still read; if they are, find out which names they have now."""
+    if app.conf is not conf or not app.configured or _is_readable(conf.maps) != readable:
+        return False
+    django.look()
+    cache.found(conf, django)
+    return True
 
 
 @patches(

@@ -28,6 +28,7 @@ from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.messages import journal, notes
 from pytest_djcelery.messages.journal import Dropped
+from pytest_djcelery.patching import Current
 from pytest_djcelery.recording import publishing, task_signals
 from pytest_djcelery.recording.enqueuing import enqueues_recorded
 from pytest_djcelery.recording.redis_results import results_set_without_setex
@@ -245,10 +246,12 @@ def _events_reported(
     signals.task_prerun.connect(started, weak=False)
     with (
         watch,
-        publishing.publishes_recorded(recorder),
-        enqueues_recorded(remote_journal),
+        publishing.publishes_recorded(Current(recorder)),
+        enqueues_recorded(Current(remote_journal)),
         results_set_without_setex(),
-        task_signals.task_events_recorded(remote_journal, lambda task_app: task_app is app),
+        task_signals.task_events_recorded(
+            Current(remote_journal), lambda task_app: task_app is app
+        ),
         sqlite.waiting_for_other_processes(environment.timeout),
     ):
         yield
