@@ -152,10 +152,10 @@ class DjangoNotConfiguredError(DjceleryError, RuntimeError):
 
 def django_is_configured() -> bool:
     """Whether there are Django settings, loaded or yet to be loaded; Celery needs none."""
-    if os.environ.get("DJANGO_SETTINGS_MODULE"):
-        return True
     conf = sys.modules.get("django.conf")  # which is not imported for this
-    return conf is not None and conf.settings.configured
+    if conf is not None and conf.settings.configured:
+        return True
+    return bool(os.environ.get("DJANGO_SETTINGS_MODULE"))
 
 
 class FaultNotFiredError(DjceleryError, AssertionError):

@@ -99,14 +99,20 @@ def _usage_errors() -> Iterator[None]:
 
 @pytest.fixture
 def _celery_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    wider_fixtures.report_lost(request.node)
-    with _usage_errors(), opening.sandbox_of_test(**markers.options(request.node)) as sandbox:
+    # Each fixture that asks for ``request`` has pytest inspect another function: the others of ours
+    # find the test in the sandbox.
+    test = request.node
+    wider_fixtures.report_lost(test)
+    with (
+        _usage_errors(),
+        opening.sandbox_of_test(**markers.options(test)) as sandbox,
+        sandbox.used_by(test),
+    ):
         yield sandbox
 
 
 @pytest.fixture
 def celery_app(
-    request: pytest.FixtureRequest,
     _celery_sandbox: Sandbox,
     celery_config: Mapping[str, Any],
     celery_parameters: Mapping[str, Any],
@@ -115,10 +121,14 @@ def celery_app(
 
     They are undone at the end of the test, as are those of ``celery_config``.
     """
+    settings = markers.configuration(_celery_sandbox.test)
+    if not (celery_config or celery_parameters or settings):
+        yield _celery_sandbox.app
+        return
     # Not through celery_session_app: a module, class or test may override celery_config.
     with (
         configured_app(config=celery_config, parameters=celery_parameters),
-        pytest_djcelery.app(**markers.configuration(request.node)) as app,
+        pytest_djcelery.app(**settings) as app,
     ):
         yield app
 
@@ -155,16 +165,13 @@ def celery_eager(celery_app: Celery) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def celery_inline(
-    request: pytest.FixtureRequest,
-    celery_app: Celery,
-) -> Iterator[Inline]:
+def celery_inline(celery_app: Celery, _celery_sandbox: Sandbox) -> Iterator[Inline]:
     """A worker in the test's own thread and transaction: ``celery_inline.run()`` runs what is due.
 
     ``run(until=timedelta(hours=1))`` lets an hour pass at once, on a virtual clock. With
     ``@pytest.mark.celery_inline(auto=True)`` it delivers by itself. See `pytest_djcelery.Inline`.
     """
-    with pytest_djcelery.inline(**markers.inline(request.node)) as inline:
+    with pytest_djcelery.inline(**markers.inline(_celery_sandbox.test)) as inline:
         yield inline
 
 
@@ -225,8 +232,8 @@ _of_session = pytest.fixture(
 
 @pytest.fixture
 def celery_worker(
-    request: pytest.FixtureRequest,
     celery_app: Celery,
+    _celery_sandbox: Sandbox,
     _celery_worker_arguments: Mapping[str, Any],
 ) -> Iterator[Worker]:
     """A worker in a thread of this process: ``assert add.delay(4, 4).get() == 8``.
@@ -235,7 +242,7 @@ def celery_worker(
     them. It needs a test that commits. See `pytest_djcelery.Worker`.
     """
     with pytest_djcelery.worker(**_celery_worker_arguments) as worker:
-        markers.before_database_cleanup(request, worker.settle)
+        markers.before_database_cleanup(_celery_sandbox.test, worker.settle)
         yield worker
 
 
@@ -266,7 +273,7 @@ def celery_live_worker(
     """
     markers.open_database(request)
     with pytest_djcelery.live_worker(**markers.live_worker(request.node)) as worker:
-        markers.before_database_cleanup(request, worker.settle)
+        markers.before_database_cleanup(request.node, worker.settle)
         yield worker
 
 
@@ -282,13 +289,13 @@ def celery_session_worker(
 
 @pytest.fixture
 def _celery_session_worker_here(
-    request: pytest.FixtureRequest,
     celery_app: Celery,
+    _celery_sandbox: Sandbox,
     celery_session_worker: SessionWorker,
 ) -> Iterator[None]:
     """Have the session's worker run the messages of a test that requests it."""
     with celery_session_worker.in_test() as worker:
-        markers.before_database_cleanup(request, worker.settle)
+        markers.before_database_cleanup(_celery_sandbox.test, worker.settle)
         yield
 
 

@@ -401,11 +401,11 @@ def _is_django_test_case(item: pytest.Function) -> bool:
     return item.cls is not None and hasattr(item.cls, "databases")
 
 
-def before_database_cleanup(request: pytest.FixtureRequest, settle: Callable[[], None]) -> None:
+def before_database_cleanup(item: pytest.Item, settle: Callable[[], None]) -> None:
     """Call ``settle`` before a ``unittest`` test case empties its database.
 
     A pytest fixture is torn down after that, and a task that still runs would write again.
     """
-    add_cleanup = getattr(request.instance, "addCleanup", None)
+    add_cleanup = getattr(getattr(item, "instance", None), "addCleanup", None)
     if add_cleanup is not None:
         add_cleanup(settle)

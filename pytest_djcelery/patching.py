@@ -136,9 +136,12 @@ class StandingChanges:
     @property
     def intact(self) -> bool:
         """Whether making them anew would change nothing."""
-        for (_, name), (names, value) in self._attributes.items():
-            if names.get(name) is not value:
-                return False
+        try:
+            for (_, name), (names, value) in self._attributes.items():
+                if names[name] is not value:
+                    return False
+        except KeyError:
+            return False
         return all(check() for check in self._checks)
 
     def is_covered(self, owner: Any, name: str, ours: Any, before: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import FixtureConflictError
@@ -49,11 +49,9 @@ def runner_set(sandbox: Sandbox, runner: Runner) -> Iterator[None]:
         sandbox.runner = before
 
 
-@contextmanager
-def eager_mode_off(sandbox: Sandbox) -> Iterator[None]:
+def eager_mode_off(sandbox: Sandbox) -> AbstractContextManager[None]:
     """Within the ``with``, turn eager mode off: a test that asks for a worker wants the worker."""
-    with sandbox.project.configuration.insist(task_always_eager=False):
-        yield
+    return sandbox.project.configuration.insist(task_always_eager=False)
 
 
 def check_visible_to_workers(name: str) -> None:

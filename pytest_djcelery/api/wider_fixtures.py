@@ -22,6 +22,7 @@ from pytest_djcelery.session.session import current_session
 if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Sandbox
 
+_OF_TEST_CASES = "_django_setup_unittest"
 _LOST: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -63,6 +64,8 @@ class WiderFixtures:
                 return (yield)
         if current_session().sandbox is not None or "celery.app.base" not in sys.modules:
             return (yield)
+        if fixturedef.argname == _OF_TEST_CASES and request.cls is None:
+            return (yield)  # pytest-django's, which does nothing there, and is in every test
         with _sends_noted() as sent:
             try:
                 return (yield)
@@ -94,6 +97,7 @@ class _Automatic:
 
             with ExitStack() as block:
                 self._sandbox = block.enter_context(automatic_delivery())
+                self._sandbox.is_new()
                 self._block = block.pop_all()
 
     def test_ended(self) -> None:

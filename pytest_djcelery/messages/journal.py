@@ -323,7 +323,8 @@ class Journal:
             self._clocks.append(time.time())
             self._threads.append(get_ident())
             self._version += 1
-            self._notify(type(event))
+            if self._waiters:
+                self._notify(type(event))
 
     def note(self, note: Note) -> None:
         """Add what only the timeline reads, which wakes nobody and has no position itself."""

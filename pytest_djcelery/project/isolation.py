@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pytest_djcelery.brokers.run_spaces import RunSpaces
 from pytest_djcelery.brokers.servers import bounds
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.options import MEMORY, PROJECT, Options
-from pytest_djcelery.project import misspelt_settings
+from pytest_djcelery.project import consumed_queues, misspelt_settings
 from pytest_djcelery.project.configuration import Configuration, Layer, canonical
 from pytest_djcelery.project.other_apps import OtherApps
 from pytest_djcelery.project.shortcuts.message_path import producers_kept_connected
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.brokers.memory.queues import Broker, Topology
+    from pytest_djcelery.project.consumed_queues import ConsumedQueues
 
 _ENVIRONMENT = (
     # These take precedence over all settings.
@@ -45,7 +46,9 @@ class Project:
         self.configuration = Configuration(app)
         self.settings_cache = SettingsCache()
         self.virtual_host = f"{app.main or 'app'}-{os.getpid()}-{next(_numbers)}"
+        self._url = addresses.url(self.virtual_host)
         self._broker_of_run: Any = None
+        self._consumed: tuple[Any, ConsumedQueues] | None = None
         self._settings_layers: dict[str, list[Layer]] = {}
         self._settings_checked = False
         self._spaces = _spaces_of(options)
@@ -54,6 +57,19 @@ class Project:
     def knows(self, app: object) -> bool:
         """Whether an app is the project's, or another one that is kept off real servers."""
         return app is self.app or app in self.others
+
+    def consumed(self, chosen: tuple[str, ...]) -> ConsumedQueues:
+        """See `consumed_queues.of_project`; the same as long as the settings are.
+
+        Args:
+            chosen: The names in ``djcelery_queues`` or its marker.
+        """
+        app = self.app
+        conf = app.conf
+        read = chosen, app.amqp, tuple(conf.task_queues or ()), dict(conf.maps[0])
+        if self._consumed is None or self._consumed[0] != read:
+            self._consumed = read, consumed_queues.of_project(app, chosen)
+        return self._consumed[1]
 
     def configurations(self) -> list[Configuration]:
         """The configurations of the project's app and of others that have read their settings."""
@@ -68,16 +84,17 @@ class Project:
 
     @property
     def _publishes_to_memory(self) -> bool:
+        app = self.app
+        # Celery looks up the environment and two settings, which takes most of a look-up.
+        if app.configured and app.conf.maps[0].get("broker_url") == self._url:
+            return "CELERY_BROKER_URL" not in os.environ
         return str(self.app.conf.broker_url or "") == addresses.url(self.virtual_host)
 
-    @contextmanager
-    def in_memory(self) -> Iterator[None]:
+    def in_memory(self) -> AbstractContextManager[None]:
         """Within the ``with``, publish to memory, unless a test has chosen another broker."""
         if self._publishes_to_memory or self.app.conf.broker_url != self._broker_of_run:
-            yield
-            return
-        with self.configuration.override(**broker_values(addresses.url(self.virtual_host))):
-            yield
+            return nullcontext()
+        return self.configuration.override(**broker_values(self._url))
 
     def empty(self, kept: Topology | None = None) -> None:
         """Drop all messages, and results in memory.

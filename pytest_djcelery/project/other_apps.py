@@ -54,7 +54,7 @@ class OtherApps:
 
     def configurations(self) -> list[Configuration]:
         """The configurations of the apps that have read their settings."""
-        return [vars(app)[_KNOWN] for app in list(self._apps)]
+        return [vars(app)[_KNOWN] for app in list(self._apps)] if self._apps else []
 
     def virtual_hosts(self) -> list[str]:
         """The virtual hosts of the brokers in memory that are not the project's."""
@@ -114,4 +114,6 @@ class OtherApps:
 
     def _with_queues(self) -> list[Celery]:
         """The apps whose queues Celery has already made from their settings."""
+        if not self._apps:
+            return []
         return [app for app in self._apps if "queues" in vars(vars(app).get("amqp", object))]

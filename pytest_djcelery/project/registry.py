@@ -69,7 +69,8 @@ def tasks_restored(app: Celery) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, task in list(app.tasks.items()):
+        tasks = app.tasks
+        for name, task in () if tasks == found else list(tasks.items()):
             before = found.get(name)
             if task is before or not _in_a_body(task):
                 continue

@@ -219,8 +219,6 @@ def _senders_recorded(current: Current[PublishRecorder]) -> Iterator[None]:
     """Have each message recorded as it is handed over to a producer."""
 
     def wrap(amqp: Any, send: Send) -> Send:
-        declared = _Declared()
-
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             recorder = current.now
             if recorder is None:
@@ -232,9 +230,17 @@ def _senders_recorded(current: Current[PublishRecorder]) -> Iterator[None]:
                         return send(recording, name, message, **options)
                 recording.in_memory = True
                 options["retry"] = False  # there is no connection that could be lost
-                if options.get("declare") is None and type(options.get("queue")) is Queue:
-                    options["declare"] = declared.undeclared(producer.channel, options["queue"])
-                return send(recording, name, message, **options)
+                queue: Any = options.get("queue")
+                if options.get("declare") is not None or type(queue) is not Queue:
+                    return send(recording, name, message, **options)
+                declarations = producer.channel.broker.declarations
+                if declarations.made(queue):
+                    options["declare"] = []
+                    return send(recording, name, message, **options)
+                # kombu would bind a copy of the queue to the channel for each message.
+                sent = send(recording, name, message, **options)
+                declarations.note(queue)
+                return sent
 
             return recorder.publish(amqp.app, name, options, producer, send_by)
 
@@ -242,27 +248,6 @@ def _senders_recorded(current: Current[PublishRecorder]) -> Iterator[None]:
 
     with senders_wrapped(wrap):
         yield
-
-
-class _Declared:
-    """Remembers whether the queue of the last message is declared to the broker in memory.
-
-    To find that out, kombu binds a copy of the queue to the channel for each message.
-    """
-
-    def __init__(self) -> None:
-        self._of: tuple[Any, Any] = None, None
-        self._bound: Any = None
-        self._ident: int = 0
-
-    def undeclared(self, channel: Any, queue: Any) -> list[Any]:
-        """What has to be declared: the queue or nothing, as in `kombu.common.maybe_declare`."""
-        if self._of[0] is not channel or self._of[1] is not queue:
-            self._of, self._bound = (channel, queue), queue.bind(channel)
-            self._ident = hash(self._bound)
-        declared = channel.connection.client.declared_entities
-        known = self._bound.can_cache_declaration and self._ident in declared
-        return [] if known else [self._bound]
 
 
 @contextmanager

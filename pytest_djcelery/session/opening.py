@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.session.sandbox import Sandbox
 
 
-@contextmanager
-def entered_sandbox(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]:
+def entered_sandbox(*, checks: bool = True, **changes: Any) -> AbstractContextManager[Sandbox]:
     """Yield the open sandbox, or open one; each example of Hypothesis's `@given` is clean.
 
     Args:
@@ -24,9 +23,15 @@ def entered_sandbox(*, checks: bool = True, **changes: Any) -> Iterator[Sandbox]
     """
     session = current_session()
     if session.sandbox is not None and not session.sandbox.awaits_example:
-        with session.sandbox.shared_by_block():
-            yield session.sandbox
-        return
+        return session.sandbox.shared_by_block()
+    return _opened_sandbox(session, changes, checks=checks)
+
+
+@contextmanager
+def _opened_sandbox(
+    session: Session, changes: Mapping[str, Any], *, checks: bool
+) -> Iterator[Sandbox]:
+    __tracebackhide__ = True
     opening = (
         _new_sandbox(session, changes, of_fixture=not checks)
         if session.sandbox is None
@@ -56,7 +61,7 @@ def sandbox_of_test(**changes: Any) -> AbstractContextManager[Sandbox]:
 def _new_sandbox(
     session: Session, changes: Mapping[str, Any], *, of_fixture: bool
 ) -> Iterator[Sandbox]:
-    options = options_module.replace(session.options, **changes)
+    options = options_module.replace(session.options, **changes) if changes else session.options
     project = session.use_project()
     # This imports Celery, which a run that uses no fixture must not do.
     from pytest_djcelery.session.sandbox import Sandbox, rolled_back_example

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Collection, Container, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,8 @@ class Sandbox:
         self._consumed: tuple[Any, ConsumedQueues] | None = None
         self.unconsumed = Unconsumed(self.journal, self._consumed_by_runner, self._receives)
         self.watch: TransactionWatch
+        self.test: Any = None  # pytest's item, if a fixture of it uses the sandbox
+        self._found: tuple[object, ...] = ()  # when it was new
         self._of_example = _in_hypothesis_example()
         self._shared = 0  # by how many blocks
 
@@ -93,7 +95,7 @@ class Sandbox:
         """The queues that production's workers consume, by the current options and settings."""
         key = self.project.configuration.version, self.options.queues
         if self._consumed is None or self._consumed[0] != key:
-            self._consumed = key, consumed_queues.of_project(self.app, self.options.queues)
+            self._consumed = key, self.project.consumed(self.options.queues)
         return self._consumed[1]
 
     def check_queues(self) -> None:
@@ -195,13 +197,31 @@ class Sandbox:
         return sent_in_transaction.swallowed_races(self.journal, since=self.reported)
 
     @contextmanager
-    def shared_by_block(self) -> Iterator[None]:
-        """Within the ``with``, another block, such as a fixture's, uses it too."""
+    def used_by(self, test: object) -> Iterator[None]:
+        """Within the ``with``, be the sandbox of one test's fixtures.
+
+        Args:
+            test: pytest's item.
+        """
+        before, self.test = self.test, test
         self._shared += 1
         try:
             yield
         finally:
             self._shared -= 1
+            self.test = before
+
+    def shared_by_block(self) -> AbstractContextManager[Sandbox]:
+        """Within the ``with``, another block, such as a fixture's, uses it too."""
+        return _Shared(self)
+
+    def share(self, change: int) -> None:
+        """Note that another block uses it, or does so no longer.
+
+        Args:
+            change: 1 or -1.
+        """
+        self._shared += change
 
     @property
     def is_shared(self) -> bool:
@@ -210,11 +230,15 @@ class Sandbox:
 
     @property
     def reusable(self) -> bool:
-        """Whether the next test can use it as it is: no test has touched Celery since it began.
+        """Whether the next test can use it as it is: no test has touched Celery since `is_new`.
 
         It is also reused while a block that is wider than a test shares it.
         """
         return self.is_shared or (not len(self.journal) and self._fingerprint() == self._found)
+
+    def is_new(self) -> None:
+        """Note that no test has touched Celery in it yet."""
+        self._found = self._fingerprint()
 
     def _fingerprint(self) -> tuple[object, ...]:
         """What a test may change without an event in the journal."""
@@ -276,7 +300,6 @@ class Sandbox:
             stack.enter_context(
                 patches.recording(self.journal, recorder, waits, self.outcomes_kept)
             )
-            self._found = self._fingerprint()
             yield
 
     @property
@@ -358,23 +381,42 @@ class Sandbox:
         return self.options.sent_in_transaction
 
 
-@contextmanager
-def rolled_back_example() -> Iterator[None]:
+class _Shared:
+    """Entered by a block that uses a sandbox which is open already."""
+
+    __slots__ = ("_sandbox",)
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def __enter__(self) -> Sandbox:
+        self._sandbox.share(1)
+        return self._sandbox
+
+    def __exit__(self, *_: object) -> None:
+        self._sandbox.share(-1)
+
+
+def rolled_back_example() -> AbstractContextManager[None]:
     """Give each example of a Hypothesis test a separate transaction inside the test's.
 
     Anywhere else, what was written within the ``with`` stays.
     """
-    with ExitStack() as stack:
-        if _in_hypothesis_example():
-            from django.db import transaction
+    return _rolled_back() if _in_hypothesis_example() else nullcontext()
 
-            for connection in opened_connections():
-                blocks = connection.atomic_blocks
-                if any(getattr(block, "_from_testcase", False) for block in blocks):
-                    of_example: Any = transaction.atomic(using=connection.alias)
-                    of_example._from_testcase = True  # it stands for the transaction of a test
-                    stack.enter_context(of_example)
-                    stack.callback(transaction.set_rollback, rollback=True, using=connection.alias)
+
+@contextmanager
+def _rolled_back() -> Iterator[None]:
+    from django.db import transaction
+
+    with ExitStack() as stack:
+        for connection in opened_connections():
+            blocks = connection.atomic_blocks
+            if any(getattr(block, "_from_testcase", False) for block in blocks):
+                of_example: Any = transaction.atomic(using=connection.alias)
+                of_example._from_testcase = True  # it stands for the transaction of a test
+                stack.enter_context(of_example)
+                stack.callback(transaction.set_rollback, rollback=True, using=connection.alias)
         yield
 
 

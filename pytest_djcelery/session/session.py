@@ -132,6 +132,13 @@ class RedeliveryReport(Protocol):
         """Write it."""
 
 
+class Closed(Protocol):
+    """Something that ends by being closed, once or several times."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
 class Session:
     """What the tests of a run share, from `pytest_configure` to the end.
 
@@ -171,6 +178,8 @@ class Session:
         self._captures_noted = ExitStack()
         self._project: Project | None = None
         self._patches: SandboxPatches | None = None  # that are on now
+        self.kept_beside_patches: Closed | None = None
+        """What the next test may use again, as long as the patches stay on."""
         self._isolation = ExitStack()
         self._isolating = 0  # the blocks that isolate the app, where the run itself doesn't
         self._lock = threading.RLock()
@@ -227,12 +236,12 @@ class Session:
         """Whether the app is isolated within blocks only."""
         return self.audit is not None or not self._lasts
 
-    @contextmanager
-    def app_isolated(self, project: Project) -> Iterator[None]:
+    def app_isolated(self, project: Project) -> AbstractContextManager[None]:
         """Isolate the app within the ``with``, unless it is isolated for the whole run."""
-        if not self._isolates_in_blocks:
-            yield
-            return
+        return self._isolated_here(project) if self._isolates_in_blocks else nullcontext()
+
+    @contextmanager
+    def _isolated_here(self, project: Project) -> Iterator[None]:
         if not self._isolating:
             self._isolate(project)
             self._isolation.enter_context(project.configuration.settings_restored())
@@ -281,7 +290,16 @@ class Session:
         """Put back what the patches have replaced, unless a sandbox is open."""
         if self._patches is not None and not self._patches.in_use:
             patches, self._patches = self._patches, None
-            patches.take_off()
+            try:
+                self.keep_beside_patches(None)
+            finally:
+                patches.take_off()
+
+    def keep_beside_patches(self, kept: Closed | None) -> None:
+        """Keep something until the patches are taken off, in place of what is kept so far."""
+        before, self.kept_beside_patches = self.kept_beside_patches, kept
+        if before is not None:
+            before.close()
 
     @contextmanager
     def sandbox_opened(self, sandbox: Sandbox) -> Iterator[None]:

@@ -16,7 +16,9 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
-from celery import bootsteps, signals
+from celery import _state, bootsteps, signals
+from celery.app import trace
+from celery.app.task import Task
 from celery.fixups.django import DjangoFixup
 from celery.utils.dispatch import Signal
 from celery.worker import WorkController, state
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-_MISSING = object()
 _working = SharedChange()
 _ALL = [signal for signal in vars(signals).values() if isinstance(signal, Signal)]
 _START_SIGNALS = (
@@ -82,10 +83,6 @@ def _tracing_as_found(app: Celery) -> Iterator[None]:
 
     Private API, checked on Celery 5.4 to 5.7.
     """
-    from celery import _state
-    from celery.app import trace
-    from celery.app.task import Task
-
     call, protected = vars(Task)["__call__"], getattr(Task, "_stackprotected", None)
     patched, localized = dict(trace._patched), list(trace._localized)
     fast, default = app.use_fast_trace_task, _state.default_app
@@ -106,8 +103,11 @@ def limits_changed(app: Celery) -> bool:
     """Undo limits that remote control set on tasks, and return whether there were any."""
     changed = False
     for task in app.tasks.values():
+        own = task.__dict__
         for name in ("rate_limit", "time_limit", "soft_time_limit"):
-            changed |= vars(task).pop(name, _MISSING) is not _MISSING
+            if name in own:  # `pop` would be called thrice for each task of the project
+                del own[name]
+                changed = True
     return changed
 
 
@@ -209,6 +209,11 @@ def _raised_by_task(error: BaseException) -> BaseException:
     return error
 
 
+def starts_project_code(app: Celery) -> bool:
+    """Whether the project has a part in the start of a worker."""
+    return bool(app.steps["worker"] or any(map(_of_project, _START_SIGNALS)))
+
+
 @contextmanager
 def project_steps_run(app: Celery, consumer: Any) -> Iterator[None]:
     """Run the project's part in the start of a worker that has neither thread nor controller.
@@ -217,7 +222,7 @@ def project_steps_run(app: Celery, consumer: Any) -> Iterator[None]:
         app: The project's app.
         consumer: The worker's consumer, whose ``controller`` stands for the worker.
     """
-    if not (app.steps["worker"] or any(map(_of_project, _START_SIGNALS))):
+    if not starts_project_code(app):
         yield
         return
     worker, receivers = consumer.controller, BootReceivers()

@@ -27,19 +27,27 @@ class WorkerConnections:
 
     Args:
         busy: Whether a task is running that may have started such a thread.
+        check: Called with each connection that is opened; it may raise.
     """
 
-    def __init__(self, busy: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        busy: Callable[[], bool],
+        check: Callable[[BaseDatabaseWrapper], None] | None = None,
+    ) -> None:
         self._opened: dict[int, BaseDatabaseWrapper] = {}
         self._lock = threading.Lock()
         self._home = threading.current_thread()
         self._busy = busy
+        self._check = check
         connection_created.connect(self._on_created)
 
     def _on_created(self, connection: BaseDatabaseWrapper, **_: Any) -> None:
         beside = threading.current_thread() is not self._home and self._busy()
         if in_worker_thread() or beside:
             self.add(connection)
+        if self._check is not None:
+            self._check(connection)
 
     def add(self, connection: BaseDatabaseWrapper) -> None:
         """Close this connection, too, when all are closed."""
@@ -79,19 +87,17 @@ def other_threads_watched() -> Iterator[None]:
     other connection sees.
     """
     of_test = {connection.alias: connection for connection in all_connections()}
-    opened = WorkerConnections(beside_task)
 
-    def check(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    def check(connection: BaseDatabaseWrapper) -> None:
         own = of_test.get(connection.alias)
         if beside_task() and own is not None and own is not connection and _of_testcase(own):
             BaseDatabaseWrapper.close(connection)
             raise FixtureConflictError(_other_thread(connection.alias))
 
-    connection_created.connect(check, weak=False)
+    opened = WorkerConnections(beside_task, check)
     try:
         yield
     finally:
-        connection_created.disconnect(check)
         opened.disconnect()
         opened.close()
 

@@ -30,9 +30,10 @@ _INTRODUCTION: Final = f"""\
 
 The plugin uses public extension points where there is one: signals, a broker transport, boot steps,
 hooks of pytest. What is left are the attributes below, which are replaced while a test (or, for the
-audit, a run) needs it, and put back afterwards, also after an error. Each has one owner, the
-function that replaces it. When an upgrade breaks a test, look here first; a test of the suite looks
-up each of them in the installed versions.
+audit, a run) needs it, and put back afterwards, also after an error. Between two tests that follow
+each other and both use a fixture, most of them stay, and pass everything on; a test that uses none
+finds everything as it was. Each has one owner, the function that replaces it. When an upgrade
+breaks a test, look here first; a test of the suite looks up each of them in the installed versions.
 """
 
 

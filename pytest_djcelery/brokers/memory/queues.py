@@ -22,6 +22,7 @@ from weakref import WeakSet
 
 from kombu.transport import virtual
 
+from pytest_djcelery.brokers.memory.declarations import Declarations
 from pytest_djcelery.messages.headers import received
 from pytest_djcelery.messages.origins import Records
 
@@ -69,6 +70,7 @@ class Topology:
     queues: frozenset[str]
     exchanges: dict[str, Any]
     bindings: dict[Any, Any]
+    declared: dict[str, Any] = field(default_factory=dict)  # kombu's queues, by name
 
 
 class Broker:
@@ -85,6 +87,7 @@ class Broker:
         self.on_delivered: Callable[[], None] = _nothing  # a reader is done, or found nothing
         # Called before a message goes to an exchange, so that queues can be bound to it in time.
         self.on_exchange: Callable[[], None] = _nothing
+        self.declarations = Declarations(self)
         self.records = Records()
         self.purged: set[str] = set()
         """The ids of the tasks whose messages were dropped because someone asked for it."""
@@ -305,6 +308,7 @@ class Broker:
                 queues=frozenset(self.queues),
                 exchanges=deepcopy(self.state.exchanges),
                 bindings=dict(self.state.bindings),
+                declared=dict(self.declarations.present),
             )
 
     def reset(self, to: Topology | None = None) -> None:
@@ -325,9 +329,11 @@ class Broker:
                 for (queue, exchange, routing_key), arguments in keep.bindings.items():
                     state.binding_declare(queue, exchange, routing_key, arguments)
             self._forget_declarations()
+            self.declarations.present.update(keep.declared)
 
     def _forget_declarations(self) -> None:
         """Make kombu declare entities again: it remembers, by connection, those it has declared."""
+        self.declarations.present.clear()
         for transport in list(self.transports):
             if transport.client is not None:
                 transport.client.declared_entities.clear()

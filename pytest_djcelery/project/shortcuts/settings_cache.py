@@ -26,12 +26,12 @@ class SettingsCache:
     def __init__(self) -> None:
         self.known: dict[str, tuple[tuple[tuple[str, Any], ...], Any]] = {}
         self._sources: list[Any] = []
-        self._names: list[frozenset[str]] = []
+        self._names: list[list[str]] = []
 
     def found(self, conf: Any, django: _DjangoSettings) -> None:
         """Forget everything if the sources of settings, or the names in Django's, have changed."""
         sources = [conf, *conf.maps, *django.held]
-        names = [frozenset(settings) for settings in django.held]
+        names = [list(settings) for settings in django.held]
         if names != self._names or list(map(id, sources)) != list(map(id, self._sources)):
             self.known.clear()
         self._sources, self._names = sources, names
@@ -70,11 +70,14 @@ def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> It
         if self is not conf:
             return read(self, key)
         changes = self.maps[0]
-        if django.changed:
+        # What `changed` says, without a call if no settings are overridden.
+        if django.settings["_wrapped"] is not django.holder or (
+            len(django.names) != django.count or (django.overrides and django.changed)
+        ):
             django.look()
             cache.found(conf, django)
-        elif key in known:
-            seen, value = known[key]
+        elif (entry := known.get(key)) is not None:
+            seen, value = entry
             for spelling, change in seen:
                 if changes.get(spelling, MISSING) is not change:
                     break
@@ -147,21 +150,27 @@ def _is_readable(maps: list[Any]) -> bool:
 class _DjangoSettings:
     """Django's settings, and whether names in them were added or removed since a look."""
 
+    __slots__ = ("_held", "count", "holder", "names", "overrides", "settings")
+
     def __init__(self) -> None:
         from django.conf import settings
 
-        self._settings: Mapping[str, Any] = vars(settings)
+        self.settings: Mapping[str, Any] = vars(settings)
         self.look()
 
     def look(self) -> None:
         """Remember which names there are."""
-        holder = self._holder = self._settings["_wrapped"]
+        holder = self.holder = self.settings["_wrapped"]
         # Nothing is held where Django isn't configured.
         held = [vars(holder)] if hasattr(holder, "__dict__") else []
         while held and "default_settings" in vars(holder):  # of ``override_settings``
             holder = vars(holder)["default_settings"]
             held.append(vars(holder))
         self._held = [(names, len(names)) for names in held]
+        # For who looks at these without a call.
+        self.names: Mapping[str, Any] = held[0] if held else {}
+        self.count = len(self.names)
+        self.overrides = len(held) > 1
 
     @property
     def held(self) -> list[Mapping[str, Any]]:
@@ -171,7 +180,7 @@ class _DjangoSettings:
     @property
     def changed(self) -> bool:
         """Whether a name was added or removed since `look`."""
-        if self._settings["_wrapped"] is not self._holder:
+        if self.settings["_wrapped"] is not self.holder:
             return True
         for names, count in self._held:  # noqa: SIM110 - `any()` takes twice as long
             if len(names) != count:
@@ -180,4 +189,4 @@ class _DjangoSettings:
 
     def has(self, name: str) -> bool:
         """Whether there is a setting of that name."""
-        return hasattr(self._holder, name)
+        return hasattr(self.holder, name)

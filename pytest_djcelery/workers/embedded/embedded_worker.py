@@ -132,6 +132,9 @@ class EmbeddedWorker:
             in_time = self._ready.wait(self.timeout)
         if self.error is None and in_time:
             broker = self._transport_broker()
+            if broker is not None:
+                for queue in self.queues:
+                    broker.declarations.note(queue)
             self.topology = broker.topology() if broker else None
             self._consumed_at_start = self._consumed()
             return
@@ -319,18 +322,18 @@ class EmbeddedWorker:
         consumer = self.controller.consumer
         if consumer.is_broken:
             return False
-        broker = self._transport_broker()
+        broker = getattr(transport, "broker", None)
         if broker is not None:
             if transport.parked:
                 return True
-            if transport.delivering or any(broker.depth(name) for name in self._consumed()):
+            if transport.delivering or any(broker.depth(queue.name) for queue in self.queues):
                 return False
         elif self.outstanding():
             return False
         # In the order in which a task passes through them.
         return not (
             consumer.timer.late
-            or any(bucket and bucket.contents for bucket in consumer.task_buckets.values())
+            or _wait_in(consumer.task_buckets)
             or self._in_hand.count
             or self.busy()
             or consumer.has_pending_operations
@@ -432,6 +435,14 @@ class EmbeddedWorker:
 
 
 def _nothing() -> bool:
+    return False
+
+
+def _wait_in(buckets: Mapping[str, Any]) -> bool:
+    """Whether tasks wait for their rate limit."""
+    for bucket in buckets.values():  # noqa: SIM110 - `any()` takes twice as long, for each task
+        if bucket and bucket.contents:
+            return True
     return False
 
 

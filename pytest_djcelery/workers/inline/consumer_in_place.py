@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.workers.inline.timer import Timer
 
 _RUNS_IN_PLACE = 1  # tasks at a time
+_OF_TEST = frozenset({"_worker", "controller", "pool", "refused", "timer"})  # of a consumer
 
 
 class Parts(Protocol):
@@ -95,6 +96,28 @@ class InlineConsumer(CeleryConsumer):
         self.connection = connection
         self.qos = SimpleNamespace(increment_eventually=_no_window, decrement_eventually=_no_window)
         self.strategies = _Strategies(self)
+        self._as_built = dict(vars(self))
+
+    def serve(self, worker: Parts) -> None:
+        """Be the consumer of the worker of another test."""
+        self._worker = worker
+        self.timer = worker.timer
+        self.pool = _InPlacePool(worker, limit=_RUNS_IN_PLACE, app=worker.app)
+        self.controller = _Controller(worker)
+
+    def put_back(self) -> bool:
+        """Forget what belongs to a test, and return whether all else is as it was built."""
+        self.refused = None
+        self.strategies.clear()
+        self.task_buckets.clear()
+        own: Any = self
+        own._worker = own.timer = own.pool = own.controller = None
+        if self._pending_operations or self.on_task_message or self.steps:
+            return False
+        now, of_test = vars(self), _OF_TEST
+        return now.keys() - {"_as_built"} == self._as_built.keys() and all(
+            now[name] is value for name, value in self._as_built.items() if name not in of_test
+        )
 
     def reset_rate_limits(self) -> None:
         """Do nothing: there are none."""

@@ -33,11 +33,15 @@ from pytest_djcelery.recording.losses import ProcessGoneError, lose_process, los
 from pytest_djcelery.recording.task_bodies import tracer_apart
 from pytest_djcelery.recording.task_surroundings import SharedStateRestored
 from pytest_djcelery.recording.task_threads import in_task
-from pytest_djcelery.workers.boot import process_as_found, project_steps_run
+from pytest_djcelery.workers.boot import (
+    process_as_found,
+    project_steps_run,
+    starts_project_code,
+)
 from pytest_djcelery.workers.inline import guests
-from pytest_djcelery.workers.inline.consumer_in_place import InlineConsumer
 from pytest_djcelery.workers.inline.due_messages import due_messages
 from pytest_djcelery.workers.inline.guests import Delivery
+from pytest_djcelery.workers.inline.kept_parts import parts_for
 from pytest_djcelery.workers.inline.limits import limits_of
 from pytest_djcelery.workers.inline.timer import Timer
 from pytest_djcelery.workers.inline.undelivered import redeliver_alone
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.session.sandbox import Sandbox
+    from pytest_djcelery.workers.inline.kept_parts import InlineParts
     from pytest_djcelery.workers.inline.timer import Repeated, Scheduled
 
 _NOTHING: Final = nullcontext()
@@ -75,6 +80,9 @@ class InlineWorker:
         self.batched: dict[str, Delivery] = {}  # messages that a batch task holds, by id
         self._delivering: list[Delivery] = []  # several if a task waits for others
         self._tracers: dict[str, Any] = {}  # of the tasks, as they were found
+        self._mailbox: Any = None  # of remote control, once it is used
+        self._host_lost = False
+        self._starts_project_code = True
 
     @contextmanager
     def started(self) -> Iterator[InlineWorker]:
@@ -82,21 +90,33 @@ class InlineWorker:
         with ExitStack() as stack:
             stack.enter_context(process_as_found(self.app))
             stack.callback(self._put_tracers_back)
-            connection = stack.enter_context(self.app.connection_for_read())
-            self._consumer = InlineConsumer(self, connection)
+            parts = parts_for(self._sandbox.project, self)
+            stack.callback(self._give_back, parts)
+            self._connection, self._channel = parts.connection, parts.channel
+            self._consumer = parts.consumer
             self._handle = self._consumer.create_task_handler()
-            self._channel = connection.channel()
-            self._channel.qos.restore_at_shutdown = False  # done below, and silently
             stack.callback(self._channel.qos.restore_unacked)
             stack.callback(self._forget_batches)
             self.read_configuration()
-            mailbox = Pidbox(self._consumer)
-            mailbox.start(self._consumer)
-            stack.callback(mailbox.shutdown, self._consumer)
-            self._mailbox_queue = mailbox.consumer.queues[0].name
-            self._connection = connection
+            stack.callback(self._close_mailbox)
+            self._starts_project_code = starts_project_code(self.app)
             stack.enter_context(project_steps_run(self.app, self._consumer))
             yield self
+
+    def _give_back(self, parts: InlineParts) -> None:
+        lost_or_told = self._host_lost or self._mailbox is not None
+        parts.give_back(used_up=lost_or_told or self._starts_project_code)
+
+    def listen(self) -> None:
+        """Listen to remote control, as someone is about to use it."""
+        if self._mailbox is None:
+            self._mailbox = Pidbox(self._consumer)
+            self._mailbox.start(self._consumer)
+            self._mailbox_queue = self._mailbox.consumer.queues[0].name
+
+    def _close_mailbox(self) -> None:
+        if self._mailbox is not None:
+            self._mailbox.shutdown(self._consumer)
 
     def read_configuration(self) -> None:
         """Apply the current settings, as a worker that starts now would."""
@@ -108,7 +128,9 @@ class InlineWorker:
         if self.app.conf.worker_direct:
             queues.append(worker_direct(self.hostname))
         for queue in queues:
-            queue(self._channel).declare()
+            if not self.broker.declarations.made(queue):
+                queue(self._channel).declare()
+                self.broker.declarations.note(queue)
         self._names = frozenset(queue.name for queue in queues)
         self._accept = prepare_accept_content(self.app.conf.accept_content)
 
@@ -233,6 +255,7 @@ class InlineWorker:
 
     def _lose_host(self) -> None:
         """Start anew, without what the lost worker knew of its messages."""
+        self._host_lost = True
         for request in self.timer.forget():
             task_ready(request)
         for request in list(state.requests.values()):
@@ -311,7 +334,7 @@ class InlineWorker:
         return delivery
 
     def _handle_remote_control(self) -> None:
-        while self.broker.depth(self._mailbox_queue):
+        while self._mailbox is not None and self.broker.depth(self._mailbox_queue):
             self._connection.drain_events(timeout=0)
 
 

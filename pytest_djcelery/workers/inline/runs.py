@@ -72,7 +72,7 @@ class Runs:
         """
         with (
             ExitStack() as self._stack,
-            self._broker().callbacks_set(on_exchange=self._build),
+            self._broker().callbacks_set(on_exchange=self._listen),
         ):
             yield
 
@@ -96,7 +96,7 @@ class Runs:
         return self._built is not None
 
     def _build(self) -> None:
-        """Build the worker, before the first message that it is to receive is published."""
+        """Build the worker."""
         with self._building, self._broker().callbacks_set(on_exchange=_start_no_other):
             if self._built is not None:
                 return
@@ -109,7 +109,15 @@ class Runs:
                 SecondRuns(worker, self._repeater),
             )
             self._version = self._version_of_now()
+            worker.limits.follow(self._sandbox.app)
             self._built = self._stack.enter_context(worker.started())
+
+    def _listen(self) -> None:
+        """Have the worker listen, before a message goes to an exchange: remote control sends so."""
+        with self._building, self._broker().callbacks_set(on_exchange=_start_no_other):
+            self._build()
+            self.worker.listen()
+        self._broker().on_exchange = _start_no_other
 
     def _broker(self) -> Broker:
         broker = self._sandbox.project.broker
@@ -126,11 +134,11 @@ class Runs:
     def _follow_configuration(self) -> None:
         __tracebackhide__ = True
         worker = self.worker
-        worker.limits.follow(self._sandbox.app)
         # A tracer checks once, when it is built, whether anything listens to a worker's log.
         version = self._version_of_now()
         if version != self._version:
             self._broker()
+            worker.limits.follow(self._sandbox.app)
             worker.read_configuration()
             self._version = version
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
+from typing import TYPE_CHECKING
 
 import pytest
 from kombu import Connection
 
 from pytest_djcelery.brokers.memory import addresses
+
+if TYPE_CHECKING:
+    from pytest_djcelery.brokers.memory.queues import Broker
 
 _numbers = count()
 
@@ -32,3 +36,9 @@ def connection(virtual_host: str) -> Iterator[Connection]:
     """A connection to the broker of that name."""
     with Connection(addresses.url(virtual_host)) as connection:
         yield connection
+
+
+@pytest.fixture
+def broker(virtual_host: str) -> Broker:
+    """The broker of that name."""
+    return addresses.broker(virtual_host)
