@@ -315,6 +315,8 @@ class Broker:
         """Drop every message, and everything declared since ``to``."""
         keep = to or Topology(frozenset(), {}, {})
         with self.lock:
+            if self.pristine and not (keep.queues or keep.exchanges):
+                return  # twice for each test, of which this is the second
             for name in list(self.queues):
                 if name in keep.queues:
                     self.queues[name].clear()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache as cached
 from functools import partial
+from operator import is_not
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.patching import patches, replaced, standing_while
@@ -64,7 +65,7 @@ def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> It
     cache.found(conf, django)
     known = cache.known
     readable = _is_readable(conf.maps)
-    standing_while(partial(_looks_again, app, conf, readable, cache, django))
+    standing_while(partial(_looks_again, app, conf, list(conf.maps), cache, django))
 
     def __getitem__(self: Any, key: str) -> Any:  # noqa: N807 - what it replaces
         if self is not conf:
@@ -100,10 +101,12 @@ def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> It
 
 
 def _looks_again(
-    app: Celery, conf: Any, readable: bool, cache: SettingsCache, django: _DjangoSettings
+    app: Celery, conf: Any, maps: list[Any], cache: SettingsCache, django: _DjangoSettings
 ) -> bool:
     """Whether the same settings are still read; if they are, find out which names they have now."""
-    if app.conf is not conf or not app.configured or _is_readable(conf.maps) != readable:
+    if app.conf is not conf or not app.configured or len(conf.maps) != len(maps):
+        return False
+    if any(map(is_not, conf.maps, maps)):
         return False
     django.look()
     cache.found(conf, django)
