@@ -40,7 +40,8 @@ class WorkerConnections:
         self._home = threading.current_thread()
         self._busy = busy
         self._check = check
-        connection_created.connect(self._on_created)
+        # A weak reference to a method costs Django a finalizer; `disconnect` is always called.
+        connection_created.connect(self._on_created, weak=False)
 
     def _on_created(self, connection: BaseDatabaseWrapper, **_: Any) -> None:
         beside = threading.current_thread() is not self._home and self._busy()
