@@ -85,7 +85,7 @@ if TYPE_CHECKING:
         WorkerError as WorkerError,
     )
     from pytest_djcelery.fault_injection.fault import Fault as Fault
-    from pytest_djcelery.fault_injection.stub import Stub as Stub
+    from pytest_djcelery.fault_injection.run_faults import Stub as Stub
     from pytest_djcelery.locations import Location as Location
     from pytest_djcelery.messages.listing import unordered as unordered
     from pytest_djcelery.messages.outcomes import (

@@ -241,18 +241,18 @@ def _internal_frames_hidden(
         call.excinfo.value, DjceleryError | pytest.UsageError
     ):
         return None
-    from pytest_djcelery.reporting import own_frames
+    from pytest_djcelery.reporting import failed_tests
 
-    return call.excinfo if own_frames.hidden(item, call) else None
+    return call.excinfo if failed_tests.internals_hidden(item, call) else None
 
 
 def _show_text_alone(
     report: pytest.TestReport, error: pytest.ExceptionInfo[BaseException] | None
 ) -> None:
     if error is not None and report.failed:
-        from pytest_djcelery.reporting import own_frames
+        from pytest_djcelery.reporting import failed_tests
 
-        report.longrepr = own_frames.text_alone(error, report.longrepr)
+        report.longrepr = failed_tests.text_alone(error, report.longrepr)
 
 
 def _add_timeline(
@@ -262,14 +262,14 @@ def _add_timeline(
     sandbox = session.sandbox or session.closed_sandbox
     if sandbox is not None:
         from pytest_djcelery.reporting import sections
-        from pytest_djcelery.trace import failure_section
+        from pytest_djcelery.trace import table
         from pytest_djcelery.trace.story import Story
 
         about_messages = sections.is_about_messages(item, sandbox, report)
         closed = session.sandbox is None
         story = Story(sandbox, error, about_messages=about_messages, closed=closed)
         if story.steps or not sandbox.is_automatic:  # else it has nothing to do with Celery
-            failure_section.add(item.config, report, story)
+            table.add(item.config, report, story)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -329,9 +329,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if (found_unsafe := current_session().redelivery_report) is not None:
         found_unsafe.write(terminalreporter)
     if failed := _failed(terminalreporter):
-        from pytest_djcelery.reporting import one_error
+        from pytest_djcelery.reporting import failed_tests
 
-        found = list(one_error.lines(failed))
+        found = list(failed_tests.one_error(failed))
         if found:
             terminalreporter.section("celery: tests that failed by one error")
             for line in found:

@@ -19,7 +19,7 @@ from pytest_djcelery import Inline, locations
 from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.messages.notes import Started
 from pytest_djcelery.session.session import current_sandbox
-from pytest_djcelery.trace import page_files, table, trace_page
+from pytest_djcelery.trace import table, trace_hooks, trace_page
 from pytest_djcelery.trace.story import Story
 
 COUNT = int(os.environ["BENCHMARK_COUNT"])
@@ -131,7 +131,7 @@ def test_page(celery_inline: Inline, tmp_path: Path) -> None:
 
     def write() -> None:
         text = trace_page.page(Story(sandbox), test="test_it", result="passed")
-        page_files.write(tmp_path, "test_it", text)
+        trace_hooks.write(tmp_path, "test_it", text)
 
     write()
     probe.note(page=median(_seconds(write) for _ in range(50)))

@@ -9,25 +9,24 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pytest_djcelery.api.live_worker import LiveWorker
 from pytest_djcelery.errors import BadOptionError, FaultNotFiredError
-from pytest_djcelery.fault_injection.downtime import Downtime
-from pytest_djcelery.fault_injection.fault import Fault
+from pytest_djcelery.fault_injection.fault import Downtime, Fault, not_fired_text
 from pytest_djcelery.fault_injection.injector import Injector, injector_of
 from pytest_djcelery.fault_injection.run_faults import (
+    UNSET,
     AtCall,
     Duplicated,
     Raised,
+    Stub,
     TimedOut,
     WorkerIsLost,
 )
-from pytest_djcelery.fault_injection.stub import UNSET, Stub
-from pytest_djcelery.fault_injection.targets import target_of
-from pytest_djcelery.fault_injection.texts import not_fired_text
-from pytest_djcelery.fault_injection.wrong_use import (
+from pytest_djcelery.fault_injection.targets import (
     FUNCTION,
     at_text,
     check_choice,
     check_exception,
     exception_text,
+    target_of,
 )
 from pytest_djcelery.recording.batches import is_batch
 from pytest_djcelery.recording.call_sites import CallSite

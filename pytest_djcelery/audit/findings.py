@@ -1,4 +1,4 @@
-"""What an audit finds: the kinds, and the findings by place, with the tests that pass there."""
+"""What an audit finds: the kinds, the findings by place with their tests, and their fixes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pytest_djcelery.options import FINDINGS
 
 if TYPE_CHECKING:
     from pytest_djcelery.options import FindingName
+
 
 EXAMPLES = 3  # tests named for each finding
 
@@ -270,3 +271,62 @@ def _unpacked(data: Iterable[Mapping[str, Any]]) -> dict[Place, Sighting]:
 def _place(values: Iterable[Any]) -> Place:
     names = (field.name for field in fields(Place))
     return Place(**dict(zip(names, values, strict=True)))
+
+
+# What to write in place of what was found, to be copied -----------------------------------
+
+_LATER = {
+    ".delay(": ".delay_on_commit(",
+    ".apply_async(": ".apply_async_on_commit(",
+    ".enqueue(": ".enqueue, ",
+}
+
+
+def fix_of(finding: Mapping[str, Any]) -> str:
+    """Code that answers a finding.
+
+    Args:
+        finding: The finding, as in the JSON report.
+    """
+    make = _FIXES.get(finding["kind"])
+    return "" if make is None else make(finding)
+
+
+def _after_commit(finding: Mapping[str, Any]) -> str:
+    code = finding["code"]
+    if ".enqueue(" in code:
+        call = code[code.index(".enqueue(") - len(code.partition(".enqueue(")[0].split()[-1]) :]
+        return f"transaction.on_commit(partial({call.replace('.enqueue(', '.enqueue, ')})"
+    for now, later in _LATER.items():
+        if now in code:
+            return str(code.replace(now, later))
+    return f"{_name(finding)}.delay_on_commit(…)"
+
+
+def _look(finding: Mapping[str, Any]) -> str:
+    raised = finding["facts"].get("raised", ["Exception"])[0]
+    return f"assert celery_results.of({_name(finding)}) == [Failure({raised})]"
+
+
+def _outbox(finding: Mapping[str, Any]) -> str:
+    return f"assert celery_outbox == [{_name(finding)}.s(…)]"
+
+
+def _timeout(finding: Mapping[str, Any]) -> str:
+    needed = finding["facts"].get("set at least", ["…"])[0]
+    return f'CELERY_BROKER_TRANSPORT_OPTIONS = {{"visibility_timeout": {needed}}}'
+
+
+def _name(finding: Mapping[str, Any]) -> str:
+    return str(finding["subject"]).rpartition(".")[2]
+
+
+_FIXES = {
+    IN_TRANSACTION.name: _after_commit,
+    FAILURES.name: _look,
+    MOCKED.name: _outbox,
+    HOOKS.name: lambda _: "[hook] = celery_on_commit.ran",
+    NEVER_RUN.name: lambda _: "celery_inline.run()",
+    OUTSIDE.name: lambda _: "djcelery_broker = memory",
+    BEYOND.name: _timeout,
+}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import platform
+import shlex
+import subprocess
 from collections.abc import Generator
+from datetime import datetime
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery.audit.circumstances import of_run
 from pytest_djcelery.audit.findings import Findings, packed, unpacked
 from pytest_djcelery.audit.listeners import listeners_attached
 from pytest_djcelery.audit.recorder import Recorder
@@ -98,7 +103,7 @@ class AuditHooks:
             self._findings,
             self._options.audit_fail_on,
             self._troubles,
-            of_run(self._config) if self._options.audit_report else None,
+            circumstances(self._config) if self._options.audit_report else None,
         )
         outcome = pytest.ExitCode.TESTS_FAILED if verdict.failing else pytest.ExitCode.OK
         if self._options.audit_report is not None:
@@ -133,3 +138,46 @@ class AuditHooks:
     def _counts(self, opener: Opener) -> bool:
         """Whether a block belongs to the code under test, as any block that Django opens does."""
         return opener.call is not None or opener.path is None or opener.path not in self._suite
+
+
+# When, where and of what a report was made ------------------------------------------------
+
+_PACKAGES = ("pytest-djcelery", "celery", "Django", "pytest")
+_PATIENCE = 2.0  # seconds for git
+
+
+def circumstances(config: pytest.Config) -> dict[str, Any]:
+    """The date, the commit, the command and the versions of a run, and the root of its paths."""
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": _commit(config.rootpath),
+        "command": shlex.join(["pytest", *map(str, config.invocation_params.args)]),
+        "versions": {
+            "Python": platform.python_version(),
+            **{name: found for name in _PACKAGES if (found := _version(name))},
+        },
+        "root": str(config.rootpath),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit that is checked out, marked where there are changes; ``None`` without git."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607 - wherever the developer has it
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.audit.findings import KINDS, SURE, Kind
-from pytest_djcelery.audit.fixes import fix_of
+from pytest_djcelery.audit.findings import KINDS, SURE, Kind, fix_of
 from pytest_djcelery.audit.page import page
 from pytest_djcelery.errors import BadOptionError
 

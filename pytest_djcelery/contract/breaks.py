@@ -1,27 +1,29 @@
-"""What a deploy would break: old messages on this code, and this code's messages on old workers."""
+"""What a deploy would break, old messages and old workers, and how to change it compatibly."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from pytest_djcelery.contract import advice
-from pytest_djcelery.contract.binding import Misfit, misfits
 from pytest_djcelery.contract.model_schemas import Comparison
 from pytest_djcelery.contract.records import (
     Contract,
+    Misfit,
     Parameters,
     Shape,
     TaskRecord,
+    misfits,
     parameters_text,
     shape_text,
 )
 from pytest_djcelery.contract.release import content_type_of
 
 if TYPE_CHECKING:
+    from pytest_djcelery.contract.records import Fault
     from pytest_djcelery.contract.release import BeatEntry, FoundElsewhere, Release
     from pytest_djcelery.contract.sent_shapes import SentByTask
+
 
 #: Whose messages break: those in the queue, on this code; or this code's, on old workers.
 Half = Literal["old messages", "new messages"]
@@ -77,7 +79,7 @@ def of_old_messages(
                 half="old messages",
                 keys=(f"beat:{entry.name}",),
                 what=f"{entry.place} sends {entry.task}, which is gone",
-                remedy=advice.OF_BEAT,
+                remedy=OF_BEAT,
             )
 
 
@@ -97,7 +99,7 @@ def of_new_messages(contract: Contract, release: Release, sent: SentByTask) -> I
                 keys=(name,),
                 what=f"{name} is new: old workers don't know it, and drop its messages",
                 recorded=tuple(_lines(name, shapes)),
-                remedy=advice.OF_NEW_TASK,
+                remedy=OF_NEW_TASK,
             )
         else:
             new = release.record(name).with_sent(shapes)
@@ -114,7 +116,7 @@ def _of_task(name: str, sender: TaskRecord, runner: TaskRecord, *, half: Half) -
     old, new = (sender, runner) if half == "old messages" else (runner, sender)
     for problems, broken in found.items():
         parameters = dict.fromkeys(each for problem in problems for each in problem.parameters)
-        what = "; ".join(advice.in_words(problem) for problem in problems)
+        what = "; ".join(in_words(problem) for problem in problems)
         yield Break(
             half=half,
             keys=(*(f"{name}:{parameter}" for parameter in parameters), name),
@@ -124,7 +126,7 @@ def _of_task(name: str, sender: TaskRecord, runner: TaskRecord, *, half: Half) -
                 f"now: {parameters_text(name, new.parameters)}",
                 *_lines(name, broken),
             ),
-            remedy=advice.of_misfits(problems, old.parameters or (), new.parameters or (), half),
+            remedy=of_misfits(problems, old.parameters or (), new.parameters or (), half),
         )
     yield from _of_schemas(name, sender, runner, half=half)
 
@@ -146,8 +148,8 @@ def _gone(name: str, task: TaskRecord, contract: Contract, release: Release) -> 
 
 def _remedy_of_gone(name: str, task: TaskRecord, now: FoundElsewhere | None) -> str:
     if task.is_django:
-        return advice.of_gone_from_django(name)
-    return advice.of_gone(name) if now is None else advice.of_renamed(name, now)
+        return of_gone_from_django(name)
+    return of_gone(name) if now is None else of_renamed(name, now)
 
 
 def _of_content_types(contract: Contract, release: Release) -> Iterator[Break]:
@@ -167,7 +169,7 @@ def _of_content_types(contract: Contract, release: Release) -> Iterator[Break]:
                 keys=(name,),
                 what=f"{name} was {reason}",
                 recorded=tuple(_lines(name, contract.tasks[name].sent)),
-                remedy=advice.of_content_type(content_type),
+                remedy=of_content_type(content_type),
                 shared=reason,
             )
 
@@ -179,7 +181,7 @@ def _queue_gone(queue: str, contract: Contract) -> Break:
         keys=(f"queue:{queue}",),
         what=f"the queue {queue!r} is not declared any more, so no worker consumes it",
         recorded=tuple(f"recorded: {name} goes there" for name in tasks),
-        remedy=advice.of_queue(queue),
+        remedy=of_queue(queue),
     )
 
 
@@ -198,7 +200,7 @@ def _of_schemas(
                 what=f"{name}: the model of {parameter} refuses what was sent: "
                 + "; ".join(refusals),
                 recorded=tuple(_lines(name, sender.sent)),
-                remedy=advice.OF_SCHEMA if half == "old messages" else advice.OF_NEW_SCHEMA,
+                remedy=OF_SCHEMA if half == "old messages" else OF_NEW_SCHEMA,
             )
 
 
@@ -212,3 +214,127 @@ def _lines(name: str, shapes: Mapping[Shape, str | None]) -> Iterator[str]:
         for shape, place in shapes.items()
     }
     yield from sorted(texts)
+
+
+# What breaks, in words, and the compatible way to make the same change --------------------
+
+OF_BEAT: Final = (
+    "Change or remove the entry (in beat_schedule, add_periodic_task or the table of "
+    "django-celery-beat, by a migration) in the release that removes the task, or before."
+)
+OF_NEW_TASK: Final = (
+    "Two releases: deploy the task first, and the code that sends it once all workers have it; or "
+    "restart the workers before what sends."
+)
+OF_SCHEMA: Final = (
+    "Two releases: give a new field a default and keep the old ones; make the model stricter once "
+    "no old message is left."
+)
+OF_NEW_SCHEMA: Final = (
+    "Two releases: let the workers accept the new form first, and send it once all of them do."
+)
+
+
+def in_words(misfit: Misfit) -> str:
+    """What happens to a message, in words."""
+    parameter, other, position = misfit.parameter, misfit.other, misfit.position
+    return {
+        "missing": f"{parameter!r} is missing in the message",
+        "surplus": f"argument {position}{_named(parameter)} is one too many",
+        "unexpected": f"{parameter!r} is passed by name, and is not taken",
+        "twice": f"{parameter!r} is passed twice: by name, and by argument {position}"
+        f"{_named(other)}",
+        "moved": f"argument {position} was {other!r}, and would be taken as {parameter!r}",
+        "inserted": f"argument {position} was {other!r}, and would be taken as {parameter!r}, "
+        "which was put before it",
+    }[misfit.fault]
+
+
+def _named(parameter: str | None) -> str:
+    return f" ({parameter!r})" if parameter else ""
+
+
+def of_misfits(misfits: Sequence[Misfit], recorded: Parameters, now: Parameters, half: str) -> str:
+    """The compatible way to change the parameters of a task."""
+    by_fault = {misfit.fault: misfit for misfit in misfits}
+    if half == "new messages":
+        return _of_new_misfits(by_fault)
+    if "unexpected" in by_fault:
+        name = by_fault["unexpected"].parameter
+        if name in {each.name for each in now}:
+            return f"Let {name!r} still be passed by name."
+        new = [each.name for each in now if each.name not in {old.name for old in recorded}]
+        both = f", and read it where {new[0]!r} is not passed" if new else ""
+        return (
+            f"Keep {name!r} beside the new parameters, with a default{both}; remove it in the next "
+            "release, once no old message is left."
+        )
+    if not by_fault.keys().isdisjoint(("twice", "moved", "inserted")):
+        return (
+            "Put a new parameter at the end, with a default, or make it keyword-only; keep the "
+            "order of the others."
+        )
+    if "surplus" in by_fault:
+        name = by_fault["surplus"].parameter.lstrip("*")
+        kept = f"Keep {name!r}" if name else "Keep the parameter"
+        return f"{kept}, with a default, in this release; remove it in the next."
+    missing = ", ".join(
+        f"{misfit.parameter}=None" for misfit in misfits if misfit.fault == "missing"
+    )
+    return (
+        f"Give it a default: {missing}, at the end. In the next release, once no old message is "
+        "left, it can be required."
+    )
+
+
+def _of_new_misfits(by_fault: Mapping[Fault, Misfit]) -> str:
+    if "missing" in by_fault:
+        name = by_fault["missing"].parameter
+        return f"Two releases: go on sending {name!r} in this one, and leave it out in the next."
+    if "moved" in by_fault or "inserted" in by_fault:
+        return "Pass the arguments by name, at least while workers of both releases run."
+    return (
+        "Two releases: let the task take it first (a parameter with a default, at the end), and "
+        "send it once all workers run that."
+    )
+
+
+def of_gone(name: str) -> str:
+    """How to remove a task."""
+    return (
+        "Two releases: stop sending it in this one and keep the task; remove it in the next, once "
+        f'no message is left. If it has a new name, keep the old one: name="{name}".'
+    )
+
+
+def of_gone_from_django(name: str) -> str:
+    """How to remove a task of `django.tasks`, whose path is its name."""
+    module, _, function = name.rpartition(".")
+    return (
+        f"Two releases: keep {function!r} in {module} in this one, where only old messages call "
+        "it, and remove it in the next."
+    )
+
+
+def of_renamed(name: str, found: FoundElsewhere) -> str:
+    """How to move or rename the function of a task."""
+    return (
+        f'Keep the name: @shared_task(name="{name}") on {found.code}. Or register it by both '
+        "names in this release, and remove the old one in the next."
+    )
+
+
+def of_content_type(content_type: str) -> str:
+    """How to change the serializer."""
+    return (
+        f"Keep {content_type!r} in accept_content while old messages are left; change only "
+        "task_serializer in this release."
+    )
+
+
+def of_queue(queue: str) -> str:
+    """How to remove a queue."""
+    return (
+        f"Keep {queue!r} in task_queues, without routes to it, until it is empty; remove it in the "
+        "next release."
+    )

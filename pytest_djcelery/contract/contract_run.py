@@ -12,9 +12,8 @@ import pytest
 
 from pytest_djcelery.contract import contract_file
 from pytest_djcelery.contract.breaks import Break, of_new_messages, of_old_messages
-from pytest_djcelery.contract.junit import add_to_junit
 from pytest_djcelery.contract.records import Contract, Shape, merged_places
-from pytest_djcelery.contract.verdict import Verdict, counted
+from pytest_djcelery.contract.verdict import Verdict, add_to_junit, counted
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.locations import from_root
 from pytest_djcelery.project.finding import find_app

@@ -9,10 +9,15 @@ import pytest
 
 from pytest_djcelery import markers
 from pytest_djcelery.errors import BadOptionError, ScheduleFailedError
-from pytest_djcelery.exploration.bounds import Bounds
-from pytest_djcelery.exploration.explored_test import ExploredTest, MisfitError
-from pytest_djcelery.exploration.rerun import FAILURES, SKIPS, kept_error
-from pytest_djcelery.exploration.tokens import Token, name_of
+from pytest_djcelery.exploration.explored_test import (
+    FAILURES,
+    SKIPS,
+    ExploredTest,
+    MisfitError,
+    kept_error,
+)
+from pytest_djcelery.exploration.schedules import Token, name_of
+from pytest_djcelery.exploration.steering import Bounds
 from pytest_djcelery.options import INLINE
 from pytest_djcelery.session.session import current_session
 

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final
 from pytest_djcelery.trace import wording
 
 if TYPE_CHECKING:
-    from pytest_djcelery.exploration.schedules import Decisions
+    from pytest_djcelery.exploration.schedules import Decisions, Token
     from pytest_djcelery.exploration.search import Seen
     from pytest_djcelery.exploration.steering import Step
-    from pytest_djcelery.exploration.tokens import Token
     from pytest_djcelery.messages.sent_task import SentTask
 
 _UNDISTURBED: Final = "each message is delivered once, in the order in which they were due"

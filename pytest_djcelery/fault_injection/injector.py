@@ -17,8 +17,9 @@ from pytest_djcelery.fault_injection.run_faults import (
     Duplicated,
     Run,
     RunFault,
+    Stub,
+    registered,
 )
-from pytest_djcelery.fault_injection.stub import Stub, registered
 from pytest_djcelery.recording.losses import body_in_process, losses_possible
 from pytest_djcelery.recording.outages import outages_possible
 from pytest_djcelery.recording.task_bodies import body_wrapped
@@ -26,8 +27,7 @@ from pytest_djcelery.recording.task_bodies import body_wrapped
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.fault_injection.downtime import Downtime
-    from pytest_djcelery.fault_injection.fault import Fault
+    from pytest_djcelery.fault_injection.fault import Downtime, Fault
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.recording.call_sites import OnCall
     from pytest_djcelery.session.sandbox import Sandbox

@@ -1,4 +1,4 @@
-"""The runs that a fault is for: those of a task, or those of one call of it."""
+"""The runs that a fault is for, of a task or of one call; and checks of what a test passes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pytest_djcelery.errors import BadOptionError, NotASignatureError
 from pytest_djcelery.messages.descriptions import describe_call
 from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.task_code import short_code
+from pytest_djcelery.recording.call_sites import function_text
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.messages.matching import Expectation
     from pytest_djcelery.messages.sent_task import SentTask
+
 
 _NAMES_SHOWN = 10
 _PLAIN: Final = frozenset({int, str, bool})
@@ -118,3 +120,70 @@ def _no_task(app: Celery, name: str) -> str:
         "Use the task itself, or import the module that defines it. For a task of another service: "
         "stub(name), which registers one for this test."
     )
+
+
+# Wrong use: checks what a test passes to the methods of `celery_faults` -------------------
+
+_ANYTHING: Final = "an exception (ValueError('declined')) or its class (ValueError)"
+#: What ``at`` takes beside a word.
+FUNCTION: Final = "or a function that the task calls (at=gateway.charge)"
+
+
+def check_exception(call: str, exc: Any) -> None:
+    """Check what a task is to raise.
+
+    Args:
+        call: The call that is given it.
+        exc: What is to be raised.
+
+    Raises:
+        BadOptionError: It is no exception, and no class that makes one by itself.
+    """
+    __tracebackhide__ = True
+    if isinstance(exc, BaseException):
+        return
+    if not (isinstance(exc, type) and issubclass(exc, BaseException)):
+        msg = f"celery_faults.{call.removeprefix('celery_faults.')}: {exc!r} is no exception. "
+        raise BadOptionError(msg + f"Expected {_ANYTHING}.")
+    try:
+        exc()
+    except TypeError as error:
+        msg = (
+            f"celery_faults.{call.removeprefix('celery_faults.')}: {exc.__name__} can't be raised "
+            f"without arguments ({error}). Expected an exception of that class, with them."
+        )
+        raise BadOptionError(msg) from None
+
+
+def check_choice(
+    call: str, name: str, value: object, valid: tuple[str, ...], more: str = ""
+) -> None:
+    """Check an argument that takes one of several words.
+
+    Args:
+        call: The call that is given it.
+        name: The name of the argument.
+        value: What is given.
+        valid: The words.
+        more: What else will do.
+
+    Raises:
+        BadOptionError: It is none of them.
+    """
+    __tracebackhide__ = True
+    if value not in valid:
+        listed = " or ".join(map(repr, valid))
+        msg = f"{call}: {name}={value!r}. Expected {listed}{', ' * bool(more)}{more}."
+        raise BadOptionError(msg)
+
+
+def at_text(at: Any) -> str:
+    """The argument ``at`` in the text of a call, unless it is the default."""
+    if callable(at):
+        return f", at={function_text(at)}"
+    return "" if at == "start" else f", at={at!r}"
+
+
+def exception_text(exc: Any) -> str:
+    """An exception, or its class, as a test has written it."""
+    return exc.__name__ if isinstance(exc, type) else repr(exc)

@@ -16,7 +16,7 @@ from pytest_djcelery.messages.journal import Ended
 from pytest_djcelery.messages.short_numbers import ShortNumbers
 from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures, second_runs
-from pytest_djcelery.reporting import one_error, undelivered_messages
+from pytest_djcelery.reporting import failed_tests, undelivered_messages
 from pytest_djcelery.transactions import sent_in_transaction
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def add_sections(
     """Add to a failing test what its tasks raised, and the comparison that pytest cut short."""
     if not report.failed:
         return
-    one_error.note(report, sandbox, error)
+    failed_tests.note_errors(report, sandbox, error)
     lines = item.config.stash.get(_LAST_COMPARISON, None)
     if lines and isinstance(error, AssertionError) and _CUT in report.longreprtext:
         report.sections.append(("celery: the comparison in full", "\n".join(lines)))

@@ -1,4 +1,4 @@
-"""The timeline as a table of text, for a terminal of any width."""
+"""The timeline as a table of text, for a terminal of any width and a failing test's report."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from unicodedata import combining, east_asian_width
 
 from pytest_djcelery.trace import wording
-from pytest_djcelery.trace.terminal_text import MARK
+from pytest_djcelery.trace.terminal_text import MARK, TITLE
 
 if TYPE_CHECKING:
+    import pytest
+
     from pytest_djcelery.locations import Location
     from pytest_djcelery.trace.story import Story
+
 
 LIMIT: Final = 40  # rows
 _DEEPEST: Final = 8  # steps of indentation
@@ -238,3 +241,22 @@ def _fitted(text: str, size: int) -> str:
     while text and columns(text) > size - 1:
         text = text[:-1]
     return f"{text.rstrip()}…"
+
+
+# The table in the report of a failing test ------------------------------------------------
+
+
+def add(config: pytest.Config, report: pytest.TestReport, story: Story) -> None:
+    """Add the table to the report of a test that has failed, before other sections of ours."""
+    first = next(
+        (place for place, (name, _) in enumerate(report.sections) if name.startswith("celery:")),
+        len(report.sections),
+    )
+    report.sections.insert(first, (TITLE, table(story, width=_width(config))))
+
+
+def _width(config: pytest.Config) -> int | None:
+    """The width of pytest's own lines; ``None`` where it prints nothing, as in xdist's workers."""
+    if config.pluginmanager.get_plugin("terminalreporter") is None:
+        return None
+    return config.get_terminal_writer().fullwidth

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_djcelery.session.session import current_session
-from pytest_djcelery.trace import page_files
 
 if TYPE_CHECKING:
     from pytest_djcelery.options import Options
     from pytest_djcelery.trace.story import Story
+
 
 #: The name of the property in the report, and so in the file of ``--junitxml``.
 PROPERTY: Final = "djcelery_trace"
@@ -73,7 +75,7 @@ class TraceHooks:
 
         try:
             text = trace_page.page(story, test=item.nodeid, result=report.outcome)
-            path = self._shown(page_files.write(self._folder, item.nodeid, text))
+            path = self._shown(write(self._folder, item.nodeid, text))
         except OSError as error:
             path = (
                 f"The page of this test could not be written: {error}.\n"
@@ -105,3 +107,39 @@ class TraceHooks:
             terminalreporter.section(_TITLE)
             for trouble in self._troubles:
                 terminalreporter.write_line(trouble)
+
+
+# The files of the pages: their names, and how they are written ----------------------------
+
+_LONGEST: Final = 150  # characters of a name, before the digest and the ending
+_DIGEST: Final = 10  # characters
+
+
+def file_name(test: str) -> str:
+    """A name for a test's page that is safe on every system, and at most 200 bytes long.
+
+    It is the same each time. Two tests never share one, even where names differ by case or by
+    characters that a file can't have.
+    """
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", test).strip("-.")[-_LONGEST:].lstrip("-.")
+    digest = hashlib.sha256(test.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    return f"test-{readable}-{digest}.html"
+
+
+def write(folder: Path, test: str, text: str) -> Path:
+    """Write the page of a test, in place of an earlier one, and return where it is.
+
+    Nobody sees a page half written. Nothing else in the folder is touched.
+
+    Raises:
+        OSError: The folder can't be made, or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(test)
+    written = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        written.write_text(text, encoding="utf-8", errors="replace")
+        written.replace(path)
+    finally:
+        written.unlink(missing_ok=True)
+    return path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_djcelery.audit.fixes import fix_of
+from pytest_djcelery.audit.findings import fix_of
 from pytest_djcelery.audit.report import _colours
 from tests.audit.suites import EAGER
 

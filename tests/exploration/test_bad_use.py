@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_djcelery.exploration.tokens import Token, name_of
+from pytest_djcelery.exploration.schedules import Token, name_of
 
 if TYPE_CHECKING:
     from tests.support.project import Run

@@ -6,15 +6,16 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.audit import celery_types
 from pytest_djcelery.audit.call_faults import fault_of, is_empty, is_of_the_test, parts
 from pytest_djcelery.audit.recorder import Sent
 from pytest_djcelery.messages.arguments import is_lazy
 
 if TYPE_CHECKING:
     from pytest_djcelery.audit.recorder import Recorder
+
 
 SENDS_ON_COMMIT = ("delay_on_commit", "apply_async_on_commit")
 METHODS = ("delay", "apply_async", *SENDS_ON_COMMIT)
@@ -110,26 +111,26 @@ def _simulated(raised: type[BaseException]) -> str:
 
 def _read_send_task(message: _Message, call: Call) -> None:
     owner, args = call.owner, call.args
-    if args and celery_types.is_app(args[0]):  # autospec passes ``self``
+    if args and is_app(args[0]):  # autospec passes ``self``
         owner, args = args[0], args[1:]
     name, given, named, message.serializer = _bound(send_task, args, call.kwargs)
     if not issubclass(type(name), str):
         raise _UnknownError
     message.name = str.__str__(name)
-    message.app = celery_types.app_of(owner)
+    message.app = app_of(owner)
     if message.app is not None:
         message.task = message.app.tasks.get(message.name)
     _fill(message, given, named, SignatureContents())
 
 
 def _read_send(message: _Message, call: Call) -> None:
-    subject, given, named = celery_types.task_of(call.owner), call.args, call.kwargs
+    subject, given, named = task_of(call.owner), call.args, call.kwargs
     if subject is None and given and _sends(given[0]):  # autospec passes ``self``
         subject, given = given[0], given[1:]
     elif subject is None:
         subject = _sender()
-    contents, of_signature = call.signature, celery_types.is_signature_class(call.owner)
-    if celery_types.is_signature(subject):
+    contents, of_signature = call.signature, is_signature_class(call.owner)
+    if is_signature(subject):
         message.name = dict.get(subject, "task", message.name)
         with suppress(KeyError):  # a task that is not registered here
             message.task = subject.type
@@ -179,7 +180,7 @@ def _serializer(message: _Message) -> Any:
 
 
 def _sends(value: Any) -> bool:
-    return celery_types.task_of(value) is not None or celery_types.is_signature(value)
+    return task_of(value) is not None or is_signature(value)
 
 
 def _sender() -> Any:
@@ -243,3 +244,83 @@ def _by_keyword(value: Any) -> dict[str, Any]:
     if is_of_the_test(value) or is_lazy(type(value)) or issubclass(type(value), Mapping):
         raise _UnknownError
     raise _RefusedError("task keyword arguments must be a mapping")
+
+
+# Values by their types: asking a lazy object for its class would evaluate it --------------
+
+ON_COMMIT = "on_commit"
+_APP = "celery.app.base", "Celery"
+_TASK = "celery.app.task", "Task"
+_SIGNATURE = "celery.canvas", "Signature"
+
+
+def may_be_app(value: Any) -> bool:
+    """Whether a value is an app, or a proxy that may be one."""
+    return _is_instance(value, *_APP) or _is_proxy(value)
+
+
+def may_be_task(value: Any) -> bool:
+    """Whether a value is a task, or a proxy that may be a ``shared_task``; a call shows which."""
+    return _is_instance(value, *_TASK) or _is_proxy(value)
+
+
+def is_app(value: Any) -> bool:
+    """Whether a value is an app."""
+    return _is_instance(value, *_APP)
+
+
+def is_app_class(value: Any) -> bool:
+    """Whether a value is the class of apps."""
+    return _is_class(value, *_APP)
+
+
+def is_task_class(value: Any) -> bool:
+    """Whether a value is a class of tasks."""
+    return _is_class(value, *_TASK)
+
+
+def is_signature(value: Any) -> bool:
+    """Whether a value is a signature, or a workflow of them."""
+    return _is_instance(value, *_SIGNATURE)
+
+
+def is_signature_class(value: Any) -> bool:
+    """Whether a value is the class of signatures, or of a kind of workflow."""
+    return _is_class(value, *_SIGNATURE)
+
+
+def is_on_commit(owner: Any, name: str, original: Any) -> bool:
+    """Whether an attribute is Django's `on_commit`: the function, or the method of a connection."""
+    if type(original) is FunctionType and original.__module__ == "django.db.transaction":
+        return original.__name__ == ON_COMMIT
+    wrapper = "django.db.backends.base.base", "BaseDatabaseWrapper"
+    return name == ON_COMMIT and (
+        _is_class(owner, *wrapper)
+        or _is_instance(owner, *wrapper)
+        or _is_instance(owner, "django.utils.connection", "ConnectionProxy")
+    )
+
+
+def task_of(value: Any) -> Any:
+    """The task that a value is or stands for, or ``None``."""
+    if _is_proxy(value):
+        value = value._get_current_object()
+    return value if _is_instance(value, *_TASK) else None
+
+
+def app_of(owner: Any) -> Any:
+    """The app that a value is or stands for; for the class of apps, the current default app."""
+    return sys.modules["celery._state"].default_app if is_app_class(owner) else owner
+
+
+def _is_proxy(value: Any) -> bool:
+    return _is_instance(value, "celery.local", "Proxy")
+
+
+def _is_instance(value: Any, module: str, name: str) -> bool:
+    return _is_class(type(value), module, name)
+
+
+def _is_class(value: Any, module: str, name: str) -> bool:
+    cls = getattr(sys.modules.get(module), name, None)
+    return cls is not None and issubclass(type(value), type) and issubclass(value, cls)

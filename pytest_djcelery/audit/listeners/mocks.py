@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_djcelery.audit import celery_types
 from pytest_djcelery.audit.call_faults import is_mock
+from pytest_djcelery.audit.listeners import mocked_calls
 from pytest_djcelery.audit.listeners.mocked_calls import (
     METHODS,
     SEND_TASK,
@@ -157,13 +157,13 @@ def _recording_call(function: Callable[..., Any], record: Callable[[Any, Any], N
 
 def _stands_for(owner: Any, name: str, original: Any) -> Replaced | None:
     """What a mock that replaces an attribute stands for."""
-    if celery_types.is_on_commit(owner, name, original):
+    if mocked_calls.is_on_commit(owner, name, original):
         return _HOOK_RUNNER
-    if _sends(owner, name) or (name in _SIGNATURES and celery_types.may_be_task(owner)):
+    if _sends(owner, name) or (name in _SIGNATURES and mocked_calls.may_be_task(owner)):
         return Replaced(owner=owner, path=(name,))
     if (
-        celery_types.may_be_task(original)
-        or celery_types.may_be_app(original)
+        mocked_calls.may_be_task(original)
+        or mocked_calls.may_be_app(original)
         or issubclass(type(original), ModuleType)
     ):
         return Replaced(owner=original)
@@ -173,11 +173,11 @@ def _stands_for(owner: Any, name: str, original: Any) -> Replaced | None:
 def _sends(owner: Any, name: str) -> bool:
     """Whether an attribute is one of the methods that send."""
     if name == SEND_TASK:
-        return celery_types.may_be_app(owner) or celery_types.is_app_class(owner)
+        return mocked_calls.may_be_app(owner) or mocked_calls.is_app_class(owner)
     return name in METHODS and (
-        celery_types.may_be_task(owner)
-        or celery_types.is_task_class(owner)
-        or celery_types.is_signature_class(owner)
+        mocked_calls.may_be_task(owner)
+        or mocked_calls.is_task_class(owner)
+        or mocked_calls.is_signature_class(owner)
     )
 
 
@@ -190,7 +190,7 @@ def _call(stands_for: Replaced, lineage: Sequence[Any], args: Any, kwargs: Any) 
         return Call(owner=owner, method=path[0], args=args, kwargs=kwargs)
     match path:
         case ("s" | "si" as shortcut, result, method) if (
-            result == _RESULT and method in METHODS and celery_types.may_be_task(owner)
+            result == _RESULT and method in METHODS and mocked_calls.may_be_task(owner)
         ):
             # All signatures of the task are one mock, which only remembers the last call.
             given = lineage[2].call_args
@@ -210,7 +210,7 @@ def _only_watches(mock: Any) -> bool:
     return (
         ismethod(spied)
         and spied.__name__ in METHODS
-        and celery_types.task_of(spied.__self__) is not None
+        and mocked_calls.task_of(spied.__self__) is not None
     )
 
 

@@ -11,8 +11,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_djcelery.contract.binding import Fault, Misfit, misfits
-from pytest_djcelery.contract.records import Parameters, Shape, TaskParameter, TaskRecord
+from pytest_djcelery.contract.records import (
+    Fault,
+    Misfit,
+    Parameters,
+    Shape,
+    TaskParameter,
+    TaskRecord,
+    misfits,
+)
 from pytest_djcelery.contract.sent_shapes import named_shape
 
 NAMES = ("a", "b", "c", "d", "e")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from celery import Celery, chain, chord, group
 
-from pytest_djcelery.contract.embedded_calls import (
+from pytest_djcelery.contract.sent_shapes import (
     RESULT,
     LaterCall,
     calls_in,

@@ -21,8 +21,8 @@ from tests.unit import inline_project
 from tests.unit.inline_project import app
 
 if TYPE_CHECKING:
-    from pytest_djcelery.exploration.bounds import Bounds
     from pytest_djcelery.exploration.schedules import Decisions
+    from pytest_djcelery.exploration.steering import Bounds
 
 MANY = 60  # histories of one program
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from celery import chord
 
-from pytest_djcelery.exploration.bounds import Bounds
 from pytest_djcelery.exploration.oracle import broken_rules
 from pytest_djcelery.exploration.schedules import Course, Decisions, Schedule, follow
 from pytest_djcelery.exploration.search import Ran, Search
-from pytest_djcelery.exploration.steering import Steering, Step
+from pytest_djcelery.exploration.steering import Bounds, Steering, Step
 from pytest_djcelery.exploration.step_texts import losses, step_lines
 from pytest_djcelery.messages.headers import Recorded
 from pytest_djcelery.session.session import current_sandbox

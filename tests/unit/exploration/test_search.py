@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_djcelery.exploration.drawn import Draws
-from pytest_djcelery.exploration.schedules import Course, Decisions, Schedule, follow
+from pytest_djcelery.exploration.schedules import Course, Decisions, Draws, Schedule, Token, follow
 from pytest_djcelery.exploration.search import Ran, Search, Seen
-from pytest_djcelery.exploration.tokens import Token
 from pytest_djcelery.options import parse
 
 Order = tuple[int, ...]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import assume, given, settings
 
-from pytest_djcelery.exploration.bounds import Bounds
+from pytest_djcelery.exploration.steering import Bounds
 from pytest_djcelery.session.session import current_session
 from tests.unit import inline_project
 from tests.unit.exploration.programs import MANY, Job, explored, histories, jobs

@@ -10,8 +10,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from pytest_djcelery.redelivery.contents import MOST_ROWS
-from pytest_djcelery.redelivery.rows import WrittenRows
-from pytest_djcelery.redelivery.statements import Tables
+from pytest_djcelery.redelivery.rows import Tables, WrittenRows
 from tests.unit import django_in_process
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from pytest_djcelery.messages.notes import (
     RequestStarted,
     SentByBeat,
 )
-from pytest_djcelery.trace import page_files, trace_page
-from pytest_djcelery.trace.axis import Axis
+from pytest_djcelery.trace import trace_hooks, trace_page
+from pytest_djcelery.trace.lanes import Axis
 from tests.audit.browser import returned
 from tests.unit.sending import LOCATION, message
 from tests.unit.trace.stories import run_of, sent_and_run, story_of, worker
@@ -174,18 +174,18 @@ def test_beyond_two_thousand_messages_the_rest_is_counted() -> None:
      "test_it.py::Test_It", "con", "\ud800"],
 )  # fmt: skip
 def test_a_file_has_a_name_that_is_safe_everywhere(name: str) -> None:
-    made = page_files.file_name(name)
+    made = trace_hooks.file_name(name)
     assert re.fullmatch(r"test-[A-Za-z0-9_.-]*\.html", made)
     assert len(made.encode()) <= 200
-    assert made == page_files.file_name(name)
-    assert made.lower() != page_files.file_name(name.swapcase()).lower() or name == name.swapcase()
+    assert made == trace_hooks.file_name(name)
+    assert made.lower() != trace_hooks.file_name(name.swapcase()).lower() or name == name.swapcase()
 
 
 def test_a_page_replaces_its_own_and_touches_nothing_else(tmp_path: Any) -> None:
     folder = tmp_path / "a" / "b"
-    first = page_files.write(folder, "test_it", "first")
+    first = trace_hooks.write(folder, "test_it", "first")
     (folder / "kept.txt").write_text("kept")
-    assert page_files.write(folder, "test_it", "second \ud800") == first
+    assert trace_hooks.write(folder, "test_it", "second \ud800") == first
     assert first.read_text().startswith("second")
     assert sorted(path.name for path in folder.iterdir()) == sorted(["kept.txt", first.name])
 
