@@ -11,7 +11,7 @@ from pytest_djcelery.project import registry
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.session.session import current_session
-from pytest_djcelery.transactions.django_connections import opened_connections
+from pytest_djcelery.transactions.connections import opened_connections
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -29,7 +29,7 @@ from pytest_djcelery.fault_injection.targets import (
     target_of,
 )
 from pytest_djcelery.recording.batches import is_batch
-from pytest_djcelery.recording.call_sites import CallSite
+from pytest_djcelery.recording.task_bodies import CallSite
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.workers.live.losing import Kill

@@ -29,10 +29,9 @@ from pytest_djcelery.messages.journal import (
     NotSent,
     Published,
 )
-from pytest_djcelery.messages.listing import Listing, Matcher
+from pytest_djcelery.messages.listing import Listing, Matcher, TaskSelection
 from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.sent_task import SentTask
-from pytest_djcelery.messages.task_selection import TaskSelection
 from pytest_djcelery.messages.wire import is_mock_call, shown
 from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
@@ -40,7 +39,7 @@ from pytest_djcelery.session.opening import entered_sandbox
 if TYPE_CHECKING:
     from typing import Any
 
-    from pytest_djcelery.messages.task_selection import AnyTask
+    from pytest_djcelery.messages.listing import AnyTask
 
 
 class Outbox(Listing[SentTask]):

@@ -21,7 +21,7 @@ from pytest_djcelery.contract.places import Places
 from pytest_djcelery.contract.records import Parameters, Shape, Way, merged_places, misfits, taker
 from pytest_djcelery.messages.django_tasks import enqueueing
 from pytest_djcelery.patching import Current
-from pytest_djcelery.recording.enqueuing import enqueues_recorded
+from pytest_djcelery.recording.django_events import enqueues_recorded
 from pytest_djcelery.recording.senders import Send, senders_wrapped
 from pytest_djcelery.recording.task_signals import task_replaced
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.fault_injection.fault import Downtime, Fault
     from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.recording.call_sites import OnCall
+    from pytest_djcelery.recording.task_bodies import OnCall
     from pytest_djcelery.session.sandbox import Sandbox
 
 

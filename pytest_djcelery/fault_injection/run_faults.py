@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.recording.call_sites import CallSite
+    from pytest_djcelery.recording.task_bodies import CallSite
 
 
 Body = Callable[[], Any]

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from celery.canvas import Signature
 
 from pytest_djcelery.messages import unittest_failures
-from pytest_djcelery.messages.canvas_form import Line, Parallel, Step
 from pytest_djcelery.messages.canvas_sent import line_of, sent_canvases, written_canvas
 from pytest_djcelery.messages.descriptions import describe_call, describe_line
 from pytest_djcelery.messages.listing import Listing, Matcher
@@ -29,7 +28,7 @@ from pytest_djcelery.messages.option_rules import (
 )
 from pytest_djcelery.messages.rehearsal import Given, frozen, overridden
 from pytest_djcelery.messages.signature_types import as_signature, check_signature, is_canvas
-from pytest_djcelery.messages.task_message import TaskMessage
+from pytest_djcelery.messages.task_message import Line, Parallel, Step, TaskMessage
 from pytest_djcelery.messages.wire import equal, shown
 
 if TYPE_CHECKING:

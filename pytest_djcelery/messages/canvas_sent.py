@@ -14,13 +14,6 @@ from typing import Any
 
 from celery.canvas import Signature, _chain, _chord, group
 
-from pytest_djcelery.messages.canvas_form import (
-    Line,
-    Parallel,
-    Part,
-    Step,
-    followed_by,
-)
 from pytest_djcelery.messages.rehearsal import FREEZING, Given, rehearsed
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.signature_types import (
@@ -28,6 +21,13 @@ from pytest_djcelery.messages.signature_types import (
     is_canvas,
     signatures_of,
     with_options,
+)
+from pytest_djcelery.messages.task_message import (
+    Line,
+    Parallel,
+    Part,
+    Step,
+    followed_by,
 )
 
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeAlias
 from celery import current_app
 from celery.canvas import Signature
 
-from pytest_djcelery.messages.canvas_form import Line, Parallel
 from pytest_djcelery.messages.django_tasks import (
     DjangoCall,
     WrittenCall,
@@ -22,9 +21,8 @@ from pytest_djcelery.messages.option_rules import (
     ActualCall,
     entity_name,
 )
-from pytest_djcelery.messages.signature_types import CANVAS_NAMES, first_task, signatures_of
-from pytest_djcelery.messages.task_code import code
-from pytest_djcelery.messages.task_message import Message, TaskMessage
+from pytest_djcelery.messages.signature_types import CANVAS_NAMES, code, first_task, signatures_of
+from pytest_djcelery.messages.task_message import Line, Message, Parallel, TaskMessage
 from pytest_djcelery.messages.wire import Leaf, is_wildcard, shown
 
 LONGEST_LIST = 10  # entries of a listing that a text shows

@@ -16,10 +16,10 @@ from celery.canvas import Signature, _chain, _chord, group
 from celery.result import AsyncResult, GroupResult
 from celery.utils.functional import regen
 
-from pytest_djcelery.messages.canvas_form import Part
 from pytest_djcelery.messages.matching import PREVIOUS
 from pytest_djcelery.messages.option_rules import BOOKKEEPING
 from pytest_djcelery.messages.signature_types import as_signature, is_canvas, signatures_of
+from pytest_djcelery.messages.task_message import Part
 from pytest_djcelery.messages.wire import is_wildcard
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
-"""What a message contains; how it compares is added by `SentTask`."""
+"""What a message contains, and the form of canvases; `SentTask` adds how it compares."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -139,3 +139,45 @@ def header_moment(app: Celery, value: Any) -> datetime | None:
         value = value.replace(tzinfo=timezone.utc if app.conf.enable_utc else app.timezone)
     moment: datetime = value.astimezone(timezone.utc)
     return moment
+
+
+# The common form of all canvases: one after the other, or side by side --------------------
+# What a test wrote and what was sent are compared in this form. The same code (`canvas_sent`)
+# converts both to it, from what is published for them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One task: a message, or a signature that is inside a message or that a test wrote."""
+
+    source: TaskMessage | Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parallel:
+    """A group; with a ``body``, a chord."""
+
+    members: tuple[Line, ...]
+    body: Line = ()
+    group_id: str | None = None
+
+
+Line: TypeAlias = tuple[Step | Parallel, ...]  # what runs one after the other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What is published at once for one task of a canvas."""
+
+    source: TaskMessage | Signature
+    later: tuple[Signature, ...]  # the rest of its chain, in the order in which it will run
+    group_id: str | None
+    chord: Signature | None
+
+
+def followed_by(line: Line, more: Line) -> Line:
+    """One line after another; all that follows a chord belongs to its body."""
+    if line and more and isinstance(line[-1], Parallel) and line[-1].body:
+        last = line[-1]
+        return (*line[:-1], replace(last, body=followed_by(last.body, more)))
+    return line + more

@@ -37,7 +37,7 @@ from pytest_djcelery.recording.sent_records import Message, as_published, sent_t
 from pytest_djcelery.recording.task_signals import raised_eagerly, task_replaced
 from pytest_djcelery.recording.task_surroundings import SharedStateRestored
 from pytest_djcelery.recording.task_threads import TaskInPlace
-from pytest_djcelery.transactions.task_connections import test_connections_held_open
+from pytest_djcelery.transactions.connections import test_connections_held_open
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -1,4 +1,4 @@
-"""Waits for results that a server sends (Redis, RPC): they end, and say what they waited for.
+"""Results that a server sends (Redis, RPC): waits for them end, and say what they waited for.
 
 Celery's own waits for such results never end where the test sets no timeout.
 """
@@ -17,6 +17,7 @@ from pytest_djcelery.brokers.servers import ResultsUnreachableError
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import patches, replaced
+from pytest_djcelery.project.after_import import called_after_import
 from pytest_djcelery.recording.result_waits import (
     NeverReadyError,
     WaitTimeoutError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.recording.result_waits import WaitingTest
+
 
 _GRACE: Final = 1.0  # seconds, to read what the worker sent before it ended
 
@@ -194,3 +196,39 @@ def _nothing_came(result: Any, seconds: float, situation: str) -> str:
 
 def _situation(waiting: WaitingTest | None) -> str:
     return "" if waiting is None else waiting.situation()
+
+
+# Stores results in Redis without a command that redis-py has deprecated -------------------
+
+
+@contextmanager
+def results_set_without_setex() -> Iterator[None]:
+    """Within the ``with``, have results stored by ``SET … EX``, which does what ``SETEX`` does."""
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(_set_replaced())
+
+        with called_after_import({"celery.backends.redis": begin}):
+            yield
+
+
+@patches(
+    "celery.backends.redis:RedisBackend._set",
+    why="Celery stores results by redis-py's setex(), which is deprecated since redis-py 8: where "
+    "warnings are errors, none would be stored.",
+    checked_on="Celery 5.4 to 5.7, redis-py 6 to 8",
+)
+@contextmanager
+def _set_replaced() -> Iterator[None]:
+    from celery.backends.redis import RedisBackend
+
+    def _set(self: Any, key: Any, value: Any, expires: Any = None) -> None:
+        expires = self.expires if expires is None else expires
+        with self.client.pipeline() as pipe:
+            pipe.set(key, value, ex=expires or None)
+            pipe.publish(key, value)
+            pipe.execute()
+
+    with replaced(RedisBackend, _set=_set):
+        yield

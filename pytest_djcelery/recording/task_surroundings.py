@@ -22,7 +22,7 @@ from contextvars import Context, ContextVar, copy_context
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
-from pytest_djcelery.transactions.django_connections import opened_connections
+from pytest_djcelery.transactions.connections import opened_connections
 
 T = TypeVar("T")
 

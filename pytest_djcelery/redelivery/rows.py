@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from pytest_djcelery.redelivery.contents import Contents, Table, emptied_by_database
 from pytest_djcelery.transactions.captures import underlying
-from pytest_djcelery.transactions.django_connections import all_connections
+from pytest_djcelery.transactions.connections import all_connections
 from pytest_djcelery.transactions.writes import text_of, wrote
 
 if TYPE_CHECKING:

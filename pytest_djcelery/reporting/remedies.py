@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery.canvas import Signature
 
-from pytest_djcelery.messages.canvas_form import Step
 from pytest_djcelery.messages.descriptions import (
     LONGEST_LIST,
     arguments_text,
@@ -21,6 +20,7 @@ from pytest_djcelery.messages.listing import Messages
 from pytest_djcelery.messages.matching import Expected, matches
 from pytest_djcelery.messages.option_rules import NOT_SET, UNKNOWN, call_in_message
 from pytest_djcelery.messages.sent_task import SentTask
+from pytest_djcelery.messages.task_message import Step
 from pytest_djcelery.messages.wire import same
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from pytest_djcelery.recording.unconsumed import Unconsumed
 from pytest_djcelery.session.runner import kept_topology, park_all
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.transactions import sent_in_transaction
-from pytest_djcelery.transactions.django_connections import opened_connections
+from pytest_djcelery.transactions.connections import opened_connections
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:

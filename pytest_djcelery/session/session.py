@@ -257,8 +257,10 @@ class Session:
         self._isolation.enter_context(project.isolated())
         if {self.options.broker, self.options.result_backend} != {MEMORY}:
             # This imports Celery.
-            from pytest_djcelery.recording.redis_results import results_set_without_setex
-            from pytest_djcelery.recording.server_waits import result_waits_bounded
+            from pytest_djcelery.recording.server_waits import (
+                result_waits_bounded,
+                results_set_without_setex,
+            )
 
             self._isolation.enter_context(results_set_without_setex())
             self._isolation.enter_context(

@@ -15,8 +15,7 @@ from pytest_djcelery.patching import Current, StandingChanges
 from pytest_djcelery.project.configuration import settings_writes_put_in
 from pytest_djcelery.project.shortcuts.message_path import message_path_shortened
 from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
-from pytest_djcelery.recording.enqueuing import enqueues_recorded
-from pytest_djcelery.recording.http_requests import requests_recorded
+from pytest_djcelery.recording.django_events import enqueues_recorded, requests_recorded
 from pytest_djcelery.recording.publishing import PublishRecorder, publishes_recorded
 from pytest_djcelery.recording.result_waits import Waits, waits_woken
 from pytest_djcelery.recording.task_signals import task_events_recorded

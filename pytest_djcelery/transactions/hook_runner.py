@@ -17,7 +17,7 @@ from pytest_djcelery.messages.journal import (
     HookStarted,
 )
 from pytest_djcelery.transactions.blocks import Running, serials
-from pytest_djcelery.transactions.django_connections import opened_connections
+from pytest_djcelery.transactions.connections import opened_connections
 from pytest_djcelery.transactions.hooks import (
     WatchedHook,
     hook_of,

@@ -20,7 +20,7 @@ from pytest_djcelery.transactions.autocommit import (
 )
 from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, atomic_replaced, serials
 from pytest_djcelery.transactions.captures import Captures
-from pytest_djcelery.transactions.django_connections import opened_connections
+from pytest_djcelery.transactions.connections import connection_held_open, opened_connections
 from pytest_djcelery.transactions.hook_runner import (
     HOOK_RAISED,
     LOST,
@@ -30,7 +30,6 @@ from pytest_djcelery.transactions.hook_runner import (
     unwrap,
 )
 from pytest_djcelery.transactions.sent_in_transaction import RaceDetector, RacePolicy, warn
-from pytest_djcelery.transactions.task_connections import connection_held_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -14,7 +14,7 @@ from django.db.backends.signals import connection_created
 
 from pytest_djcelery.errors import FixtureConflictError, SharedConnectionsWarning
 from pytest_djcelery.recording.task_threads import beside_task, in_worker_thread
-from pytest_djcelery.transactions.django_connections import all_connections, opened_connections
+from pytest_djcelery.transactions.connections import all_connections, opened_connections
 
 if TYPE_CHECKING:
     from celery import Celery

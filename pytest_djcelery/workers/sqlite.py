@@ -27,7 +27,7 @@ from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError, django_is_configured
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.blocks import atomic_replaced
-from pytest_djcelery.transactions.django_connections import all_connections, opened_connections
+from pytest_djcelery.transactions.connections import all_connections, opened_connections
 
 _UNFINISHED_CURSOR = 0.005  # seconds to wait for another thread's unfinished cursor
 

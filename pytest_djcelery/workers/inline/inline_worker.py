@@ -39,12 +39,11 @@ from pytest_djcelery.workers.boot import (
     starts_project_code,
 )
 from pytest_djcelery.workers.inline import guests
-from pytest_djcelery.workers.inline.due_messages import due_messages
 from pytest_djcelery.workers.inline.guests import Delivery
 from pytest_djcelery.workers.inline.kept_parts import parts_for
 from pytest_djcelery.workers.inline.limits import limits_of
 from pytest_djcelery.workers.inline.timer import Timer
-from pytest_djcelery.workers.inline.undelivered import redeliver_alone
+from pytest_djcelery.workers.inline.undelivered import due_messages, redeliver_alone
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -21,16 +21,15 @@ from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.recording.task_threads import in_coroutine, in_task
 from pytest_djcelery.workers.inline.coroutines import run_for_test
-from pytest_djcelery.workers.inline.deliveries import Deliveries
+from pytest_djcelery.workers.inline.deliveries import Deliveries, SecondRuns
 from pytest_djcelery.workers.inline.executions import Execution, Summary
 from pytest_djcelery.workers.inline.inline_worker import InlineWorker
-from pytest_djcelery.workers.inline.second_deliveries import SecondRuns
 from pytest_djcelery.workers.inline.undelivered import Undelivered
 
 if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker
     from pytest_djcelery.session.sandbox import Sandbox
-    from pytest_djcelery.workers.inline.second_deliveries import Repeater
+    from pytest_djcelery.workers.inline.deliveries import Repeater
 
 
 _NOTHING: Final = nullcontext()

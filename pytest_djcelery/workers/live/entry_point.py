@@ -30,8 +30,8 @@ from pytest_djcelery.messages import journal, notes
 from pytest_djcelery.messages.journal import Dropped
 from pytest_djcelery.patching import Current
 from pytest_djcelery.recording import publishing, task_signals
-from pytest_djcelery.recording.enqueuing import enqueues_recorded
-from pytest_djcelery.recording.redis_results import results_set_without_setex
+from pytest_djcelery.recording.django_events import enqueues_recorded
+from pytest_djcelery.recording.server_waits import results_set_without_setex
 from pytest_djcelery.recording.task_surroundings import Surroundings
 from pytest_djcelery.transactions.sent_in_transaction import ReportedRaces
 from pytest_djcelery.transactions.watch import TransactionWatch

@@ -25,7 +25,7 @@ from pytest_djcelery.project.configuration import Configuration
 from pytest_djcelery.project.finding import app_beside
 from pytest_djcelery.project.isolation import broker_values
 from pytest_djcelery.project.other_apps import OtherApps
-from pytest_djcelery.transactions.django_connections import all_connections
+from pytest_djcelery.transactions.connections import all_connections
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -23,14 +23,13 @@ from celery import signals
 from pytest_djcelery.messages.arguments import bound_call
 from pytest_djcelery.messages.journal import FaultFired
 from pytest_djcelery.messages.wire import equal
-from pytest_djcelery.recording.call_sites import CallSite
-from pytest_djcelery.recording.task_bodies import body_wrapped
+from pytest_djcelery.recording.task_bodies import CallSite, body_wrapped
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_djcelery.messages.journal import Event
-    from pytest_djcelery.recording.call_sites import OnCall
+    from pytest_djcelery.recording.task_bodies import OnCall
 
 _FILE: Final = "faults"
 

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pytest_djcelery import locations
-from pytest_djcelery.recording.call_sites import CallSite
+from pytest_djcelery.recording.task_bodies import CallSite
 from tests.unit.fault_injection import gateways, importing
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from kombu.serialization import dumps
 
 from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.canvas import canvas_of
-from pytest_djcelery.messages.canvas_form import Parallel, Step, followed_by
 from pytest_djcelery.messages.rehearsal import rehearsed
 from pytest_djcelery.messages.signature_types import first_task
+from pytest_djcelery.messages.task_message import Parallel, Step, followed_by
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()

@@ -25,7 +25,7 @@ from pytest_djcelery.transactions.autocommit import (
     begin_test,
     innermost,
 )
-from pytest_djcelery.transactions.task_connections import (
+from pytest_djcelery.transactions.connections import (
     AutocommitRestorer,
     connection_held_open,
     test_connections_held_open,
