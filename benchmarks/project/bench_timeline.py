@@ -16,8 +16,8 @@ import probe
 from shop.tasks import add
 
 from pytest_djcelery import Inline, locations
+from pytest_djcelery.messages.events import Started
 from pytest_djcelery.messages.journal import Journal
-from pytest_djcelery.messages.notes import Started
 from pytest_djcelery.session.session import current_sandbox
 from pytest_djcelery.trace import table, trace_hooks, trace_page
 from pytest_djcelery.trace.story import Story

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_djcelery.api.app import check_visible_to_workers, eager_mode_off, runner_set
-from pytest_djcelery.messages.journal import Warned
+from pytest_djcelery.messages.events import Warned
 from pytest_djcelery.project.consumed_queues import named
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.entering import entered

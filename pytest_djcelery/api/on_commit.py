@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_djcelery.errors import DjangoNotConfiguredError, django_is_configured
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     Event,
     HookDiscarded,
     HookFinished,

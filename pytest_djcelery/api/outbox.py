@@ -20,12 +20,11 @@ from pytest_djcelery.messages.canvas import Canvas
 from pytest_djcelery.messages.descriptions import enqueue_text
 from pytest_djcelery.messages.django_tasks import is_django_task
 from pytest_djcelery.messages.enqueued_messages import refuse_unseen
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     Event,
     HookDiscarded,
     HookRegistered,
     HookStarted,
-    Journal,
     NotSent,
     Published,
 )
@@ -37,6 +36,7 @@ from pytest_djcelery.session.entering import entered
 from pytest_djcelery.session.opening import entered_sandbox
 
 if TYPE_CHECKING:
+    from pytest_djcelery.messages.journal import Journal
     from typing import Any
 
     from pytest_djcelery.messages.listing import AnyTask

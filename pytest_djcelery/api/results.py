@@ -18,7 +18,7 @@ from pytest_djcelery.errors import BadOptionError, UnknownResultError
 from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.messages.django_tasks import is_django_result, is_django_task
 from pytest_djcelery.messages.enqueued_messages import message_of_result, refuse_unseen
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     Ended,
     EndedWithoutOutcome,
     Event,

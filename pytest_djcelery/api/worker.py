@@ -11,7 +11,7 @@ from celery import states
 from celery.utils.text import str_to_list
 
 from pytest_djcelery.api.app import check_visible_to_workers, eager_mode_off, runner_set
-from pytest_djcelery.messages.journal import StateStored
+from pytest_djcelery.messages.events import StateStored
 from pytest_djcelery.project.consumed_queues import is_routed_to, named, of_project
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError

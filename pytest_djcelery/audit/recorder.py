@@ -10,7 +10,8 @@ from traceback import format_exception_only
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_djcelery import locations
-from pytest_djcelery.messages.journal import Event, Journal
+from pytest_djcelery.messages.events import Event
+from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.transactions.hooks import WatchedHook
 from pytest_djcelery.transactions.passive_watch import PassiveWatch
 from pytest_djcelery.transactions.sent_in_transaction import Race

@@ -17,7 +17,7 @@ from pytest_djcelery.audit import findings
 from pytest_djcelery.audit.findings import Place, Shown, Sighting
 from pytest_djcelery.audit.recorder import Reached, Sent, Taken
 from pytest_djcelery.locations import of_traceback
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     Ended,
     Event,
     HookDiscarded,

@@ -27,7 +27,7 @@ from pytest_djcelery.recording.task_signals import task_replaced
 
 if TYPE_CHECKING:
     from pytest_djcelery.contract.release import Release
-    from pytest_djcelery.messages.journal import Event
+    from pytest_djcelery.messages.events import Event
 
 
 # The messages that a message carries: the rest of its chain, its links, its chord, its items.

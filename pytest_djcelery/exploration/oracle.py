@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 
 from pytest_djcelery.exploration.step_texts import call
-from pytest_djcelery.messages.journal import Ended
+from pytest_djcelery.messages.events import Ended
 
 if TYPE_CHECKING:
     from pytest_djcelery.exploration.steering import Step

@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from pytest_djcelery import locations
 from pytest_djcelery.errors import BadOptionError, FaultNotFiredError, meant
 from pytest_djcelery.messages.descriptions import message_text
-from pytest_djcelery.messages.journal import Ended, FaultFired, WorkerLost
+from pytest_djcelery.messages.events import Ended, FaultFired, WorkerLost
 from pytest_djcelery.recording import second_runs
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import BridgedMessageNotSeenError, UnknownResultError
-from pytest_djcelery.messages.journal import Enqueued, Event, HookFinished, Published
+from pytest_djcelery.messages.events import Enqueued, Event, HookFinished, Published
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal

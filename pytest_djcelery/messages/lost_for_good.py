@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery.messages.descriptions import message_text
-from pytest_djcelery.messages.journal import WorkerLost
+from pytest_djcelery.messages.events import WorkerLost
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal

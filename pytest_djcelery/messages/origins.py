@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.messages.journal import Event, NotSent, Published
+from pytest_djcelery.messages.events import Event, NotSent, Published
 from pytest_djcelery.messages.task_message import fields_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from pytest_djcelery.messages.journal import Published
+from pytest_djcelery.messages.events import Published
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal

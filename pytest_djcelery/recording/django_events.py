@@ -16,8 +16,7 @@ from pytest_djcelery.messages.django_tasks import (
     enqueued_by,
     enqueueing,
 )
-from pytest_djcelery.messages.journal import Enqueued
-from pytest_djcelery.messages.notes import RequestFinished, RequestRaised, RequestStarted
+from pytest_djcelery.messages.events import Enqueued, RequestFinished, RequestRaised, RequestStarted
 from pytest_djcelery.patching import Current, last_receivers, patches, replaced, standing_while
 from pytest_djcelery.project.after_import import called_after_import
 from pytest_djcelery.transactions.hooks import WatchedHook
@@ -25,7 +24,8 @@ from pytest_djcelery.transactions.hooks import WatchedHook
 if TYPE_CHECKING:
     from types import FrameType
 
-    from pytest_djcelery.messages.journal import Journal, Note
+    from pytest_djcelery.messages.events import Note
+    from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.recording.task_signals import EventLog
 
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from pytest_djcelery import locations
 from pytest_djcelery.errors import is_meant
 from pytest_djcelery.locations import in_library, is_of_project, relative
-from pytest_djcelery.messages.journal import Ended, Event, Journal, Looked, RaisedElsewhere
+from pytest_djcelery.messages.events import Ended, Event, Looked, RaisedElsewhere
 from pytest_djcelery.patching import Current, patches, replaced
 
 if TYPE_CHECKING:
+    from pytest_djcelery.messages.journal import Journal
     from types import TracebackType
 
 

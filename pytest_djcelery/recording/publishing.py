@@ -24,8 +24,8 @@ from pytest_djcelery.brokers.memory.addresses import in_memory
 from pytest_djcelery.brokers.servers import unreachable_broker_explained
 from pytest_djcelery.messages.arguments import explain_unserializable
 from pytest_djcelery.messages.django_tasks import enqueueing
+from pytest_djcelery.messages.events import NotSent, Published
 from pytest_djcelery.messages.headers import Recorded
-from pytest_djcelery.messages.journal import NotSent, Published
 from pytest_djcelery.recording.eager_canvas import (
     applied_part,
     eager_canvases_followed,

@@ -14,9 +14,8 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     EndedWithoutOutcome,
-    Journal,
     Looked,
     RaisedElsewhere,
     StateStored,
@@ -34,6 +33,7 @@ from pytest_djcelery.recording.result_messages import do_nothing, drain, leaves,
 from pytest_djcelery.recording.task_threads import in_task
 
 if TYPE_CHECKING:
+    from pytest_djcelery.messages.journal import Journal
     from celery import Celery
 
     from pytest_djcelery.recording.unconsumed import Unconsumed

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from pytest_djcelery.messages.journal import RanTwice
+from pytest_djcelery.messages.events import RanTwice
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal

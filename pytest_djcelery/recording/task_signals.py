@@ -11,11 +11,10 @@ from celery import VERSION
 from celery.exceptions import NotRegistered, Reject
 
 from pytest_djcelery.errors import BatchError
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     Ended,
     EndedWithoutOutcome,
     Event,
-    Journal,
     NotStored,
     StateStored,
     Storing,
@@ -25,6 +24,7 @@ from pytest_djcelery.recording.batches import is_batch, requests_of
 from pytest_djcelery.recording.outages import REFUSALS
 
 if TYPE_CHECKING:
+    from pytest_djcelery.messages.journal import Journal
     from celery import Celery
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import QueueNotConsumedWarning
-from pytest_djcelery.messages.journal import Event, NotSent, Published
+from pytest_djcelery.messages.events import Event, NotSent, Published
 
 if TYPE_CHECKING:
     from pytest_djcelery.locations import Location

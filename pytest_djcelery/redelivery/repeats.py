@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_djcelery.errors import BadOptionError, DjceleryWarning
 from pytest_djcelery.messages.descriptions import message_text
-from pytest_djcelery.messages.journal import Ended, NotSent, Published, RanTwice
+from pytest_djcelery.messages.events import Ended, NotSent, Published, RanTwice
 from pytest_djcelery.recording.second_runs import second_run, task_of
 from pytest_djcelery.redelivery.rows import WrittenRows
 

@@ -11,7 +11,7 @@ from pytest_djcelery.recording.second_runs import task_of
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_djcelery.messages.journal import RanTwice
+    from pytest_djcelery.messages.events import RanTwice
 
 #: What a test has shown, as it travels with its report: each task, and its effects.
 Shown = list[tuple[str, list[str]]]

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.locations import in_library, relative
-from pytest_djcelery.messages.journal import Ended
+from pytest_djcelery.messages.events import Ended
 from pytest_djcelery.recording import failures
 
 if TYPE_CHECKING:

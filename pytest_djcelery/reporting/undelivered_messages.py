@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from celery import states
 
 from pytest_djcelery.messages.descriptions import message_text
-from pytest_djcelery.messages.journal import EndedWithoutOutcome, stores_nothing
+from pytest_djcelery.messages.events import EndedWithoutOutcome, stores_nothing
 from pytest_djcelery.messages.lost_for_good import why_lost
 from pytest_djcelery.messages.short_numbers import ShortNumbers
 

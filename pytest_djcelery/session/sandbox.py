@@ -35,7 +35,7 @@ from pytest_djcelery.transactions.watch import TransactionWatch
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.messages.journal import Ended, RaceRaised, RanTwice
+    from pytest_djcelery.messages.events import Ended, RaceRaised, RanTwice
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.options import Options, Policy
     from pytest_djcelery.project.consumed_queues import ConsumedQueues

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pytest
     from celery import Celery
 
-    from pytest_djcelery.messages.journal import RanTwice
+    from pytest_djcelery.messages.events import RanTwice
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.session.sandbox import Sandbox
     from pytest_djcelery.session.standing_patches import SandboxPatches

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pytest_djcelery.messages.journal import Ended
+from pytest_djcelery.messages.events import Ended
 from pytest_djcelery.trace import wording
 
 if TYPE_CHECKING:

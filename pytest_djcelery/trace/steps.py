@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
+    BlockEntered,
+    BlockLeft,
     Dropped,
     Ended,
     EndedWithoutOutcome,
@@ -24,17 +26,13 @@ from pytest_djcelery.messages.journal import (
     Published,
     RaceRaised,
     RanTwice,
-    Warned,
-    WorkerLost,
-)
-from pytest_djcelery.messages.notes import (
-    BlockEntered,
-    BlockLeft,
     RequestFinished,
     RequestRaised,
     RequestStarted,
     SentByBeat,
     Started,
+    Warned,
+    WorkerLost,
 )
 
 if TYPE_CHECKING:

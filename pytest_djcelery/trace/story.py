@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     Ended,
     HookDiscarded,
     HookFinished,

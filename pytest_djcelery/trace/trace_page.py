@@ -15,8 +15,7 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_djcelery.messages.journal import Ended, HookFinished
-from pytest_djcelery.messages.notes import RequestRaised
+from pytest_djcelery.messages.events import Ended, HookFinished, RequestRaised
 from pytest_djcelery.trace import lanes, table, wording
 
 if TYPE_CHECKING:

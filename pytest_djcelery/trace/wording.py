@@ -15,7 +15,9 @@ from celery.utils.saferepr import saferepr
 
 from pytest_djcelery import locations
 from pytest_djcelery.messages.descriptions import arguments_text
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
+    BlockEntered,
+    BlockLeft,
     Dropped,
     Ended,
     EndedWithoutOutcome,
@@ -27,10 +29,11 @@ from pytest_djcelery.messages.journal import (
     NotSent,
     RaceRaised,
     RanTwice,
+    RequestRaised,
+    RequestStarted,
     Warned,
     WorkerLost,
 )
-from pytest_djcelery.messages.notes import BlockEntered, BlockLeft, RequestRaised, RequestStarted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery import locations
 from pytest_djcelery.messages.django_tasks import enqueued_by, enqueueing
-from pytest_djcelery.messages.journal import (
-    HookDiscarded,
-    HookFinished,
-    HookRegistered,
-    HookStarted,
-)
+from pytest_djcelery.messages.events import HookDiscarded, HookFinished, HookRegistered, HookStarted
 from pytest_djcelery.transactions.blocks import Running, serials
 from pytest_djcelery.transactions.connections import opened_connections
 from pytest_djcelery.transactions.hooks import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_djcelery.messages.journal import HookDiscarded, HookDue
+from pytest_djcelery.messages.events import HookDiscarded, HookDue
 from pytest_djcelery.transactions.blocks import OpenBlocks
 from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.hook_runner import ROLLED_BACK, HookRunner

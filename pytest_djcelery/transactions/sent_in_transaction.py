@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
-from pytest_djcelery.messages.journal import Ended, Event, RaceRaised
+from pytest_djcelery.messages.events import Ended, Event, RaceRaised
 from pytest_djcelery.messages.signature_types import short_code
 from pytest_djcelery.messages.wire import shown
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages.journal import Journal, Note
+    from pytest_djcelery.messages.events import Note
+    from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.sent_task import SentTask
     from pytest_djcelery.messages.task_message import Message, TaskMessage
     from pytest_djcelery.options import Policy

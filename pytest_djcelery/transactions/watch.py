@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import DjceleryError
-from pytest_djcelery.messages.notes import BlockEntered, BlockLeft
+from pytest_djcelery.messages.events import BlockEntered, BlockLeft
 from pytest_djcelery.patching import Current, patches, replaced
 from pytest_djcelery.transactions.autocommit import (
     Autocommit,
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages.journal import Journal, Note
+    from pytest_djcelery.messages.events import Note
+    from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.task_message import Message, Transaction
     from pytest_djcelery.options import Policy
 

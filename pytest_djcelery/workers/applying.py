@@ -22,7 +22,7 @@ from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 
 from pytest_djcelery.errors import meant
-from pytest_djcelery.messages.journal import WorkerLost
+from pytest_djcelery.messages.events import WorkerLost
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.recording.losses import ProcessGoneError, RunningProcess
 from pytest_djcelery.session.session import current_sandbox

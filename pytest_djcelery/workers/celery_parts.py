@@ -19,7 +19,7 @@ from celery.utils import timer2
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from pytest_djcelery.messages.journal import Dropped
+from pytest_djcelery.messages.events import Dropped
 from pytest_djcelery.project.derived import info_logging_enabled
 from pytest_djcelery.recording.task_threads import enter_worker_thread
 from pytest_djcelery.session.session import current_sandbox

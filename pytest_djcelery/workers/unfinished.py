@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.messages.descriptions import message_text
-from pytest_djcelery.messages.journal import Dropped, Ended, WorkerLost
+from pytest_djcelery.messages.events import Dropped, Ended, WorkerLost
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal

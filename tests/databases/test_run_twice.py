@@ -38,7 +38,7 @@ TESTS = """
     from django.contrib.auth.models import Group
     from django.db import connection, transaction
     from django.db.models import F
-    from pytest_djcelery.messages.journal import RanTwice
+    from pytest_djcelery.messages.events import RanTwice
     from pytest_djcelery.session.session import current_sandbox
     from shop.models import Order, Product, Tag
 

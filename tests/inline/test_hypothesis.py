@@ -67,7 +67,7 @@ from celery import chain
 from hypothesis import given, settings, strategies as st
 from pytest_djcelery import inline
 from pytest_djcelery.session.session import current_sandbox
-from pytest_djcelery.messages.journal import Ended, StateStored
+from pytest_djcelery.messages.events import Ended, StateStored
 from shop.tasks import add, retrying
 
 seconds = st.integers(0, 3600)

@@ -451,7 +451,7 @@ def test_a_live_worker_asked_for_by_name_has_the_database_too(run: Run) -> None:
 def test_a_late_report_on_a_task_does_not_reach_the_next_test(run: Run) -> None:
     run("""
         from pytest_djcelery import Failure
-        from pytest_djcelery.messages.journal import Ended
+        from pytest_djcelery.messages.events import Ended
         from shop.tasks import add, fail
 
         ended = []

@@ -13,7 +13,8 @@ from celery import Celery, _state
 
 from pytest_djcelery.api.outbox import Outbox
 from pytest_djcelery.locations import Location
-from pytest_djcelery.messages.journal import Journal, Published
+from pytest_djcelery.messages.events import Published
+from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.recording.sent_records import sent_task
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery import locations
 from pytest_djcelery.audit.recorder import Reached, Sent, Taken
-from pytest_djcelery.messages.journal import Ended, Looked, RaisedElsewhere
+from pytest_djcelery.messages.events import Ended, Looked, RaisedElsewhere
 from pytest_djcelery.patching import Current, patches, replaced
 from pytest_djcelery.recording.failures import watched_results
 

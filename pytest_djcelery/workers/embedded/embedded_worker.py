@@ -15,7 +15,7 @@ from celery.utils.nodenames import default_nodename
 from celery.worker import state
 
 from pytest_djcelery.errors import BadOptionError, WorkerError
-from pytest_djcelery.messages.notes import Started
+from pytest_djcelery.messages.events import Started
 from pytest_djcelery.project.derived import close_backends_of_ended_threads
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import enter_worker_thread, stack_of
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
     from pytest_djcelery.brokers.memory.queues import Topology
-    from pytest_djcelery.messages.journal import Journal, Note
+    from pytest_djcelery.messages.events import Note
+    from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.recording.task_surroundings import Surroundings
 
 

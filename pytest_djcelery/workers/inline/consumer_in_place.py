@@ -18,7 +18,7 @@ from celery.exceptions import TaskRevokedError
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from pytest_djcelery.messages.notes import Started
+from pytest_djcelery.messages.events import Started
 from pytest_djcelery.recording.task_threads import RunningTask, TaskInPlace
 from pytest_djcelery.workers.applying import apply_as_prefork, ends_the_test
 from pytest_djcelery.workers.celery_parts import Strategies
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.worker.request import Request
 
-    from pytest_djcelery.messages.journal import Note
+    from pytest_djcelery.messages.events import Note
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.workers.inline.timer import Timer
 

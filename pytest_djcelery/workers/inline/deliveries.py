@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from celery import states
 
 from pytest_djcelery.errors import NeverEndsError
-from pytest_djcelery.messages.journal import Ended, Event, Published, WorkerLost
+from pytest_djcelery.messages.events import Ended, Event, Published, WorkerLost
 from pytest_djcelery.recording.losses import ProcessGoneError
 from pytest_djcelery.transactions.connections import AutocommitRestorer
 from pytest_djcelery.workers.inline import guests

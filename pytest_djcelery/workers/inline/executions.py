@@ -10,11 +10,11 @@ from celery import states
 from celery.exceptions import NotRegistered
 
 from pytest_djcelery.messages.descriptions import message_text
-from pytest_djcelery.messages.journal import Ended, WorkerLost
+from pytest_djcelery.messages.events import Ended, WorkerLost
 from pytest_djcelery.messages.task_message import Items, quickly_made
 
 if TYPE_CHECKING:
-    from pytest_djcelery.messages.journal import Event
+    from pytest_djcelery.messages.events import Event
     from pytest_djcelery.messages.sent_task import SentTask
 
 _COUNTS = (

@@ -15,7 +15,7 @@ from kombu import Queue
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.clock import Stretch
 from pytest_djcelery.errors import BadOptionError, InlineError
-from pytest_djcelery.messages.journal import Looked, RaisedElsewhere, StateStored
+from pytest_djcelery.messages.events import Looked, RaisedElsewhere, StateStored
 from pytest_djcelery.project.derived import logs_listened_to
 from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.recording.result_waits import NeverReadyError

@@ -22,7 +22,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, Final
 
-from pytest_djcelery.messages.journal import Ended, Event, Note, Storing
+from pytest_djcelery.messages.events import Ended, Event, Note, Storing
 
 KEY: Final = "DJCELERY_LIVE_KEY"  # in the worker's environment
 _ANSWERS: Final = "answers"

@@ -26,8 +26,8 @@ from celery.worker.consumer import Consumer
 
 from pytest_djcelery.brokers.memory import addresses
 from pytest_djcelery.clock import Deadline
-from pytest_djcelery.messages import journal, notes
-from pytest_djcelery.messages.journal import Dropped
+from pytest_djcelery.messages import events
+from pytest_djcelery.messages.events import Dropped
 from pytest_djcelery.patching import Current
 from pytest_djcelery.recording import publishing, task_signals
 from pytest_djcelery.recording.django_events import enqueues_recorded
@@ -51,9 +51,9 @@ _LOST_WAIT: Final = 0.5
 _CELERYS_OWN: Final = "celery.worker.consumer:Consumer"
 #: The events that the test's journal can use: hooks are known by numbers of their process.
 _REPORTED: Final = (
-    journal.Dropped, journal.Ended, journal.Enqueued, journal.FaultFired, journal.NotSent,
-    journal.NotStored, journal.Published, journal.RaceRaised, notes.Started,
-    journal.StateStored, journal.Storing, journal.Warned,
+    events.Dropped, events.Ended, events.Enqueued, events.FaultFired, events.NotSent,
+    events.NotStored, events.Published, events.RaceRaised, events.Started,
+    events.StateStored, events.Storing, events.Warned,
 )  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def _events_reported(
     watch = TransactionWatch(
         remote_journal,
         policy=lambda: environment.sent_in_transaction,
-        warn=lambda text, location: connection.append(journal.Warned(text=text, location=location)),
+        warn=lambda text, location: connection.append(events.Warned(text=text, location=location)),
     )
     recorder = publishing.PublishRecorder(
         app=app,
@@ -241,7 +241,7 @@ def _events_reported(
     )
 
     def started(task_id: str, **_: Any) -> None:
-        connection.append(notes.Started(task_id=task_id))
+        connection.append(events.Started(task_id=task_id))
 
     signals.task_prerun.connect(started, weak=False)
     with (

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import signals
 
 from pytest_djcelery.messages.arguments import bound_call
-from pytest_djcelery.messages.journal import FaultFired
+from pytest_djcelery.messages.events import FaultFired
 from pytest_djcelery.messages.wire import equal
 from pytest_djcelery.recording.task_bodies import CallSite, body_wrapped
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.messages.journal import Event
+    from pytest_djcelery.messages.events import Event
     from pytest_djcelery.recording.task_bodies import OnCall
 
 _FILE: Final = "faults"

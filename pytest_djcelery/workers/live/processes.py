@@ -18,7 +18,7 @@ from pytest_djcelery import options
 from pytest_djcelery.brokers import filesystem
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import WorkerError
-from pytest_djcelery.messages.journal import FaultFired, Note, WorkerLost
+from pytest_djcelery.messages.events import FaultFired, Note, WorkerLost
 from pytest_djcelery.workers.live import losing
 from pytest_djcelery.workers.live.connection import KEY, TestEnd
 from pytest_djcelery.workers.unfinished import outstanding
@@ -26,7 +26,8 @@ from pytest_djcelery.workers.unfinished import outstanding
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.messages.journal import Event, Journal
+    from pytest_djcelery.messages.events import Event
+    from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.options import Options
     from pytest_djcelery.workers.live.environment import Environment
 

@@ -15,7 +15,8 @@ from kombu import Queue
 from pytest_djcelery import MessageNotSentError, NotOneMessageError
 from pytest_djcelery.api.outbox import Outbox
 from pytest_djcelery.errors import BadOptionError, DjceleryError, NotASignatureError
-from pytest_djcelery.messages.journal import Journal, Looked, Published
+from pytest_djcelery.messages.events import Looked, Published
+from pytest_djcelery.messages.journal import Journal
 from tests.unit.sending import Sent, message, new_app
 
 APP = new_app()

@@ -7,17 +7,17 @@ import time
 
 import pytest
 
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     Event,
-    Journal,
     Looked,
     NotSent,
     NotStored,
     Published,
+    Started,
     StateStored,
     Storing,
 )
-from pytest_djcelery.messages.notes import Started
+from pytest_djcelery.messages.journal import Journal
 from tests.unit.sending import message
 
 

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     Dropped,
     Ended,
     Event,
     HookStarted,
-    Journal,
     Looked,
     NotSent,
     Published,
     StateStored,
     stores_nothing,
 )
+from pytest_djcelery.messages.journal import Journal
 from tests.unit.sending import message
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_djcelery.messages.journal import Ended, Published, StateStored, Storing
+from pytest_djcelery.messages.events import Ended, Published, StateStored, Storing
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.task_message import quickly_made
 from pytest_djcelery.workers.inline.executions import Execution

@@ -15,7 +15,7 @@ from pytest_unordered import unordered as pytest_unordered
 
 from pytest_djcelery import NotOneMessageError, unordered
 from pytest_djcelery.messages.descriptions import describe_call
-from pytest_djcelery.messages.journal import HookDiscarded, HookRegistered, HookStarted
+from pytest_djcelery.messages.events import HookDiscarded, HookRegistered, HookStarted
 from pytest_djcelery.reporting.comparisons import compare
 from pytest_djcelery.reporting.explanations import _coloured
 from tests.unit.sending import LOCATION, Sent, message, new_app

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.clock import real_time_offset
-from pytest_djcelery.messages.journal import Ended, Event, Journal, Note, Published
-from pytest_djcelery.messages.notes import Started
+from pytest_djcelery.messages.events import Ended, Event, Note, Published, Started
+from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.trace.story import Story
 from pytest_djcelery.trace.table import table
 

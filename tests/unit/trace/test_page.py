@@ -13,21 +13,19 @@ import pytest
 import time_machine
 
 from pytest_djcelery.clock import real_time_offset
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
+    BlockEntered,
+    BlockLeft,
     Event,
     FaultFired,
     HookDiscarded,
     HookRegistered,
-    Journal,
     Published,
-)
-from pytest_djcelery.messages.notes import (
-    BlockEntered,
-    BlockLeft,
     RequestFinished,
     RequestStarted,
     SentByBeat,
 )
+from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.trace import trace_hooks, trace_page
 from pytest_djcelery.trace.lanes import Axis
 from tests.audit.browser import returned

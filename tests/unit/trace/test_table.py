@@ -13,7 +13,9 @@ from celery.exceptions import Retry
 
 from pytest_djcelery.locations import Location
 from pytest_djcelery.messages.django_tasks import DjangoCall
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
+    BlockEntered,
+    BlockLeft,
     Dropped,
     Event,
     FaultFired,
@@ -24,14 +26,10 @@ from pytest_djcelery.messages.journal import (
     NotSent,
     Published,
     RanTwice,
-    WorkerLost,
-)
-from pytest_djcelery.messages.notes import (
-    BlockEntered,
-    BlockLeft,
     RequestFinished,
     RequestRaised,
     RequestStarted,
+    WorkerLost,
 )
 from pytest_djcelery.trace import wording
 from pytest_djcelery.trace.table import columns, table

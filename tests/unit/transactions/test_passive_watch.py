@@ -23,15 +23,15 @@ from django.db import connections, transaction
 from django.test import TestCase
 
 from pytest_djcelery import locations
-from pytest_djcelery.messages.journal import (
+from pytest_djcelery.messages.events import (
     HookDiscarded,
     HookDue,
     HookFinished,
     HookRegistered,
     HookStarted,
-    Journal,
     Published,
 )
+from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.transactions.blocks import WriteListener
 from pytest_djcelery.transactions.captures import Captures, underlying
 from pytest_djcelery.transactions.hooks import hook_of

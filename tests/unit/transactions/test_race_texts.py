@@ -19,7 +19,8 @@ from django.db import connections, transaction
 
 from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
 from pytest_djcelery.locations import Location
-from pytest_djcelery.messages.journal import Journal, Published, RaceRaised
+from pytest_djcelery.messages.events import Published, RaceRaised
+from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.transactions.openers import Opener
 from pytest_djcelery.transactions.sent_in_transaction import (
     Race,

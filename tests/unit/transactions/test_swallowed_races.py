@@ -23,7 +23,8 @@ from django.db import models
 
 from pytest_djcelery import locations
 from pytest_djcelery.errors import SentInTransactionError
-from pytest_djcelery.messages.journal import Journal, Looked, RaceRaised
+from pytest_djcelery.messages.events import Looked, RaceRaised
+from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.transactions.sent_in_transaction import swallowed_races, swallowed_text
 from pytest_djcelery.transactions.writes import Rows
 

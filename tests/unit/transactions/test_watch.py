@@ -32,7 +32,8 @@ from pytest_djcelery.errors import (
     SentInTransactionWarning,
     explained_at,
 )
-from pytest_djcelery.messages.journal import Journal, Published
+from pytest_djcelery.messages.events import Published
+from pytest_djcelery.messages.journal import Journal
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.transactions.blocks import WriteListener
 from pytest_djcelery.transactions.watch import TransactionWatch

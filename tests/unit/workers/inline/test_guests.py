@@ -11,7 +11,7 @@ import pytest
 from celery import signals
 from celery.exceptions import WorkerLostError
 
-from pytest_djcelery.messages.journal import StateStored
+from pytest_djcelery.messages.events import StateStored
 from pytest_djcelery.recording.losses import Loss
 from pytest_djcelery.workers.inline.guests import Guest, joined
 from tests.unit import inline_project

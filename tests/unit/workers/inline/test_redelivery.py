@@ -11,7 +11,7 @@ import pytest
 from celery import chain, chord, group
 
 from pytest_djcelery.errors import BadOptionError
-from pytest_djcelery.messages.journal import Published
+from pytest_djcelery.messages.events import Published
 from tests.unit import inline_project
 from tests.unit.inline_project import add, app, call, done, end, functions, journal, mail, sent
 

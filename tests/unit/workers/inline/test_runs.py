@@ -20,7 +20,7 @@ from pytest_djcelery.errors import (
     NeverEndsError,
     QueueNotConsumedWarning,
 )
-from pytest_djcelery.messages.journal import Looked, RaisedElsewhere
+from pytest_djcelery.messages.events import Looked, RaisedElsewhere
 from pytest_djcelery.recording.result_waits import NeverReadyError
 from pytest_djcelery.workers.inline.executions import Execution
 from tests.unit import inline_project

@@ -10,7 +10,7 @@ from celery import chain
 
 from pytest_djcelery import inline
 from pytest_djcelery.errors import NotIdempotentError
-from pytest_djcelery.messages.journal import RanTwice
+from pytest_djcelery.messages.events import RanTwice
 from pytest_djcelery.session.opening import entered_sandbox
 from pytest_djcelery.workers.inline import guests
 from tests.unit import inline_project
