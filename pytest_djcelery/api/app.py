@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import FixtureConflictError
 from pytest_djcelery.project import registry
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.transactions.connections import opened_connections
 

@@ -12,8 +12,7 @@ from pytest_djcelery import clock
 from pytest_djcelery.api.inline import Inline
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.messages.events import NotSent, Published, SentByBeat
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 from pytest_djcelery.workers.beat.scheduler import VirtualScheduler, check_entries, entries_apart
 
 if TYPE_CHECKING:

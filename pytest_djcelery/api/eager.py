@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_djcelery.api.app import runner_set
 from pytest_djcelery.patching import patches, replaced
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.workers.database import other_threads_watched
 

@@ -30,8 +30,7 @@ from pytest_djcelery.fault_injection.targets import (
 )
 from pytest_djcelery.recording.batches import is_batch
 from pytest_djcelery.recording.task_bodies import CallSite
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 from pytest_djcelery.workers.live.losing import Kill
 
 if TYPE_CHECKING:

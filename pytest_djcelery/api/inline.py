@@ -13,8 +13,7 @@ from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.task_threads import in_task, requests_noted
 from pytest_djcelery.reporting import undelivered_messages
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 from pytest_djcelery.session.runner import Runner, park_all, session_worker_takes_messages
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.database import other_threads_watched

@@ -11,8 +11,7 @@ from pytest_djcelery.api.app import check_visible_to_workers, eager_mode_off, ru
 from pytest_djcelery.messages.events import Warned
 from pytest_djcelery.project.consumed_queues import named
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.transactions.sent_in_transaction import warn
 from pytest_djcelery.workers.live.posix import check_posix

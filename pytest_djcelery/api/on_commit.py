@@ -16,8 +16,7 @@ from pytest_djcelery.messages.events import (
     Published,
 )
 from pytest_djcelery.messages.task_message import Items
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

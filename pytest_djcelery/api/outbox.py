@@ -19,7 +19,6 @@ from pytest_djcelery.errors import (
 from pytest_djcelery.messages.canvas import Canvas
 from pytest_djcelery.messages.descriptions import enqueue_text
 from pytest_djcelery.messages.django_tasks import is_django_task
-from pytest_djcelery.messages.enqueued_messages import refuse_unseen
 from pytest_djcelery.messages.events import (
     Event,
     HookDiscarded,
@@ -28,17 +27,17 @@ from pytest_djcelery.messages.events import (
     NotSent,
     Published,
 )
+from pytest_djcelery.messages.journal import refuse_unseen
 from pytest_djcelery.messages.listing import Listing, Matcher, TaskSelection
 from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.sent_task import SentTask
 from pytest_djcelery.messages.wire import is_mock_call, shown
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 
 if TYPE_CHECKING:
-    from pytest_djcelery.messages.journal import Journal
     from typing import Any
 
+    from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.listing import AnyTask
 
 

@@ -17,7 +17,6 @@ from celery.result import AsyncResult, EagerResult, ResultBase, ResultSet
 from pytest_djcelery.errors import BadOptionError, UnknownResultError
 from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.messages.django_tasks import is_django_result, is_django_task
-from pytest_djcelery.messages.enqueued_messages import message_of_result, refuse_unseen
 from pytest_djcelery.messages.events import (
     Ended,
     EndedWithoutOutcome,
@@ -27,7 +26,7 @@ from pytest_djcelery.messages.events import (
     Storing,
     stores_nothing,
 )
-from pytest_djcelery.messages.lost_for_good import why_lost
+from pytest_djcelery.messages.journal import message_of_result, refuse_unseen
 from pytest_djcelery.messages.matching import expectation
 from pytest_djcelery.messages.outcomes import (
     Failure,
@@ -43,14 +42,14 @@ from pytest_djcelery.messages.outcomes import (
     Success,
 )
 from pytest_djcelery.recording.failures import with_relatives
+from pytest_djcelery.recording.losses import why_lost
 from pytest_djcelery.recording.result_waits import (
     NeverReadyError,
     WaitTimeoutError,
     no_result_text,
 )
 from pytest_djcelery.recording.server_waits import unreachable_backend_named
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.django_tasks import DjangoResult

@@ -15,8 +15,7 @@ from pytest_djcelery.messages.events import StateStored
 from pytest_djcelery.project.consumed_queues import is_routed_to, named, of_project
 from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
-from pytest_djcelery.session.entering import entered
-from pytest_djcelery.session.opening import entered_sandbox
+from pytest_djcelery.session.opening import entered, entered_sandbox
 from pytest_djcelery.session.runner import Runner
 from pytest_djcelery.session.sandbox import Sandbox
 from pytest_djcelery.session.session import current_session

@@ -22,7 +22,7 @@ from pytest_djcelery.contract.records import Parameters, Shape, Way, merged_plac
 from pytest_djcelery.messages.django_tasks import enqueueing
 from pytest_djcelery.patching import Current
 from pytest_djcelery.recording.django_events import enqueues_recorded
-from pytest_djcelery.recording.senders import Send, senders_wrapped
+from pytest_djcelery.recording.publishing import Send, senders_wrapped
 from pytest_djcelery.recording.task_signals import task_replaced
 
 if TYPE_CHECKING:

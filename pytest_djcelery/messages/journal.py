@@ -6,18 +6,23 @@ hooks, the results and the failure report are views that read it and keep no sta
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from operator import itemgetter
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from pytest_djcelery.clock import Deadline
+from pytest_djcelery.errors import BridgedMessageNotSeenError, UnknownResultError
 from pytest_djcelery.messages.events import (
     Ended,
+    Enqueued,
     Event,
+    HookFinished,
     Note,
     NotSent,
     NotStored,
@@ -27,6 +32,7 @@ from pytest_djcelery.messages.events import (
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.sent_task import SentTask
+
 
 #: Real time, in nanoseconds. freezegun replaces the attribute of the module, but not this one.
 _ticks: Final = time.perf_counter_ns
@@ -250,3 +256,124 @@ class Journal:
         finally:
             with self._lock:
                 self._waiters.remove(waiter)
+
+
+# Short numbers that stand for the ids of tasks in what a failing test prints --------------
+
+_CIRCLED: Final = 20  # numbers that Unicode has in circles, one after the other
+_ONE: Final = ord("①")
+_IN_BRACKETS: Final = re.compile(r"\[([①-⑳]|#\d+)\]")
+_LONGEST_ID: Final = 36  # characters, as many as those of a UUID
+
+
+class ShortNumbers:
+    """Numbers the tasks of a test in the order in which their first messages were published.
+
+    Args:
+        journal: The journal of the test.
+        since: The position in it where the test begins.
+    """
+
+    def __init__(self, journal: Journal, since: int = 0) -> None:
+        self._numbers: dict[str, int] = {}
+        # In a block that is wider than a test, messages of earlier tests may run in this one.
+        for start in (since, 0) if since else (0,):
+            for published in journal.events(Published, start):
+                self._numbers.setdefault(published.message.id, len(self._numbers) + 1)
+
+    def named_in(self, text: str) -> frozenset[str]:
+        """The ids of the tasks that a text names, by their ids or by their numbers in brackets."""
+        if not text:
+            return frozenset()
+        numbers = set(_IN_BRACKETS.findall(text))
+        return frozenset(
+            task_id
+            for task_id in self._numbers
+            if str(task_id) in text or (numbers and self.of(task_id) in numbers)
+        )
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def of(self, task_id: str) -> str:
+        """The number of a task, such as ``①`` or ``#21``; its id if none of its messages is known.
+
+        A test may give a task an id of any length, so only its beginning is shown.
+        """
+        number = self._numbers.get(task_id)
+        if number is None:
+            text = str(task_id)  # a test may have given it a UUID
+            return text if len(text) <= _LONGEST_ID else f"{text[:_LONGEST_ID]}…"
+        return chr(_ONE + number - 1) if number <= _CIRCLED else f"#{number}"
+
+
+# The Celery messages of tasks of `django.tasks` that a test has enqueued ------------------
+
+
+def refuse_unseen(journal: Journal, path: str, since: int = 0, until: int | None = None) -> None:
+    """Refuse to answer for a Django task whose messages can't be seen.
+
+    Args:
+        journal: The journal of the test.
+        path: The ``module_path`` of the task.
+        since: The position in the journal from which calls of ``enqueue()`` count.
+        until: The position up to which they count; ``None`` for the end.
+
+    Raises:
+        BridgedMessageNotSeenError: It was enqueued, but no Celery message of it was seen, and none
+            waits for a commit.
+    """
+    __tracebackhide__ = True
+    events = islice(journal.events(Event, since), None if until is None else until - since)
+    enqueued = [event for event in events if isinstance(event, Enqueued) and event.path == path]
+    if not enqueued:
+        return
+    seen = _seen(journal)
+    finished = {event.hook for event in journal.events(HookFinished)}
+    for event in enqueued:
+        waits = event.hooks and not finished.issuperset(event.hooks)
+        if event.id not in seen and not waits:
+            raise BridgedMessageNotSeenError(_text(event))
+
+
+def message_of_result(journal: Journal, result: Any) -> str:
+    """The id of the Celery message that was sent for a result of a Django task.
+
+    Raises:
+        BridgedMessageNotSeenError: It was enqueued, but no Celery message of it was seen.
+        UnknownResultError: It was not enqueued in this test, or its message isn't sent yet.
+    """
+    __tracebackhide__ = True
+    path, number = result.task.module_path, str(result.id)
+    for event in journal.events(Enqueued):
+        if event.result == number and event.path == path:
+            if event.id in (seen := _seen(journal)):
+                return seen[event.id]
+            refuse_unseen(journal, path)
+            raise UnknownResultError(
+                f"{path} was enqueued at {event.location}, but its message is only sent after the "
+                "commit, which is yet to come: see celery_on_commit.pending and "
+                "celery_on_commit.discarded."
+            )
+    raise UnknownResultError(f"No enqueue() of {path} in this test returned the result {number!r}.")
+
+
+def _seen(journal: Journal) -> dict[str, str]:
+    """The id of the first message of each call of ``enqueue()``."""
+    seen: dict[str, str] = {}
+    for event in journal.events(Published):
+        call = event.message.django_call
+        if call is not None:
+            seen.setdefault(call.enqueued, event.message.id)
+    return seen
+
+
+def _text(event: Enqueued) -> str:
+    return (
+        f"{event.path} was enqueued at {event.location or 'no line of the project'}, but no Celery "
+        "message of it was seen.\n"
+        f"Its backend is {event.backend}. If that does not send through Celery, look at the task "
+        "without this plugin, or name in TASKS a backend that does. If it sends later, or in "
+        "another thread, the messages can't be told apart: find them by the Celery task that it "
+        "sends, celery_outbox.of('name.of.that.task')."
+    )

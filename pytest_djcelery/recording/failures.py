@@ -20,8 +20,9 @@ from pytest_djcelery.messages.events import Ended, Event, Looked, RaisedElsewher
 from pytest_djcelery.patching import Current, patches, replaced
 
 if TYPE_CHECKING:
-    from pytest_djcelery.messages.journal import Journal
     from types import TracebackType
+
+    from pytest_djcelery.messages.journal import Journal
 
 
 #: What code can ask a result without learning that the task failed.

@@ -15,15 +15,22 @@ killed process would have ended; under a hard limit it runs before the worker's 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pytest_djcelery.messages.descriptions import message_text
+from pytest_djcelery.messages.events import WorkerLost
 from pytest_djcelery.patching import SharedChange, patches, replaced
 from pytest_djcelery.recording.task_bodies import body_wrapped
+
+if TYPE_CHECKING:
+    from pytest_djcelery.messages.journal import Journal
+    from pytest_djcelery.messages.sent_task import SentTask
+
 
 _shared: Final = SharedChange()
 
@@ -204,3 +211,49 @@ def body_lost(body: Callable[[], Any], loss: Loss) -> Any:
         with suppress(Exception):  # whatever it raised, nobody lives to store it
             body()
     raise lose_process(host=loss.host)
+
+
+# Tasks that will never have an outcome, since the worker of one was lost with its message.
+
+_REASON: Final = (
+    "its worker was lost after the message had been acknowledged, so no worker gets it again"
+)
+
+
+def why_lost(journal: Journal, task_ids: Collection[str], since: int = 0) -> str | None:
+    """Return why one of these tasks will never have an outcome, if that is for a lost worker.
+
+    Args:
+        journal: The journal of the test.
+        task_ids: The ids of the tasks that are waited for.
+        since: The position in the journal from which losses count.
+    """
+    for lost in journal.events(WorkerLost, since):
+        if not lost.for_good:
+            continue
+        sent = journal.sent(lost.task_id)
+        name = f"{message_text(sent[-1])} [{lost.task_id}]" if sent else lost.task_id
+        if lost.task_id in task_ids:
+            return f"{name} will never be ready: {_REASON}."
+        for waiting in set(task_ids).intersection(_that_follow(sent[-1]) if sent else ()):
+            return f"{waiting} will never be ready: it waits for {name}, and {_REASON}."
+    return None
+
+
+def _that_follow(sent: SentTask) -> Iterator[str]:
+    """The ids of the tasks that run after a message: its links, its chain, its chord's body."""
+    for signature in (*sent.links, *sent.chain, sent.chord):
+        yield from _ids(signature)
+
+
+def _ids(signature: Any) -> Iterator[str]:
+    if not isinstance(signature, Mapping):
+        return
+    options, kwargs = signature.get("options") or {}, signature.get("kwargs") or {}
+    if options.get("task_id"):
+        yield options["task_id"]
+    for each in (options.get("chord"), kwargs.get("body")):
+        yield from _ids(each)
+    for several in (options.get("chain"), options.get("link"), kwargs.get("tasks")):
+        for each in several if isinstance(several, (list, tuple)) else ():
+            yield from _ids(each)

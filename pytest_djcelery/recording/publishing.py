@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from celery import _state
+from celery.app.amqp import AMQP
 from celery.app.task import Task
 from celery.utils import uuid
 from kombu import Queue
@@ -26,13 +28,13 @@ from pytest_djcelery.messages.arguments import explain_unserializable
 from pytest_djcelery.messages.django_tasks import enqueueing
 from pytest_djcelery.messages.events import NotSent, Published
 from pytest_djcelery.messages.headers import Recorded
+from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.recording.eager_canvas import (
     applied_part,
     eager_canvases_followed,
     placed_in_canvas,
 )
 from pytest_djcelery.recording.outages import REFUSALS
-from pytest_djcelery.recording.senders import Send, senders_wrapped
 from pytest_djcelery.recording.sent_records import Message, as_published, sent_task
 from pytest_djcelery.recording.task_signals import raised_eagerly, task_replaced
 from pytest_djcelery.recording.task_surroundings import SharedStateRestored
@@ -328,3 +330,43 @@ def _eager_runs_recorded(current: Current[PublishRecorder]) -> Iterator[None]:
         task_replaced(apply=recorded_apply, apply_async=recorded_apply_async),
     ):
         yield
+
+
+# The one place where every message of an app passes on its way to a producer --------------
+
+#: Sends a message: ``send(producer, name, message, **options)``.
+Send = Callable[..., Any]
+
+
+@patches(
+    "celery.app.amqp:AMQP._create_task_sender",
+    why="Celery's publish signals say neither which serializer is used nor whether the broker took "
+    "the message, and swallow what a receiver raises.",
+    checked_on="Celery 5.4 to 5.7",
+)
+@contextmanager
+def senders_wrapped(wrap: Callable[[Any, Send], Send]) -> Iterator[None]:
+    """Within the ``with``, send each message by what ``wrap(amqp, send)`` returns.
+
+    Celery builds the sender once for each ``app.amqp`` and keeps it, so the kept ones are dropped
+    on the way in and out; they are rebuilt on the next publish.
+    """
+    create = vars(AMQP)["_create_task_sender"]
+
+    def _create_task_sender(amqp: Any) -> Send:
+        return wrap(amqp, create(amqp))
+
+    try:
+        with replaced(AMQP, _create_task_sender=_create_task_sender):
+            _drop_senders()
+            yield
+    finally:
+        _drop_senders()
+
+
+def _drop_senders() -> None:
+    apps: Any = vars(_state)["_apps"]
+    for app in list(apps):
+        amqp = vars(app).get("amqp")
+        if amqp is not None:
+            vars(amqp).pop("send_task_message", None)

@@ -22,20 +22,20 @@ from pytest_djcelery.messages.events import (
     WorkerLost,
     stores_nothing,
 )
-from pytest_djcelery.messages.lost_for_good import why_lost
 from pytest_djcelery.patching import Current, patches, replaced
 from pytest_djcelery.recording.failures import (
     async_result_replaced,
     result_set_replaced,
     watched_results,
 )
+from pytest_djcelery.recording.losses import why_lost
 from pytest_djcelery.recording.result_messages import do_nothing, drain, leaves, states_reported
 from pytest_djcelery.recording.task_threads import in_task
 
 if TYPE_CHECKING:
-    from pytest_djcelery.messages.journal import Journal
     from celery import Celery
 
+    from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.recording.unconsumed import Unconsumed
 
 

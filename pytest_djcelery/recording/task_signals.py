@@ -24,8 +24,9 @@ from pytest_djcelery.recording.batches import is_batch, requests_of
 from pytest_djcelery.recording.outages import REFUSALS
 
 if TYPE_CHECKING:
-    from pytest_djcelery.messages.journal import Journal
     from celery import Celery
+
+    from pytest_djcelery.messages.journal import Journal
 
 
 class EventLog(Protocol):

@@ -10,8 +10,8 @@ from celery import states
 
 from pytest_djcelery.messages.descriptions import message_text
 from pytest_djcelery.messages.events import EndedWithoutOutcome, stores_nothing
-from pytest_djcelery.messages.lost_for_good import why_lost
-from pytest_djcelery.messages.short_numbers import ShortNumbers
+from pytest_djcelery.messages.journal import ShortNumbers
+from pytest_djcelery.recording.losses import why_lost
 
 if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal

@@ -18,7 +18,7 @@ from pytest_djcelery.messages.events import (
     RanTwice,
     WorkerLost,
 )
-from pytest_djcelery.messages.short_numbers import ShortNumbers
+from pytest_djcelery.messages.journal import ShortNumbers
 from pytest_djcelery.recording import failures
 from pytest_djcelery.trace import wording
 from pytest_djcelery.trace.steps import Step, steps_of

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_djcelery.locations import Location
+    from pytest_djcelery.messages.journal import ShortNumbers
     from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.messages.short_numbers import ShortNumbers
     from pytest_djcelery.trace.steps import Step
 
 LONGEST_CALL: Final = 60  # characters of the arguments of a call
