@@ -10,7 +10,6 @@ from celery import current_app
 from celery.canvas import Signature
 
 from pytest_djcelery.messages.django_tasks import (
-    DjangoCall,
     WrittenCall,
     django_task_at,
     own_call,
@@ -22,7 +21,7 @@ from pytest_djcelery.messages.option_rules import (
     entity_name,
 )
 from pytest_djcelery.messages.signature_types import CANVAS_NAMES, code, first_task, signatures_of
-from pytest_djcelery.messages.task_message import Line, Message, Parallel, TaskMessage
+from pytest_djcelery.messages.task_message import DjangoCall, Line, Message, Parallel, TaskMessage
 from pytest_djcelery.messages.wire import Leaf, is_wildcard, shown
 
 LONGEST_LIST = 10  # entries of a listing that a text shows

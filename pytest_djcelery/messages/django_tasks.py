@@ -20,23 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import FrameType
 
-    from pytest_djcelery.locations import Location
-    from pytest_djcelery.messages.task_message import Message
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DjangoCall:
-    """The call of a Django task, as it was enqueued."""
-
-    enqueued: str  # which call of ``enqueue()``
-    path: str  # ``Task.module_path``
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    priority: int
-    queue_name: str
-    backend: str
-    run_after: datetime | None
-    location: Location | None
+    from pytest_djcelery.messages.task_message import DjangoCall, Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,6 @@ from pytest_djcelery.errors import NotASignatureError
 from pytest_djcelery.messages.arguments import bound_call, parameters_of, signature_of
 from pytest_djcelery.messages.descriptions import describe_call, describe_difference
 from pytest_djcelery.messages.django_tasks import (
-    DjangoCall,
     WrittenCall,
     function_of,
     is_django_task,
@@ -32,7 +31,7 @@ from pytest_djcelery.messages.option_rules import (
     option_differences,
 )
 from pytest_djcelery.messages.signature_types import check_signature, is_canvas, kind_of
-from pytest_djcelery.messages.task_message import TaskMessage
+from pytest_djcelery.messages.task_message import DjangoCall, TaskMessage
 from pytest_djcelery.messages.wire import ABSENT, can_be_sent, differing, equal, shown
 
 

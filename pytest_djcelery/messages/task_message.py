@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
 
     from pytest_djcelery.locations import Location, MaybeNone
-    from pytest_djcelery.messages.django_tasks import DjangoCall
 
 
 _Record = TypeVar("_Record")
@@ -75,6 +74,21 @@ class Message(Protocol):
     @property
     def location(self) -> Location | None:
         """The project's line that sent it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DjangoCall:
+    """The call of a Django task, as it was enqueued."""
+
+    enqueued: str  # which call of ``enqueue()``
+    path: str  # ``Task.module_path``
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    priority: int
+    queue_name: str
+    backend: str
+    run_after: datetime | None
+    location: Location | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

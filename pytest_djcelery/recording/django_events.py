@@ -11,12 +11,12 @@ from uuid import uuid4
 
 from pytest_djcelery import locations
 from pytest_djcelery.messages.django_tasks import (
-    DjangoCall,
     Enqueueing,
     enqueued_by,
     enqueueing,
 )
 from pytest_djcelery.messages.events import Enqueued, RequestFinished, RequestRaised, RequestStarted
+from pytest_djcelery.messages.task_message import DjangoCall
 from pytest_djcelery.patching import Current, last_receivers, patches, replaced, standing_while
 from pytest_djcelery.project.after_import import called_after_import
 from pytest_djcelery.transactions.hooks import WatchedHook

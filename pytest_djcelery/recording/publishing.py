@@ -44,9 +44,9 @@ from pytest_djcelery.transactions.connections import test_connections_held_open
 if TYPE_CHECKING:
     from celery import Celery
 
-    from pytest_djcelery.messages.django_tasks import DjangoCall
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.messages.sent_task import SentTask
+    from pytest_djcelery.messages.task_message import DjangoCall
     from pytest_djcelery.patching import Current
     from pytest_djcelery.recording.task_surroundings import Surroundings
     from pytest_djcelery.transactions.watch import TransactionWatch

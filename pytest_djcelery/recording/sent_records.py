@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from pytest_djcelery.messages.django_tasks import DjangoCall
+    from pytest_djcelery.messages.task_message import DjangoCall
     from pytest_djcelery.transactions.watch import Publishing
 
 

@@ -228,19 +228,13 @@ def _new_sandbox(
     # This imports Celery, which a run that uses no fixture must not do.
     from pytest_djcelery.session.sandbox import Sandbox, rolled_back_example
 
-    sandbox = Sandbox(
-        project,
-        options,
-        surroundings=session.surroundings,
-        captures=session.captures,
-        suite=session.suite,
-    )
+    sandbox = Sandbox(project, options, session)
     audit = nullcontext() if session.audit is None else session.audit.paused_for(sandbox)
     project.check_settings()
     with (
         audit,
         session.app_isolated(project),
-        rolled_back_example(),
+        rolled_back_example() if session.is_in_example() else nullcontext(),
         session.patched(project, stay=of_fixture) as patches,
         sandbox.recording(patches),
         session.sandbox_opened(sandbox),

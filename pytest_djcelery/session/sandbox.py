@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_djcelery import options as options_module
 from pytest_djcelery.clock import Clock, real_time_offset
@@ -27,7 +26,6 @@ from pytest_djcelery.recording.publishing import PublishRecorder
 from pytest_djcelery.recording.result_waits import Waits
 from pytest_djcelery.recording.unconsumed import Unconsumed
 from pytest_djcelery.session.runner import kept_topology, park_all
-from pytest_djcelery.session.session import current_session
 from pytest_djcelery.transactions import sent_in_transaction
 from pytest_djcelery.transactions.connections import opened_connections
 from pytest_djcelery.transactions.watch import TransactionWatch
@@ -46,6 +44,17 @@ if TYPE_CHECKING:
     from pytest_djcelery.transactions.captures import Captures
 
 
+class Run(Protocol):
+    """The run of pytest, as far as a sandbox needs it."""
+
+    suite: Container[str]  # the files of the tests
+    surroundings: Surroundings  # of its tasks
+    captures: Captures
+
+    def is_in_example(self) -> bool:
+        """Whether this thread runs an example of a test with Hypothesis's `@given`."""
+
+
 class Sandbox:
     """What belongs to one test: what it has recorded, and what it may use."""
 
@@ -53,16 +62,13 @@ class Sandbox:
         self,
         project: Project,
         options: Options,
-        *,
-        surroundings: Surroundings,
-        captures: Captures,
-        suite: Container[str],
+        run: Run,
     ) -> None:
         self.project = project
         self.options = options
-        self.suite = suite  # the files of the tests
-        self.surroundings = surroundings  # of its tasks
-        self._captures = captures
+        self.suite = run.suite
+        self.surroundings = run.surroundings
+        self._captures = run.captures
         self.journal = Journal()
         self.real_time = real_time_offset()
         # Positions in the journal, for a block that is wider than a test, such as a class's.
@@ -77,7 +83,8 @@ class Sandbox:
         self.watch: TransactionWatch
         self.test: Any = None  # pytest's item, if a fixture of it uses the sandbox
         self._found: tuple[object, ...] = ()  # when it was new
-        self._of_example = _in_hypothesis_example()
+        self._in_example = run.is_in_example
+        self._of_example = run.is_in_example()
         self._shared = 0  # by how many blocks
 
     @property
@@ -309,7 +316,7 @@ class Sandbox:
         It is not if the test has chosen what runs its tasks: all examples are then one test.
         """
         chosen = self.runner is not None and not self.runner.implicit
-        return _in_hypothesis_example() and not self._of_example and not chosen
+        return self._in_example() and not self._of_example and not chosen
 
     @contextmanager
     def new_example(self) -> Iterator[Sandbox]:
@@ -397,16 +404,9 @@ class _Shared:
         self._sandbox.share(-1)
 
 
-def rolled_back_example() -> AbstractContextManager[None]:
-    """Give each example of a Hypothesis test a separate transaction inside the test's.
-
-    Anywhere else, what was written within the ``with`` stays.
-    """
-    return _rolled_back() if _in_hypothesis_example() else nullcontext()
-
-
 @contextmanager
-def _rolled_back() -> Iterator[None]:
+def rolled_back_example() -> Iterator[None]:
+    """Give an example of a Hypothesis test a separate transaction inside the test's."""
     from django.db import transaction
 
     with ExitStack() as stack:
@@ -418,9 +418,3 @@ def _rolled_back() -> Iterator[None]:
                 stack.enter_context(of_example)
                 stack.callback(transaction.set_rollback, rollback=True, using=connection.alias)
         yield
-
-
-def _in_hypothesis_example() -> bool:
-    hypothesis = sys.modules.get("hypothesis")
-    in_context = hypothesis is not None and bool(hypothesis.currently_in_test_context())
-    return in_context and not current_session().draws_tests

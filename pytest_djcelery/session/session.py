@@ -303,6 +303,12 @@ class Session:
         if before is not None:
             before.close()
 
+    def is_in_example(self) -> bool:
+        """Whether this thread runs an example of a test with Hypothesis's `@given`."""
+        hypothesis = sys.modules.get("hypothesis")
+        in_context = hypothesis is not None and bool(hypothesis.currently_in_test_context())
+        return in_context and not self.draws_tests
+
     @contextmanager
     def sandbox_opened(self, sandbox: Sandbox) -> Iterator[None]:
         """Within the ``with``, make this the open sandbox."""

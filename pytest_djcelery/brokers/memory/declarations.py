@@ -7,10 +7,11 @@ it is always the same three entries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from pytest_djcelery.brokers.memory.queues import Broker
+    from collections.abc import Mapping
+    from threading import RLock
 
 _TABLE = "table"
 
@@ -25,6 +26,20 @@ class _Declared(NamedTuple):
     bindings: list[tuple[Any, Any]]  # with their arguments
 
 
+class Declares(Protocol):
+    """The broker, as far as queues are declared in it."""
+
+    lock: RLock
+    state: Any  # `kombu.transport.virtual.BrokerState`
+
+    @property
+    def queues(self) -> Mapping[str, Any]:
+        """Its queues, by name."""
+
+    def declare(self, name: str, *, auto_delete: bool = False, ttl: float | None = None) -> Any:
+        """Make a queue that is missing."""
+
+
 class Declarations:
     """The queues of kombu's that are declared.
 
@@ -32,7 +47,7 @@ class Declarations:
         broker: The broker.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Declares) -> None:
         self._broker = broker
         self.present: dict[str, Any] = {}
         """Those that have been declared since anything was last removed, by name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kombu import serialization
 
@@ -21,8 +21,17 @@ if TYPE_CHECKING:
     from pytest_djcelery.brokers.memory.queues import Broker, Ready
     from pytest_djcelery.messages.origins import Origins
     from pytest_djcelery.workers.inline.guests import Delivery
-    from pytest_djcelery.workers.inline.inline_worker import InlineWorker
     from pytest_djcelery.workers.inline.timer import Scheduled, Timer
+
+
+class Holder(Protocol):
+    """The worker, as far as what it has yet to run is concerned."""
+
+    broker: Broker
+    timer: Timer
+
+    def takes(self, queue: str, /) -> bool:
+        """Whether it takes the messages of a queue."""
 
 
 class Undelivered:
@@ -33,7 +42,7 @@ class Undelivered:
         origins: Finds their records.
     """
 
-    def __init__(self, worker: InlineWorker, origins: Origins) -> None:
+    def __init__(self, worker: Holder, origins: Origins) -> None:
         self._worker = worker
         self._origins = origins
 
