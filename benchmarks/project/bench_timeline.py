@@ -2,6 +2,8 @@
 
 import gc
 import os
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,8 @@ from pytest_djcelery.trace.story import Story
 
 COUNT = int(os.environ["BENCHMARK_COUNT"])
 ROUNDS = 15  # pairs
+OPENED = 2_000  # messages of a page that a browser opens
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MANY = 10_000  # messages
 FEW = 10
 
@@ -121,6 +125,36 @@ def test_failing(celery_inline: Inline) -> None:
     assert sandbox is not None
     error = AssertionError("own")
     probe.note(failing=min(_seconds(lambda: table.table(Story(sandbox, error))) for _ in range(5)))
+
+
+def test_opened(celery_inline: Inline, tmp_path: Path) -> None:
+    """A page of very many messages and one of a few, opened by a browser in turns."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        return
+    sandbox = current_sandbox()
+    assert sandbox is not None
+    pages = []
+    for count in (FEW, OPENED - FEW):
+        _run(celery_inline, count)
+        text = trace_page.page(Story(sandbox), test="test_it", result="passed")
+        pages.append(trace_hooks.write(tmp_path, f"test_{count}", text))
+    few, many = (
+        min(found)
+        for found in zip(
+            *([_opened(browser, page) for page in pages] for _ in range(6)), strict=True
+        )
+    )
+    probe.note(opens=many - few)
+
+
+def _opened(browser: str, page: Path) -> float:
+    start = time.perf_counter()
+    subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    return time.perf_counter() - start
 
 
 def test_page(celery_inline: Inline, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -158,9 +157,7 @@ def test_arguments_headers_and_tracebacks_stand_in_the_table() -> None:
 def test_beyond_two_thousand_messages_the_rest_is_counted() -> None:
     sent = [message("shop.add", number) for number in range(2500)]
     events: list[Event] = [Published(message=each) for each in sent]
-    began = time.process_time()
     text = page_of([*events, *run_of(sent[-1], "FAILURE", ValueError("boo"))])
-    assert time.process_time() - began < 2  # it takes a tenth of that
     assert "rows left out, of 2,501: a page shows at most 2,000 messages" in text
     assert text.count("<circle") == 2000
     assert "run #2500 add" in text
@@ -226,18 +223,16 @@ def test_in_a_browser_the_page_fits_a_phone_and_can_be_used_by_keyboard(scheme: 
     }  # fmt: skip
 
 
-def test_a_page_of_two_thousand_messages_opens_in_under_a_second() -> None:
+def test_in_a_browser_a_page_of_two_thousand_messages_is_whole() -> None:
     sent = [message("shop.add", number) for number in range(2000)]
-    events = [event for each in sent for event in sent_and_run(each)]
-    pages = {"large": page_of(events), "small": page_of(everything())}
-    script = "return document.querySelectorAll('.row').length"
-    took: dict[str, list[float]] = {"large": [], "small": []}
-    for _ in range(6):  # the machine may be busy with something else
-        for name, text in pages.items():
-            began = time.perf_counter()
-            rows = returned(text, script)
-            took[name].append(time.perf_counter() - began)
-            assert rows > (4000 if name == "large" else 10)
-        if min(took["large"]) - min(took["small"]) < 1:
-            return
-    pytest.fail(f"it takes too long: {took}")
+    text = page_of([event for each in sent for event in sent_and_run(each)])
+    # How long it takes to open is a row of the benchmark.
+    found = returned(
+        text,
+        """
+        const missing = [...document.querySelectorAll("svg a")].filter(
+            (link) => !document.querySelector(link.getAttribute("href")));
+        return [document.querySelectorAll(".row").length > 4000, missing.length];
+        """,
+    )
+    assert found == [True, 0]

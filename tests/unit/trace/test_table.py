@@ -12,7 +12,6 @@ import pytest
 from celery.exceptions import Retry
 
 from pytest_djcelery.locations import Location
-from pytest_djcelery.messages.django_tasks import DjangoCall
 from pytest_djcelery.messages.events import (
     BlockEntered,
     BlockLeft,
@@ -31,6 +30,7 @@ from pytest_djcelery.messages.events import (
     RequestStarted,
     WorkerLost,
 )
+from pytest_djcelery.messages.task_message import DjangoCall
 from pytest_djcelery.trace import wording
 from pytest_djcelery.trace.table import columns, table
 from tests.unit.sending import LOCATION, message, new_app
