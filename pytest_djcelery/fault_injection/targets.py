@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_djcelery.errors import BadOptionError, NotASignatureError
 from pytest_djcelery.messages.descriptions import describe_call
 from pytest_djcelery.messages.matching import expectation
-from pytest_djcelery.messages.signature_types import short_code
+from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording.task_bodies import function_text
 
 if TYPE_CHECKING:

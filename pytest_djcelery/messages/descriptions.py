@@ -20,7 +20,8 @@ from pytest_djcelery.messages.option_rules import (
     ActualCall,
     entity_name,
 )
-from pytest_djcelery.messages.signature_types import CANVAS_NAMES, code, first_task, signatures_of
+from pytest_djcelery.messages.signature_types import CANVAS_NAMES, first_task, signatures_of
+from pytest_djcelery.messages.task_code import code
 from pytest_djcelery.messages.task_message import DjangoCall, Line, Message, Parallel, TaskMessage
 from pytest_djcelery.messages.wire import Leaf, is_wildcard, shown
 

@@ -1,8 +1,7 @@
-"""The kinds of signatures, what they contain, what is no signature, and how code has a task."""
+"""The kinds of signatures, what they contain, and what is not a signature at all."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,49 +10,9 @@ from celery.canvas import Signature, _chain, _chord, chunks, group
 from celery.result import ResultBase
 
 from pytest_djcelery.errors import NotASignatureError
+from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.messages.task_message import TaskMessage
 from pytest_djcelery.messages.wire import is_wildcard, shown
-
-# How code has a task: by the decorated function, whose name need not be the task's --------
-
-
-def short_code(name: str, task: Any) -> str:
-    """What a person writes to call a method of a task: ``send_email``.
-
-    Args:
-        name: of the task.
-        task: that is registered by it; ``None`` where it is not.
-    """
-    if task is None:
-        return name.rpartition(".")[2]
-    variable = _variable(task)
-    return f"app.tasks[{name!r}]" if variable is None else variable
-
-
-def code(name: str, tasks: Mapping[str, Any]) -> str:
-    """The same with its module: ``demoapp.tasks.send_email``; the name of one that is not known.
-
-    Args:
-        name: of the task.
-        tasks: those that are registered, by name.
-    """
-    task = tasks.get(name)
-    variable = None if task is None else _variable(task)
-    return name if variable is None else f"{task.__module__}.{variable}"
-
-
-def _variable(task: Any) -> str | None:
-    """The name in its module of a task; ``None`` for one of a class that is kept nowhere.
-
-    ``@app.task`` marks the class that it makes of a function, and calls it as that (private:
-    ``_decorated``), checked on Celery 5.4 to 5.7.
-    """
-    kind = type(task)
-    if vars(kind).get("_decorated"):
-        return kind.__name__
-    module = sys.modules.get(kind.__module__)
-    return next((name for name, value in vars(module).items() if value is task), None)
-
 
 CANVASES: Final = (_chain, _chord, group, chunks)
 CANVAS_NAMES = ("chain", "chord", "chunks", "group")

@@ -14,7 +14,7 @@ from pytest_djcelery.errors import NotIdempotentError, UnhandledTaskFailureWarni
 from pytest_djcelery.locations import in_library, is_of_project
 from pytest_djcelery.messages.events import Ended
 from pytest_djcelery.messages.journal import ShortNumbers
-from pytest_djcelery.messages.signature_types import short_code
+from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.recording import failures, second_runs
 from pytest_djcelery.reporting import failed_tests, undelivered_messages
 from pytest_djcelery.transactions import sent_in_transaction

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_djcelery import locations
 from pytest_djcelery.errors import SentInTransactionError, SentInTransactionWarning
 from pytest_djcelery.messages.events import Ended, Event, RaceRaised
-from pytest_djcelery.messages.signature_types import short_code
+from pytest_djcelery.messages.task_code import short_code
 from pytest_djcelery.messages.wire import shown
 
 if TYPE_CHECKING:

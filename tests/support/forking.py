@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import IO, Any
 
 import coverage
@@ -46,8 +46,6 @@ _OF_PYTEST_CELERY = (  # which is half of what a run takes beside it
     "docker", "memcache", "psutil", "redis.asyncio", "requests", "tenacity",
 )  # fmt: skip
 _NOT_LOADED = ("djcelery", "anyio", "asyncio", "faker", "hypothesispytest", "randomly")
-#: How a fixture is recognized in pytest 8.0 to 8.3, and since 8.4 (private).
-_OF_FIXTURES = ("_pytestfixturefunction", "_fixture_function_marker")
 _OURS_ON_DEMAND = re.compile(
     r"pytest_djcelery\.(audit|contract|exploration|fault_injection|trace)\b"
     r"|pytest_djcelery\.(brokers\.(?!memory)|workers\.live|.*\.shortcuts)"
@@ -190,9 +188,19 @@ def _show_only_hooks_and_fixtures(plugins: Sequence[ModuleType]) -> None:
         shown = [
             name
             for name, value in vars(plugin).items()
-            if name.startswith("pytest_") or set(_OF_FIXTURES) & set(getattr(value, "__dict__", ()))
+            if name.startswith("pytest_") or _is_fixture(value)
         ]
         vars(plugin)["__dir__"] = partial(list, shown)
+
+
+def _is_fixture(value: object) -> bool:
+    """Whether it is a fixture, in pytest 8.0 to 8.3, or since 8.4 (private).
+
+    Only its type is looked at: a plugin may have a lazy object, such as Celery's current app.
+    """
+    if type(value) is FunctionType:
+        return "_pytestfixturefunction" in vars(value)
+    return type(value).__name__ == "FixtureFunctionDefinition"
 
 
 def _import_ours() -> None:
