@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pytest_djcelery.errors import BadOptionError
 from pytest_djcelery.session.session import current_sandbox
+from pytest_djcelery.trace import table, terminal_text
+from pytest_djcelery.trace.story import Story
 
 
 def timeline(limit: int = 40) -> str:
@@ -27,10 +29,6 @@ def timeline(limit: int = 40) -> str:
     sandbox = current_sandbox()
     if sandbox is None:
         return ""
-    # A run in which nothing fails never needs these.
-    from pytest_djcelery.trace import table, terminal_text
-    from pytest_djcelery.trace.story import Story
-
     return terminal_text.encodable(table.table(Story(sandbox), limit=limit))
 
 

@@ -16,6 +16,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_djcelery.messages.events import Ended, HookFinished, RequestRaised
+from pytest_djcelery.recording.failures import own_traceback
 from pytest_djcelery.trace import lanes, table, wording
 
 if TYPE_CHECKING:
@@ -186,8 +187,6 @@ def _error(step: Step) -> BaseException | None:
 
 def _traceback(error: BaseException) -> str:
     """A traceback as text, without the frames of Celery around the task."""
-    from pytest_djcelery.recording.failures import own_traceback
-
     remote = getattr(error.__cause__, "remote_traceback", None)  # a live worker's
     if isinstance(remote, str):
         text = remote
