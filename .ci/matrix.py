@@ -34,7 +34,7 @@ LEFT_OUT = WORK / "left-out.txt"  # the tests that the quick start skipped, for 
 UV = WORK / "tools" / "bin" / "uv"
 NEWEST = "3.13"
 FORKY = threading.Lock()
-JOB_TIMEOUT = 3000  # seconds, several times what the longest takes; then a job that hangs is ended
+JOB_TIMEOUT = 1800  # seconds, thrice what the longest takes; then a job that hangs is ended
 IN_CI = os.environ.get("CI") == "true"
 SUMMARY = re.compile(r"^=+ .*\b(?:passed|failed|skipped|error)\b.* in .*=+$", re.MULTILINE)
 

@@ -217,7 +217,8 @@ def _changes(canvas: Node) -> Iterator[Callable[[], object]]:
 def _is_replaced(node: Node, around: frozenset[str] = frozenset()) -> bool:
     """Whether the changed option of a node is one that a canvas around it has, too."""
     options = node.options.keys() - {"link", "link_error"}  # which add up
-    changed = {name for name in options if str(CHANGED) in str(node.options[name])}
+    # A plain task's is told apart all the same.
+    changed = {name for name in options if node.members and str(CHANGED) in str(node.options[name])}
     parts = [*node.members, *([node.body] if node.body else [])]
     return bool(changed & around) or any(_is_replaced(part, around | options) for part in parts)
 
@@ -246,6 +247,33 @@ def test_a_random_canvas_equals_itself_and_no_mutant(canvas: Node, data: Any) ->
     # The wire has it, but when the worker publishes this part, an option of the whole replaces it.
     assume(same or not _is_replaced(mutant))
     assert (sent.outbox.canvas == [mutant.built()]) is same
+
+
+@pytest.mark.parametrize("kind", ["chord", "chain"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("expires", 1), ("queue", "mail"), ("priority", 3), ("countdown", 30)]
+)
+def test_what_a_group_replaces_in_its_members_is_no_difference(
+    kind: str, name: str, value: Any
+) -> None:
+    def parallel(**options: Any) -> Node:
+        task = Node(kind="task")
+        inner = Node(
+            kind=kind, members=[task, task], body=task if kind == "chord" else None, options=options
+        )
+        return Node(kind="group", members=[task, inner], options={name: value})
+
+    def in_chain(part: Node) -> Node:
+        return Node(kind="chain", members=[Node(kind="task"), part])
+
+    other = f"queue-{CHANGED}" if name == "queue" else CHANGED
+    plain, replaced_one = parallel(), parallel(**{name: other})
+    # The worker that has run the first task publishes the group, and this is what it sends.
+    sends = [_on_the_wire(part.built().apply_async) for part in (plain, replaced_one)]
+    assert sends[0] == sends[1]
+    with wired() as (sent, _):
+        in_chain(plain).built().apply_async()
+    assert sent.outbox.canvas == [in_chain(replaced_one).built()]
 
 
 CALL_OPTIONS = st.fixed_dictionaries(
