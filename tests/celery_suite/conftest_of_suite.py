@@ -43,11 +43,14 @@ _WAIT_LARGE = 240
 
 
 def get_active_redis_channels():
-    """Without what the plugin puts before the names of each run's keys."""
-    return [
-        re.sub(rb"^djcelery-[^.]+\.", b"", channel)
-        for channel in of_celery.get_active_redis_channels()
-    ]
+    """Those of this process, without what the plugin puts before the names of each run's keys.
+
+    Redis lists the channels of all its databases, so those of the other engines, too.
+    """
+    time.sleep(0.05)  # what was sent on another connection may not have been read yet
+    own = re.compile(rb"djcelery-[^.]+-%d-[0-9a-f]+\." % os.getpid())
+    channels = of_celery.get_active_redis_channels()
+    return [own.sub(b"", channel) for channel in channels if own.match(channel)]
 
 
 class _Redis(redis.StrictRedis):
