@@ -19,7 +19,7 @@ from pytest_djcelery.recording.django_events import enqueues_recorded, requests_
 from pytest_djcelery.recording.publishing import PublishRecorder, publishes_recorded
 from pytest_djcelery.recording.result_waits import Waits, waits_woken
 from pytest_djcelery.recording.task_signals import task_events_recorded
-from pytest_djcelery.transactions.watch import TransactionWatch, watch_possible
+from pytest_djcelery.transactions.watched_methods import methods_watched
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_djcelery.messages.journal import Journal
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.transactions.captures import Captures
+    from pytest_djcelery.transactions.watch import TransactionWatch
 
 
 class SandboxPatches:
@@ -52,7 +53,7 @@ class SandboxPatches:
             stack.enter_context(settings_writes_put_in(self._layers, project.configurations))
             # The pytest session notes them already; without pytest there is none.
             stack.enter_context(captures.capture_blocks_noted())
-            stack.enter_context(watch_possible(self.watch))
+            stack.enter_context(methods_watched(self.watch))
             stack.enter_context(publishes_recorded(self._recorder))
             stack.enter_context(requests_recorded(self._journal))
             stack.enter_context(enqueues_recorded(self._journal))

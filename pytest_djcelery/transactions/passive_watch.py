@@ -44,7 +44,7 @@ class PassiveWatch(TransactionWatch):
     def _emulate_autocommit(self) -> None:
         """Do nothing: the code finds the test's transaction as it would without the plugin."""
 
-    def _test_begins(self, _: BaseDatabaseWrapper) -> None:
+    def testcase_begins(self, _: BaseDatabaseWrapper) -> None:
         """Do nothing, for the same reason."""
 
     def _record(self, found: list[Race]) -> None:

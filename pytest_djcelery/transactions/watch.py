@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.messages.events import BlockEntered, BlockLeft
-from pytest_djcelery.patching import Current, patches, replaced
+from pytest_djcelery.patching import Current
 from pytest_djcelery.transactions.autocommit import (
     Autocommit,
-    after_innermost_block,
     begin_test,
     innermost,
 )
-from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, atomic_replaced, serials
+from pytest_djcelery.transactions.blocks import EagerTask, OpenBlocks, serials
 from pytest_djcelery.transactions.captures import Captures
 from pytest_djcelery.transactions.connections import connection_held_open, opened_connections
 from pytest_djcelery.transactions.hook_runner import (
@@ -30,14 +27,14 @@ from pytest_djcelery.transactions.hook_runner import (
     unwrap,
 )
 from pytest_djcelery.transactions.sent_in_transaction import RaceDetector, RacePolicy, warn
+from pytest_djcelery.transactions.watched_methods import methods_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
-    from types import TracebackType
+    from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.db.transaction import Atomic
     from typing_extensions import Self
 
     from pytest_djcelery.locations import Location
@@ -94,7 +91,7 @@ class TransactionWatch:
             policy: What a message does that is published inside an open transaction.
             captures: The blocks in which Django's own test tools capture hooks.
             warn: Called with a race's text, and its place.
-            current: Makes this the current watch of a `watch_possible` that is entered already.
+            current: Makes this the current watch of a `methods_watched` that is entered already.
         """
         blocks = OpenBlocks()
         races = RaceDetector(RacePolicy(journal, policy, warn))
@@ -145,7 +142,7 @@ class TransactionWatch:
 
     def _begin(self) -> None:
         if self._current is None:
-            self._patches.enter_context(watch_possible(Current(self), passive=self._passive))
+            self._patches.enter_context(methods_watched(Current(self), passive=self._passive))
         else:
             self._current.now = self
 
@@ -243,21 +240,45 @@ class TransactionWatch:
     def _emulate_autocommit(self) -> None:
         """Have code with no block open find autocommit on, in the test's transaction too."""
         for connection in opened_connections():
-            self._test_begins(connection)
+            self.testcase_begins(connection)
 
-    def _test_begins(self, connection: BaseDatabaseWrapper) -> None:
+    def testcase_begins(self, connection: BaseDatabaseWrapper) -> None:
         """Emulate autocommit on a connection that is in the transaction of a test alone."""
         autocommit = begin_test(connection)
         if autocommit is not None:
             self._tests.append(autocommit)
 
-    def _test_ends(self, connection: BaseDatabaseWrapper) -> None:
+    def testcase_ends(self, connection: BaseDatabaseWrapper) -> None:
+        """Emulate it no longer: `django.test.TestCase` leaves its block."""
         autocommit = innermost(connection)
         if autocommit in self._tests:
             self._tests.remove(autocommit)
             autocommit.remove()
 
-    def _leave(
+    def hook_registered(
+        self,
+        connection: BaseDatabaseWrapper,
+        hook: Callable[[], object],
+        robust: bool,
+        register: Callable[..., None],
+    ) -> None:
+        """Keep a hook until its block ends, or run it at once, as in production."""
+        __tracebackhide__ = True
+        self._hooks.register(connection, hook, robust, register)
+
+    def procedure_called(self, connection: BaseDatabaseWrapper) -> None:
+        """Note that a procedure may have written."""
+        known = self._blocks.find(connection)
+        if known is not None and known.writes is not None:
+            known.writes.procedure_called()
+
+    def block_entered(self, connection: BaseDatabaseWrapper, using: str, frame: FrameType) -> None:
+        """Note a block, and where it was opened."""
+        block = self._blocks.entered(connection, using, frame, self._races.wrote)
+        if block is not None and block.begins and self._note is not None:
+            self._note(BlockEntered(block=block.serial, opener=block.transaction.opener))
+
+    def leave_block(
         self,
         connection: BaseDatabaseWrapper,
         leave: Callable[[], None],
@@ -265,6 +286,7 @@ class TransactionWatch:
         failed: bool,
         of_testcase: bool,
     ) -> None:
+        """Leave the innermost block, and run the hooks that are due where that is a commit."""
         __tracebackhide__ = True
         known = self._blocks.of(connection)
         failed = failed or connection.needs_rollback or connection.closed_in_transaction
@@ -300,160 +322,6 @@ class TransactionWatch:
                 self._hooks.settle(connection, known, undone if failed else HOOK_RAISED)
         if simulated and committed:
             self._hooks.commit(connection, known)
-
-
-@contextmanager
-def watch_possible(current: Current[TransactionWatch], *, passive: bool = False) -> Iterator[None]:
-    """Within the ``with``, have Django tell the current watch what happens.
-
-    Args:
-        current: The watch that is on; nothing between two of them.
-        passive: Whether the watch only looks on, so that autocommit is not emulated.
-    """
-    with (
-        _hooks_and_blocks_watched(current),
-        nullcontext() if passive else _autocommit_emulated(),
-    ):
-        yield
-
-
-@patches(
-    "django.db.backends.base.base:BaseDatabaseWrapper.on_commit",
-    "django.db.backends.utils:CursorWrapper.callproc",
-    why="Hooks run when production would run them, and Django has no signal for the "
-    "registration of a hook; execute_wrapper() does not see the call of a procedure.",
-    checked_on="Django 4.2, 5.2, 6.0 and 6.1",
-)
-@contextmanager
-def _hooks_and_blocks_watched(current: Current[TransactionWatch]) -> Iterator[None]:
-    """Patch Django where it offers no public hook.
-
-    These methods, ``Atomic._from_testcase`` and ``connection.atomic_blocks`` were checked on
-    Django 4.2, 5.2, 6.0 and 6.1.
-    """
-    from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.db.backends.utils import CursorWrapper
-    from django.db.transaction import Atomic
-
-    register, callproc = BaseDatabaseWrapper.on_commit, CursorWrapper.callproc
-
-    def on_commit(
-        connection: BaseDatabaseWrapper,
-        func: Callable[[], object],
-        robust: bool = False,
-    ) -> None:
-        __tracebackhide__ = True
-        watch = current.now
-        if watch is None:
-            register(connection, func, robust)
-        else:
-            watch._hooks.register(connection, func, robust, register)
-
-    def watched_callproc(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        watch = current.now
-        if watch is None:
-            return callproc(cursor, *args, **kwargs)
-        watch.before_procedure(cursor.db)
-        result = callproc(cursor, *args, **kwargs)  # which bypasses ``execute_wrapper()``
-        known = watch._blocks.find(cursor.db)
-        if known is not None and known.writes is not None:
-            known.writes.procedure_called()
-        return result
-
-    enter = _watched_enter(current, Atomic.__enter__)
-    leave = _watched_exit(current, Atomic.__exit__)
-    with (
-        replaced(CursorWrapper, callproc=watched_callproc),
-        atomic_replaced(enter, leave),
-        replaced(BaseDatabaseWrapper, on_commit=on_commit),
-    ):
-        yield
-
-
-def _watched_enter(current: Current[TransactionWatch], enter: Any) -> Any:
-    """What replaces ``Atomic.__enter__``."""
-    from django.db import DEFAULT_DB_ALIAS
-    from django.db.transaction import get_connection
-
-    def enter_watched(atomic: Atomic) -> None:
-        __tracebackhide__ = True
-        watch = current.now
-        if watch is None:
-            enter(atomic)
-            return
-        connection = get_connection(atomic.using)
-        if (autocommit := innermost(connection)) is None:
-            enter(atomic)
-        else:
-            autocommit.enter_block(atomic, enter)
-        if getattr(atomic, "_from_testcase", False):
-            watch._test_begins(connection)
-        else:
-            using = atomic.using or DEFAULT_DB_ALIAS
-            block = watch._blocks.entered(connection, using, sys._getframe(1), watch._races.wrote)
-            if block is not None and block.begins and watch._note is not None:
-                watch._note(BlockEntered(block=block.serial, opener=block.transaction.opener))
-
-    return enter_watched
-
-
-def _watched_exit(current: Current[TransactionWatch], leave: Any) -> Any:
-    """What replaces ``Atomic.__exit__``."""
-    from django.db.transaction import get_connection
-
-    def leave_watched(
-        atomic: Atomic,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        __tracebackhide__ = True
-        watch = current.now
-        if watch is None:
-            leave(atomic, exc_type, exc_value, traceback)
-            return
-        connection = get_connection(atomic.using)
-        of_testcase = getattr(atomic, "_from_testcase", False)
-        if of_testcase:
-            watch._test_ends(connection)
-        autocommit = after_innermost_block(connection)
-
-        def leave_block() -> None:
-            __tracebackhide__ = True
-            leave(atomic, exc_type, exc_value, traceback)
-
-        was_in_blocks = watch.in_blocks
-        watch._leave(
-            connection,
-            leave_block if autocommit is None else partial(autocommit.leave_block, leave_block),
-            failed=exc_type is not None,
-            of_testcase=of_testcase,
-        )
-        if was_in_blocks and not watch.in_blocks:
-            watch.after_blocks()
-
-    return leave_watched
-
-
-@patches(
-    "django.db.backends.base.base:BaseDatabaseWrapper.get_autocommit",
-    why="Code that has no block open is in autocommit mode inside the test's transaction, as "
-    "in production.",
-    checked_on="Django 4.2, 5.2, 6.0 and 6.1",
-)
-@contextmanager
-def _autocommit_emulated() -> Iterator[None]:
-    from django.db.backends.base.base import BaseDatabaseWrapper
-
-    get_autocommit = BaseDatabaseWrapper.get_autocommit
-
-    def get_autocommit_of_code(connection: BaseDatabaseWrapper) -> bool:
-        found = innermost(connection)
-        return (found is not None and found.shown) or get_autocommit(connection)
-
-    with replaced(BaseDatabaseWrapper, get_autocommit=get_autocommit_of_code):
-        yield
 
 
 def _nothing(*_: object) -> None:
