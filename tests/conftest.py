@@ -70,6 +70,15 @@ def project(
 
 
 @pytest.fixture
+def users(project: Project) -> None:
+    """Have Django's own models of users and groups in the project: to create them takes long."""
+    project.settings("""
+        INSTALLED_APPS += ["django.contrib.auth", "django.contrib.contenttypes"]
+        MIGRATION_MODULES = {"auth": None, "contenttypes": None}
+    """)
+
+
+@pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the runs of a test out of the coverage: it takes a third of their time.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.audit.suites import EAGER, QUEUED
 from tests.support import services
 
@@ -172,6 +174,7 @@ def write(send):
 """
 
 
+@pytest.mark.usefixtures("users")
 def test_rows_are_known_by_any_form_of_their_key(audited: Audited, old: Project) -> None:
     old.tasks(MODELS_WITH_KEYS_OF_EACH_KIND)
     found = audited(
@@ -222,6 +225,7 @@ def test_it(send, monkeypatch):
     }
 
 
+@pytest.mark.usefixtures("users")
 def test_the_model_that_fits_parameter_or_task_is_the_row(audited: Audited, old: Project) -> None:
     old.tasks("""
         from django.contrib.auth.models import Group

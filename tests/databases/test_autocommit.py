@@ -11,6 +11,8 @@ from tests.support import databases
 if TYPE_CHECKING:
     from tests.support.project import Project, Run
 
+pytestmark = pytest.mark.usefixtures("users")
+
 TESTS = """
     import pytest
     from django.contrib.auth.models import Group

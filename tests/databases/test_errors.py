@@ -11,6 +11,8 @@ from tests.support import databases
 if TYPE_CHECKING:
     from tests.support.project import Project
 
+pytestmark = pytest.mark.usefixtures("users")
+
 DATABASES = (databases.IN_MEMORY, *databases.SERVERS)
 
 TASKS = """

@@ -12,6 +12,8 @@ from tests.support import databases
 if TYPE_CHECKING:
     from tests.support.project import Project, Run
 
+pytestmark = pytest.mark.usefixtures("users")
+
 MODELS = """
     from django.db import models
 

@@ -9,6 +9,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.project import Project, Run
 
+pytestmark = pytest.mark.usefixtures("users")
+
 TASKS = """
     from celery.exceptions import Ignore, Reject
     from celery.result import allow_join_result

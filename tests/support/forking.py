@@ -8,6 +8,7 @@ nothing of it is where coverage is measured, which has to see its modules being 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import importlib.metadata
@@ -19,13 +20,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import FunctionType, ModuleType
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import coverage
 import pytest
@@ -239,5 +241,17 @@ def main() -> int:
     return int(pytest.main())
 
 
+def _end(code: int) -> NoReturn:
+    """End as an interpreter does, but for freeing all that was imported: a sixth of a short run.
+
+    Private API (what the interpreter itself calls at its end), checked on Python 3.10 to 3.13.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())
