@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kombu import Connection
+from pace import within
 from runs import OURS, Figures, RunFailedError, measured, unreachable
 from table import Row, duration
 
@@ -40,9 +41,7 @@ def brokers(repeats: Repeats) -> Iterator[Row]:
             f"{FILE}::test_round_trip", option, keep=[OURS], count=repeats.round_trips
         )
         seconds = median(figures.raw["round_trip"])
-        yield Row(
-            what=what, ours=duration(seconds), must=duration(ROUND_TRIP), met=seconds <= ROUND_TRIP
-        )
+        yield Row(what=what, ours=duration(seconds), **within(ROUND_TRIP, seconds))
         suite = measured(
             f"{FILE}::test_of_a_suite", option, keep=[OURS], count=repeats.worker_tests
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pace import within
 from runs import OURS, PROJECT, Cost, added, least, measured, run_pytest
 from table import Row, both, duration
 
@@ -76,6 +77,5 @@ def _check(repeats: Repeats) -> Row:
     return Row(
         what=f"the check of {TASKS:,} tasks without a test, their import included",
         ours=both(ours),
-        must=f"{duration(CHECK)} of the processor",
-        met=ours.processor <= CHECK,
+        **within(CHECK, ours.processor, "of the processor"),
     )

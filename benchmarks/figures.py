@@ -18,6 +18,7 @@ from explore import explore
 from faults import faults
 from inline import inline
 from live import live
+from pace import within
 from redelivery import redelivery
 from runs import (
     OURS,
@@ -154,8 +155,7 @@ def _startup(repeats: Repeats, what: str, folder: Path) -> Row:
         today=f"{both(today)} for pytest-celery",
         ours=both(ours),
         ratio=times(today.clock / ours.clock),
-        must=duration(STARTUP),
-        met=ours.clock <= STARTUP,
+        **within(STARTUP, ours.clock),
     )
 
 
@@ -169,8 +169,7 @@ def per_test(repeats: Repeats) -> Iterator[Row]:
     yield Row(
         what="added to each test that uses no fixture",
         ours=both(ours),
-        must=duration(PER_TEST),
-        met=ours.clock <= PER_TEST,
+        **within(PER_TEST, ours.clock),
     )
     yield _by_mode(
         repeats, "test_nothing", "`djcelery_mode = inline` adds to one that sends nothing"
@@ -188,8 +187,7 @@ def _by_mode(repeats: Repeats, test: str, what: str) -> Row:
     return Row(
         what=what,
         ours=both(ours),
-        must=f"{duration(BY_MODE)} of the processor",
-        met=ours.processor <= BY_MODE,
+        **within(BY_MODE, ours.processor, "of the processor"),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pace import within
 from runs import OURS, least, measured
 from table import Row, both, duration, times
 
@@ -86,8 +87,7 @@ def _one_task(repeats: Repeats) -> Row:
         today=duration(today),
         ours=both(ours),
         ratio=times(today / ours.clock),
-        must=f"{FASTER:,} times faster",
-        met=today / ours.clock >= FASTER,
+        **within(today / FASTER, ours.clock, f"({FASTER:,} times faster)"),
     )
 
 
@@ -99,8 +99,7 @@ def _beside_database(repeats: Repeats) -> Row:
         what="test with `celery_inline` and one task, above its database "
         f"(which costs {duration(alone.clock)})",
         ours=both(ours),
-        must=f"{duration(ABOVE_DATABASE)} of the processor",
-        met=ours.processor <= ABOVE_DATABASE,
+        **within(ABOVE_DATABASE, ours.processor, "of the processor"),
     )
 
 
@@ -144,15 +143,13 @@ def _virtual_time() -> Iterator[Row]:
     yield Row(
         what="`celery_inline`, an hour of back-off",
         ours=duration(seconds),
-        must=duration(BACK_OFF),
-        met=seconds <= BACK_OFF,
+        **within(BACK_OFF, seconds),
     )
     raw = measured(f"{FILE}::test_a_year_of_a_nightly_entry", keep=[OURS], count=1).raw
     yield Row(
         what="`celery_beat`, a year of a nightly entry: sent, and run by `celery_inline` too",
         ours=f"{duration(raw['year'])} and {duration(raw['year_run'])}",
-        must=duration(YEAR),
-        met=max(raw["year"], raw["year_run"]) <= YEAR,
+        **within(YEAR, max(raw["year"], raw["year_run"])),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pace import within
 from runs import OURS, measured
 from table import Row, duration
 
@@ -31,8 +32,7 @@ def live(repeats: Repeats) -> Iterator[Row]:
     yield Row(
         what="live worker, over files: start to ready",
         ours=duration(first),
-        must=duration(START),
-        met=first <= START,
+        **within(START, first),
     )
     yield Row(
         what=f"… times that {repeats.live_tests + 1} tests start it, and what the later ones wait",

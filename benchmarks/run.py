@@ -16,8 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import figures
+import pace
 from runs import RunFailedError
-from table import Row, markdown
+from table import Row, duration, markdown
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -41,12 +42,13 @@ def main() -> None:
     failed = []
     for name in options.only or figures.GROUPS:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
+        pace.eager.cache_clear()
         try:
             rows += figures.GROUPS[name](repeats)
         except RunFailedError as error:
             failed.append(name)
             print(f"{name}: {error}", file=sys.stderr)
-    text = f"{markdown(rows)}\n\n{machine()}\n"
+    text = f"{markdown(rows)}\n\n{machine()} {pace_here()}\n"
     print(text, end="")
     if failed:
         sys.exit(f"not measured, since a test failed: {', '.join(failed)}")
@@ -62,6 +64,15 @@ def machine() -> str:
     return (
         f"{os.cpu_count()} CPUs ({platform.machine()}), {platform.system()}, "
         f"Python {platform.python_version()}, {versions}."
+    )
+
+
+def pace_here() -> str:
+    """How fast that is."""
+    return (
+        f"A task takes Celery's eager mode {duration(pace.eager())} of the processor; where the "
+        f"limits were set it takes {duration(pace.EAGER)}, so a limit in seconds is "
+        f"{pace.slower():.2f} times as long here."
     )
 
 

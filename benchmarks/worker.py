@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pace import within
 from runs import OURS, Cost, forget_rewritten, installed, least, measured
 from table import Row, both, duration, times
 
@@ -91,6 +92,5 @@ def _within(limit: float, what: str, ours: Cost, today: float | None = None) -> 
         today=duration(today) if today else "",
         ours=both(ours),
         ratio=times(today / ours.clock) if today else "",
-        must=f"{duration(limit)} of the processor",
-        met=ours.processor <= limit,
+        **within(limit, ours.processor, "of the processor"),
     )
