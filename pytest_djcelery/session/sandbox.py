@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Container, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -211,24 +211,20 @@ class Sandbox:
             test: pytest's item.
         """
         before, self.test = self.test, test
-        self._shared += 1
         try:
-            yield
+            with self.shared_by_block():
+                yield
         finally:
-            self._shared -= 1
             self.test = before
 
-    def shared_by_block(self) -> AbstractContextManager[Sandbox]:
+    @contextmanager
+    def shared_by_block(self) -> Iterator[Sandbox]:
         """Within the ``with``, another block, such as a fixture's, uses it too."""
-        return _Shared(self)
-
-    def share(self, change: int) -> None:
-        """Note that another block uses it, or does so no longer.
-
-        Args:
-            change: 1 or -1.
-        """
-        self._shared += change
+        self._shared += 1
+        try:
+            yield self
+        finally:
+            self._shared -= 1
 
     @property
     def is_shared(self) -> bool:
@@ -386,22 +382,6 @@ class Sandbox:
 
     def _policy(self) -> Policy:
         return self.options.sent_in_transaction
-
-
-class _Shared:
-    """Entered by a block that uses a sandbox which is open already."""
-
-    __slots__ = ("_sandbox",)
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-
-    def __enter__(self) -> Sandbox:
-        self._sandbox.share(1)
-        return self._sandbox
-
-    def __exit__(self, *_: object) -> None:
-        self._sandbox.share(-1)
 
 
 @contextmanager
