@@ -340,9 +340,17 @@ class Configuration:
         vars(settings).pop(name, None)
 
 
+@patches(
+    "celery.app.utils:Settings.__setitem__",
+    "celery.app.utils:Settings.update",
+    why="What a test writes into app.conf takes effect at once, including in what Celery has "
+    "derived from it.",
+    checked_on="Celery 5.4 to 5.7",
+)
 @contextmanager
 def settings_writes_applied(
     configurations: Callable[[], Iterable[Configuration]],
+    current: Current[ExitStack] | None = None,
 ) -> Iterator[None]:
     """Treat what is written to ``app.conf`` within the ``with`` as a layer that ends with it.
 
@@ -352,23 +360,7 @@ def settings_writes_applied(
 
     Args:
         configurations: Returns the configurations of the apps concerned.
-    """
-    with ExitStack() as layers, settings_writes_put_in(Current(layers), configurations):
-        yield
-
-
-@patches(
-    "celery.app.utils:Settings.__setitem__",
-    "celery.app.utils:Settings.update",
-    why="What a test writes into app.conf takes effect at once, including in what Celery has "
-    "derived from it.",
-    checked_on="Celery 5.4 to 5.7",
-)
-@contextmanager
-def settings_writes_put_in(
-    current: Current[ExitStack], configurations: Callable[[], Iterable[Configuration]]
-) -> Iterator[None]:
-    """Do as `settings_writes_applied`, with layers that end as the current stack is closed.
+        current: Undoes the writes as it is closed; by default they last as long as the ``with``.
 
     Private API (``ConfigurationView.__setitem__``, to which setting attributes also leads, and
     ``update``), checked on Celery 5.4 to 5.7.
@@ -379,9 +371,11 @@ def settings_writes_put_in(
         return next((found for found in configurations() if found.app.conf is conf), None)
 
     write, update = Settings.__setitem__, Settings.update
+    own = ExitStack()
+    serving = Current(own) if current is None else current
 
     def __setitem__(self: Any, key: str, value: Any) -> None:  # noqa: N807 - what it replaces
-        layers = current.now
+        layers = serving.now
         configuration = None if layers is None else configuration_of(self)
         if configuration is None or layers is None:
             write(self, key, value)
@@ -396,11 +390,11 @@ def settings_writes_put_in(
             layers.callback(configuration.remove, configuration.push({setting: value}))
 
     def updated(self: Any, *args: Any, **values: Any) -> None:
-        if current.now is None or configuration_of(self) is None:
+        if serving.now is None or configuration_of(self) is None:
             update(self, *args, **values)
             return
         for key, value in dict(*args, **values).items():
             self[key] = value
 
-    with replaced(Settings, __setitem__=__setitem__, update=updated):
+    with own, replaced(Settings, __setitem__=__setitem__, update=updated):
         yield

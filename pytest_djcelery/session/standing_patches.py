@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_djcelery.patching import Current, StandingChanges
-from pytest_djcelery.project.configuration import settings_writes_put_in
+from pytest_djcelery.project.configuration import settings_writes_applied
 from pytest_djcelery.project.shortcuts.message_path import message_path_shortened
 from pytest_djcelery.project.shortcuts.settings_cache import settings_reads_cached
 from pytest_djcelery.recording.django_events import enqueues_recorded, requests_recorded
@@ -50,7 +50,7 @@ class SandboxPatches:
         with self._changes.made() as stack:
             stack.enter_context(settings_reads_cached(project.app, project.settings_cache))
             stack.enter_context(message_path_shortened())
-            stack.enter_context(settings_writes_put_in(self._layers, project.configurations))
+            stack.enter_context(settings_writes_applied(project.configurations, self._layers))
             # The pytest session notes them already; without pytest there is none.
             stack.enter_context(captures.capture_blocks_noted())
             stack.enter_context(methods_watched(self.watch))
