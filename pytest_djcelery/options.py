@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
 from pytest_djcelery.errors import BadOptionError
@@ -153,15 +154,9 @@ def _one_of(valid: Sequence[_V], name: str, value: object) -> _V:
     raise _refused(name, value, f"one of {', '.join(map(repr, valid))}")
 
 
-def policy(name: str, value: object) -> Policy:
-    """Check one of `POLICIES`."""
-    __tracebackhide__ = True
-    return _one_of(POLICIES, name, value)
-
-
-def redeliver(name: str, value: object) -> Redeliver:
-    """Check one of `REDELIVER`."""
-    return _one_of(REDELIVER, name, value)
+policy = partial(_one_of, POLICIES)
+redeliver = partial(_one_of, REDELIVER)
+pool = partial(_one_of, LIVE_POOLS)
 
 
 def _tasks(name: str, value: object) -> tuple[str, ...]:
@@ -179,11 +174,6 @@ def _seconds(name: str, value: object) -> float:
     if not 0 < seconds < float("inf"):
         raise _refused(name, value, "a number of seconds greater than zero, such as '10'")
     return seconds
-
-
-def pool(name: str, value: object) -> str:
-    """Check a pool of the live worker."""
-    return _one_of(LIVE_POOLS, name, value)
 
 
 def concurrency(name: str, value: object) -> int:
@@ -244,14 +234,6 @@ def _path(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise _refused(name, value, "the path of a file")
     return value
-
-
-def _contract(name: str, value: object) -> ContractMode:
-    return _one_of(CONTRACT_MODES, name, value)
-
-
-def _trace(name: str, value: object) -> TraceMode:
-    return _one_of(TRACE_MODES, name, value)
 
 
 def _folder(name: str, value: object) -> str:
@@ -355,7 +337,7 @@ DECLARED: tuple[Declared, ...] = (
         help="accept what an earlier run has written to this file (--djcelery-audit-report)",
     ),
     Declared(
-        name="trace", parse=_trace,
+        name="trace", parse=partial(_one_of, TRACE_MODES),
         help="write the timeline of each test as a page: off (default), on, retain-on-failure "
         "(of the tests that fail)",
     ),
@@ -364,7 +346,7 @@ DECLARED: tuple[Declared, ...] = (
         help="the folder for these pages, relative to the root of the project (celery-trace)",
     ),
     Declared(
-        name="contract", parse=_contract, joined=True,
+        name="contract", parse=partial(_one_of, CONTRACT_MODES), joined=True,
         help="check: fail the run if a deploy of this code would break messages, by the contract "
         "of the release before; update: add to the contract; rewrite: begin it anew",
     ),

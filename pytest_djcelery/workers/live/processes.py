@@ -53,7 +53,7 @@ class LiveSettings:
         Raises:
             BadOptionError: Celery's command line doesn't accept a value.
         """
-        checks = {
+        checks: dict[str, Callable[[str, object], Any]] = {
             "pool": options.pool,
             "concurrency": options.concurrency,
             "queues": options.queues,
