@@ -116,7 +116,7 @@ def _of_task(name: str, sender: TaskRecord, runner: TaskRecord, *, half: Half) -
     old, new = (sender, runner) if half == "old messages" else (runner, sender)
     for problems, broken in found.items():
         parameters = dict.fromkeys(each for problem in problems for each in problem.parameters)
-        what = "; ".join(in_words(problem) for problem in problems)
+        what = "; ".join(_in_words(problem) for problem in problems)
         yield Break(
             half=half,
             keys=(*(f"{name}:{parameter}" for parameter in parameters), name),
@@ -126,7 +126,7 @@ def _of_task(name: str, sender: TaskRecord, runner: TaskRecord, *, half: Half) -
                 f"now: {parameters_text(name, new.parameters)}",
                 *_lines(name, broken),
             ),
-            remedy=of_misfits(problems, old.parameters or (), new.parameters or (), half),
+            remedy=_of_misfits(problems, old.parameters or (), new.parameters or (), half),
         )
     yield from _of_schemas(name, sender, runner, half=half)
 
@@ -142,14 +142,8 @@ def _gone(name: str, task: TaskRecord, contract: Contract, release: Release) -> 
             f"recorded: {parameters_text(name, task.parameters)}",
             *_lines(name, task.sent),
         ),
-        remedy=_remedy_of_gone(name, task, now),
+        remedy=_of_gone(name, task, now),
     )
-
-
-def _remedy_of_gone(name: str, task: TaskRecord, now: FoundElsewhere | None) -> str:
-    if task.is_django:
-        return of_gone_from_django(name)
-    return of_gone(name) if now is None else of_renamed(name, now)
 
 
 def _of_content_types(contract: Contract, release: Release) -> Iterator[Break]:
@@ -169,7 +163,8 @@ def _of_content_types(contract: Contract, release: Release) -> Iterator[Break]:
                 keys=(name,),
                 what=f"{name} was {reason}",
                 recorded=tuple(_lines(name, contract.tasks[name].sent)),
-                remedy=of_content_type(content_type),
+                remedy=f"Keep {content_type!r} in accept_content while old messages are left; "
+                "change only task_serializer in this release.",
                 shared=reason,
             )
 
@@ -181,7 +176,8 @@ def _queue_gone(queue: str, contract: Contract) -> Break:
         keys=(f"queue:{queue}",),
         what=f"the queue {queue!r} is not declared any more, so no worker consumes it",
         recorded=tuple(f"recorded: {name} goes there" for name in tasks),
-        remedy=of_queue(queue),
+        remedy=f"Keep {queue!r} in task_queues, without routes to it, until it is empty; remove it "
+        "in the next release.",
     )
 
 
@@ -235,8 +231,7 @@ OF_NEW_SCHEMA: Final = (
 )
 
 
-def in_words(misfit: Misfit) -> str:
-    """What happens to a message, in words."""
+def _in_words(misfit: Misfit) -> str:
     parameter, other, position = misfit.parameter, misfit.other, misfit.position
     return {
         "missing": f"{parameter!r} is missing in the message",
@@ -254,8 +249,7 @@ def _named(parameter: str | None) -> str:
     return f" ({parameter!r})" if parameter else ""
 
 
-def of_misfits(misfits: Sequence[Misfit], recorded: Parameters, now: Parameters, half: str) -> str:
-    """The compatible way to change the parameters of a task."""
+def _of_misfits(misfits: Sequence[Misfit], recorded: Parameters, now: Parameters, half: str) -> str:
     by_fault = {misfit.fault: misfit for misfit in misfits}
     if half == "new messages":
         return _of_new_misfits(by_fault)
@@ -299,42 +293,19 @@ def _of_new_misfits(by_fault: Mapping[Fault, Misfit]) -> str:
     )
 
 
-def of_gone(name: str) -> str:
-    """How to remove a task."""
+def _of_gone(name: str, task: TaskRecord, now: FoundElsewhere | None) -> str:
+    if task.is_django:  # its name is its path
+        module, _, function = name.rpartition(".")
+        return (
+            f"Two releases: keep {function!r} in {module} in this one, where only old messages "
+            "call it, and remove it in the next."
+        )
+    if now is not None:
+        return (
+            f'Keep the name: @shared_task(name="{name}") on {now.code}. Or register it by both '
+            "names in this release, and remove the old one in the next."
+        )
     return (
         "Two releases: stop sending it in this one and keep the task; remove it in the next, once "
         f'no message is left. If it has a new name, keep the old one: name="{name}".'
-    )
-
-
-def of_gone_from_django(name: str) -> str:
-    """How to remove a task of `django.tasks`, whose path is its name."""
-    module, _, function = name.rpartition(".")
-    return (
-        f"Two releases: keep {function!r} in {module} in this one, where only old messages call "
-        "it, and remove it in the next."
-    )
-
-
-def of_renamed(name: str, found: FoundElsewhere) -> str:
-    """How to move or rename the function of a task."""
-    return (
-        f'Keep the name: @shared_task(name="{name}") on {found.code}. Or register it by both '
-        "names in this release, and remove the old one in the next."
-    )
-
-
-def of_content_type(content_type: str) -> str:
-    """How to change the serializer."""
-    return (
-        f"Keep {content_type!r} in accept_content while old messages are left; change only "
-        "task_serializer in this release."
-    )
-
-
-def of_queue(queue: str) -> str:
-    """How to remove a queue."""
-    return (
-        f"Keep {queue!r} in task_queues, without routes to it, until it is empty; remove it in the "
-        "next release."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
@@ -123,18 +123,14 @@ def _wrapped(begin: str, text: str) -> Iterator[str]:
     )  # fmt: skip
 
 
-def text_of(each: Break) -> str:
-    """A break as a text of its own."""
-    lines = [each.what, *each.recorded, f"do: {each.remedy}"]
-    return f"{_TITLES[each.half]}:\n" + "\n".join(lines)
-
-
 def counted(count: int, one: str, several: str = "") -> str:
     """A number with the noun that it counts."""
     return f"{count} {one if count == 1 else several or f'{one}s'}"
 
 
 # Shows a contract in pytest's JUnit file: a failed case for each break --------------------
+
+_PHASES: Final[Sequence[Literal["setup", "call", "teardown"]]] = ("setup", "call", "teardown")
 
 
 def add_to_junit(config: pytest.Config, breaks: Iterable[Break], summary: str) -> None:
@@ -152,24 +148,15 @@ def add_to_junit(config: pytest.Config, breaks: Iterable[Break], summary: str) -
                     plugin.pytest_runtest_logreport(report)
 
 
-def _reports(each: Break) -> list[Any]:
-    return [
-        _report(each, "setup", "passed"),
-        _report(each, "call", "failed"),
-        _report(each, "teardown", "passed"),
-    ]
-
-
-def _report(
-    each: Break,
-    when: Literal["setup", "call", "teardown"],
-    outcome: Literal["passed", "failed"],
-) -> pytest.TestReport:
-    return pytest.TestReport(
-        nodeid=f"celery-contract::{each.half}: {each.keys[0]}",
-        location=("celery-contract", None, each.keys[0]),
-        keywords={},
-        outcome=outcome,
-        longrepr=text_of(each) if outcome == "failed" else None,
-        when=when,
-    )
+def _reports(each: Break) -> Iterator[pytest.TestReport]:
+    text = "\n".join([f"{_TITLES[each.half]}:", each.what, *each.recorded, f"do: {each.remedy}"])
+    for when in _PHASES:
+        fails = when == "call"
+        yield pytest.TestReport(
+            nodeid=f"celery-contract::{each.half}: {each.keys[0]}",
+            location=("celery-contract", None, each.keys[0]),
+            keywords={},
+            outcome="failed" if fails else "passed",
+            longrepr=text if fails else None,
+            when=when,
+        )
