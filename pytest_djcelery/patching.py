@@ -172,14 +172,9 @@ class StandingChanges:
 def last_receivers(signals: Iterable[Any]) -> Callable[[], bool]:
     """Whether these signals have got no other receivers since: they would come before new ones."""
     ends = [(signal, signal.receivers[-1]) for signal in signals]
-
-    def are_last() -> bool:
-        for signal, last in ends:
-            if not signal.receivers or signal.receivers[-1] is not last:
-                return False
-        return True
-
-    return are_last
+    return lambda: all(
+        bool(signal.receivers) and signal.receivers[-1] is last for signal, last in ends
+    )
 
 
 def standing_while(intact: Callable[[], bool]) -> None:

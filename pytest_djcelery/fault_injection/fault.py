@@ -73,8 +73,8 @@ class Fault:
         self._number = next(_numbers)
         self._since = len(sandbox.journal)
         self._location = locations.of_caller()
-        self._on_fired: Callable[[Fault], None] = _nothing
-        self._on_end: Callable[[], None] = _none
+        self._on_fired: Callable[[Fault], object] = lambda _: None
+        self._on_end: Callable[[], object] = lambda: None
 
     @property
     def fired(self) -> int:
@@ -99,7 +99,7 @@ class Fault:
         """End it.
 
         Raises:
-            FaultNotFiredError: It never happened, and need not be optional for that.
+            FaultNotFiredError: It never happened, and is not optional.
         """
         __tracebackhide__ = True
         try:
@@ -116,7 +116,7 @@ class Fault:
             state = "fired once" if self._fired == 1 else f"fired {self._fired} times"
         return f"<{self._call}: {state}>"
 
-    # For those who have it happen ---------------------------------------------------------
+    # For the code that makes it happen ---------------------------------------------------------
 
     @property
     def target(self) -> Target | None:
@@ -130,9 +130,7 @@ class Fault:
 
     def awaits(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
         """Whether it may happen in a run with these arguments."""
-        if self._over or (self._times is not None and self._fired >= self._times):
-            return False
-        return self._target is None or not self._target.excludes(args, kwargs)
+        return self.waits and (self._target is None or not self._target.excludes(args, kwargs))
 
     def uses_up(self, task_id: str | None = None) -> bool:
         """Note that it happens now; ``False`` if meanwhile it has happened often enough.
@@ -150,13 +148,13 @@ class Fault:
         self._sandbox.journal.append(event)
         return True
 
-    def reported_to(self, listener: Callable[[Fault], None]) -> Fault:
+    def reported_to(self, listener: Callable[[Fault], object]) -> Fault:
         """Call ``listener`` with it each time it happens."""
         self._on_fired = listener
         return self
 
-    def ended_by(self, end: Callable[[], None]) -> Fault:
-        """Call ``end`` when it is to happen no more."""
+    def ended_by(self, end: Callable[[], object]) -> Fault:
+        """Call ``end`` once it can't happen any more."""
         self._on_end = end
         return self
 
@@ -166,10 +164,10 @@ class Fault:
         return self._number
 
     def check(self) -> None:
-        """Fail if it should have happened and never has.
+        """Raise an error if it should have happened and never has.
 
         Raises:
-            FaultNotFiredError: So it is.
+            FaultNotFiredError: It never has.
         """
         __tracebackhide__ = True
         if self.is_missing:
@@ -188,7 +186,7 @@ class Fault:
 
     @property
     def missing(self) -> Missing:
-        """What there is to say of it if it never happened."""
+        """What an error says about it if it never happened."""
         return Missing(
             call=self._call,
             location=self._location,
@@ -205,7 +203,7 @@ class Fault:
         self._sandbox.settle()
 
     def end(self) -> None:
-        """Have it happen no more."""
+        """Keep it from happening again."""
         if not self._over:
             self._over = True
             self._on_end()
@@ -220,14 +218,6 @@ def _checked_times(call: str, times: Any) -> int | None:
         "for each time."
     )
     raise BadOptionError(msg)
-
-
-def _nothing(_fault: Fault) -> None:
-    pass
-
-
-def _none() -> None:
-    pass
 
 
 # A broker, or a result backend, that is down for a while ----------------------------------
@@ -307,7 +297,7 @@ def _instead(fault: Missing, sandbox: Sandbox) -> Iterator[str]:
     ran = list(_ran(sandbox, fault.since))
     own = [text for name, text in ran if name == fault.task]
     if own:
-        yield f"{fault.task} ran {_times(len(own))}: {_listed(own)}."
+        yield f"{fault.task} ran {_times_text(len(own))}: {_listed(own)}."
     elif ran:
         yield f"{fault.task} did not run. What ran: {_listed(text for _, text in ran)}."
     else:
@@ -329,10 +319,10 @@ def _ran(sandbox: Sandbox, since: int) -> Iterator[tuple[str, str]]:
 
 def _listed(texts: Iterable[str]) -> str:
     counted = Counter(texts)
-    shown = [f"{text}{f' ({_times(n)})' * (n > 1)}" for text, n in counted.items()]
+    shown = [f"{text}{f' ({_times_text(n)})' * (n > 1)}" for text, n in counted.items()]
     more = f", and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return ", ".join(shown[:_SHOWN]) + more
 
 
-def _times(number: int) -> str:
+def _times_text(number: int) -> str:
     return "once" if number == 1 else f"{number} times"

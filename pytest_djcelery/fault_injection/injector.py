@@ -1,4 +1,4 @@
-"""Has the faults of a test happen: in the runs of their tasks, at publishes, at results."""
+"""Makes the faults of a test happen: in the runs of their tasks, at publishes, at results."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Injector:
 
     @contextmanager
     def used(self) -> Iterator[Injector]:
-        """Have it work as long as any block uses it."""
+        """Keep its faults as long as any block uses it."""
         self._users += 1
         try:
             yield self
@@ -67,7 +67,7 @@ class Injector:
     # Setting ------------------------------------------------------------------------------
 
     def add(self, fault: Fault) -> None:
-        """Have a fault happen in the runs of its task, after those that were set before."""
+        """Make a fault happen in the runs of its task, after those that were set before."""
         target = fault.target
         assert target is not None  # noqa: S101 - for the type checker
         self._once(target.name, partial(registered, self._sandbox.app, target.name))
@@ -79,7 +79,7 @@ class Injector:
         self._faults[target.name].append(fault)
 
     def add_downtime(self, fault: Downtime, *, of_results: bool) -> None:
-        """Have the broker, or the result backend, be down."""
+        """Make the broker, or the result backend, unreachable."""
         self._once(
             "outages", partial(outages_possible, publish=self._publish, result=self._use_result)
         )

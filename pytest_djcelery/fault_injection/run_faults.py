@@ -90,7 +90,7 @@ class AtCall(RunFault, ABC):
         )
 
     def end(self) -> None:
-        """Have it happen no more, and put the function back."""
+        """Keep it from happening again, and put the function back."""
         super().end()
         if self.site is not None:
             self.site.close()

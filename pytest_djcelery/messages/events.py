@@ -217,10 +217,10 @@ class RanTwice(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultFired(Event):
-    """Something that a test has had happen on purpose has happened.
+    """A fault that the test has set has happened.
 
-    ``fault`` numbers the fault; ``text`` says what it does, and ``task_id`` is the task, if it was
-    in the run of one.
+    ``fault`` is its number, ``text`` says what it does, and ``task_id`` is the task in whose run it
+    happened, if it was in one.
     """
 
     fault: int

@@ -95,7 +95,7 @@ def _recorded(
     __tracebackhide__ = True
     outer = enqueueing()
     if outer is not None and outer.call.path == task.module_path:
-        yield lambda result: result  # it is recorded twice, for a test and for the run
+        yield lambda result: result  # the outer of two patches, a test's and the run's, records it
         return
     running = Enqueueing(
         call=DjangoCall(
@@ -113,11 +113,12 @@ def _recorded(
     )
 
     def returned(result: Any) -> Any:
+        backend = type(task.get_backend())
         journal.append(
             Enqueued(
                 id=running.call.enqueued,
                 path=running.call.path,
-                backend=f"{type(task.get_backend()).__module__}.{type(task.get_backend()).__qualname__}",
+                backend=f"{backend.__module__}.{backend.__qualname__}",
                 result=str(getattr(result, "id", "")),
                 hooks=tuple(running.hooks),
                 location=running.call.location,
@@ -134,7 +135,7 @@ def _recorded(
 
 @contextmanager
 def requests_recorded(current: Current[Journal]) -> Iterator[None]:
-    """Within the ``with``, note when Django begins and ends to answer a request.
+    """Within the ``with``, note when Django begins to answer a request, and when it is done.
 
     Args:
         current: The journal where it is noted.
@@ -175,6 +176,5 @@ def requests_recorded(current: Current[Journal]) -> Iterator[None]:
 
 
 def _note(current: Current[Journal], what: Note) -> None:
-    journal = current.now
-    if journal is not None:
+    if (journal := current.now) is not None:
         journal.note(what)

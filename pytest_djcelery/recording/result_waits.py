@@ -71,6 +71,14 @@ def no_result_text(task_ids: Iterable[str], situation: str) -> str:
     return f"No result for {', '.join(task_ids)} will come.\n{situation}"
 
 
+def too_late_text(task_ids: Iterable[str], seconds: float, situation: str) -> str:
+    """The text of the error for results that did not come in time."""
+    return (
+        f"No result for {', '.join(task_ids)} after {seconds:g} s.\n{situation}\n"
+        "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
+    )
+
+
 class WaitingTest(Protocol):
     """The test that waits, as far as a wait needs to know it."""
 
@@ -246,13 +254,8 @@ class Waits:
             brief = min(_RECHECK, deadline.remaining)
             came = journal.wait_until(stored, brief, kind=_ENDS)
             if not came and deadline.passed:
-                raise WaitTimeoutError(self._too_late(waiting, deadline.seconds))
-
-    def _too_late(self, waiting: Iterable[str], seconds: float) -> str:
-        return (
-            f"No result for {', '.join(waiting)} after {seconds:g} s.\n{self.test.situation()}\n"
-            "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
-        )
+                situation = self.test.situation()
+                raise WaitTimeoutError(too_late_text(waiting, deadline.seconds, situation))
 
     def _refuse_if_ended(self, waiting: Iterable[str], *, ended: bool) -> None:
         __tracebackhide__ = True

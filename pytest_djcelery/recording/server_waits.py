@@ -23,6 +23,7 @@ from pytest_djcelery.recording.result_waits import (
     WaitTimeoutError,
     named,
     no_result_text,
+    too_late_text,
 )
 from pytest_djcelery.recording.task_threads import in_task
 
@@ -78,7 +79,7 @@ def result_waits_bounded(
                 if isinstance(error, WaitTimeoutError):
                     raise
                 raise WaitTimeoutError(
-                    _nothing_came(result, seconds, _situation(waiting()))
+                    too_late_text([named(result)], seconds, _situation(waiting()))
                 ) from error
 
     limit = timeout
@@ -185,13 +186,6 @@ def _explain(backend: Any, error: Exception, consequence: str, waiting: WaitingT
             "(or --djcelery-result-backend), or of a setting that the test changed.\n"
             "Start it, or use djcelery_result_backend = memory (the default), which needs none."
         ) from error
-
-
-def _nothing_came(result: Any, seconds: float, situation: str) -> str:
-    return (
-        f"No result for {named(result)} after {seconds:g} s.\n{situation}\n"
-        "A longer wait: get(timeout=…), or djcelery_timeout for the whole run."
-    )
 
 
 def _situation(waiting: WaitingTest | None) -> str:

@@ -10,7 +10,6 @@ Celery 5.4 to 5.7.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -269,7 +268,7 @@ class _Awaited(BaseException):
 
 def _like(function: Any, stand_in: Any) -> Any:
     if isinstance(function, FunctionType):
-        return functools.wraps(function)(stand_in)
+        return wraps(function)(stand_in)
     return stand_in_for(function, stand_in)  # a mock, which the test asks for its calls
 
 
