@@ -72,7 +72,7 @@ goes to the dead-letter exchange of the queue. What is delivered again says so i
 RabbitMQ delivers what a lost worker held at once; Redis after the `visibility_timeout`, an hour by
 default.
 
-A message that kills its worker each time is delivered for ever with `reject_on_worker_lost`.
+A message that kills its worker each time is delivered forever with `reject_on_worker_lost`.
 `retry_on_worker_lost` ends that after `max_retries`. It, `acks_on_failure` and `acks_on_timeout`
 are new in Celery 5.7, the last two as the parts of `acks_on_failure_or_timeout`.
 

@@ -29,11 +29,12 @@ _INTRODUCTION: Final = f"""\
 # Patches
 
 The plugin uses public extension points where there is one: signals, a broker transport, boot steps,
-hooks of pytest. What is left are the attributes below, which are replaced while a test (or, for the
-audit, a run) needs it, and put back afterwards, also after an error. Between two tests that follow
-each other and both use a fixture, most of them stay, and pass everything on; a test that uses none
-finds everything as it was. Each has one owner, the function that replaces it. When an upgrade
-breaks a test, look here first; a test of the suite looks up each of them in the installed versions.
+hooks of pytest. The rest are the attributes below. They are replaced while a test (or, in an audit,
+the run) needs that, and put back afterwards, also after an error. Between two consecutive tests
+that both use a fixture of the plugin, most of them stay in place and pass everything on; a test
+that uses no fixture finds everything as it was. Each has one owner, the function that replaces it.
+When an upgrade breaks a test, look here first; a test of the suite looks up each of them in the
+installed versions.
 """
 
 
