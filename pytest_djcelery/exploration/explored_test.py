@@ -232,11 +232,11 @@ class ExploredTest:
     ) -> None:
         if not schedules.can_draw():
             return
-        draws = schedules.Draws(zlib.crc32(self._item.nodeid.encode()))
         session = current_session()
         session.draws_tests = True
+        seed = zlib.crc32(self._item.nodeid.encode())
         try:
-            draws(run, room, undisturbed, fewest)
+            schedules.draw(seed, run, room, undisturbed, fewest)
         finally:
             session.draws_tests = False
 

@@ -118,7 +118,7 @@ class Decisions:
         return way
 
     def undecided(self, number: int) -> None:
-        """Note that a decision made no difference: there was but one way to go on."""
+        """Note that a decision made no difference: there was only one way to go on."""
         self.made[number].ways, self.made[number].way = 1, 0
 
     def over(self) -> Course:
@@ -159,33 +159,24 @@ def can_draw() -> bool:
     return find_spec("hypothesis") is not None
 
 
-class Draws:
-    """Draws with Hypothesis.
+def draw(
+    seed: int,
+    run: Callable[[Callable[[int, int], int]], bool],
+    room: Callable[[], int],
+    undisturbed: Course,
+    fewest: int,
+) -> None:
+    """Draw with Hypothesis, as `search.Draws` describes it.
 
     A schedule is drawn as the list of its deviations, since Hypothesis makes what it has found
-    smaller by making lists shorter.
-
-    Args:
-        seed: What the draws depend on, the same in each run.
+    smaller by making lists shorter. The draws depend on ``seed`` alone.
     """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __call__(
-        self,
-        run: Callable[[Callable[[int, int], int]], bool],
-        room: Callable[[], int],
-        undisturbed: Course,
-        fewest: int,
-    ) -> None:
-        """See `search.Draws`."""
-        plans = _plans(undisturbed, fewest)
-        batch, failed, before = 0, False, -1
-        while room() > 0 and room() != before and not failed:
-            before = room()
-            failed = _batch(run, room, plans, self._seed + batch)
-            batch += 1
+    plans = _plans(undisturbed, fewest)
+    batch, failed, before = 0, False, -1
+    while room() > 0 and room() != before and not failed:
+        before = room()
+        failed = _batch(run, room, plans, seed + batch)
+        batch += 1
 
 
 def _plans(undisturbed: Course, fewest: int) -> SearchStrategy[list[tuple[int, int]]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import permutations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_djcelery.exploration.schedules import Course, Decisions, Draws, Schedule, Token, follow
+from pytest_djcelery.exploration.schedules import Course, Decisions, Schedule, Token, draw, follow
 from pytest_djcelery.exploration.search import Ran, Search, Seen
 from pytest_djcelery.options import parse
 
@@ -42,7 +43,7 @@ class Orders:
 
 
 def search(orders: Orders, examples: int, seed: int = 1) -> Seen:
-    return Search(orders.run, examples=examples, draws=Draws(seed)).go()
+    return Search(orders.run, examples=examples, draws=partial(draw, seed)).go()
 
 
 def test_all_orders_are_run_once_those_with_few_deviations_first() -> None:
