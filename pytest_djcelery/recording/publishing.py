@@ -236,7 +236,7 @@ def _senders_recorded(current: Current[PublishRecorder]) -> Iterator[None]:
                 if options.get("declare") is not None or type(queue) is not Queue:
                     return send(recording, name, message, **options)
                 declarations = producer.channel.broker.declarations
-                if declarations.made(queue):
+                if declarations.redeclare(queue):
                     options["declare"] = []
                     return send(recording, name, message, **options)
                 # kombu would bind a copy of the queue to the channel for each message.

@@ -53,7 +53,7 @@ class Declarations:
         """Those that have been declared since anything was last removed, by name."""
         self._earlier: dict[str, _Declared] = {}
 
-    def made(self, queue: Any) -> bool:
+    def redeclare(self, queue: Any) -> bool:
         """Declare a queue as kombu has declared it before; return whether it is declared now.
 
         Args:

@@ -316,7 +316,7 @@ class Broker:
         keep = to or Topology(frozenset(), {}, {})
         with self.lock:
             if self.pristine and not (keep.queues or keep.exchanges):
-                return  # twice for each test, of which this is the second
+                return  # it is called at both ends of each test
             for name in list(self.queues):
                 if name in keep.queues:
                     self.queues[name].clear()

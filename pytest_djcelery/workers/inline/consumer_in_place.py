@@ -36,7 +36,7 @@ _RUNS_IN_PLACE = 1  # tasks at a time
 _OF_TEST = frozenset({"_worker", "controller", "pool", "refused", "timer"})  # of a consumer
 
 
-class Parts(Protocol):
+class InPlaceWorker(Protocol):
     """The worker, as far as its parts need it."""
 
     app: Celery
@@ -59,7 +59,7 @@ class _Controller:
     semaphore = None
     use_eventloop = False
 
-    def __init__(self, worker: Parts) -> None:
+    def __init__(self, worker: InPlaceWorker) -> None:
         self.state = state
         self.app = worker.app
         self.hostname = worker.hostname
@@ -81,7 +81,7 @@ class InlineConsumer(CeleryConsumer):
     event_dispatcher = None
     task_consumer = None
 
-    def __init__(self, worker: Parts, connection: Any) -> None:
+    def __init__(self, worker: InPlaceWorker, connection: Any) -> None:
         self.refused: BaseException | None = None
         self._worker = worker
         super().__init__(
@@ -98,8 +98,8 @@ class InlineConsumer(CeleryConsumer):
         self.strategies = _Strategies(self)
         self._as_built = dict(vars(self))
 
-    def serve(self, worker: Parts) -> None:
-        """Be the consumer of the worker of another test."""
+    def serve(self, worker: InPlaceWorker) -> None:
+        """Become the consumer of another test's worker."""
         self._worker = worker
         self.timer = worker.timer
         self.pool = _InPlacePool(worker, limit=_RUNS_IN_PLACE, app=worker.app)
@@ -168,7 +168,7 @@ class _Strategies(Strategies):
 class _InPlacePool(BasePool):
     """Runs a task in the calling thread, with the outcome that prefork would give it."""
 
-    def __init__(self, worker: Parts, **options: Any) -> None:
+    def __init__(self, worker: InPlaceWorker, **options: Any) -> None:
         super().__init__(**options)
         # Under prefork the consumer is in another process, whose context a task doesn't see.
         self._new_context = worker.surroundings.context

@@ -202,7 +202,7 @@ class Deliveries:
         *others, execution = ended
         self._others += others
         if endless is not None:
-            endless.count(execution, redelivered=execution.redelivered)
+            endless.count(execution)
         repeater = self._second_runs.of(delivered, execution)
         if repeater is None:
             return [execution]
@@ -260,8 +260,8 @@ class Endless:
     """Notices that the tasks of a run publish without end.
 
     Args:
-        journal: where their messages are recorded.
-        bounded: whether the run has a limit.
+        journal: Where their messages are recorded.
+        bounded: Whether the run has a limit.
     """
 
     def __init__(self, journal: Journal, *, bounded: bool) -> None:
@@ -271,16 +271,16 @@ class Endless:
         self._lines: dict[str, int] = {}  # how many publishers led to a message, by its id
         self._delivered = 0
 
-    def count(self, execution: Execution, *, redelivered: bool) -> None:
+    def count(self, execution: Execution) -> None:
         """Note a delivery.
 
         Raises:
-            NeverEndsError: it is one too many.
+            NeverEndsError: It is one too many.
         """
         __tracebackhide__ = True
         if self._bounded:
             return
-        line = self._lines.get(execution.id, 0) + redelivered
+        line = self._lines.get(execution.id, 0) + execution.redelivered
         if line:
             self._lines[execution.id] = line  # in case it is put back once more
         new, self._read = self._journal.events(Published, self._read), len(self._journal)

@@ -103,8 +103,8 @@ class InlineWorker:
             yield self
 
     def _give_back(self, parts: InlineParts) -> None:
-        lost_or_told = self._host_lost or self._mailbox is not None
-        parts.give_back(used_up=lost_or_told or self._starts_project_code)
+        has_mailbox = self._mailbox is not None
+        parts.give_back(used_up=self._host_lost or has_mailbox or self._starts_project_code)
 
     def listen(self) -> None:
         """Listen to remote control, as someone is about to use it."""
@@ -127,7 +127,7 @@ class InlineWorker:
         if self.app.conf.worker_direct:
             queues.append(worker_direct(self.hostname))
         for queue in queues:
-            if not self.broker.declarations.made(queue):
+            if not self.broker.declarations.redeclare(queue):
                 queue(self._channel).declare()
                 self.broker.declarations.note(queue)
         self._names = frozenset(queue.name for queue in queues)

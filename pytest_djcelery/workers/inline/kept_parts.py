@@ -17,7 +17,7 @@ from pytest_djcelery.workers.inline.consumer_in_place import InlineConsumer
 
 if TYPE_CHECKING:
     from pytest_djcelery.project.isolation import Project
-    from pytest_djcelery.workers.inline.consumer_in_place import Parts
+    from pytest_djcelery.workers.inline.consumer_in_place import InPlaceWorker
 
 _LOGGER = logging.getLogger("celery.worker.consumer.consumer")
 
@@ -30,7 +30,7 @@ class InlineParts:
         worker: The worker that they are made for.
     """
 
-    def __init__(self, project: Project, worker: Parts) -> None:
+    def __init__(self, project: Project, worker: InPlaceWorker) -> None:
         self._of = _read(project, worker)
         self._free = False  # for another worker
         self._stack = ExitStack()
@@ -41,12 +41,12 @@ class InlineParts:
             self.channel.qos.restore_at_shutdown = False  # done by the worker, and silently
             self._stack = stack.pop_all()
 
-    def fit(self, project: Project, worker: Parts) -> bool:
+    def fit(self, project: Project, worker: InPlaceWorker) -> bool:
         """Whether they are free, and would be made in the same way now."""
         return self._free and self._of == _read(project, worker) and not self.channel.closed
 
-    def serve(self, worker: Parts) -> None:
-        """Be the parts of a worker."""
+    def serve(self, worker: InPlaceWorker) -> None:
+        """Become the parts of another worker."""
         self._free = False
         self.consumer.serve(worker)
 
@@ -67,7 +67,7 @@ class InlineParts:
         self._stack.close()
 
 
-def _read(project: Project, worker: Parts) -> tuple[Any, ...]:
+def _read(project: Project, worker: InPlaceWorker) -> tuple[Any, ...]:
     """What the parts are made from."""
     app = project.app
     return (
@@ -80,7 +80,7 @@ def _read(project: Project, worker: Parts) -> tuple[Any, ...]:
     )
 
 
-def parts_for(project: Project, worker: Parts) -> InlineParts:
+def parts_for(project: Project, worker: InPlaceWorker) -> InlineParts:
     """The parts of a worker: those of an earlier one, or new ones."""
     session = current_session()
     kept = session.kept_beside_patches

@@ -99,7 +99,7 @@ def redeliver(message: object, app: Celery) -> None:
     """Put a message at the head of its queue, marked as redelivered.
 
     Raises:
-        BadOptionError: when it is no message, or went to no queue of the in-memory broker.
+        BadOptionError: It is no message, or went to no queue of the in-memory broker.
     """
     if not isinstance(message, SentTask):
         msg = f"redeliver() takes a message of the outbox, got {message!r}."

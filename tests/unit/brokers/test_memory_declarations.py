@@ -36,10 +36,10 @@ def queue(request: pytest.FixtureRequest) -> Queue:
 def test_it_is_as_if_kombu_had_declared_it(
     connection: Connection, broker: Broker, queue: Queue
 ) -> None:
-    assert not broker.declarations.made(queue)
+    assert not broker.declarations.redeclare(queue)
     queue(connection.default_channel).declare()
     broker.declarations.note(queue)
-    assert broker.declarations.made(queue)
+    assert broker.declarations.redeclare(queue)
     found = declared(broker)
     assert found[0].keys() == {"mail"}
 
@@ -47,7 +47,7 @@ def test_it_is_as_if_kombu_had_declared_it(
         broker.reset()
         assert broker.pristine
         # kombu does not compare bindings: with any, only the same object is known.
-        assert broker.declarations.made(queue if queue.bindings else deepcopy(queue))
+        assert broker.declarations.redeclare(queue if queue.bindings else deepcopy(queue))
         assert declared(broker) == found
 
 
@@ -63,14 +63,14 @@ def test_another_queue_or_what_is_in_its_way_is_left_to_kombu(
         Queue("mail", Exchange("mail"), "post"),
         Queue("mail", Exchange("mail"), "mail", bindings=[binding(Exchange("post"))]),
     ):
-        assert not broker.declarations.made(other)
+        assert not broker.declarations.redeclare(other)
 
     broker.reset()
     MAIL(connection.default_channel).declare()  # of the same name, and of another type
-    assert not broker.declarations.made(queue)
+    assert not broker.declarations.redeclare(queue)
     broker.reset()
     broker.declare("mail")
-    assert not broker.declarations.made(queue)
+    assert not broker.declarations.redeclare(queue)
 
 
 def test_it_is_declared_until_anything_declared_is_removed(
