@@ -76,7 +76,7 @@ class Clock:
 
         Args:
             at_most: Seconds of real time. After that it goes on: code that waits by the clock would
-                wait for ever.
+                wait forever.
         """
         if _frozen() or stands_still():
             yield

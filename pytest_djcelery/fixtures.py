@@ -99,8 +99,8 @@ def _usage_errors() -> Iterator[None]:
 
 @pytest.fixture
 def _celery_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    # Each fixture that asks for ``request`` has pytest inspect another function: the others of ours
-    # find the test in the sandbox.
+    # Asking for ``request`` costs pytest an inspection of the function, in each fixture that does:
+    # our other fixtures take the test from the sandbox.
     test = request.node
     wider_fixtures.report_lost(test)
     with (

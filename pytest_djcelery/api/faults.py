@@ -95,7 +95,7 @@ class Faults:
             optional: Whether it need not happen.
 
         Raises:
-            BadOptionError: One of these is none of that, or the tasks run eagerly.
+            BadOptionError: An argument is not as described above, or the tasks run eagerly.
         """
         __tracebackhide__ = True
         target = self._target("fail", task)
@@ -114,11 +114,11 @@ class Faults:
         raises: _Raises = UNSET,
         side_effect: Any = UNSET,
     ) -> Stub:
-        """Have a stand-in take the place of a task's body, as `unittest.mock` takes these three.
+        """Put a stand-in in the place of a task's body; its options are those of `unittest.mock`.
 
         With none of them it returns ``None``; that of a bound task gets no ``self``. A task that
         is not registered here, since another service has it, is registered by its name for this
-        test. Calls are checked as ever: a message whose arguments don't fit the task fails.
+        test. Calls are checked as usual: a message whose arguments don't fit the task fails.
 
         Args:
             task: The task, its name, or a signature of it.
@@ -160,7 +160,7 @@ class Faults:
         soft: bool = True,
         optional: bool = False,
     ) -> Fault:
-        """Have a time limit be over in the next runs of a task, without any time passing.
+        """Make a time limit expire in the next runs of a task, without any time passing.
 
         Args:
             task: The task, its name, or a signature of it.
@@ -172,7 +172,7 @@ class Faults:
             optional: Whether it need not happen.
 
         Raises:
-            BadOptionError: One of these is none of that, or the tasks run eagerly.
+            BadOptionError: An argument is not as described above, or the tasks run eagerly.
         """
         __tracebackhide__ = True
         target = self._target("time_out", task)
@@ -192,7 +192,7 @@ class Faults:
         host: bool = False,
         optional: bool = False,
     ) -> Fault:
-        """Have the process that runs a task be gone, as if it had been killed.
+        """Lose the process that runs a task, as if it had been killed.
 
         What follows is what Celery does under prefork for that task's ``acks_late``,
         ``reject_on_worker_lost`` and so on. Open transactions are rolled back, and their hooks
@@ -208,7 +208,7 @@ class Faults:
             optional: Whether it need not happen.
 
         Raises:
-            BadOptionError: One of these is none of that, or the tasks run eagerly.
+            BadOptionError: An argument is not as described above, or the tasks run eagerly.
         """
         __tracebackhide__ = True
         target = self._target("lose_worker", task)
@@ -233,7 +233,7 @@ class Faults:
             optional: Whether it need not happen.
 
         Raises:
-            BadOptionError: One of these is none of that, or the tasks run eagerly.
+            BadOptionError: An argument is not as described above, or the tasks run eagerly.
         """
         __tracebackhide__ = True
         target = self._target("duplicate", task)
@@ -253,7 +253,7 @@ class Faults:
             optional: Whether it need not happen.
 
         Raises:
-            BadOptionError: ``times`` is none of that, or the tasks run eagerly.
+            BadOptionError: ``times`` is not such a number, or the tasks run eagerly.
         """
         __tracebackhide__ = True
         return self._set_down("broker_down", times, optional=optional)
@@ -269,7 +269,7 @@ class Faults:
             optional: Whether it need not happen.
 
         Raises:
-            BadOptionError: ``times`` is none of that, or the tasks run eagerly.
+            BadOptionError: ``times`` is not such a number, or the tasks run eagerly.
         """
         __tracebackhide__ = True
         return self._set_down("results_down", times, optional=optional)

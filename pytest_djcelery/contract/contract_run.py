@@ -123,7 +123,7 @@ class ContractRun:
 
         try:
             self._entries.update((entry.name, entry) for entry in entries_of_database())
-        except Exception as error:  # noqa: BLE001 - the suite may have a database of its own
+        except Exception as error:  # noqa: BLE001 - the suite may make its database itself
             self._troubles[f"the periodic tasks of the database: {error}"] = None
 
     @pytest.hookimpl(optionalhook=True)

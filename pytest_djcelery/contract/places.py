@@ -93,7 +93,7 @@ class Places:
 
     def _text(self, frame: FrameType) -> str:
         path = frame.f_code.co_filename
-        # Python 3.12 has no functions of their own for these any more.
+        # Since Python 3.12 these are not separate functions any more.
         while frame.f_code.co_name in _UNNAMED and frame.f_back is not None:
             if frame.f_back.f_code.co_filename != path:
                 break

@@ -187,7 +187,7 @@ def begin_release(app: Celery, suite: Container[str], include: Collection[str]) 
 
 
 def check_one_app(app: Celery, suite: Container[str]) -> None:
-    """Check that no other app of the project has tasks of its own.
+    """Check that no other app of the project has its own tasks.
 
     Private API (``celery._state._get_active_apps``, ``Celery._tasks`` and ``_pending``), checked
     on Celery 5.4 to 5.7.

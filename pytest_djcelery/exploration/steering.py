@@ -35,8 +35,8 @@ class Step:
     """One delivery of a schedule, and in what it differs from those of an undisturbed worker.
 
     ``decision`` is the number of the decision to deliver it. ``overtook`` is the message that was
-    due before it. ``acknowledged`` is whether the broker had been told, when the worker was lost at
-    ``lost_at``, that the message need not be delivered again.
+    due before it. ``acknowledged`` is whether the message had been acknowledged when the worker was
+    lost at ``lost_at``.
     """
 
     decision: int

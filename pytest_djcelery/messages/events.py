@@ -190,7 +190,7 @@ class EndedWithoutOutcome(Ended):
 class WorkerLost(Event):
     """The process that ran a task was lost on purpose, or the whole worker: ``host``.
 
-    ``acknowledged`` is whether the broker had been told by then to forget the message.
+    ``acknowledged`` is whether the message had been acknowledged by then.
     """
 
     task_id: str

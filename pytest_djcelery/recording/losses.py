@@ -213,7 +213,7 @@ def body_lost(body: Callable[[], Any], loss: Loss) -> Any:
     raise lose_process(host=loss.host)
 
 
-# Tasks without an outcome for ever: the worker of one was lost with its message -----------
+# Tasks that will never have an outcome: the worker of one was lost with its message -------
 
 _REASON: Final = (
     "its worker was lost after the message had been acknowledged, so no worker gets it again"

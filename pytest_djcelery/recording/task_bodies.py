@@ -78,7 +78,7 @@ def _tracer_renewed(task: Any) -> Iterator[Callable[[], None]]:
     try:
         yield renew
     finally:
-        # One that a worker has built meanwhile would call the wrapper for ever; but that worker
+        # One that a worker has built meanwhile would call the wrapper forever; but that worker
         # relies on there being one.
         task.__trace__ = before if task.__trace__ in {ours, None} else _tracer(task)
 

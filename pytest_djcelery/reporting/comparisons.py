@@ -24,8 +24,8 @@ from pytest_djcelery.reporting.explanations import (
     CANDIDATES,
     Explanation,
     capped,
+    difference_lines,
     gist_of_missing,
-    lines_of_differences,
     nearest,
     nearest_lines,
 )
@@ -133,7 +133,7 @@ def _explain_message(op: str, message: object, written: object) -> list[str] | N
     if op == "!=":
         fix = remedies.of_present([message])
         return [summary, "", "They are equal.", sent, *remedies.fixes([fix])]
-    found = [f"  {line}" for line in lines_of_differences(matcher, message)]
+    found = [f"  {line}" for line in difference_lines(matcher.differences(message))]
     missing = [(matcher, [(0, message)])]
     return Explanation(
         summary=summary,

@@ -167,12 +167,9 @@ def nearest_lines(
         yield f"{indent}Nearest {'miss' if len(misses) == 1 else 'misses'}:"
     for position, item in misses:
         yield f"{indent}  [{position}] {describe_item(item)}"
-        yield from (f"{indent}        {line}" for line in lines_of_differences(matcher, item))
-
-
-def lines_of_differences(matcher: Matcher[Any], item: Any) -> Iterator[str]:
-    """What differs in an item."""
-    return difference_lines(matcher.differences(item))
+        yield from (
+            f"{indent}        {line}" for line in difference_lines(matcher.differences(item))
+        )
 
 
 def capped(lines: Iterable[str]) -> Iterator[str]:

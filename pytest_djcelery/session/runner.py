@@ -186,7 +186,7 @@ def stop_threads() -> None:
 
 
 def stop_others(than: KeptWorker) -> None:
-    """End every worker but one: one broker can't have two of the same name."""
+    """End all workers but one: one broker can't have two of the same name."""
     for worker in _kept:
         if worker is not than:
             worker.stop()

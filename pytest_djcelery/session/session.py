@@ -132,8 +132,8 @@ class RedeliveryReport(Protocol):
         """Write it."""
 
 
-class Closed(Protocol):
-    """Something that ends by being closed, once or several times."""
+class Closable(Protocol):
+    """Something that may be closed more than once."""
 
     def close(self) -> None:
         """Close it."""
@@ -178,7 +178,7 @@ class Session:
         self._captures_noted = ExitStack()
         self._project: Project | None = None
         self._patches: SandboxPatches | None = None  # that are on now
-        self.kept_beside_patches: Closed | None = None
+        self.kept_beside_patches: Closable | None = None
         """What the next test may use again, as long as the patches stay on."""
         self._isolation = ExitStack()
         self._isolating = 0  # the blocks that isolate the app, where the run itself doesn't
@@ -297,7 +297,7 @@ class Session:
             finally:
                 patches.take_off()
 
-    def keep_beside_patches(self, kept: Closed | None) -> None:
+    def keep_beside_patches(self, kept: Closable | None) -> None:
         """Keep something until the patches are taken off, in place of what is kept so far."""
         before, self.kept_beside_patches = self.kept_beside_patches, kept
         if before is not None:

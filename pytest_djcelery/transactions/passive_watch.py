@@ -79,7 +79,7 @@ class _HookListener(HookRunner):
     def foreign_block_left(
         self, connection: BaseDatabaseWrapper, known: WatchedConnection, *, rolled_back: bool
     ) -> None:
-        """Record the hooks that Django dropped because the test rolled a block of its own back."""
+        """Record the hooks that Django dropped because the test rolled its own block back."""
         if not rolled_back and connection.atomic_blocks:
             return
         entries: list[Any] = connection.run_on_commit

@@ -57,7 +57,7 @@ def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
         **options: What else Celery passes to a pool, such as the task's id (``correlation_id``).
 
     Raises:
-        ProcessGoneError: The whole worker is lost: it is told nothing any more.
+        ProcessGoneError: The whole worker is lost, so nothing is reported to it.
     """
     if accept_callback is not None:
         accept_callback(os.getpid(), monotonic())

@@ -105,7 +105,7 @@ def limits_changed(app: Celery) -> bool:
     for task in app.tasks.values():
         own = task.__dict__
         for name in ("rate_limit", "time_limit", "soft_time_limit"):
-            if name in own:  # `pop` would be called thrice for each task of the project
+            if name in own:  # `pop` would be called three times for each task of the project
                 del own[name]
                 changed = True
     return changed

@@ -65,7 +65,7 @@ def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> It
     cache.found(conf, django)
     known = cache.known
     readable = _is_readable(conf.maps)
-    standing_while(partial(_looks_again, app, conf, list(conf.maps), cache, django))
+    standing_while(partial(_refreshed, app, conf, list(conf.maps), cache, django))
 
     def __getitem__(self: Any, key: str) -> Any:  # noqa: N807 - what it replaces
         if self is not conf:
@@ -100,10 +100,10 @@ def settings_reads_cached(app: Celery, cache: SettingsCache | None = None) -> It
         yield
 
 
-def _looks_again(
+def _refreshed(
     app: Celery, conf: Any, maps: list[Any], cache: SettingsCache, django: _DjangoSettings
 ) -> bool:
-    """Whether the same settings are still read; if they are, find out which names they have now."""
+    """Whether the same settings are still read; if so, look which names they have now."""
     if app.conf is not conf or not app.configured or len(conf.maps) != len(maps):
         return False
     if any(map(is_not, conf.maps, maps)):
@@ -170,7 +170,7 @@ class _DjangoSettings:
             holder = vars(holder)["default_settings"]
             held.append(vars(holder))
         self._held = [(names, len(names)) for names in held]
-        # For who looks at these without a call.
+        # Attributes, for a reader to whom a call costs too much.
         self.names: Mapping[str, Any] = held[0] if held else {}
         self.count = len(self.names)
         self.overrides = len(held) > 1
