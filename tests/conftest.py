@@ -23,8 +23,8 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(optionalhook=True)  # xdist may not be loaded
 def pytest_xdist_auto_num_workers() -> int:
-    """For ``-n auto``, one more than there are processors: some test always waits for a worker."""
-    return (os.cpu_count() or 1) + 1
+    """For ``-n auto``, two more than there are processors: some tests always wait for a worker."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -27,11 +28,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import FunctionType, ModuleType
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import coverage
 import pytest
 from _pytest.config import _prepareconfig
+from execnet import gateway_io
+
+if TYPE_CHECKING:
+    from execnet.gateway_base import ExecModel
 
 _IMPORTED = (
     "django.core.mail.backends.locmem", "django.core.management.commands.flush",
@@ -160,8 +165,80 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> None:
     sys.argv = ["pytest", *request["arguments"]]
     sys.path[:1] = [request["folder"], *request["environment"]["PYTHONPATH"].split(os.pathsep)]
     importlib.invalidate_caches()
+    _fork_spares(request["arguments"])
     if os.environ.keys() & set(MEASURED):
         coverage.process_startup()
+
+
+class _Spare:
+    """A process to be one of xdist's: what execnet needs of a `subprocess.Popen`.
+
+    It was forked before the run began, so it has imported what the run had, and nothing else.
+    """
+
+    def __init__(self) -> None:
+        theirs, self._to = os.pipe()
+        self._from, to_us = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.dup2(theirs, 0)
+            os.dup2(to_us, 1)
+        os.close(theirs)
+        os.close(to_us)
+        if not self.pid:
+            os.close(self._to)
+            os.close(self._from)
+            self._serve()
+
+    def start(self) -> _Spare:
+        """Have it begin with the environment and the folder of now."""
+        self.stdin, self.stdout = os.fdopen(self._to, "wb", 0), os.fdopen(self._from, "rb")
+        found = json.dumps([os.getcwd(), dict(os.environ)])
+        self.stdin.write(found.encode() + b"\n")
+        return self
+
+    def _serve(self) -> NoReturn:
+        """Be ``python -u -c`` with the line that execnet starts a process with."""
+        found = sys.stdin.readline()
+        if not found:  # the run is over
+            os._exit(0)
+        folder, environment = json.loads(found)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv, sys.path[0] = ["-c"], ""
+        if os.environ.keys() & set(MEASURED):
+            coverage.process_startup()
+        exec(eval(sys.stdin.readline()), {"__name__": "__main__"})
+        _end(0)
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def kill(self) -> None:
+        """End it."""
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _fork_spares(arguments: Sequence[str]) -> None:
+    """Fork the processes that xdist will ask for; any more it starts itself."""
+    found = re.search(r"(?:^| )-n ?(\d+)", " ".join(arguments))
+    if found is None:
+        return
+    spares = [_Spare() for _ in range(int(found[1]))]
+
+    class Forked(gateway_io.Popen2IOMaster):
+        def __init__(self, args: list[str], execmodel: ExecModel) -> None:
+            if args[-1] != gateway_io.popen_bootstrapline or not spares:
+                super().__init__(args, execmodel)
+                return
+            self.popen = spares.pop().start()
+            gateway_io.Popen2IO.__init__(
+                self, self.popen.stdin, self.popen.stdout, execmodel=execmodel
+            )
+
+    gateway_io.Popen2IOMaster = Forked
 
 
 def _import_all() -> list[ModuleType]:
