@@ -10,7 +10,7 @@ from pytest_djcelery.errors import FixtureConflictError
 from pytest_djcelery.project import registry
 from pytest_djcelery.session.opening import entered, entered_sandbox
 from pytest_djcelery.session.session import current_session
-from pytest_djcelery.transactions.connections import opened_connections
+from pytest_djcelery.transactions.connections import in_testcase, opened_connections
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -63,7 +63,7 @@ def check_visible_to_workers(name: str) -> None:
         FixtureConflictError: They are.
     """
     for connection in opened_connections():
-        if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
+        if in_testcase(connection):
             msg = (
                 f"{name} in a test that is wrapped in a transaction (TestCase, or django_db "
                 f"without transaction=True; database {connection.alias!r}): its rows are never "

@@ -69,7 +69,7 @@ class Space:
         self.used = False  # whether there ever was a connection
         self.dirty = False  # whether a message may wait there
         #: Removes what a record names.
-        self.remove: Callable[[Record], None] = _nothing
+        self.remove: Callable[[Record], None] = lambda _: None
         self._record: Record | None = None
         self._lock = threading.Lock()
 
@@ -122,10 +122,6 @@ def note(option: SpaceOptions | None, kind: str, name: str, known: set[tuple[str
     if option is not None and (kind, name) not in known:
         _append(option.record, kind, name)
         known.add((kind, name))
-
-
-def _nothing(_: Record) -> None:
-    pass
 
 
 def _host() -> str:

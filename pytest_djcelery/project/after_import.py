@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -32,6 +32,25 @@ def called_after_import(wanted: Mapping[str, Callable[[], None]]) -> Iterator[No
     finally:
         if finder in sys.meta_path:
             sys.meta_path.remove(finder)
+
+
+@contextmanager
+def entered_after_import(
+    module: str, change: Callable[[], AbstractContextManager[object]]
+) -> Iterator[None]:
+    """Enter a context manager once a module is imported, and leave it at the end of the ``with``.
+
+    Args:
+        module: The name of the module.
+        change: Returns the context manager.
+    """
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(change())
+
+        with called_after_import({module: begin}):
+            yield
 
 
 class _Finder(MetaPathFinder):

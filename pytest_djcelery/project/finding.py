@@ -6,14 +6,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.errors import AppNotFoundError, django_is_configured
 from pytest_djcelery.patching import patches, replaced
-from pytest_djcelery.project.after_import import called_after_import
+from pytest_djcelery.project.after_import import entered_after_import
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -81,16 +81,14 @@ def _exists(module: str) -> bool:
         return True
 
 
-@contextmanager
-def app_configuration_watched(callback: Callable[[], object]) -> Iterator[None]:
+def app_configuration_watched(callback: Callable[[], object]) -> AbstractContextManager[None]:
     """Call ``callback`` whenever an app has read its settings, before it can reach any server.
 
     This does not import Celery.
     """
-    with ExitStack() as stack:
-        watch = load_config_watched(lambda _: callback())
-        with called_after_import({"celery.app.base": lambda: stack.enter_context(watch)}):
-            yield
+    return entered_after_import(
+        "celery.app.base", lambda: load_config_watched(lambda _: callback())
+    )
 
 
 @patches(

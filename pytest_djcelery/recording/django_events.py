@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -18,7 +18,7 @@ from pytest_djcelery.messages.django_tasks import (
 from pytest_djcelery.messages.events import Enqueued, RequestFinished, RequestRaised, RequestStarted
 from pytest_djcelery.messages.task_message import DjangoCall
 from pytest_djcelery.patching import Current, last_receivers, patches, replaced, standing_while
-from pytest_djcelery.project.after_import import called_after_import
+from pytest_djcelery.project.after_import import entered_after_import
 from pytest_djcelery.transactions.hooks import WatchedHook
 
 if TYPE_CHECKING:
@@ -29,16 +29,9 @@ if TYPE_CHECKING:
     from pytest_djcelery.recording.task_signals import EventLog
 
 
-@contextmanager
-def enqueues_recorded(journal: Current[Any]) -> Iterator[None]:
+def enqueues_recorded(journal: Current[Any]) -> AbstractContextManager[None]:
     """Within the ``with``, link messages with the Django tasks that they were sent for."""
-    with ExitStack() as stack:
-
-        def begin() -> None:
-            stack.enter_context(_enqueue_replaced(journal))
-
-        with called_after_import({"django.tasks.base": begin}):
-            yield
+    return entered_after_import("django.tasks.base", lambda: _enqueue_replaced(journal))
 
 
 @patches(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
@@ -17,7 +17,7 @@ from pytest_djcelery.brokers.servers import ResultsUnreachableError
 from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import DjceleryError
 from pytest_djcelery.patching import patches, replaced
-from pytest_djcelery.project.after_import import called_after_import
+from pytest_djcelery.project.after_import import entered_after_import
 from pytest_djcelery.recording.result_waits import (
     NeverReadyError,
     WaitTimeoutError,
@@ -195,16 +195,9 @@ def _situation(waiting: WaitingTest | None) -> str:
 # Stores results in Redis without a command that redis-py has deprecated -------------------
 
 
-@contextmanager
-def results_set_without_setex() -> Iterator[None]:
+def results_set_without_setex() -> AbstractContextManager[None]:
     """Within the ``with``, have results stored by ``SET … EX``, which does what ``SETEX`` does."""
-    with ExitStack() as stack:
-
-        def begin() -> None:
-            stack.enter_context(_set_replaced())
-
-        with called_after_import({"celery.backends.redis": begin}):
-            yield
+    return entered_after_import("celery.backends.redis", _set_replaced)
 
 
 @patches(

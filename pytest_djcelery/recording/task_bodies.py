@@ -24,8 +24,6 @@ from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.project.derived import info_logging_enabled
 from pytest_djcelery.transactions.stand_in import stand_in_for
 
-_MISSING: Final = object()
-
 #: What stands around a body: it gets the body as a function without parameters, then the
 #: arguments of the call, and returns what the task is to return.
 Around = Callable[[Callable[[], Any], tuple[Any, ...], dict[str, Any]], Any]

@@ -143,7 +143,7 @@ class Effects:
             try:
                 yield runs.append
             finally:
-                sandbox.watch.before_procedure = _nothing
+                sandbox.watch.before_procedure = lambda _: None
             self.found = (
                 *self._end(runs, since),
                 *rows.changes(),
@@ -210,7 +210,3 @@ def _error_text(error: object) -> str:
     text = " ".join(str(error).split())
     cut = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     return f"{type(error).__name__}: {cut}" if cut else type(error).__name__
-
-
-def _nothing(*_: object) -> None:
-    pass

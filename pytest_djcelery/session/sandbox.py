@@ -27,7 +27,7 @@ from pytest_djcelery.recording.result_waits import Waits
 from pytest_djcelery.recording.unconsumed import Unconsumed
 from pytest_djcelery.session.runner import kept_topology, park_all
 from pytest_djcelery.transactions import sent_in_transaction
-from pytest_djcelery.transactions.connections import opened_connections
+from pytest_djcelery.transactions.connections import in_testcase, opened_connections
 from pytest_djcelery.transactions.watch import TransactionWatch
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pytest_djcelery.messages.events import Ended, RaceRaised, RanTwice
     from pytest_djcelery.messages.sent_task import SentTask
-    from pytest_djcelery.options import Options, Policy
+    from pytest_djcelery.options import Options
     from pytest_djcelery.project.consumed_queues import ConsumedQueues
     from pytest_djcelery.project.isolation import Project
     from pytest_djcelery.recording.task_surroundings import Surroundings
@@ -282,7 +282,10 @@ class Sandbox:
             patches: They are on, and serve no other sandbox.
         """
         self.watch = TransactionWatch(
-            self.journal, policy=self._policy, captures=self._captures, current=patches.watch
+            self.journal,
+            policy=lambda: self.options.sent_in_transaction,
+            captures=self._captures,
+            current=patches.watch,
         )
         self.watch.after_blocks = self._published
         waits = Waits(self, knows=self.project.knows, timeout=self.options.timeout)
@@ -380,9 +383,6 @@ class Sandbox:
         """Whether a worker is still busy with a task."""
         return self.runner is not None and self.runner.has_in_hand(task_id)
 
-    def _policy(self) -> Policy:
-        return self.options.sent_in_transaction
-
 
 @contextmanager
 def rolled_back_example() -> Iterator[None]:
@@ -391,8 +391,7 @@ def rolled_back_example() -> Iterator[None]:
 
     with ExitStack() as stack:
         for connection in opened_connections():
-            blocks = connection.atomic_blocks
-            if any(getattr(block, "_from_testcase", False) for block in blocks):
+            if in_testcase(connection):
                 of_example: Any = transaction.atomic(using=connection.alias)
                 of_example._from_testcase = True  # it stands for the transaction of a test
                 stack.enter_context(of_example)

@@ -17,7 +17,7 @@ from pluggy import HookimplMarker
 
 from pytest_djcelery.locations import below_packages
 from pytest_djcelery.options import MEMORY, Options
-from pytest_djcelery.project.after_import import called_after_import
+from pytest_djcelery.project.after_import import entered_after_import
 from pytest_djcelery.project.finding import (
     app_configuration_watched,
     check_named_app,
@@ -205,7 +205,10 @@ class Session:
         Raises:
             AppNotFoundError: ``djcelery_app`` names something that is not an app.
         """
-        self._captures_noted.enter_context(_captures_noted(self.captures))
+        # In all tests: a ``captureOnCommitCallbacks`` may be entered before a fixture is requested.
+        self._captures_noted.enter_context(
+            entered_after_import("django.test.testcases", self.captures.capture_blocks_noted)
+        )
         self.check_app()
         if self.use_imported_project() is None and self.audit is None:
             self._isolation.enter_context(app_configuration_watched(self.use_imported_project))
@@ -350,21 +353,6 @@ class Session:
     def _put_app_back(self, stop_workers: Callable[[], None] = stop_all) -> None:
         with self._isolation:
             stop_workers()
-
-
-@contextmanager
-def _captures_noted(captures: Captures) -> Iterator[None]:
-    """Note what ``captureOnCommitCallbacks`` captures, as soon as Django has loaded it.
-
-    That is done in all tests, since the block may be opened before a fixture is requested.
-    """
-    with ExitStack() as stack:
-
-        def begin() -> None:
-            stack.enter_context(captures.capture_blocks_noted())
-
-        with called_after_import({"django.test.testcases": begin}):
-            yield
 
 
 # The last one is current: a test may run pytest inside its own process (`pytester`).

@@ -42,6 +42,15 @@ def opened_connections() -> Sequence[BaseDatabaseWrapper]:
     return found
 
 
+def in_testcase(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a connection is in the transaction of a test, which is rolled back.
+
+    Private API (``Atomic._from_testcase``, set by `django.test.TestCase`), checked on Django 4.2 to
+    6.1.
+    """
+    return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+
+
 # Lets a task treat the test's database connections as it would treat a worker's -----------
 # In a worker a task may close its connection, and whatever it leaves open is closed after it. Tasks
 # that run in the test's own thread use the test's connections instead.
@@ -77,7 +86,7 @@ def test_connections_held_open() -> Iterator[None]:
     """Do the same for each connection that is in the transaction of a test."""
     with ExitStack() as stack:
         for connection in opened_connections():
-            if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
+            if in_testcase(connection):
                 stack.enter_context(connection_held_open(connection))
         yield
 

@@ -101,8 +101,8 @@ class TransactionWatch:
         self._current = current
 
     def _set_up(self, blocks: OpenBlocks, hooks: HookRunner, races: RaceDetector) -> None:
-        self.after_blocks = _nothing
-        self.before_procedure = _nothing
+        self.after_blocks = lambda: None
+        self.before_procedure = lambda _: None
         self._blocks = blocks
         self._hooks = hooks
         self._races = races
@@ -322,7 +322,3 @@ class TransactionWatch:
                 self._hooks.settle(connection, known, undone if failed else HOOK_RAISED)
         if simulated and committed:
             self._hooks.commit(connection, known)
-
-
-def _nothing(*_: object) -> None:
-    pass

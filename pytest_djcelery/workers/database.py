@@ -14,7 +14,11 @@ from django.db.backends.signals import connection_created
 
 from pytest_djcelery.errors import FixtureConflictError, SharedConnectionsWarning
 from pytest_djcelery.recording.task_threads import beside_task, in_worker_thread
-from pytest_djcelery.transactions.connections import all_connections, opened_connections
+from pytest_djcelery.transactions.connections import (
+    all_connections,
+    in_testcase,
+    opened_connections,
+)
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -91,7 +95,7 @@ def other_threads_watched() -> Iterator[None]:
 
     def check(connection: BaseDatabaseWrapper) -> None:
         own = of_test.get(connection.alias)
-        if beside_task() and own is not None and own is not connection and _of_testcase(own):
+        if beside_task() and own is not None and own is not connection and in_testcase(own):
             BaseDatabaseWrapper.close(connection)
             raise FixtureConflictError(_other_thread(connection.alias))
 
@@ -101,10 +105,6 @@ def other_threads_watched() -> Iterator[None]:
     finally:
         opened.disconnect()
         opened.close()
-
-
-def _of_testcase(connection: BaseDatabaseWrapper) -> bool:
-    return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
 
 
 def _other_thread(alias: str) -> str:

@@ -111,7 +111,7 @@ def _simulated(raised: type[BaseException]) -> str:
 
 def _read_send_task(message: _Message, call: Call) -> None:
     owner, args = call.owner, call.args
-    if args and is_app(args[0]):  # autospec passes ``self``
+    if args and is_a(args[0], APP):  # autospec passes ``self``
         owner, args = args[0], args[1:]
     name, given, named, message.serializer = _bound(send_task, args, call.kwargs)
     if not issubclass(type(name), str):
@@ -129,8 +129,8 @@ def _read_send(message: _Message, call: Call) -> None:
         subject, given = given[0], given[1:]
     elif subject is None:
         subject = _sender()
-    contents, of_signature = call.signature, is_signature_class(call.owner)
-    if is_signature(subject):
+    contents, of_signature = call.signature, is_class(call.owner, SIGNATURE)
+    if is_a(subject, SIGNATURE):
         message.name = dict.get(subject, "task", message.name)
         with suppress(KeyError):  # a task that is not registered here
             message.task = subject.type
@@ -180,7 +180,7 @@ def _serializer(message: _Message) -> Any:
 
 
 def _sends(value: Any) -> bool:
-    return task_of(value) is not None or is_signature(value)
+    return task_of(value) is not None or is_a(value, SIGNATURE)
 
 
 def _sender() -> Any:
@@ -249,44 +249,27 @@ def _by_keyword(value: Any) -> dict[str, Any]:
 # Values by their types: asking a lazy object for its class would evaluate it --------------
 
 ON_COMMIT = "on_commit"
-_APP = "celery.app.base", "Celery"
-_TASK = "celery.app.task", "Task"
-_SIGNATURE = "celery.canvas", "Signature"
+# Classes, by the names of their modules and their own: they may not be loaded.
+APP = "celery.app.base", "Celery"
+TASK = "celery.app.task", "Task"
+SIGNATURE = "celery.canvas", "Signature"
+_PROXY = "celery.local", "Proxy"
 
 
-def may_be_app(value: Any) -> bool:
-    """Whether a value is an app, or a proxy that may be one."""
-    return _is_instance(value, *_APP) or _is_proxy(value)
+def is_a(value: Any, name: tuple[str, str]) -> bool:
+    """Whether a value is an instance of a class."""
+    return is_class(type(value), name)
 
 
-def may_be_task(value: Any) -> bool:
-    """Whether a value is a task, or a proxy that may be a ``shared_task``; a call shows which."""
-    return _is_instance(value, *_TASK) or _is_proxy(value)
+def may_be(value: Any, name: tuple[str, str]) -> bool:
+    """Whether a value is an instance of a class, or a proxy that may stand for one."""
+    return is_a(value, name) or is_a(value, _PROXY)
 
 
-def is_app(value: Any) -> bool:
-    """Whether a value is an app."""
-    return _is_instance(value, *_APP)
-
-
-def is_app_class(value: Any) -> bool:
-    """Whether a value is the class of apps."""
-    return _is_class(value, *_APP)
-
-
-def is_task_class(value: Any) -> bool:
-    """Whether a value is a class of tasks."""
-    return _is_class(value, *_TASK)
-
-
-def is_signature(value: Any) -> bool:
-    """Whether a value is a signature, or a workflow of them."""
-    return _is_instance(value, *_SIGNATURE)
-
-
-def is_signature_class(value: Any) -> bool:
-    """Whether a value is the class of signatures, or of a kind of workflow."""
-    return _is_class(value, *_SIGNATURE)
+def is_class(value: Any, name: tuple[str, str]) -> bool:
+    """Whether a value is a class, or derives from it."""
+    cls = getattr(sys.modules.get(name[0]), name[1], None)
+    return cls is not None and issubclass(type(value), type) and issubclass(value, cls)
 
 
 def is_on_commit(owner: Any, name: str, original: Any) -> bool:
@@ -295,32 +278,19 @@ def is_on_commit(owner: Any, name: str, original: Any) -> bool:
         return original.__name__ == ON_COMMIT
     wrapper = "django.db.backends.base.base", "BaseDatabaseWrapper"
     return name == ON_COMMIT and (
-        _is_class(owner, *wrapper)
-        or _is_instance(owner, *wrapper)
-        or _is_instance(owner, "django.utils.connection", "ConnectionProxy")
+        is_class(owner, wrapper)
+        or is_a(owner, wrapper)
+        or is_a(owner, ("django.utils.connection", "ConnectionProxy"))
     )
 
 
 def task_of(value: Any) -> Any:
     """The task that a value is or stands for, or ``None``."""
-    if _is_proxy(value):
+    if is_a(value, _PROXY):
         value = value._get_current_object()
-    return value if _is_instance(value, *_TASK) else None
+    return value if is_a(value, TASK) else None
 
 
 def app_of(owner: Any) -> Any:
     """The app that a value is or stands for; for the class of apps, the current default app."""
-    return sys.modules["celery._state"].default_app if is_app_class(owner) else owner
-
-
-def _is_proxy(value: Any) -> bool:
-    return _is_instance(value, "celery.local", "Proxy")
-
-
-def _is_instance(value: Any, module: str, name: str) -> bool:
-    return _is_class(type(value), module, name)
-
-
-def _is_class(value: Any, module: str, name: str) -> bool:
-    cls = getattr(sys.modules.get(module), name, None)
-    return cls is not None and issubclass(type(value), type) and issubclass(value, cls)
+    return sys.modules["celery._state"].default_app if is_class(owner, APP) else owner

@@ -22,14 +22,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_djcelery.audit.call_faults import is_mock
-from pytest_djcelery.audit.listeners import mocked_calls
 from pytest_djcelery.audit.listeners.mocked_calls import (
+    APP,
     METHODS,
     SEND_TASK,
     SENDS_ON_COMMIT,
+    SIGNATURE,
+    TASK,
     Call,
     SignatureContents,
+    is_class,
+    is_on_commit,
+    may_be,
     sent,
+    task_of,
 )
 from pytest_djcelery.patching import patches, replaced
 from pytest_djcelery.transactions.stand_in import stand_in_for
@@ -157,15 +163,11 @@ def _recording_call(function: Callable[..., Any], record: Callable[[Any, Any], N
 
 def _stands_for(owner: Any, name: str, original: Any) -> Replaced | None:
     """What a mock that replaces an attribute stands for."""
-    if mocked_calls.is_on_commit(owner, name, original):
+    if is_on_commit(owner, name, original):
         return _HOOK_RUNNER
-    if _sends(owner, name) or (name in _SIGNATURES and mocked_calls.may_be_task(owner)):
+    if _sends(owner, name) or (name in _SIGNATURES and may_be(owner, TASK)):
         return Replaced(owner=owner, path=(name,))
-    if (
-        mocked_calls.may_be_task(original)
-        or mocked_calls.may_be_app(original)
-        or issubclass(type(original), ModuleType)
-    ):
+    if may_be(original, TASK) or may_be(original, APP) or issubclass(type(original), ModuleType):
         return Replaced(owner=original)
     return None
 
@@ -173,11 +175,9 @@ def _stands_for(owner: Any, name: str, original: Any) -> Replaced | None:
 def _sends(owner: Any, name: str) -> bool:
     """Whether an attribute is one of the methods that send."""
     if name == SEND_TASK:
-        return mocked_calls.may_be_app(owner) or mocked_calls.is_app_class(owner)
+        return may_be(owner, APP) or is_class(owner, APP)
     return name in METHODS and (
-        mocked_calls.may_be_task(owner)
-        or mocked_calls.is_task_class(owner)
-        or mocked_calls.is_signature_class(owner)
+        may_be(owner, TASK) or is_class(owner, TASK) or is_class(owner, SIGNATURE)
     )
 
 
@@ -190,7 +190,7 @@ def _call(stands_for: Replaced, lineage: Sequence[Any], args: Any, kwargs: Any) 
         return Call(owner=owner, method=path[0], args=args, kwargs=kwargs)
     match path:
         case ("s" | "si" as shortcut, result, method) if (
-            result == _RESULT and method in METHODS and mocked_calls.may_be_task(owner)
+            result == _RESULT and method in METHODS and may_be(owner, TASK)
         ):
             # All signatures of the task are one mock, which only remembers the last call.
             given = lineage[2].call_args
@@ -207,11 +207,7 @@ def _only_watches(mock: Any) -> bool:
         return True
     effect = mock.side_effect
     spied = vars(effect).get("__wrapped__") if type(effect) is FunctionType else None
-    return (
-        ismethod(spied)
-        and spied.__name__ in METHODS
-        and mocked_calls.task_of(spied.__self__) is not None
-    )
+    return ismethod(spied) and spied.__name__ in METHODS and task_of(spied.__self__) is not None
 
 
 def _raised_next(mock: Any) -> type[BaseException] | None:

@@ -84,9 +84,9 @@ class Broker:
         self._waiting = 0  # the number of waiting readers
         self.transports: WeakSet[virtual.Transport] = WeakSet()
         self.version = 0
-        self.on_delivered: Callable[[], None] = _nothing  # a reader is done, or found nothing
+        self.on_delivered: Callable[[], None] = lambda: None  # a reader is done, or found nothing
         # Called before a message goes to an exchange, so that queues can be bound to it in time.
-        self.on_exchange: Callable[[], None] = _nothing
+        self.on_exchange: Callable[[], None] = lambda: None
         self.declarations = Declarations(self)
         self.records = Records()
         self.purged: set[str] = set()
@@ -344,10 +344,6 @@ class Broker:
     def pristine(self) -> bool:
         """Whether nothing was ever declared or put since the last reset."""
         return not self.queues and not self.state.exchanges
-
-
-def _nothing() -> None:
-    pass
 
 
 def _head(heap: list[Ready]) -> Ready | None:

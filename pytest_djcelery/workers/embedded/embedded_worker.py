@@ -105,7 +105,7 @@ class EmbeddedWorker:
             raise BadOptionError(msg)
         self.connections = WorkerConnections(lambda: self._in_hand.count > 0)
         #: Whether messages are on their way, over a broker that can't be asked.
-        self.outstanding: Callable[[], bool] = _nothing
+        self.outstanding: Callable[[], bool] = lambda: False
         self._ready = threading.Event()
         self.error: BaseException | None = None  # what ended it
         self._thread = threading.Thread(target=self._run, name="celery-worker", daemon=True)
@@ -433,10 +433,6 @@ class EmbeddedWorker:
 
     def _call_soon(self, function: Callable[[], None]) -> None:
         self._consumer().call_soon(function)
-
-
-def _nothing() -> bool:
-    return False
 
 
 def _wait_in(buckets: Mapping[str, Any]) -> bool:

@@ -209,7 +209,7 @@ class ThreadPool(thread.TaskPool):
                 target,
                 args,
                 kwargs,
-                passes=_nothing,
+                passes=lambda _: False,  # no error of a task ends a thread of this pool
                 **options,
             )
         except BaseException:
@@ -227,11 +227,6 @@ class ThreadPool(thread.TaskPool):
 def _exits(error: BaseException) -> bool:
     """Whether an error ends the worker's own thread, as it does with Celery's solo pool."""
     return isinstance(error, (SystemExit, KeyboardInterrupt))
-
-
-def _nothing(_error: BaseException) -> bool:
-    """Nothing that a task raises ends a thread of this pool."""
-    return False
 
 
 def leave_behind(thread: threading.Thread) -> None:
