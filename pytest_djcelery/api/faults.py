@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class Faults:
-    """Has things go wrong for tasks, as they do in production.
+    """Makes things go wrong for tasks, as they do in production.
 
     The fixture ``celery_faults`` and the context manager `faults` give one. Each method sets a
     fault and returns a `Fault`: ``fired`` is how often it has happened, ``cancel()`` ends it, and
@@ -99,7 +99,7 @@ class Faults:
         """
         __tracebackhide__ = True
         target = self._target("fail", task)
-        check_exception(f"fail({target.text}, …)", exc)
+        check_exception(f"celery_faults.fail({target.text}, …)", exc)
         call = f"celery_faults.fail({target.text}, {exception_text(exc)})"
         check_choice(call, "when", when, ("before", "after"))
         fault = Raised(self._sandbox, call, target, times=times, optional=optional)
@@ -360,15 +360,15 @@ class Faults:
     # The end ------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Fail if a fault never happened.
+        """Raise an error if a fault never happened.
 
         Raises:
-            FaultNotFiredError: So it is; the text has the line that set it, and what ran instead.
+            FaultNotFiredError: One didn't; the text has the line that set it, and what ran instead.
         """
         __tracebackhide__ = True
-        missing = [fault.missing for fault in self._faults if fault.is_missing]
+        missing = [fault for fault in self._faults if fault.is_missing]
         if missing:
-            raise FaultNotFiredError(not_fired_text(missing, self._sandbox))
+            raise FaultNotFiredError(not_fired_text(missing))
 
     def end(self) -> None:
         """End all that are set."""
@@ -378,7 +378,7 @@ class Faults:
 
 @entered
 def faults(*, whole_test: bool = False) -> Iterator[Faults]:
-    """Have things go wrong for tasks in a part of a test; see `Faults`.
+    """Make things go wrong for tasks in a part of a test; see `Faults`.
 
     At the end of the ``with`` all faults are over.
 

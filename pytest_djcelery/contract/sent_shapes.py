@@ -23,11 +23,10 @@ from pytest_djcelery.messages.django_tasks import enqueueing
 from pytest_djcelery.patching import Current
 from pytest_djcelery.recording.django_events import enqueues_recorded
 from pytest_djcelery.recording.publishing import Send, senders_wrapped
-from pytest_djcelery.recording.task_signals import task_replaced
+from pytest_djcelery.recording.task_signals import NOWHERE, task_replaced
 
 if TYPE_CHECKING:
     from pytest_djcelery.contract.release import Release
-    from pytest_djcelery.messages.events import Event
 
 
 # The messages that a message carries: the rest of its chain, its links, its chord, its items.
@@ -203,16 +202,6 @@ def _seen(
     return name, serializer, way, *kinds
 
 
-class _Forgetful:
-    """Keeps no event: what is enqueued is only to be known while it is sent."""
-
-    def append(self, event: Event) -> None:
-        """Forget an event."""
-
-    def wake(self) -> None:
-        """Wake nobody."""
-
-
 class SentShapes:
     """The shapes of the messages that the tests of this process send.
 
@@ -235,7 +224,7 @@ class SentShapes:
         with (
             senders_wrapped(self._wrapped),
             self._eager_calls_seen(),
-            enqueues_recorded(Current(_Forgetful())),
+            enqueues_recorded(Current(NOWHERE)),  # it is only asked while a message is sent
         ):
             yield
 

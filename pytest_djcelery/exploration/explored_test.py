@@ -225,7 +225,7 @@ class ExploredTest:
 
     def _draw(
         self,
-        run: Callable[[Callable[[int, int], int]], bool],
+        run: Callable[[schedules.Way], bool],
         room: Callable[[], int],
         undisturbed: Course,
         fewest: int,

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 
+#: Decides: returns the way to go on, for the number of a decision and that of its ways.
+Way = Callable[[int, int], int]
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """The deviations: the number of a decision, and the way that is taken there, in order."""
@@ -94,7 +98,7 @@ class Decisions:
         expected: What each decision is between, as far as an earlier run shows it.
     """
 
-    def __init__(self, way: Callable[[int, int], int], expected: Sequence[str] = ()) -> None:
+    def __init__(self, way: Way, expected: Sequence[str] = ()) -> None:
         self.made: list[Decision] = []
         self.left: int | None = None
         """The first decision that is another than expected: the run can't follow its schedule."""
@@ -161,15 +165,22 @@ def can_draw() -> bool:
 
 def draw(
     seed: int,
-    run: Callable[[Callable[[int, int], int]], bool],
+    run: Callable[[Way], bool],
     room: Callable[[], int],
     undisturbed: Course,
     fewest: int,
 ) -> None:
-    """Draw with Hypothesis, as `search.Draws` describes it.
+    """Run schedules that Hypothesis draws, and smaller ones once one of them fails.
 
     A schedule is drawn as the list of its deviations, since Hypothesis makes what it has found
-    smaller by making lists shorter. The draws depend on ``seed`` alone.
+    smaller by making lists shorter.
+
+    Args:
+        seed: What the draws depend on, the same in each run.
+        run: Runs the schedule in which a function decides; returns whether it failed.
+        room: How many more schedules may be run.
+        undisturbed: The schedule without deviations.
+        fewest: All schedules with fewer deviations have been run.
     """
     plans = _plans(undisturbed, fewest)
     batch, failed, before = 0, False, -1
@@ -195,7 +206,7 @@ def _plans(undisturbed: Course, fewest: int) -> SearchStrategy[list[tuple[int, i
 
 
 def _batch(
-    run: Callable[[Callable[[int, int], int]], bool],
+    run: Callable[[Way], bool],
     room: Callable[[], int],
     plans: SearchStrategy[list[tuple[int, int]]],
     number: int,

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from pytest_djcelery.exploration.schedules import (
     Course,
     Decisions,
     Schedule,
+    Way,
     follow,
     with_one_fewer,
 )
@@ -30,24 +31,8 @@ class Ran:
     failed: bool
 
 
-class Draws(Protocol):
-    """Runs schedules that it draws, and smaller ones once one of them fails."""
-
-    def __call__(
-        self,
-        run: Callable[[Callable[[int, int], int]], bool],
-        room: Callable[[], int],
-        undisturbed: Course,
-        fewest: int,
-    ) -> None:
-        """Draw them.
-
-        Args:
-            run: Runs the schedule in which a function decides; returns whether it failed.
-            room: How many more schedules may be run.
-            undisturbed: The schedule without deviations.
-            fewest: All schedules with fewer deviations have been run.
-        """
+#: Runs schedules beyond the bound, as `draw` does with a seed.
+Draws = Callable[[Callable[[Way], bool], Callable[[], int], Course, int], None]
 
 
 @dataclass(slots=True)
@@ -168,7 +153,7 @@ class Search:
                     if self.seen.least is not least:
                         break
 
-    def _drawn(self, way: Callable[[int, int], int]) -> bool:
+    def _drawn(self, way: Way) -> bool:
         ran = self._run(Decisions(way))
         key = hash(ran.course.schedule)
         if key not in self._known:
@@ -179,7 +164,7 @@ class Search:
         return ran.failed
 
 
-def _as_far_as_possible(schedule: Schedule) -> Callable[[int, int], int]:
+def _as_far_as_possible(schedule: Schedule) -> Way:
     """Decides by a schedule that may not be one of this test."""
     plan = dict(schedule.deviations)
     return lambda number, ways: min(plan.get(number, 0), ways - 1)

@@ -7,7 +7,6 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_djcelery.fault_injection.targets import Target
-    from pytest_djcelery.locations import Location
     from pytest_djcelery.session.sandbox import Sandbox
 
 
@@ -172,7 +170,7 @@ class Fault:
         __tracebackhide__ = True
         if self.is_missing:
             self._reported = True
-            raise FaultNotFiredError(not_fired_text([self.missing], self._sandbox))
+            raise FaultNotFiredError(not_fired_text([self]))
 
     @property
     def is_missing(self) -> bool:
@@ -184,19 +182,11 @@ class Fault:
         """The call that set it."""
         return self._call
 
-    @property
-    def missing(self) -> Missing:
-        """What an error says about it if it never happened."""
-        return Missing(
-            call=self._call,
-            location=self._location,
-            since=self._since,
-            task=None if self._target is None else self._target.name,
-            why=self._why_missing(),
-        )
-
-    def _why_missing(self) -> str:
-        return ""
+    def missing_text(self) -> Iterator[str]:
+        """Say that it never happened, and what happened instead."""
+        where = f", set at {self._location}" if self._location is not None else ""
+        yield f"{self._call} never happened{where}."
+        yield from _instead(self._target, self._sandbox, self._since)
 
     def _settle(self) -> None:
         """Have a worker run what was published while it lasts."""
@@ -260,46 +250,28 @@ _RUN = "have the task run within the test: celery_inline.run(), celery_worker.wa
 _PUBLISH = "have a message sent, or a result used, while it lasts"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """A fault that never happened.
-
-    ``call`` set it, at ``location``, when the journal had ``since`` events; ``task`` is the name
-    of the task that it is for, if it is for one, and ``why`` what else is known.
-    """
-
-    call: str
-    location: Location | None
-    since: int
-    task: str | None
-    why: str
-
-
-def not_fired_text(missing: Iterable[Missing], sandbox: Sandbox) -> str:
+def not_fired_text(missing: Iterable[Fault]) -> str:
     """Say which faults never happened, and what happened instead."""
-    lines, way = [], _PUBLISH
+    lines: list[str] = []
+    way = _PUBLISH
     for fault in missing:
-        way = way if fault.task is None else _RUN
-        where = f", set at {fault.location}" if fault.location is not None else ""
-        lines.append(f"{fault.call} never happened{where}.")
-        lines += _instead(fault, sandbox)
-        if fault.why:
-            lines.append(fault.why)
+        way = way if fault.target is None else _RUN
+        lines += fault.missing_text()
     lines.append(f"If it need not happen: optional=True, or cancel(). Otherwise {way}.")
     return "\n".join(lines)
 
 
-def _instead(fault: Missing, sandbox: Sandbox) -> Iterator[str]:
-    if fault.task is None:
-        sent = [message_text(event.message) for event in sandbox.journal.published(fault.since)]
+def _instead(target: Target | None, sandbox: Sandbox, since: int) -> Iterator[str]:
+    if target is None:
+        sent = [message_text(event.message) for event in sandbox.journal.published(since)]
         yield f"What was published since: {_listed(sent) or 'nothing'}."
         return
-    ran = list(_ran(sandbox, fault.since))
-    own = [text for name, text in ran if name == fault.task]
+    ran = list(_ran(sandbox, since))
+    own = [text for name, text in ran if name == target.name]
     if own:
-        yield f"{fault.task} ran {_times_text(len(own))}: {_listed(own)}."
+        yield f"{target.name} ran {_times_text(len(own))}: {_listed(own)}."
     elif ran:
-        yield f"{fault.task} did not run. What ran: {_listed(text for _, text in ran)}."
+        yield f"{target.name} did not run. What ran: {_listed(text for _, text in ran)}."
     else:
         yield f"Nothing has run since. {sandbox.situation()}"
 

@@ -81,13 +81,14 @@ class AtCall(RunFault, ABC):
     def called(self, run: Run, call: Callable[[], Any]) -> Any:
         """Do what happens at a call of the function."""
 
-    def _why_missing(self) -> str:
-        if self.site is None:
-            return ""
-        return (
-            f"It happens in a call of {self.site.text} by the task, looked for at: "
-            f"{', '.join(self.site.places)}."
-        )
+    def missing_text(self) -> Iterator[str]:
+        """Say that it never happened, and in which calls it was looked for."""
+        yield from super().missing_text()
+        if self.site is not None:
+            yield (
+                f"It happens in a call of {self.site.text} by the task, looked for at: "
+                f"{', '.join(self.site.places)}."
+            )
 
     def end(self) -> None:
         """Keep it from happening again, and put the function back."""

@@ -143,13 +143,12 @@ def check_exception(call: str, exc: Any) -> None:
     if isinstance(exc, BaseException):
         return
     if not (isinstance(exc, type) and issubclass(exc, BaseException)):
-        msg = f"celery_faults.{call.removeprefix('celery_faults.')}: {exc!r} is no exception. "
-        raise BadOptionError(msg + f"Expected {_ANYTHING}.")
+        raise BadOptionError(f"{call}: {exc!r} is no exception. Expected {_ANYTHING}.")
     try:
         exc()
     except TypeError as error:
         msg = (
-            f"celery_faults.{call.removeprefix('celery_faults.')}: {exc.__name__} can't be raised "
+            f"{call}: {exc.__name__} can't be raised "
             f"without arguments ({error}). Expected an exception of that class, with them."
         )
         raise BadOptionError(msg) from None

@@ -47,16 +47,6 @@ Recorded: TypeAlias = tuple[int, Stamp, Any]
 E = TypeVar("E", bound=Event)
 
 
-class _All:
-    """Contains everything."""
-
-    def __contains__(self, kind: object) -> bool:
-        return True
-
-
-_ALL: Final = _All()
-
-
 class Journal:
     """A thread-safe list of events that wakes those who wait for more."""
 
@@ -109,22 +99,28 @@ class Journal:
         events = self._events[max(since, self._first) :]
         return (event for event in events if isinstance(event, kind))
 
-    def recorded(self, since: int = 0, kinds: Container[type[Event]] = _ALL) -> list[Recorded]:
+    def recorded(
+        self, since: int = 0, kinds: Container[type[Event]] | None = None
+    ) -> list[Recorded]:
         """Events and notes from position ``since`` on, in the order in which they were recorded.
 
         Args:
             since: The position.
-            kinds: The classes of which they are to be.
+            kinds: Only those of these classes; ``None`` for all.
         """
         with self._lock:
             first, end = max(since, self._first), len(self._events)
-            found = [note for note in self._notes if note[0] >= first and type(note[2]) in kinds]
+            found = [
+                note
+                for note in self._notes
+                if note[0] >= first and (kinds is None or type(note[2]) in kinds)
+            ]
             found += [
                 (position, (self._times[position], self._clocks[position], thread), event)
                 for position, event, thread in zip(
                     range(first, end), self._events[first:], self._threads[first:], strict=True
                 )
-                if type(event) in kinds
+                if kinds is None or type(event) in kinds
             ]
         found.sort(key=itemgetter(0))  # it is stable: notes come before the event that came next
         return found

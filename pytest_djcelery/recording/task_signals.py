@@ -83,8 +83,8 @@ def signals_connected(
             signal.disconnect(dispatch_uid=recorder)
 
 
-class _Nowhere:
-    """The journal of a test that is over, for a thread that its end has left behind."""
+class Nowhere:
+    """A journal that keeps nothing, such as that of a thread which its test has left behind."""
 
     def append(self, event: Event) -> None:
         """Drop an event."""
@@ -93,7 +93,7 @@ class _Nowhere:
         """Wake nobody."""
 
 
-_NOWHERE: Final = _Nowhere()
+NOWHERE: Final = Nowhere()
 
 
 class _Recorder:
@@ -105,7 +105,7 @@ class _Recorder:
 
     @property
     def _journal(self) -> EventLog:
-        return self._current.now or _NOWHERE
+        return self._current.now or NOWHERE
 
     def unknown(self, sender: Any, name: str, exc: Any, **details: Any) -> None:
         if self._current.now is not None and self._knows(sender.app):
