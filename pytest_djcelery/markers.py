@@ -137,7 +137,7 @@ def _exempt(marker: pytest.Mark, given: object) -> Iterator[str]:
 def _check_delivers(node: pytest.Item, marker: pytest.Mark) -> None:
     """Refuse the marker on a test whose messages nothing delivers here.
 
-    A class or a module may have it for those of its tests of which that isn't true.
+    A class or a module may have it all the same, for its other tests.
     """
     own = any(marker is found for found in node.own_markers)
     names = getattr(node, "fixturenames", ())

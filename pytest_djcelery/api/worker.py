@@ -17,7 +17,6 @@ from pytest_djcelery.recording import batches
 from pytest_djcelery.recording.result_waits import WaitTimeoutError
 from pytest_djcelery.session.opening import entered, entered_sandbox
 from pytest_djcelery.session.runner import Runner
-from pytest_djcelery.session.sandbox import Sandbox
 from pytest_djcelery.session.session import current_session
 from pytest_djcelery.workers.embedded import thread_reuse
 from pytest_djcelery.workers.embedded.embedded_worker import WorkerSettings
@@ -76,8 +75,7 @@ class Worker(Runner):
                 *batches.described(batches.holding(self._sandbox.app)),
                 self.situation(),
             ]
-            msg = "\n".join(lines)
-            raise WaitTimeoutError(msg)
+            raise WaitTimeoutError("\n".join(lines))
         self._sandbox.unconsumed.waited()
 
     def settle(self) -> None:
@@ -262,14 +260,6 @@ def session_worker(  # noqa: PLR0913 - as for `worker`
     """Have one embedded worker for a whole session, which also runs what session fixtures send.
 
     The fixture ``celery_session_worker`` does this. The arguments are those of `worker`.
-
-    Args:
-        pool: ``"solo"`` or ``"threads"``.
-        concurrency: The number of threads of a ``"threads"`` pool.
-        parameters: Keyword arguments for Celery's `WorkController`, such as ``queues``.
-        includes: Modules to import first.
-        class_tasks: Class-based tasks to register first.
-        logging: Whether to set up Celery's logging, which replaces the handlers of the root logger.
 
     Raises:
         BadOptionError: The pool can't be embedded.

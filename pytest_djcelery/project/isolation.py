@@ -88,7 +88,7 @@ class Project:
         # Celery looks up the environment and two settings, which takes most of a look-up.
         if app.configured and app.conf.maps[0].get("broker_url") == self._url:
             return "CELERY_BROKER_URL" not in os.environ
-        return str(self.app.conf.broker_url or "") == addresses.url(self.virtual_host)
+        return str(app.conf.broker_url or "") == self._url
 
     def in_memory(self) -> AbstractContextManager[None]:
         """Within the ``with``, publish to memory, unless a test has chosen another broker."""

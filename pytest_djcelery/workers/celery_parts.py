@@ -85,10 +85,13 @@ class Consumer(CeleryConsumer):
 
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         pending = super().call_soon(p, *args, **kwargs)
+        self._interrupt()
+        return pending
+
+    def _interrupt(self) -> None:
         interrupt = getattr(getattr(self.connection, "transport", None), "interrupt", None)
         if interrupt is not None:
             interrupt()
-        return pending
 
     def update_strategies(self) -> None:
         with info_logging_enabled():
@@ -123,9 +126,7 @@ class Consumer(CeleryConsumer):
         # After five restarts within a second Celery sleeps, as long again. Private API, checked on
         # Celery 5.4 to 5.7.
         self._restart_state.R = 0
-        interrupt = getattr(getattr(self.connection, "transport", None), "interrupt", None)
-        if interrupt is not None:
-            interrupt()
+        self._interrupt()
         return error
 
     def perform_pending_operations(self) -> None:

@@ -95,7 +95,6 @@ class Runs:
         return self._built is not None
 
     def _build(self) -> None:
-        """Build the worker."""
         with self._building, self._broker().callbacks_set(on_exchange=_start_no_other):
             if self._built is not None:
                 return
@@ -282,12 +281,12 @@ class Runs:
         """Deliver until the results of all these are stored.
 
         Args:
-            task_ids: of the results.
-            why_never_ready: says why one has none, now that nothing is due.
-            for_task: whether a task waits for them, as one process waits for another.
+            task_ids: The ids of their tasks.
+            why_never_ready: Says why a task has no result, now that nothing is due.
+            for_task: Whether a task waits for them, as one process waits for another.
 
         Raises:
-            NeverReadyError: when nothing that is due will make one of them ready.
+            NeverReadyError: Nothing that is due will make one of them ready.
         """
         __tracebackhide__ = True
         journal = self._sandbox.journal
