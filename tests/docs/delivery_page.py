@@ -78,7 +78,7 @@ are new in Celery 5.7, the last two as the parts of `acks_on_failure_or_timeout`
 
 ## What stays of the work
 
-What was committed stays, whoever is lost, and so does what the world was told: the charge. An open
+What was committed stays, whoever is lost, and so does the charge: it can't be recalled. An open
 transaction is rolled back, and the hooks that waited for its commit never run. Here the task writes
 a row, then in `atomic` (or without) a second row and an on_commit hook that publishes, then charges
 the card, and after the block writes a third row. Its child is killed; it is acknowledged early.
