@@ -60,7 +60,7 @@ def _hash(text: str) -> str:
 
 
 def _headline(report: dict[str, Any]) -> str:
-    return f"{_number(len(report['findings']), 'finding')} in {_number(report['tests'], 'test')}"
+    return f"{counted(len(report['findings']), 'finding')} in {counted(report['tests'], 'test')}"
 
 
 def _figures(report: dict[str, Any]) -> str:
@@ -108,7 +108,7 @@ def _trouble(text: str) -> str:
 def _clean(report: dict[str, Any]) -> str:
     line = "No test was watched, so there is nothing to report."
     if report["tests"]:
-        line = f"{_number(report['tests'], 'test')} watched, and nothing found: well done."
+        line = f"{counted(report['tests'], 'test')} watched, and nothing found: well done."
     return f'<p class="clean">{line}</p>\n{_absent(report["kinds"])}'
 
 
@@ -147,7 +147,7 @@ def _findings(report: dict[str, Any]) -> str:
 
 
 def _kind(kind: dict[str, str], places: int, sure: int, known: int) -> str:
-    counts = _number(places, "place")
+    counts = counted(places, "place")
     counts += f", {sure:,} sure" if sure else ""
     counts += f", {known:,} known before" if known else ""
     return (
@@ -250,5 +250,6 @@ def _breakable(text: str) -> str:
     return _SEPARATOR.sub(r"\g<0><wbr>", escape(text))
 
 
-def _number(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """A number with the noun that it counts."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_djcelery.audit.findings import KINDS, SURE, Kind, fix_of
-from pytest_djcelery.audit.page import page
+from pytest_djcelery.audit.page import counted, page
 from pytest_djcelery.errors import BadOptionError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def write_section(
         verdict: What was found.
         report: What became of the report file, if one was asked for.
     """
-    tests = _number(verdict.tests, "test")
+    tests = counted(verdict.tests, "test")
     if not verdict.new and not verdict.known and not verdict.troubles:
         terminal.write_line(f"celery audit: {tests} watched, nothing found.")
     else:
@@ -142,7 +142,7 @@ def write_section(
         terminal.write_line(f"celery audit: {report}")
     if verdict.failing:
         kinds = ", ".join(dict.fromkeys(finding.kind for finding in verdict.failing))
-        new = _number(len(verdict.failing), "finding")
+        new = counted(len(verdict.failing), "finding")
         terminal.write_line(f"celery audit: failed by {new} of {kinds}", red=True)
 
 
@@ -159,7 +159,7 @@ def _colours(line: str) -> dict[str, bool]:
 
 def lines(verdict: Verdict, tests: str, *, verbose: bool) -> Iterator[str]:
     """What was found, the worst first."""
-    yield f"{tests} watched, {_number(len(verdict.new), 'finding')}{_known(verdict)}."
+    yield f"{tests} watched, {counted(len(verdict.new), 'finding')}{_known(verdict)}."
     if any(finding.sure for finding in verdict.new):
         yield _SURE
     for kind in KINDS:
@@ -170,7 +170,7 @@ def lines(verdict: Verdict, tests: str, *, verbose: bool) -> Iterator[str]:
 
 
 def _of_kind(kind: Kind, found: list[Finding], *, verbose: bool) -> Iterator[str]:
-    yield f"{kind.title}: {_number(len(found), 'place')}  [{kind.name}]"
+    yield f"{kind.title}: {counted(len(found), 'place')}  [{kind.name}]"
     yield f"  {kind.why}"
     yield f"  {kind.remedy}"
     shown = found if verbose else found[:_MOST]
@@ -181,11 +181,11 @@ def _of_kind(kind: Kind, found: list[Finding], *, verbose: bool) -> Iterator[str
 
 
 def _described(finding: Finding) -> Iterator[str]:
-    times = "" if finding.count == finding.tests else f"{_number(finding.count, 'time')} "
+    times = "" if finding.count == finding.tests else f"{counted(finding.count, 'time')} "
     mark = "! " if finding.sure else "- "
     yield (
         f"  {mark}{finding.place}: {finding.place.subject}, "
-        f"{times}in {_number(finding.tests, 'test')}"
+        f"{times}in {counted(finding.tests, 'test')}"
     )
     for name, values in finding.facts.items():
         label = f"      {name}: "
@@ -202,10 +202,6 @@ def _known(verdict: Verdict) -> str:
     known = f", {len(verdict.known)} known before" if verdict.known else ""
     gone = f" ({verdict.gone} of the baseline no longer found)" if verdict.gone else ""
     return known + gone
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def write_file(path: str, verdict: Verdict) -> None:

@@ -140,7 +140,7 @@ class RacePolicy:
         """Warn or raise.
 
         Raises:
-            SentInTransactionError: the policy is ``"error"``.
+            SentInTransactionError: The policy is ``"error"``.
         """
         __tracebackhide__ = True
         policy = self._policy()

@@ -72,7 +72,7 @@ def apply_as_prefork(  # noqa: PLR0913 - what `BasePool.apply_async` passes on
             return
         if passes(error):
             raise
-        taken = _call_back(error_callback, _lost(error) if _exits(error) else ExceptionInfo())
+        taken = _call_back(error_callback, _lost(error) if exits(error) else ExceptionInfo())
         if not (taken or isinstance(error, Exception)):
             # Celery before 5.7 can't store it, and the task would have no outcome at all.
             _call_back(error_callback, _lost(error))
@@ -143,8 +143,8 @@ def ends_the_test(error: BaseException) -> bool:
     )
 
 
-def _exits(error: BaseException) -> bool:
-    """Whether an exception ends the child under prefork, so that the parent sees a lost worker."""
+def exits(error: BaseException) -> bool:
+    """Whether an exception ends the child of a prefork pool, or the worker of a solo pool."""
     return isinstance(error, (SystemExit, KeyboardInterrupt))
 
 

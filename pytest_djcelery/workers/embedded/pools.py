@@ -27,7 +27,7 @@ from pytest_djcelery.clock import Deadline
 from pytest_djcelery.errors import WorkerError
 from pytest_djcelery.recording.losses import ProcessGoneError, lose_process
 from pytest_djcelery.recording.task_threads import enter_worker_thread
-from pytest_djcelery.workers.applying import apply_as_prefork
+from pytest_djcelery.workers.applying import apply_as_prefork, exits
 
 if TYPE_CHECKING:
     from celery.concurrency.base import BasePool
@@ -148,7 +148,7 @@ class SoloPool(solo.TaskPool):
 
     def _run(self, task_id: str | None, *args: Any, **options: Any) -> None:
         try:
-            self.in_hand.run(task_id, *args, passes=_exits, **options)
+            self.in_hand.run(task_id, *args, passes=exits, **options)
         except ProcessGoneError:
             if self.in_hand.waiting:  # for this one: a task of the same lost worker
                 raise lose_process(host=True) from None
@@ -222,11 +222,6 @@ class ThreadPool(thread.TaskPool):
             self.in_hand.run(*args, **options)
         except ProcessGoneError:
             self.in_hand.host_lost()
-
-
-def _exits(error: BaseException) -> bool:
-    """Whether an error ends the worker's own thread, as it does with Celery's solo pool."""
-    return isinstance(error, (SystemExit, KeyboardInterrupt))
 
 
 def leave_behind(thread: threading.Thread) -> None:

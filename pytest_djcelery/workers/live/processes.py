@@ -102,8 +102,8 @@ class LiveProcesses:
         self._connection = TestEnd(str(folder / "line"), on_event=self._record)
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
-        #: Has the broker give back the messages of these ids, which a lost worker held.
-        self.give_back: Callable[[set[str]], None] = _keep
+        #: Has the broker give back, at once, the messages of these ids, which a lost worker held.
+        self.give_back: Callable[[set[str]], None] = lambda _: None
         # Its exit code and its log say more than any exception.
         self.error: BaseException | None = None
         self._as_started: dict[str, Any] = {}
@@ -273,7 +273,7 @@ class LiveProcesses:
             raise
 
     def end_kill(self, number: int) -> None:
-        """Have it happen no more."""
+        """Keep it from happening again."""
         self._kills.pop(number, None)
         self._write_kills()
 
@@ -401,7 +401,3 @@ class LiveProcesses:
     def _last_lines(self) -> str:
         lines = self.log_file.read_text(errors="replace").splitlines()[-_LAST_LINES:]
         return "\n".join(["The end of its log:", *(f"  {line}" for line in lines)])
-
-
-def _keep(_ids: set[str]) -> None:
-    """Leave it to the broker."""
