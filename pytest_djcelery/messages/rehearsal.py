@@ -138,6 +138,10 @@ class _Stage:
         for name in list(options):
             if name in FREEZING or (name == "task_id" and is_wildcard(options[name])):
                 del options[name]
+        if self._later:
+            for name in ("link", "link_error"):
+                if name in options:
+                    options[name] = list(map(_decoded, signatures_of(name, options[name])))
 
     def original(self, copied: Mapping[str, Any]) -> Signature:
         """A copy of a copy, which belongs to the real app again."""
@@ -241,6 +245,11 @@ class _Stage:
                 chord=self.original(chord) if chord else None,
             )
         )
+
+
+def _decoded(link: Any) -> Any:
+    """A link as a worker decodes it: Celery adds it a second time, for a list equals no tuple."""
+    return {**link, "args": list(link["args"])} if isinstance(link, Mapping) else link
 
 
 _LAZY: Final = type(regen(iter(())))
