@@ -28,9 +28,11 @@ T = TypeVar("T")
 
 # Packages whose `threading.local` objects are not the project's: this process depends on them.
 _INFRASTRUCTURE: Final = frozenset(sys.stdlib_module_names) | {
-    "_pytest", "amqp", "asgiref", "billiard", "celery", "coverage", "django", "freezegun",
-    "hypothesis", "kombu", "pluggy", "pytest", "pytest_celery", "pytest_django",
-    "pytest_djcelery", "time_machine", "vine", "xdist",
+    "_pytest", "amqp", "asgiref", "billiard", "celery", "charset_normalizer", "click", "coverage",
+    "dateutil", "django", "docker", "execnet", "freezegun", "hypothesis", "kombu", "pluggy",
+    "prompt_toolkit", "psutil", "psycopg", "pygments", "pytest", "pytest_celery", "pytest_django",
+    "pytest_djcelery", "pytest_docker_tools", "redis", "requests", "sqlparse", "time_machine",
+    "urllib3", "vine", "xdist",
 }  # fmt: skip
 
 
