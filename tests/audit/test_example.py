@@ -208,7 +208,6 @@ def test_nothing_is_found_in_the_tests_that_were_rewritten(
     ]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments",
     [

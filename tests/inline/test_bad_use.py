@@ -197,7 +197,6 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
     result.assert_outcomes(passed=7)
 
 
-@pytest.mark.long
 def test_a_run_that_ends_is_not_an_error_however_many_messages_it_delivers(
     run: Run, project: Project
 ) -> None:
@@ -216,15 +215,19 @@ def test_a_run_that_ends_is_not_an_error_however_many_messages_it_delivers(
     result = run("""
         from datetime import timedelta
 
+        import pytest
+        from pytest_djcelery.workers.inline import deliveries
         from shop.tasks import add, flaky, send, split
 
-        def test_one_task_publishes_them_all(celery_inline):
-            send.delay(10_001)
-            assert celery_inline.run().succeeded == 10_002
-
-        def test_a_tree(celery_inline, monkeypatch):
-            from pytest_djcelery.workers.inline import deliveries
+        @pytest.fixture(autouse=True)
+        def endless(monkeypatch):
             monkeypatch.setattr(deliveries, "_ENDLESS", 50)
+
+        def test_one_task_publishes_them_all(celery_inline):
+            send.delay(51)
+            assert celery_inline.run().succeeded == 52
+
+        def test_a_tree(celery_inline):
             split.delay(10)
             for _ in range(20):
                 flaky.delay()
