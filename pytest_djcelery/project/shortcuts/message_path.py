@@ -20,6 +20,7 @@ from kombu import Connection, Producer, pools
 
 from pytest_djcelery.brokers.memory.addresses import SCHEME
 from pytest_djcelery.patching import patches, replaced, standing_while
+from pytest_djcelery.project.derived import MISSING
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,6 +42,7 @@ def message_path_shortened() -> Iterator[None]:
         _utc_times_kept(),
         _ids_made(),
         _custom_headers_found(),
+        _kept_attributes_read_at_once(),
     ):
         yield
 
@@ -282,6 +284,32 @@ def _custom_headers_found() -> Iterator[None]:
         return find(self, own) if own else None
 
     with replaced(Context, _get_custom_headers=quick):
+        yield
+
+
+@patches(
+    "kombu.utils.objects:cached_property.__get__",
+    why="Speed: 4 µs of a message.",
+    checked_on="kombu 5.4 to 5.7",
+)
+@contextmanager
+def _kept_attributes_read_at_once() -> Iterator[None]:
+    """Read what a `cached_property` has kept without taking its lock: 4 µs.
+
+    A message reads eleven such attributes, of the app, its producer and its result.
+    """
+    from kombu.utils.objects import cached_property
+
+    read: Any = vars(cached_property)["__get__"]
+
+    def __get__(self: Any, instance: Any, owner: Any = None) -> Any:  # noqa: N807 - what it replaces
+        if instance is not None:
+            value = instance.__dict__.get(self.attrname, MISSING)
+            if value is not MISSING:
+                return value
+        return read(self, instance, owner)
+
+    with replaced(cached_property, __get__=__get__):
         yield
 
 

@@ -133,11 +133,9 @@ class InlineWorker:
         self._names = frozenset(queue.name for queue in queues)
         self._accept = prepare_accept_content(self.app.conf.accept_content)
 
-    @contextmanager
-    def delivering(self) -> Iterator[None]:
+    def delivering(self) -> AbstractContextManager[None]:
         """Enter around deliveries: what tasks change outside their context is put back after it."""
-        with _CurrentApp(self.app), SharedStateRestored():
-            yield
+        return _Delivering(self.app)
 
     def _put_tracers_back(self) -> None:
         for name, tracer in self._tracers.items():
@@ -349,3 +347,19 @@ class _CurrentApp:
 
     def __exit__(self, *_: object) -> None:
         _state._tls.current_app = self._before
+
+
+class _Delivering(_CurrentApp):
+    """Does that, and restores what tasks have changed outside their context."""
+
+    def __init__(self, app: Celery) -> None:
+        super().__init__(app)
+        self._shared = SharedStateRestored()
+
+    def __enter__(self) -> None:
+        self._shared.__enter__()
+        super().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self._shared.__exit__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -331,13 +331,23 @@ class Runs:
         ):
             yield
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> AbstractContextManager[None]:
         """Within the ``with``, refuse every other run.
 
         Raises:
             InlineError: Inside a task, in a coroutine, or while another run is under way.
         """
+        return _Exclusive(self._busy, self._follow_configuration)
+
+
+class _Exclusive:
+    """See `Runs.exclusive`; entered for each run, and so without a generator."""
+
+    def __init__(self, busy: threading.Lock, begin: Callable[[], None]) -> None:
+        self._busy = busy
+        self._begin = begin
+
+    def __enter__(self) -> None:
         __tracebackhide__ = True
         if in_task():
             msg = (
@@ -359,10 +369,13 @@ class Runs:
             )
             raise _BusyError(msg)
         try:
-            self._follow_configuration()
-            yield
-        finally:
+            self._begin()
+        except BaseException:
             self._busy.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._busy.release()
 
 
 def _start_no_other() -> None:

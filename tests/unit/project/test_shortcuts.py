@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from kombu import serialization
 from kombu.exceptions import DecodeError, EncodeError, SerializerNotInstalled
 from kombu.utils import json as of_kombu
+from kombu.utils.objects import cached_property
 
 from pytest_djcelery.project.shortcuts.message_path import message_path_shortened
 
@@ -210,6 +211,36 @@ def test_the_headers_of_a_request_are_those_that_celery_finds(headers: dict[str,
         assert request._get_custom_headers(headers, args=()) == expected
 
 
+def test_an_attribute_is_kept_set_and_deleted_as_kombu_does() -> None:
+    class Counted:
+        made = 0
+
+        @cached_property
+        def number(self) -> int:
+            self.made += 1
+            return self.made
+
+        @cached_property
+        def fails(self) -> int:
+            raise KeyError
+
+        @number.setter
+        def number(self, value: int) -> int:
+            return value * 10
+
+    counted, other = Counted(), Counted()
+    with message_path_shortened():
+        assert (counted.number, counted.number, counted.made) == (1, 1, 1)
+        counted.number = 4
+        assert counted.number == 40
+        del counted.number
+        assert (counted.number, other.number) == (2, 1)
+        assert isinstance(Counted.number, cached_property)
+        with pytest.raises(KeyError):
+            _ = counted.fails
+    assert counted.number == 2
+
+
 def test_all_is_put_back_after_an_error_too() -> None:
     def found() -> list[object]:
         registry = serialization.registry
@@ -222,6 +253,7 @@ def test_all_is_put_back_after_an_error_too() -> None:
             base.to_utc,
             base.uuid,
             vars(Context)["_get_custom_headers"],
+            vars(cached_property)["__get__"],
         ]
 
     before, inside = found(), []
