@@ -23,7 +23,7 @@ from pytest_djcelery.workers.boot import BootReceivers, Controller, limits_chang
 from pytest_djcelery.workers.celery_parts import Consumer, Timer
 from pytest_djcelery.workers.database import WorkerConnections, fixups_kept_to_workers
 from pytest_djcelery.workers.embedded import pools
-from pytest_djcelery.workers.embedded.again import received_again
+from pytest_djcelery.workers.embedded.received_again import received_again
 
 if TYPE_CHECKING:
     from celery import Celery
