@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from asyncio import _get_running_loop
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,9 @@ def opened_connections() -> Sequence[BaseDatabaseWrapper]:
         from django.db import connections as _connections
     of_thread = _connections._connections
     storage = vars(of_thread).get("_storage")
-    if type(storage) is threading.local and _get_running_loop() is None:
+    asyncio = sys.modules.get("asyncio")  # to import it here would take half of a start-up
+    in_loop = asyncio is not None and asyncio._get_running_loop() is not None
+    if type(storage) is threading.local and not in_loop:
         held = vars(storage)
         return [held[alias] for alias in _connections.settings if alias in held]
     asked = (getattr(of_thread, alias, None) for alias in _connections.settings)
