@@ -71,8 +71,8 @@ def pace_here() -> str:
     """How fast that is."""
     return (
         f"A task takes Celery's eager mode {duration(pace.eager())} of the processor; where the "
-        f"limits were set it takes {duration(pace.EAGER)}, so a limit in seconds is "
-        f"{pace.slower():.2f} times as long here."
+        f"limits were set it takes {duration(pace.EAGER)}: this machine's pace is "
+        f"{pace.slower():.2f} times slower."
     )
 
 

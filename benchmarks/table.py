@@ -22,6 +22,7 @@ class Row:
     ratio: str = ""
     must: str = ""
     met: bool | None = None  # None: for information
+    beside: str = ""  # what there is to say where it isn't met
 
 
 def markdown(rows: Iterable[Row]) -> str:
@@ -29,6 +30,8 @@ def markdown(rows: Iterable[Row]) -> str:
     lines = [_line(HEAD), _line(["---"] * len(HEAD))]
     for row in rows:
         met = {True: "yes", False: "**no**", None: ""}[row.met]
+        if row.met is False and row.beside:
+            met = f"{met}; {row.beside}"
         lines.append(_line([row.what, row.today, row.ours, row.ratio, row.must, met]))
     return "\n".join(lines)
 
