@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.support.project import Project, Run
 
@@ -195,6 +197,7 @@ def test_a_run_that_never_ends(run: Run, project: Project) -> None:
     result.assert_outcomes(passed=7)
 
 
+@pytest.mark.long
 def test_a_run_that_ends_is_not_an_error_however_many_messages_it_delivers(
     run: Run, project: Project
 ) -> None:
@@ -213,19 +216,15 @@ def test_a_run_that_ends_is_not_an_error_however_many_messages_it_delivers(
     result = run("""
         from datetime import timedelta
 
-        import pytest
-        from pytest_djcelery.workers.inline import deliveries
         from shop.tasks import add, flaky, send, split
 
-        @pytest.fixture(autouse=True)
-        def endless(monkeypatch):
-            monkeypatch.setattr(deliveries, "_ENDLESS", 50)
-
         def test_one_task_publishes_them_all(celery_inline):
-            send.delay(51)
-            assert celery_inline.run().succeeded == 52
+            send.delay(10_001)
+            assert celery_inline.run().succeeded == 10_002
 
-        def test_a_tree(celery_inline):
+        def test_a_tree(celery_inline, monkeypatch):
+            from pytest_djcelery.workers.inline import deliveries
+            monkeypatch.setattr(deliveries, "_ENDLESS", 50)
             split.delay(10)
             for _ in range(20):
                 flaky.delay()
