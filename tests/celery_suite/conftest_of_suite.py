@@ -47,7 +47,6 @@ def get_active_redis_channels():
 
     Redis lists the channels of all its databases, so those of the other engines, too.
     """
-    time.sleep(0.05)  # what was sent on another connection may not have been read yet
     own = re.compile(rb"djcelery-[^.]+-%d-[0-9a-f]+\." % os.getpid())
     channels = of_celery.get_active_redis_channels()
     return [own.sub(b"", channel) for channel in channels if own.match(channel)]
