@@ -27,7 +27,7 @@ from pytest_djcelery.transactions.hook_runner import (
     unwrap,
 )
 from pytest_djcelery.transactions.sent_in_transaction import RaceDetector, RacePolicy, warn
-from pytest_djcelery.transactions.watched_methods import methods_watched
+from pytest_djcelery.transactions.watched_methods import Watch, methods_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,7 +59,7 @@ class Publishing:
 _ALONE = Publishing(transaction="autocommit", hook=None, hook_location=None)
 
 
-class TransactionWatch:
+class TransactionWatch(Watch):
     """Runs hooks when production would commit, and finds the messages sent before that.
 
     The code's *own* blocks are the atomic blocks it opened since the watch began, except those
@@ -68,9 +68,6 @@ class TransactionWatch:
     hooks and the watch only looks on.
     """
 
-    after_blocks: Callable[[], None]  # called when a thread has left its outermost own block
-    # Called before a procedure is, which no execute wrapper sees.
-    before_procedure: Callable[[BaseDatabaseWrapper], None]
     _note: Callable[[Note], None] | None = None  # where blocks are recorded, if they are
     _current: Current[TransactionWatch] | None = None
     _passive = False
@@ -102,7 +99,7 @@ class TransactionWatch:
 
     def _set_up(self, blocks: OpenBlocks, hooks: HookRunner, races: RaceDetector) -> None:
         self.after_blocks = lambda: None
-        self.before_procedure = lambda _: None
+        self.before_procedure: Callable[[BaseDatabaseWrapper], None] = lambda _: None
         self._blocks = blocks
         self._hooks = hooks
         self._races = races
