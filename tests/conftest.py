@@ -89,8 +89,8 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fresh_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the runs of a test import the plugin themselves: what it finds then is the test's."""
+def fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a run import the plugin, and start other processes, itself: the test looks at that."""
     monkeypatch.setenv(FRESH, "1")
 
 

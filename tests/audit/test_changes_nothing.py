@@ -274,7 +274,7 @@ def test_what_is_wrapped_has_its_own_signature_and_name(suite: Project) -> None:
         suite.run(test, *args).assert_outcomes(passed=9)
 
 
-@pytest.mark.usefixtures("fresh_plugin")
+@pytest.mark.usefixtures("fresh_processes")
 def test_a_suite_keeps_the_fixtures_of_celery_where_those_of_the_plugin_are_left_out(
     suite: Project,
 ) -> None:

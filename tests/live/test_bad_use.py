@@ -25,6 +25,7 @@ def test_sqlite_in_memory(run: Run, project: Project) -> None:
     ])  # fmt: skip
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_a_project_that_no_worker_can_start(run: Run, project: Project) -> None:
     project.settings("""
         import sys

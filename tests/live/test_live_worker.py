@@ -171,6 +171,7 @@ def test_the_context_manager_with_and_without_a_database(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_the_command_of_the_tutorial(run: Run, project: Project) -> None:
     project.ini("djcelery_live_concurrency = 1", "djcelery_live_queues = celery, mail")
     result = run("""

@@ -49,7 +49,7 @@ contextlib.ContextDecorator.__call__ = __call__
         ("generator", "of Python 3.15"),  # before, it is only made in the block
     ],
 )
-@pytest.mark.usefixtures("fresh_plugin")
+@pytest.mark.usefixtures("fresh_processes")
 def test_what_a_decorator_opens_is_named_by_its_function(
     project: Project, kind: str, wrappers: str
 ) -> None:
@@ -235,7 +235,7 @@ def test_a_block_of_a_package_is_named_by_what_the_project_called(with_package: 
 
 
 @pytest.mark.parametrize("sources", ["src/parcel", None])
-@pytest.mark.usefixtures("fresh_plugin")
+@pytest.mark.usefixtures("fresh_processes")
 def test_a_project_that_is_installed_is_the_project(
     with_package: Project, sources: str | None
 ) -> None:

@@ -16,7 +16,7 @@ import importlib.util
 import json
 import os
 import re
-import signal
+import runpy
 import socket
 import subprocess
 import sys
@@ -28,15 +28,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import FunctionType, ModuleType
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import coverage
 import pytest
 from _pytest.config import _prepareconfig
 from execnet import gateway_io
-
-if TYPE_CHECKING:
-    from execnet.gateway_base import ExecModel
 
 _IMPORTED = (
     "django.core.mail.backends.locmem", "django.core.management.commands.flush",
@@ -58,7 +55,10 @@ _OURS_ON_DEMAND = re.compile(
     r"|pytest_djcelery\.(brokers\.(?!memory)|workers\.live|.*\.shortcuts)"
 )
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-FRESH = "DJCELERY_FRESH_PLUGIN"  # set for a run that has to import the plugin itself, or Celery's
+_LIVE_WORKER = "pytest_djcelery.workers.live.entry_point"
+_MOST_SPARES = 12  # each takes four milliseconds
+_FILES = 1024  # more than a process has open
+FRESH = "DJCELERY_FRESH_PROCESSES"  # set for a run that imports plugins, and starts processes, anew
 _OF_EACH_RUN = (*MEASURED, "PYTEST_ADDOPTS", "PYTHONDONTWRITEBYTECODE")
 
 
@@ -131,15 +131,13 @@ class ForkServer:
 def _serve(requests: socket.socket) -> None:
     """Fork for each request, and answer with its exit code; a child returns from here."""
     while True:
-        line, files, *_ = socket.recv_fds(requests, 1 << 16, 2)
-        while line and not line.endswith(b"\n"):
-            line += requests.recv(1 << 16)
-        if not line:
+        request, files = _received(requests)
+        if request is None:
             sys.exit()
         pid = os.fork()
         if not pid:
             requests.close()
-            _become(json.loads(line), files)
+            _become(request, files)
             return
         for each in files:
             os.close(each)
@@ -147,17 +145,22 @@ def _serve(requests: socket.socket) -> None:
         requests.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
 
 
+def _received(requests: socket.socket) -> tuple[Any, list[int]]:
+    """The next request and its files; ``None`` if there will be none."""
+    line, files, *_ = socket.recv_fds(requests, 1 << 16, 3)
+    while line and not line.endswith(b"\n"):
+        line += requests.recv(1 << 16)
+    return (json.loads(line) if line else None), files
+
+
 def _become(request: dict[str, Any], files: Sequence[int]) -> None:
     """Be what a fresh interpreter would be that was started with this."""
     with open(os.devnull, "rb") as nothing:
-        for found, wanted in zip((nothing.fileno(), *files), (0, 1, 2), strict=True):
-            os.dup2(found, wanted)
+        _take_over(request, (nothing.fileno(), *files))
     for each in files:
         os.close(each)
-    os.chdir(request["folder"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    if os.environ.pop(FRESH, None):
+    fresh = bool(os.environ.pop(FRESH, None))
+    if fresh:
         for name in list(sys.modules):
             if name.partition(".")[0] == "pytest_djcelery" or name == "celery.contrib.pytest":
                 del sys.modules[name]
@@ -165,80 +168,103 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> None:
     sys.argv = ["pytest", *request["arguments"]]
     sys.path[:1] = [request["folder"], *request["environment"]["PYTHONPATH"].split(os.pathsep)]
     importlib.invalidate_caches()
-    _fork_spares(request["arguments"])
+    if not fresh:
+        _fork_spares(request["arguments"])
     if os.environ.keys() & set(MEASURED):
         coverage.process_startup()
 
 
+def _take_over(request: dict[str, Any], files: Sequence[int]) -> None:
+    """Have the files, the folder and the environment that a process was to be started with."""
+    for found, wanted in zip(files, (0, 1, 2), strict=True):
+        os.dup2(found, wanted)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+
+
 class _Spare:
-    """A process to be one of xdist's: what execnet needs of a `subprocess.Popen`.
+    """A process to be one that the run starts, of xdist's or a live worker's.
 
     It was forked before the run began, so it has imported what the run had, and nothing else.
     """
 
     def __init__(self) -> None:
-        theirs, self._to = os.pipe()
-        self._from, to_us = os.pipe()
+        self._socket, theirs = socket.socketpair()
         self.pid = os.fork()
-        if not self.pid:
-            os.dup2(theirs, 0)
-            os.dup2(to_us, 1)
-        os.close(theirs)
-        os.close(to_us)
-        if not self.pid:
-            os.close(self._to)
-            os.close(self._from)
-            self._serve()
+        if self.pid:
+            theirs.close()
+        else:
+            self._serve(theirs)
 
-    def start(self) -> _Spare:
-        """Have it begin with the environment and the folder of now."""
-        self.stdin, self.stdout = os.fdopen(self._to, "wb", 0), os.fdopen(self._from, "rb")
-        found = json.dumps([os.getcwd(), dict(os.environ)])
-        self.stdin.write(found.encode() + b"\n")
-        return self
+    def start(self, arguments: Sequence[str], files: Sequence[int], **rest: object) -> None:
+        """Have it begin as ``python`` with these arguments."""
+        request = {"arguments": arguments, **rest}
+        socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], files)
+        self._socket.close()
 
-    def _serve(self) -> NoReturn:
-        """Be ``python -u -c`` with the line that execnet starts a process with."""
-        found = sys.stdin.readline()
-        if not found:  # the run is over
+    def _serve(self, requests: socket.socket) -> NoReturn:
+        """Be what is asked for, once it is."""
+        os.closerange(3, requests.fileno())  # what other processes wait to see closed
+        os.closerange(requests.fileno() + 1, _FILES)
+        request, files = _received(requests)
+        if request is None:  # the run is over
             os._exit(0)
-        folder, environment = json.loads(found)
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.argv, sys.path[0] = ["-c"], ""
+        _take_over(request, files)
+        os.closerange(3, _FILES)
+        if request["session"]:
+            os.setsid()
         if os.environ.keys() & set(MEASURED):
             coverage.process_startup()
-        exec(eval(sys.stdin.readline()), {"__name__": "__main__"})
+        option, what, *arguments = request["arguments"]
+        sys.argv = [option, *arguments]
+        sys.path[0] = request["folder"] if option == "-m" else ""
+        try:
+            if option == "-m":
+                runpy.run_module(what, run_name="__main__", alter_sys=True)
+            else:
+                exec(what, {"__name__": "__main__"})
+        except SystemExit as asked:
+            _end(asked.code if isinstance(asked.code, int) else int(bool(asked.code)))
         _end(0)
-
-    def wait(self) -> int:
-        """Its exit code, once it has ended."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def kill(self) -> None:
-        """End it."""
-        os.kill(self.pid, signal.SIGKILL)
 
 
 def _fork_spares(arguments: Sequence[str]) -> None:
-    """Fork the processes that xdist will ask for; any more it starts itself."""
+    """Fork the processes that the run will ask for; any more it starts itself."""
     found = re.search(r"(?:^| )-n ?(\d+)", " ".join(arguments))
-    if found is None:
-        return
-    spares = [_Spare() for _ in range(int(found[1]))]
+    spares = [_Spare() for _ in range((int(found[1]) if found else 0) + _live_workers())]
 
-    class Forked(gateway_io.Popen2IOMaster):
-        def __init__(self, args: list[str], execmodel: ExecModel) -> None:
-            if args[-1] != gateway_io.popen_bootstrapline or not spares:
-                super().__init__(args, execmodel)
+    class Forked(subprocess.Popen):
+        def _execute_child(self, args: Sequence[str], *rest: Any) -> None:
+            """Have a spare be the process.
+
+            Private API, with the arguments that it has on Python 3.10 to 3.13.
+            """
+            if not spares or not {gateway_io.popen_bootstrapline, _LIVE_WORKER} & set(args):
+                super()._execute_child(args, *rest)
                 return
-            self.popen = spares.pop().start()
-            gateway_io.Popen2IO.__init__(
-                self, self.popen.stdin, self.popen.stdout, execmodel=execmodel
+            spare = spares.pop()
+            given = (rest[9], rest[12], rest[14])  # the ends of the new process
+            files = [own if each < 0 else each for own, each in enumerate(given)]
+            spare.start(
+                [argument for argument in args[1:] if argument != "-u"],
+                files,
+                folder=rest[4] or os.getcwd(),
+                environment=dict(os.environ if rest[5] is None else rest[5]),
+                session=rest[20],
             )
+            self.pid, self._child_created = spare.pid, True
+            self._close_pipe_fds(*rest[9:15])
 
-    gateway_io.Popen2IOMaster = Forked
+    if spares:
+        subprocess.Popen = Forked
+
+
+def _live_workers() -> int:
+    """How many live workers the tests of the current folder may start, at most a dozen."""
+    tests = [path.read_text() for path in Path().glob("**/*test*.py")]
+    mentioned = sum(text.count("live_worker") for text in tests)
+    return min(mentioned + len(tests), _MOST_SPARES) if mentioned else 0
 
 
 def _import_all() -> list[ModuleType]:
