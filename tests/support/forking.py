@@ -13,6 +13,7 @@ import gc
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -45,6 +46,9 @@ _IMPORTED = (
     "celery.signals", "celery.worker", "celery.worker.components", "celery.worker.consumer",
     "celery.worker.control", "celery.worker.pidbox", "celery.worker.strategy", "kombu.pools",
     "kombu.transport.virtual", "kombu.utils.json", "coverage.sqldata",
+    # A live worker's.
+    "celery.apps.worker", "celery.bin.celery", "celery.concurrency.asynpool",
+    "celery.concurrency.prefork",
 )  # fmt: skip
 _OF_PYTEST_CELERY = (  # which is half of what a run takes beside it
     "docker", "memcache", "psutil", "redis.asyncio", "requests", "tenacity",
@@ -338,6 +342,7 @@ def main() -> int:
     if sys.argv[2] == "0":
         _import_ours()
     _remember_what_is_installed()
+    inspect.getmodule(main.__code__)  # has it look up all files of modules, once for all failures
     gc.collect()
     gc.freeze()  # what is there now is not looked through by each run
     _serve(socket.socket(fileno=int(sys.argv[1])))
