@@ -267,7 +267,7 @@ class Coming(Job):
     optional: ClassVar[bool] = True
 
     def perform(self, shell: Shell) -> None:
-        shell.env |= {"DATABASE": SQLITE, "DJCELERY_NO_SERVICES": "1"}
+        shell.env |= {"DATABASE": SQLITE}
         if has_python(self.python):
             self.install(shell, "--group", "test", "-e", ".")
             for tests in self.tests:

@@ -1,4 +1,8 @@
-"""The servers that some tests need, and the browser."""
+"""The servers that some tests need, and the browser.
+
+They are used where that is asked for: ``DJCELERY_SERVICES=1`` uses those that are there,
+``DJCELERY_REQUIRE_SERVICES=1`` fails where one is not, and ``DATABASE`` names one.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+_USED = "DJCELERY_SERVICES"
+_REQUIRED = "DJCELERY_REQUIRE_SERVICES"
 _PORTS = {"postgresql": 5432, "mariadb": 3306, "redis": 6379, "rabbitmq": 5672}
 _URLS = {
     "redis": ("REDIS_URL", "redis://127.0.0.1:6379/0"),
@@ -27,7 +33,7 @@ class Address(NamedTuple):
 
 
 def require(service: str) -> Address:
-    """Skip the calling test unless the server answers; fail it in CI, which promises one.
+    """Skip the calling test unless servers are used and this one answers; fail it in CI.
 
     Args:
         service: ``postgresql``, ``mariadb``, ``redis`` or ``rabbitmq``; where it is,
@@ -44,7 +50,7 @@ def require(service: str) -> Address:
 
 
 def require_chromium() -> str:
-    """The path of Chromium; without it the calling test skips, or fails, as without a server."""
+    """The path of Chromium; where it is not used or missing, as without a server."""
     _skip_unless_used("chromium")
     path = next(filter(None, map(shutil.which, _CHROMIUM)), None)
     if path is None:
@@ -59,9 +65,10 @@ def url(service: str) -> str:
 
 
 def _skip_unless_used(service: str) -> None:
-    if os.environ.get("DJCELERY_NO_SERVICES") == "1":
+    asked = any(os.environ.get(variable) == "1" for variable in (_USED, _REQUIRED))
+    if not asked and os.environ.get("DATABASE") != service:
         _note_left_out()
-        pytest.skip(f"{service} is not used (DJCELERY_NO_SERVICES=1)")
+        pytest.skip(f"{service} is not used, without {_USED}=1")
 
 
 def _note_left_out() -> None:
@@ -74,8 +81,8 @@ def _note_left_out() -> None:
 
 
 def _missing(reason: str) -> NoReturn:
-    if os.environ.get("DJCELERY_REQUIRE_SERVICES") == "1":
-        pytest.fail(f"{reason} (DJCELERY_REQUIRE_SERVICES=1)")
+    if os.environ.get(_REQUIRED) == "1":
+        pytest.fail(f"{reason} ({_REQUIRED}=1)")
     pytest.skip(reason)
 
 
