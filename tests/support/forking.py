@@ -8,6 +8,7 @@ nothing of it is where coverage is measured, which has to see its modules being 
 
 from __future__ import annotations
 
+import ast
 import atexit
 import gc
 import importlib
@@ -336,12 +337,40 @@ def _remember_what_is_installed() -> None:
     importlib.metadata.distributions = lambda: installed
 
 
+def _parse_without_collecting() -> None:
+    """Keep garbage from being collected while source is parsed.
+
+    Before Python 3.11.8 and 3.12.2 (gh-106905), code that parses while another does so, in a
+    finalizer or a thread that garbage collection lets in, makes that one a ``SystemError``. To show
+    a traceback is to parse.
+    """
+    if not (3, 11) <= sys.version_info < (3, 11, 8) and not (3, 12) <= sys.version_info < (
+        3,
+        12,
+        2,
+    ):
+        return
+    parse = ast.parse
+
+    def parse_alone(*args: Any, **options: Any) -> ast.AST:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return parse(*args, **options)
+        finally:
+            if collects:
+                gc.enable()
+
+    ast.parse = parse_alone
+
+
 def main() -> int:
     """Serve until there are no more requests; in a child, run pytest."""
     _show_only_hooks_and_fixtures(_import_all())
     if sys.argv[2] == "0":
         _import_ours()
     _remember_what_is_installed()
+    _parse_without_collecting()
     inspect.getmodule(main.__code__)  # has it look up all files of modules, once for all failures
     gc.collect()
     gc.freeze()  # what is there now is not looked through by each run
