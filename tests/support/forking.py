@@ -2,8 +2,9 @@
 
 The suite runs pytest hundreds of times. A process that has imported pytest, Django, Celery and
 plugins, and looked through what is installed, forks for each of these runs; what is forked goes on
-as ``python -m pytest`` does. What our own plugin loads only on demand is not imported before; and
-nothing of it is where coverage is measured, which has to see its modules being run.
+as ``python -m pytest`` does. The processes that such a run starts, of xdist or of a live worker,
+are forked as well, before it begins. What our own plugin loads only on demand is not imported
+before; and nothing of it is where coverage is measured, which has to see its modules being run.
 """
 
 from __future__ import annotations
